@@ -1,0 +1,47 @@
+# A fresh machine needs Python 3.11 or newer, make and the package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint types check local benchmark clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "dynamo-stores needs Python 3.11 or newer; this is %d.%d. Name another: make PYTHON=python3.12 …" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+## make demo [CHECK=1]: the forum on an embedded DynamoDB, with worker, beat and web server
+demo: $(STAMP)
+	@$(BIN)/python manage.py forum_demo $(if $(CHECK),--check)
+
+## make test [ARGS="-k cache"]: the tests; what needs Java, Redis or Chromium is skipped without
+test: $(STAMP)
+	@$(BIN)/python -m pytest $(ARGS)
+
+## make lint, make types: ruff and the floors of the house; mypy
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+## make check: what CI runs, less what must be installed for it
+check: lint types test
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
+		$(BIN)/python -W error manage.py check --deploy --fail-level WARNING
+
+## make local: a DynamoDB for development on 127.0.0.1:8000
+local: $(STAMP)
+	@$(BIN)/python manage.py dynamo_local
+
+## make benchmark: cache operations against a bare boto3 client
+benchmark: $(STAMP)
+	@$(BIN)/python manage.py dynamo_benchmark --engine embedded
+
+clean:
+	rm -rf $(VENV) .data build dist *.egg-info

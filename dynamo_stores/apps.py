@@ -1,0 +1,13 @@
+from django.apps import AppConfig
+from django.core import checks
+
+
+class DynamoStoresConfig(AppConfig):
+    name = "dynamo_stores"
+    verbose_name = "DynamoDB stores"
+
+    def ready(self) -> None:
+        from .checks import check_caches, check_settings
+
+        checks.register(check_settings)
+        checks.register(check_caches, checks.Tags.caches)

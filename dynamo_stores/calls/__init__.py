@@ -1,0 +1,1 @@
+"""How DynamoDB is called: the one door that every table of the project shares."""

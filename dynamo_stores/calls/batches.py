@@ -1,0 +1,327 @@
+"""
+Many items at once: chunks of DynamoDB's sizes, leftovers returned, work side by side.
+
+The waiting and sending again of what a batch left is the door's (:mod:`.connection`); what is
+still left at the deadline comes back from here, so that nothing is lost unseen.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from ..conf import NOT_NEGATIVE, POSITIVE
+from ..exceptions import ConfigurationError, ItemTooLargeError, ThrottlingError
+from .connection import Connection
+from .sizes import MAX_BATCH_BYTES, MAX_ITEM_BYTES, item_size
+
+if TYPE_CHECKING:
+    from pynamodb.models import Model
+
+T = TypeVar("T")
+R = TypeVar("R")
+Item = dict[str, Any]
+
+MAX_READS = 100
+MAX_WRITES = 25
+
+
+def chunks(
+    items: Iterable[T],
+    count: int,
+    *,
+    max_bytes: int | None = None,
+    size_of: Callable[[T], int] = lambda item: 0,
+) -> Iterator[list[T]]:
+    """
+    Yield ``items`` in order, in lists of at most ``count`` items and ``max_bytes`` bytes.
+
+    An item that is over ``max_bytes`` by itself comes in a list of its own.
+    """
+    chunk: list[T] = []
+    size = 0
+    for item in items:
+        own = size_of(item) if max_bytes is not None else 0
+        if chunk and (len(chunk) >= count or (max_bytes is not None and size + own > max_bytes)):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
+        size += own
+    if chunk:
+        yield chunk
+
+
+def batch_get(
+    connection: Connection,
+    table: str,
+    keys: Iterable[Item],
+    *,
+    consistent: bool = False,
+    attributes: Mapping[str, Any] | None = None,
+) -> list[Item]:
+    """
+    Return the items under ``keys`` (DynamoDB-JSON, no duplicates), in no order, absent ones left
+    out: one BatchGetItem per 100 keys, several side by side.
+
+    ``attributes`` is the projection as DynamoDB takes it (``ProjectionExpression``, …). Raises
+    StoreUnavailable with ``responses`` (what was read, by table) and ``unprocessed``.
+    """
+
+    def read(chunk: list[Item]) -> list[Item]:
+        request = {"Keys": chunk, "ConsistentRead": consistent, **(attributes or {})}
+        answer = connection.dispatch("BatchGetItem", {"RequestItems": {table: request}})
+        items: list[Item] = answer["Responses"].get(table, [])
+        return items
+
+    wanted = list(chunks(keys, MAX_READS))
+    if len(wanted) <= 1:
+        return read(wanted[0]) if wanted else []
+    found: list[Item] = []
+    failure: ThrottlingError | None = None
+    left: list[Item] = []
+
+    def read_or_keep(chunk: list[Item]) -> tuple[list[Item], ThrottlingError | None]:
+        try:
+            return read(chunk), None
+        except ThrottlingError as exc:
+            return list((exc.responses or {}).get(table, [])), exc
+
+    for items, exc in execute_in_parallel(wanted, read_or_keep, max_concurrency=4):
+        found += items
+        if exc is not None:
+            failure = exc
+            left += (exc.unprocessed or {}).get(table, {}).get("Keys", [])
+    if failure is not None:
+        failure.responses = {table: found}
+        failure.unprocessed = {table: {"Keys": left}}
+        raise failure
+    return found
+
+
+def batch_write(
+    connection: Connection, table: str, requests: Iterable[Item]
+) -> tuple[list[Item], ThrottlingError | None]:
+    """
+    Write ``requests`` (``PutRequest`` and ``DeleteRequest``, one per key), 25 and 16 MB a call.
+
+    Return the requests that DynamoDB had not taken by their deadline, and the error that says
+    why (``[], None`` when all were taken). Raises StoreUnavailable where there was no answer,
+    its ``unprocessed`` holding all that was not taken.
+    """
+    left: list[Item] = []
+    throttled: ThrottlingError | None = None
+    todo = chunks(requests, MAX_WRITES, max_bytes=MAX_BATCH_BYTES, size_of=_request_size)
+    for chunk in todo:
+        try:
+            connection.dispatch("BatchWriteItem", {"RequestItems": {table: chunk}})
+        except ThrottlingError as exc:
+            throttled = exc
+            left += (exc.unprocessed or {}).get(table, [])
+        except Exception as exc:
+            own = getattr(exc, "unprocessed", None)
+            rest = (own or {table: chunk}).get(table, [])
+            with_rest = [*left, *rest, *itertools.chain.from_iterable(todo)]
+            exc.unprocessed = {table: with_rest}  # type: ignore[attr-defined]
+            raise
+    return left, throttled
+
+
+def _request_size(request: Item) -> int:
+    ((_, content),) = request.items()
+    return item_size(content.get("Item") or content["Key"])
+
+
+class BatchWriter(Generic[T]):
+    """
+    Collects items and writes them in batches; what was not taken stays in ``leftovers``.
+
+    ``write`` takes a list of items and returns those that were not taken (or None).
+    :meth:`for_model` makes one that puts and deletes PynamoDB models. As a context manager it
+    flushes at the end of the block, and raises ThrottlingError if anything is left then.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[list[T]], Iterable[T] | None],
+        *,
+        batch_size: int = MAX_WRITES,
+        key_of: Callable[[T], Any] | None = None,
+    ) -> None:
+        if not batch_size >= 1:
+            raise ConfigurationError(f"batch_size is {batch_size!r}; expected 1 or more.")
+        self.leftovers: list[T] = []
+        self._write = write
+        self._batch_size = batch_size
+        self._key_of = key_of
+        self._pending: dict[Any, T] = {}
+        self._added = itertools.count()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def for_model(cls, model: type[Model]) -> BatchWriter[Item]:
+        """Return a writer of BatchWriteItem requests; add to it with ``put`` and ``delete``."""
+        return _ModelWriter(model)
+
+    def add(self, item: T) -> None:
+        """Add ``item``; writes a batch when one is full. A later item of one key wins."""
+        with self._lock:
+            key = self._key_of(item) if self._key_of is not None else next(self._added)
+            self._pending.pop(key, None)
+            self._pending[key] = item
+            full = self._take() if len(self._pending) >= self._batch_size else []
+        if full:
+            self._send(full)
+
+    def flush(self) -> list[T]:
+        """Write what is pending; return everything that was not taken since the writer was made."""
+        with self._lock:
+            pending = self._take()
+        for chunk in chunks(pending, self._batch_size):
+            self._send(chunk)
+        return self.leftovers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        left = self.flush()
+        if left and exc is None:
+            raise ThrottlingError(
+                f"{len(left)} items were not taken; they are in the writer's leftovers."
+            )
+
+    def _take(self) -> list[T]:
+        pending, self._pending = list(self._pending.values()), {}
+        return pending
+
+    def _send(self, items: list[T]) -> None:
+        try:
+            left = self._write(items)
+        except BaseException:
+            self.leftovers += items
+            raise
+        self.leftovers += left or ()
+
+
+class _ModelWriter(BatchWriter[Item]):
+    def __init__(self, model: type[Model]) -> None:
+        table = model._get_connection()
+        self._model = model
+        super().__init__(self._write_requests, key_of=self._key)
+        self._connection: Any = table.connection
+        self._table = table.table_name
+        schema = table.get_meta_table()
+        self._key_names = [
+            name for name in (schema.hash_keyname, schema.range_keyname) if name is not None
+        ]
+
+    def put(self, item: Model) -> None:
+        """Put ``item``."""
+        content = item.serialize()
+        if item_size(content) > MAX_ITEM_BYTES:
+            raise ItemTooLargeError(
+                f"An item for {self._table} is over DynamoDB's {MAX_ITEM_BYTES:,} bytes."
+            )
+        self.add({"PutRequest": {"Item": content}})
+
+    def delete(self, item: Model) -> None:
+        """Delete what is stored under the key of ``item``."""
+        content = item.serialize()
+        self.add({"DeleteRequest": {"Key": {name: content[name] for name in self._key_names}}})
+
+    def _key(self, request: Item) -> Any:
+        ((_, content),) = request.items()
+        keyed = content.get("Item") or content["Key"]
+        return tuple(str(keyed[name]) for name in self._key_names)
+
+    def _write_requests(self, requests: list[Item]) -> list[Item]:
+        left, _ = batch_write(self._connection, self._table, requests)
+        return left
+
+
+def execute_in_parallel(
+    items: Iterable[T], function: Callable[[T], R], *, max_concurrency: int = 10
+) -> list[R]:
+    """
+    Return ``[function(item) for item in items]``, at most ``max_concurrency`` at a time.
+
+    Results are in the order of the items. Context variables (the deadline among them) are copied
+    into the threads. The first error is raised as soon as the calls under way have ended; no new
+    one is started after it.
+    """
+    if not isinstance(max_concurrency, int) or max_concurrency < 1:
+        raise ConfigurationError(f"max_concurrency is {max_concurrency!r}; expected 1 or more.")
+    todo = list(items) if not isinstance(items, Sequence) else items
+    if len(todo) <= 1 or max_concurrency == 1:
+        return [function(item) for item in todo]
+    futures: list[Future[R]] = []
+    with ThreadPoolExecutor(min(max_concurrency, len(todo)), "dynamo-stores") as pool:
+        for item in todo:
+            futures.append(pool.submit(contextvars.copy_context().run, function, item))
+        done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+        if waiting:
+            for future in waiting:
+                future.cancel()
+    for future in done:
+        future.result()
+    return [future.result() for future in futures]
+
+
+class AdaptiveDelayCalculator:
+    """
+    How long to wait between batches: longer after each throttle, shorter after each success.
+
+    The delay doubles from ``base_delay`` up to ``max_delay`` (seconds) when throttled and falls
+    by a tenth for each success, to nothing below ``base_delay``. Safe in threads.
+    """
+
+    def __init__(self, base_delay: float = 0.05, max_delay: float = 5.0) -> None:
+        if not POSITIVE.accepts(base_delay) or not NOT_NEGATIVE.accepts(max_delay - base_delay):
+            raise ConfigurationError(
+                f"base_delay is {base_delay!r} and max_delay {max_delay!r}; expected seconds "
+                "above 0, the second not below the first."
+            )
+        self._base, self._max, self._delay = base_delay, max_delay, 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def delay(self) -> float:
+        """Seconds to wait before the next batch."""
+        return self._delay
+
+    def throttled(self) -> float:
+        """Note that DynamoDB left something; return the delay from now on."""
+        with self._lock:
+            self._delay = min(self._max, max(self._base, self._delay * 2))
+            return self._delay
+
+    def succeeded(self) -> float:
+        """Note that DynamoDB took all; return the delay from now on."""
+        with self._lock:
+            shorter = self._delay * 0.9
+            self._delay = shorter if shorter >= self._base else 0.0
+            return self._delay
+
+
+def calculate_optimal_batch_size(
+    item_bytes: float, *, max_items: int = MAX_WRITES, max_bytes: int = MAX_BATCH_BYTES
+) -> int:
+    """
+    Return how many items of ``item_bytes`` bytes on average go into one request: at least 1, at
+    most ``max_items`` (25 for BatchWriteItem, 100 for BatchGetItem), together under ``max_bytes``.
+    """
+    if not NOT_NEGATIVE.accepts(item_bytes):
+        raise ConfigurationError(f"item_bytes is {item_bytes!r}; expected a number, 0 or more.")
+    if item_bytes == 0:
+        return max_items
+    return max(1, min(max_items, int(max_bytes // item_bytes)))

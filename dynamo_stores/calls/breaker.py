@@ -1,0 +1,256 @@
+"""
+The circuit breaker: after enough failures, stop asking for a while.
+
+It makes no call and knows no store; it is told what became of the calls that it admitted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from .. import clock
+from ..conf import BreakerConfig
+from ..exceptions import CircuitBreakerOpenError
+
+
+class State(StrEnum):
+    """``closed``: calls pass; ``open``: none does; ``half_open``: one is trying."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Admission(NamedTuple):
+    """A call that was let through: in which generation of the state, and whether as the probe."""
+
+    generation: int
+    probe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerStatus:
+    """
+    What a breaker looks like now.
+
+    ``failures`` in a row, ``error`` the last one's class name, ``since`` when the state began
+    (seconds since the epoch), ``retry_after`` seconds until a call may try again (0 when closed).
+    """
+
+    state: State
+    failures: int
+    error: str
+    since: float
+    retry_after: float
+
+
+class CircuitBreaker:
+    """
+    One breaker for one table in one process, shared by its threads.
+
+    It opens after ``failure_threshold`` failures in a row, or, where asked for, when the share
+    of failed or of slow calls in a window is too high. ``recovery_timeout`` seconds later one
+    call, the probe, is let through; its outcome closes the breaker or opens it again. Outcomes
+    of calls admitted in an earlier state are ignored.
+    """
+
+    def __init__(
+        self,
+        config: BreakerConfig,
+        *,
+        name: str = "",
+        on_change: Callable[[State, State, str], None] = lambda old, new, error: None,
+    ) -> None:
+        self.name = name
+        self._config = config
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._state = State.CLOSED
+        self._admission = Admission(0)
+        self._failures = 0
+        self._error = ""
+        self._since = clock.now()
+        self._opened_at = 0.0
+        self._window = _Window(config.window) if _needs_window(config) else None
+
+    @property
+    def state(self) -> State:
+        """The state now."""
+        return self._state
+
+    @property
+    def admission(self) -> Admission:
+        """What calls of the state now are counted under, for one that this breaker did not admit."""
+        return self._admission
+
+    def status(self) -> BreakerStatus:
+        """Return what the breaker looks like now."""
+        with self._lock:
+            wait = 0.0 if self._state is State.CLOSED else max(0.0, self._remaining())
+            return BreakerStatus(self._state, self._failures, self._error, self._since, wait)
+
+    def reset(self) -> None:
+        """Close the breaker and forget the failures; calls under way no longer count."""
+        with self._lock:
+            self._error = ""
+            change = self._move(State.CLOSED)
+        self._report(change)
+
+    def admit(self) -> Admission:
+        """
+        Return the admission of a call that may be made now.
+
+        Raises CircuitBreakerOpenError, without waiting for anything, if none may.
+        """
+        if self._passes():
+            return self._admission
+        with self._lock:
+            if self._passes():
+                return self._admission
+            wait = self._remaining()
+            if wait > 0 or self._state is State.HALF_OPEN:
+                raise CircuitBreakerOpenError(
+                    f"The circuit breaker of {self.name or 'this table'} is {self._state} "
+                    f"after {self._error or 'failures'}; next try in {max(wait, 0):.1f} s.",
+                    retry_after=max(wait, 0.0),
+                )
+            change = self._move(State.HALF_OPEN)
+            admission = Admission(self._admission.generation, probe=True)
+        self._report(change)
+        return admission
+
+    def succeeded(self, admission: Admission, seconds: float = 0.0) -> None:
+        """Count an answer, also one that refuses: the store is there."""
+        if not self._failures and self._state is State.CLOSED and self._window is None:
+            return
+        with self._lock:
+            if not self._is_current(admission):
+                return
+            self._failures = 0
+            change = None
+            if admission.probe:
+                change = self._move(State.CLOSED)
+            elif self._window is not None:
+                self._note(failed=False, seconds=seconds)
+                if self._is_too_bad():
+                    self._error = self._error or "slow calls"
+                    change = self._move(State.OPEN)
+        self._report(change)
+
+    def failed(self, admission: Admission, error: str, seconds: float = 0.0) -> None:
+        """Count an operation that got no answer; ``error`` is its class name."""
+        with self._lock:
+            if not self._is_current(admission):
+                return
+            self._failures += 1
+            self._error = error
+            self._note(failed=True, seconds=seconds)
+            change = None
+            if (
+                admission.probe
+                or self._failures >= self._config.failure_threshold
+                or self._is_too_bad()
+            ):
+                change = self._move(State.OPEN)
+        self._report(change)
+
+    def throttled(self, admission: Admission, seconds: float = 0.0) -> None:
+        """Count a throttled operation: an answer, or a failure with ``count_throttles``."""
+        if self._config.count_throttles:
+            self.failed(admission, "ThrottlingError", seconds)
+        else:
+            self.succeeded(admission, seconds)
+
+    def release(self, admission: Admission) -> None:
+        """Give a probe back that ended without an outcome, so that the next call may probe."""
+        if not admission.probe:
+            return
+        with self._lock:
+            if not self._is_current(admission) or self._state is not State.HALF_OPEN:
+                return
+            opened_at = self._opened_at
+            change = self._move(State.OPEN)
+            self._opened_at = opened_at
+        self._report(change)
+
+    def _passes(self) -> bool:
+        return self._state is State.CLOSED or not self._config.enabled
+
+    def _is_current(self, admission: Admission) -> bool:
+        return self._config.enabled and admission.generation == self._admission.generation
+
+    def _remaining(self) -> float:
+        return self._opened_at + self._config.recovery_timeout - clock.monotonic()
+
+    def _move(self, new: State) -> tuple[State, State]:
+        old, self._state = self._state, new
+        self._admission = Admission(self._admission.generation + 1)
+        if old is not new:
+            self._since = clock.now()
+        if new is State.OPEN:
+            self._opened_at = clock.monotonic()
+        elif new is State.CLOSED:
+            self._failures = 0
+            if self._window is not None:
+                self._window.clear()
+        return old, new
+
+    def _report(self, change: tuple[State, State] | None) -> None:
+        if change is not None and change[0] is not change[1]:
+            self._on_change(*change, self._error)
+
+    def _note(self, *, failed: bool, seconds: float) -> None:
+        if self._window is not None:
+            limit = self._config.slow_call_duration
+            self._window.add(failed=failed, slow=limit is not None and seconds > limit)
+
+    def _is_too_bad(self) -> bool:
+        if self._window is None:
+            return False
+        calls, failures, slow = self._window.totals()
+        if calls < self._config.minimum_calls:
+            return False
+        rate = self._config.failure_rate
+        return (rate is not None and failures >= rate * calls) or (
+            self._config.slow_call_duration is not None
+            and slow >= self._config.slow_call_rate * calls
+        )
+
+
+def _needs_window(config: BreakerConfig) -> bool:
+    return config.failure_rate is not None or config.slow_call_duration is not None
+
+
+class _Window:
+    """Calls, failures and slow calls of the last ``seconds``, in ten buckets."""
+
+    BUCKETS = 10
+
+    def __init__(self, seconds: float) -> None:
+        self._width = seconds / self.BUCKETS
+        self._buckets: dict[int, list[int]] = {}
+
+    def add(self, *, failed: bool, slow: bool) -> None:
+        bucket = self._buckets.setdefault(self._now(), [0, 0, 0])
+        bucket[0] += 1
+        bucket[1] += failed
+        bucket[2] += slow
+
+    def totals(self) -> tuple[int, int, int]:
+        oldest = self._now() - self.BUCKETS
+        for number in [number for number in self._buckets if number <= oldest]:
+            del self._buckets[number]
+        calls, failures, slow = (
+            sum(column) for column in zip(*self._buckets.values(), strict=True)
+        )
+        return calls, failures, slow
+
+    def clear(self) -> None:
+        self._buckets.clear()
+
+    def _now(self) -> int:
+        return int(clock.monotonic() / self._width)

@@ -1,0 +1,253 @@
+"""
+The one door: PynamoDB's Connection with the policy inside, one per alias and process.
+
+Everything that models, stores and transactions send passes :meth:`Connection.dispatch`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pynamodb.connection import Connection as PynamoConnection
+from pynamodb.connection import TableConnection as PynamoTableConnection
+
+from .. import clock, signals
+from ..conf import DEFAULT_ALIAS, get_config
+from ..exceptions import StoreUnavailable, ThrottlingError
+from . import observer
+from .breaker import CircuitBreaker, State
+from .control import get_control
+from .policy import CallPolicy
+from .process import PerProcess
+from .sizes import MAX_ITEM_BYTES, MAX_PARTITION_READ_BYTES, item_size
+from .transport import Transport, attempt_seconds
+
+if TYPE_CHECKING:
+    from pynamodb.models import Model
+
+logger = logging.getLogger(__name__)
+
+DATA_PLANE = frozenset(
+    [
+        "BatchGetItem", "BatchWriteItem", "BatchExecuteStatement", "DeleteItem",
+        "ExecuteStatement", "ExecuteTransaction", "GetItem", "PutItem", "Query", "Scan",
+        "TransactGetItems", "TransactWriteItems", "UpdateItem",
+    ]
+)  # fmt: skip
+
+
+class TableConnection(PynamoTableConnection):
+    """What a model class talks to: the door, and the table's name behind it."""
+
+    connection: Connection
+
+    def __init__(self, table_name: str, connection: Connection) -> None:
+        self.table_name = table_name
+        self.connection = connection
+
+
+class Connection(PynamoConnection):
+    """
+    The door of one alias in one process, shared by its threads.
+
+    Opens nothing before the first call. Each table has a policy, and so a breaker, of its own.
+    """
+
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+        self.config = get_config(using)
+        super().__init__(region=self.config.region, host=self.config.endpoint_url)
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._transport: Transport | None = None
+        self._policies: dict[str, CallPolicy] = {}
+        self._tables_of_models: dict[type[Model], TableConnection] = {}
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.using!r}>"
+
+    @property
+    def client(self) -> Any:
+        """What PynamoDB sends its calls through, in the place of a botocore client."""
+        transport = self._transport
+        if transport is None or not transport.has_credentials:
+            with self._lock:
+                transport = self._transport
+                if transport is None or not transport.has_credentials:
+                    transport = self._transport = Transport(self.config)
+        return transport
+
+    def table(
+        self, model: type[Model], make: Callable[[], PynamoTableConnection]
+    ) -> TableConnection:
+        """Return what ``model`` talks to; ``make`` is asked once for the schema of its keys."""
+        found = self._tables_of_models.get(model)
+        if found is None:
+            with self._lock:
+                name = model.Meta.table_name
+                if name not in self._tables:
+                    self.add_meta_table(make().get_meta_table())
+                found = self._tables_of_models[model] = TableConnection(name, self)
+        return found
+
+    def policy_for(self, table: str) -> CallPolicy:
+        """Return the rule for calls about ``table``."""
+        found = self._policies.get(table)
+        if found is None:
+            with self._lock:
+                found = self._policies.get(table)
+                if found is None:
+                    found = self._policies[table] = self._make_policy(table)
+        return found
+
+    def policies(self) -> list[CallPolicy]:
+        """Return the rules of the tables that were called so far."""
+        return list(self._policies.values())
+
+    def dispatch(self, operation_name: str, operation_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """
+        Return DynamoDB's answer, never a batch in part.
+
+        Raises StoreUnavailable when there is none; what was left of a batch is in it.
+        """
+        if operation_name not in DATA_PLANE:
+            return get_control(self.using).call(operation_name, operation_kwargs)
+        if self._pid != os.getpid():
+            return get_connection(self.using).dispatch(operation_name, operation_kwargs)
+        if "ReturnConsumedCapacity" not in operation_kwargs:
+            operation_kwargs["ReturnConsumedCapacity"] = (
+                "INDEXES" if observer.is_observed() else "NONE"
+            )
+        if operation_name == "TransactWriteItems":
+            # Tried again with the same token, a transaction that was done is not done twice.
+            operation_kwargs.setdefault("ClientRequestToken", str(uuid.uuid4()))
+        policy = self.policy_for(_table_of(operation_kwargs))
+        if "RequestItems" in operation_kwargs:
+            return _Batch(self._send, operation_name, operation_kwargs).call(policy, self._breaker)
+        return policy.call(
+            operation_name,
+            lambda seconds: self._send(operation_name, operation_kwargs, seconds),
+            self._breaker,
+        )
+
+    def close(self) -> None:
+        """Close the sockets; the next call opens new ones."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def _send(self, operation: str, kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
+        token = attempt_seconds.set(seconds)
+        try:
+            return super().dispatch(operation, kwargs)
+        finally:
+            attempt_seconds.reset(token)
+
+    def _breaker(self, table: str) -> CircuitBreaker:
+        return self.policy_for(table).breaker
+
+    def _make_policy(self, table: str) -> CallPolicy:
+        config = self.config.for_table(table)
+
+        def on_change(old: State, new: State, error: str) -> None:
+            logger.log(
+                logging.WARNING if new is State.OPEN else logging.INFO,
+                "The circuit breaker of table %s went from %s to %s%s.",
+                table, old, new, f" after {error}" if error else "",
+                extra={"dynamodb_table": table, "dynamodb_using": self.using},
+            )  # fmt: skip
+            signals.breaker_state_changed.send_robust(
+                CircuitBreaker, using=self.using, table=table, old=old, new=new, error=error
+            )
+
+        return CallPolicy(
+            using=self.using,
+            table=table,
+            breaker=CircuitBreaker(
+                config.circuit_breaker, name=f"table {table}", on_change=on_change
+            ),
+            retry=config.retry,
+            timeout=config.operation_timeout,
+            read_timeout=config.read_timeout,
+        )
+
+
+class _Batch:
+    """
+    A batch that is sent again until nothing of it is left, its answers put together.
+
+    What DynamoDB leaves for its limits of size is asked for at once; what it leaves otherwise it
+    left for lack of throughput.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[str, dict[str, Any], float], dict[str, Any]],
+        operation: str,
+        kwargs: dict[str, Any],
+    ) -> None:
+        self._send = send
+        self._operation = operation
+        self._kwargs = kwargs
+        self._responses: dict[str, list[Any]] = {}
+
+    def call(
+        self, policy: CallPolicy, breaker_of: Callable[[str], CircuitBreaker]
+    ) -> dict[str, Any]:
+        try:
+            return policy.call(self._operation, self._attempt, breaker_of)
+        except StoreUnavailable as exc:
+            exc.unprocessed = self._kwargs["RequestItems"]
+            exc.responses = self._responses
+            raise
+
+    def _attempt(self, seconds: float) -> dict[str, Any]:
+        until = clock.monotonic() + seconds
+        consumed: list[Any] = []
+        while True:
+            answer = self._send(self._operation, self._kwargs, seconds)
+            consumed += answer.get("ConsumedCapacity") or ()
+            answered = answer.get("Responses") or {}
+            for table, items in answered.items():
+                self._responses.setdefault(table, []).extend(items)
+            left = answer.get("UnprocessedItems") or answer.get("UnprocessedKeys")
+            if not left:
+                answer["ConsumedCapacity"] = consumed
+                if "Responses" in answer:
+                    answer["Responses"] = self._responses
+                return answer
+            self._kwargs = {**self._kwargs, "RequestItems": left}
+            seconds = until - clock.monotonic()
+            if not _is_full(answered) or seconds <= 0:
+                raise ThrottlingError(
+                    f"{self._operation} on {', '.join(sorted(left))} was taken only in part."
+                )
+
+
+def _is_full(answered: dict[str, list[Any]]) -> bool:
+    # DynamoDB stops before an item that would take a partition's answer over its limit.
+    size = sum(item_size(item) for items in answered.values() for item in items)
+    return size > MAX_PARTITION_READ_BYTES - MAX_ITEM_BYTES
+
+
+def _table_of(kwargs: dict[str, Any]) -> str:
+    """Return the table whose policy applies: the alphabetically first, if there are several."""
+    if "TableName" in kwargs:
+        return str(kwargs["TableName"])
+    names: list[str] = list(kwargs.get("RequestItems", ()))
+    for action in kwargs.get("TransactItems", ()):
+        names += [content["TableName"] for content in action.values()]
+    return min(names, default="(statement)")
+
+
+_connections = PerProcess(Connection)
+
+
+def get_connection(using: str = DEFAULT_ALIAS) -> Connection:
+    """Return this process's door to DynamoDB for the alias ``using``."""
+    return _connections.get(using)

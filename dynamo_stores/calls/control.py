@@ -1,0 +1,73 @@
+"""
+The other client: the control plane (DescribeTable, UpdateTable, …).
+
+One attempt and no policy: whoever changes a table decides what a failure means, and a table that
+is being changed must not open the breaker of those who read it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from ..conf import DEFAULT_ALIAS, get_config
+from ..exceptions import unavailable
+from .process import PerProcess
+from .transport import Transport, attempt_seconds
+
+
+class ControlPlane:
+    """The control plane of one alias in one process."""
+
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+        self._config = get_config(using)
+        self._transport: Transport | None = None
+
+    def call(self, operation: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """
+        Return the answer to one request.
+
+        Raises StoreUnavailable when there is none, and botocore's ClientError for a refusal.
+        """
+        if self._transport is None or not self._transport.has_credentials:
+            self._transport = Transport(self._config, control_plane=True)
+        token = attempt_seconds.set(self._config.read_timeout)
+        try:
+            return self._transport.send(operation, kwargs)
+        except Exception as exc:
+            table = kwargs.get("TableName", "the account")
+            failure = unavailable(exc, operation=operation, table=table)
+            if failure is None or failure is exc:
+                raise
+            raise failure from exc
+        finally:
+            attempt_seconds.reset(token)
+
+    def describe(self, table: str) -> dict[str, Any] | None:
+        """Return ``Table`` of DescribeTable, or None if there is no such table."""
+        try:
+            description: dict[str, Any] = self.call("DescribeTable", {"TableName": table})["Table"]
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] == "ResourceNotFoundException":
+                return None
+            raise
+        return description
+
+    def ttl_attribute(self, table: str) -> str | None:
+        """Return the attribute by which DynamoDB deletes expired items, None where TTL is off."""
+        answer = self.call("DescribeTimeToLive", {"TableName": table})
+        description = answer.get("TimeToLiveDescription", {})
+        if description.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
+            attribute: str = description["AttributeName"]
+            return attribute
+        return None
+
+
+_control_planes = PerProcess(ControlPlane)
+
+
+def get_control(using: str = DEFAULT_ALIAS) -> ControlPlane:
+    """Return this process's control plane of the alias ``using``."""
+    return _control_planes.get(using)

@@ -1,0 +1,112 @@
+"""One Measurement per attempt, told to whoever observes; no answer depends on it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import signals
+from ..exceptions import ThrottlingReason
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """
+    One request to DynamoDB and what became of it.
+
+    ``units`` maps a table's name, or ``table/index``, to the capacity units that it consumed;
+    ``error`` is the class name of what went wrong, ``""`` for an answer; ``reasons`` is what
+    DynamoDB named when it throttled; ``attempt`` counts from 1 within the operation.
+    """
+
+    using: str
+    table: str
+    operation: str
+    seconds: float
+    attempt: int = 1
+    units: Mapping[str, float] = field(default_factory=dict)
+    error: str = ""
+    reasons: tuple[ThrottlingReason, ...] = ()
+    throttled: bool = False
+
+
+Observer = Callable[[Measurement], None]
+
+_observers: list[Observer] = []
+
+
+def subscribe(observer: Observer) -> None:
+    """Call ``observer`` with every measurement of this process, in the thread that called."""
+    if observer not in _observers:
+        _observers.append(observer)
+
+
+def unsubscribe(observer: Observer) -> None:
+    """No longer call ``observer``."""
+    if observer in _observers:
+        _observers.remove(observer)
+
+
+@contextmanager
+def measuring() -> Iterator[list[Measurement]]:
+    """Collect the measurements of all threads of this process while the block runs."""
+    found: list[Measurement] = []
+    subscribe(found.append)
+    try:
+        yield found
+    finally:
+        unsubscribe(found.append)
+
+
+def is_observed() -> bool:
+    """Return whether anybody wants measurements; units are asked for only then."""
+    return bool(_observers) or logger.isEnabledFor(logging.DEBUG)
+
+
+def observe(measurement: Measurement) -> None:
+    """Tell ``measurement`` to all observers; one that raises is logged, and no one else knows."""
+    for observer in tuple(_observers):
+        try:
+            observer(measurement)
+        except Exception:
+            logger.exception("An observer of DynamoDB calls failed.")
+    if measurement.throttled:
+        signals.throttled.send_robust(Measurement, measurement=measurement)
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug(
+            "%s on %s took %.1f ms%s.",
+            measurement.operation,
+            measurement.table,
+            measurement.seconds * 1000,
+            f" and ended in {measurement.error}" if measurement.error else "",
+            extra={
+                "dynamodb_operation": measurement.operation,
+                "dynamodb_table": measurement.table,
+                "dynamodb_seconds": measurement.seconds,
+                "dynamodb_attempt": measurement.attempt,
+                "dynamodb_units": dict(measurement.units),
+            },
+        )
+
+
+def units_of(answer: Mapping[str, Any]) -> dict[str, float]:
+    """Return the units in ``ConsumedCapacity`` of an answer, by table and ``table/index``."""
+    consumed = answer.get("ConsumedCapacity") or ()
+    units: dict[str, float] = {}
+    for each in (consumed,) if isinstance(consumed, Mapping) else consumed:
+        table = each.get("TableName", "").rpartition("/")[2]
+        own = each.get("Table")
+        _add(units, table, own if own is not None else each)
+        for kind in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes"):
+            for index, capacity in (each.get(kind) or {}).items():
+                _add(units, f"{table}/{index}", capacity)
+    return units
+
+
+def _add(units: dict[str, float], name: str, capacity: Mapping[str, Any]) -> None:
+    units[name] = units.get(name, 0.0) + float(capacity.get("CapacityUnits", 0.0))

@@ -1,0 +1,217 @@
+"""
+The rule of the door: ask the breaker; set a deadline; attempt; tell the breaker.
+
+One attempt: send; if throttled or unavailable, and there is time, wait and try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+from pynamodb.exceptions import VerboseClientError
+
+from .. import clock
+from ..conf import RetryConfig
+from ..exceptions import (
+    OperationTimeoutError,
+    StoreUnavailable,
+    ThrottlingError,
+    unavailable,
+)
+from . import observer
+from .breaker import Admission, CircuitBreaker
+from .retry import delays
+
+# Sends one request within so many seconds and returns the answer.
+Send = Callable[[float], dict[str, Any]]
+
+_deadline: ContextVar[float | None] = ContextVar("dynamo_stores_deadline", default=None)
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """
+    Give all calls of the block ``seconds`` together, instead of the alias's ``OPERATION_TIMEOUT``.
+
+    Within a block that has less left, the less counts. ``copy_context()`` takes it into threads.
+    """
+    until = clock.monotonic() + seconds
+    outer = _deadline.get()
+    token = _deadline.set(until if outer is None else min(outer, until))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class CallPolicy:
+    """The rule for one table of one alias. ``timeout``, in seconds, covers all attempts."""
+
+    using: str
+    table: str
+    breaker: CircuitBreaker
+    retry: RetryConfig
+    timeout: float
+    read_timeout: float
+
+    def call(
+        self,
+        operation: str,
+        send: Send,
+        breaker_of: Callable[[str], CircuitBreaker] | None = None,
+    ) -> dict[str, Any]:
+        """
+        Return the answer of ``send``, tried as often as the rule allows.
+
+        ``breaker_of`` finds the breaker of another table that the same call is about. Raises
+        StoreUnavailable when no answer could be had; every other exception of ``send`` is an
+        answer (or a mistake in the call) and passes through.
+        """
+        started = clock.monotonic()
+        until = _deadline.get()
+        if until is None:
+            until = started + self.timeout
+        elif started >= until:
+            # Not the store's failure, so the breaker does not hear of it.
+            raise OperationTimeoutError(
+                f"{operation} on {self.table} was not sent: its time was up before."
+            )
+        admission = self.breaker.admit()
+        try:
+            answer = self._attempts(operation, send, started, until, probe=admission.probe)
+        except ThrottlingError as exc:
+            self._throttled(exc, admission, clock.monotonic() - started, breaker_of)
+            raise
+        except StoreUnavailable as exc:
+            cause = exc.__cause__ or exc
+            self.breaker.failed(admission, type(cause).__name__, clock.monotonic() - started)
+            raise
+        except ClientError:
+            # DynamoDB answered, and the answer was no.
+            self.breaker.succeeded(admission, clock.monotonic() - started)
+            raise
+        else:
+            self.breaker.succeeded(admission, clock.monotonic() - started)
+            return answer
+        finally:
+            # After an outcome this does nothing: the admission is of an earlier state.
+            self.breaker.release(admission)
+
+    def _attempts(
+        self, operation: str, send: Send, now: float, until: float, *, probe: bool
+    ) -> dict[str, Any]:
+        waits = delays(self.retry)
+        attempt = failures = throttles = 0
+        while True:
+            attempt += 1
+            try:
+                return self._attempt(operation, send, min(self.read_timeout, until - now), attempt)
+            except ThrottlingError as exc:
+                throttles += 1
+                last: StoreUnavailable = exc
+                limit = self.retry.throttle_retries
+                is_out = limit is not None and throttles > limit
+            except StoreUnavailable as exc:
+                failures += 1
+                last = exc
+                is_out = failures > self.retry.max_retries
+            wait = next(waits)
+            if probe or is_out:
+                raise self._last(last, wait)
+            now = clock.monotonic() + wait
+            if now < until:
+                clock.sleep(wait)
+                now = clock.monotonic()
+            if now >= until:
+                raise self._out_of_time(last, operation, attempt, wait)
+
+    def _attempt(self, operation: str, send: Send, seconds: float, attempt: int) -> dict[str, Any]:
+        started = clock.monotonic()
+        try:
+            answer = send(seconds)
+        except Exception as exc:
+            original = _original(exc)
+            failure = unavailable(original, operation=operation, table=self.table)
+            self._observe(operation, started, attempt, error=failure or original)
+            if failure is None:
+                raise
+            if failure is exc:
+                raise
+            raise failure from original
+        if observer.is_observed():
+            self._observe(operation, started, attempt, answer=answer)
+        return answer
+
+    def _observe(
+        self,
+        operation: str,
+        started: float,
+        attempt: int,
+        *,
+        answer: dict[str, Any] | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        throttling = error if isinstance(error, ThrottlingError) else None
+        reasons = throttling.reasons if throttling else ()
+        observer.observe(
+            observer.Measurement(
+                using=self.using,
+                table=_named_table(reasons) or self.table,
+                operation=operation,
+                seconds=clock.monotonic() - started,
+                attempt=attempt,
+                units=observer.units_of(answer) if answer else {},
+                error=type(error).__name__ if error else "",
+                reasons=reasons,
+                throttled=throttling is not None,
+            )
+        )
+
+    def _throttled(
+        self,
+        exc: ThrottlingError,
+        admission: Admission,
+        seconds: float,
+        breaker_of: Callable[[str], CircuitBreaker] | None,
+    ) -> None:
+        named = _named_table(exc.reasons)
+        if breaker_of is not None and named and named != self.table:
+            other = breaker_of(named)
+            other.throttled(other.admission, seconds)
+            self.breaker.succeeded(admission, seconds)
+        else:
+            self.breaker.throttled(admission, seconds)
+
+    @staticmethod
+    def _last(last: StoreUnavailable, wait: float) -> StoreUnavailable:
+        if isinstance(last, ThrottlingError):
+            last.retry_after = max(last.retry_after, wait)
+        return last
+
+    def _out_of_time(
+        self, last: StoreUnavailable, operation: str, attempt: int, wait: float
+    ) -> StoreUnavailable:
+        if isinstance(last, ThrottlingError | OperationTimeoutError):
+            return self._last(last, wait)
+        late = OperationTimeoutError(
+            f"{operation} on {self.table} did not succeed in time after {attempt} "
+            f"attempt{'s' if attempt > 1 else ''}: {last}"
+        )
+        late.__cause__ = last.__cause__ or last
+        return late
+
+
+def _original(exc: Exception) -> Exception:
+    # PynamoDB raises a copy of botocore's error that has lost the reasons for throttling.
+    cause = exc.__cause__
+    return cause if isinstance(exc, VerboseClientError) and isinstance(cause, ClientError) else exc
+
+
+def _named_table(reasons: Any) -> str:
+    return next((reason.table for reason in reasons if reason.table), "")

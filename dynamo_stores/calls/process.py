@@ -1,0 +1,61 @@
+"""What a process has once per alias, and must not share with the processes forked from it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from ..conf import when_changed
+
+T = TypeVar("T")
+
+
+class PerProcess(Generic[T]):
+    """
+    One ``T`` per alias and process, made on first use, by one thread.
+
+    Sockets, and locks held by other threads, do not survive a fork: the child starts empty. Some
+    servers do not run Python's fork hooks, so the process id is compared as well.
+    """
+
+    def __init__(self, make: Callable[[str], T]) -> None:
+        self._make = make
+        self._found: dict[str, T] = {}
+        self._start()
+        _all.add(self)
+        when_changed(self.clear)
+
+    def get(self, using: str) -> T:
+        """Return this process's object for the alias ``using``."""
+        if self._pid != os.getpid():
+            self._start()
+        found = self._found.get(using)
+        if found is None:
+            with self._lock:
+                found = self._found.get(using)
+                if found is None:
+                    found = self._found[using] = self._make(using)
+        return found
+
+    def clear(self) -> None:
+        """Forget everything; the next use makes it anew."""
+        self._found.clear()
+
+    def _start(self) -> None:
+        self._lock = threading.RLock()
+        self._found = {}
+        self._pid = os.getpid()
+
+
+_all: weakref.WeakSet[PerProcess[Any]] = weakref.WeakSet()
+
+
+def _start_afresh() -> None:
+    for each in _all:
+        each._start()
+
+
+os.register_at_fork(after_in_child=_start_afresh)

@@ -1,0 +1,508 @@
+"""
+The settings: ``DYNAMO_STORES`` read once into frozen dataclasses, one per alias.
+
+Field names are the settings' names in lower case; every duration is in seconds. Each setting
+carries its default, the rule that it must meet and the id of its system check.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self, TypeVar, cast
+
+from django.conf import settings
+from django.core.signals import setting_changed
+
+from .exceptions import ConfigurationError
+
+DEFAULT_ALIAS = "default"
+
+C = TypeVar("C")
+
+
+class Problem(NamedTuple):
+    """Something wrong in the settings: the check's id, what is wrong, what to do."""
+
+    id: str
+    message: str
+    hint: str
+
+
+class Rule(NamedTuple):
+    """What a value must be, in words, and the test for it."""
+
+    expected: str
+    accepts: Callable[[Any], bool]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _or_none(rule: Rule) -> Rule:
+    return Rule(f"{rule.expected}, or None", lambda value: value is None or rule.accepts(value))
+
+
+POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
+NOT_NEGATIVE = Rule("a number, 0 or more", lambda value: _is_number(value) and value >= 0)
+WHOLE = Rule("a whole number, 0 or more", lambda value: _is_whole(value) and value >= 0)
+WHOLE_POSITIVE = Rule("a whole number, 1 or more", lambda value: _is_whole(value) and value >= 1)
+SHARE = Rule("a number above 0, at most 1", lambda value: _is_number(value) and 0 < value <= 1)
+FACTOR = Rule("a number above 1", lambda value: _is_number(value) and value > 1)
+SCALING = Rule("a number, 1 or more", lambda value: _is_number(value) and value >= 1)
+BOOLEAN = Rule("True or False", lambda value: isinstance(value, bool))
+TEXT = Rule("a string", lambda value: isinstance(value, str))
+FILLED_TEXT = Rule(
+    "a string that is not empty", lambda value: isinstance(value, str) and value != ""
+)
+URL = Rule(
+    "a URL such as 'http://127.0.0.1:8000'",
+    lambda value: isinstance(value, str) and value.startswith(("http://", "https://")),
+)
+MAPPING = Rule("a dict", lambda value: isinstance(value, Mapping))
+PATHS = Rule(
+    "a list of dotted paths",
+    lambda value: isinstance(value, list | tuple) and all(isinstance(v, str) for v in value),
+)
+
+
+def _one_of(*choices: str) -> Rule:
+    return Rule(" or ".join(map(repr, choices)), lambda value: value in choices)
+
+
+def _setting(default: Any, rule: Rule, number: int) -> Any:
+    metadata = {"rule": rule, "id": f"dynamo_stores.E{number:03}"}
+    if isinstance(default, dict | list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+UNKNOWN_NAME, NOT_A_DICT, NO_DEFAULT_ALIAS = (f"dynamo_stores.E{n:03}" for n in (1, 2, 3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryConfig:
+    """``RETRY``: how often a call is tried again, and how long it waits before."""
+
+    max_retries: int = _setting(3, WHOLE, 20)
+    throttle_retries: int | None = _setting(None, _or_none(WHOLE), 21)
+    delay: float = _setting(0.1, POSITIVE, 22)
+    max_delay: float = _setting(30.0, POSITIVE, 23)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakerConfig:
+    """``CIRCUIT_BREAKER``: when to stop asking, and for how long."""
+
+    enabled: bool = _setting(True, BOOLEAN, 30)
+    failure_threshold: int = _setting(5, WHOLE_POSITIVE, 31)
+    recovery_timeout: float = _setting(60.0, POSITIVE, 32)
+    count_throttles: bool = _setting(False, BOOLEAN, 33)
+    failure_rate: float | None = _setting(None, _or_none(SHARE), 34)
+    slow_call_duration: float | None = _setting(None, _or_none(POSITIVE), 35)
+    slow_call_rate: float = _setting(0.5, SHARE, 36)
+    window: float = _setting(60.0, POSITIVE, 37)
+    minimum_calls: int = _setting(20, WHOLE_POSITIVE, 38)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingConfig:
+    """``SCALING``: capacity units of a provisioned table and of each of its indexes."""
+
+    enabled: bool = _setting(False, BOOLEAN, 40)
+    base_read_capacity: int = _setting(5, WHOLE_POSITIVE, 41)
+    base_write_capacity: int = _setting(5, WHOLE_POSITIVE, 42)
+    max_read_capacity: int = _setting(100, WHOLE_POSITIVE, 43)
+    max_write_capacity: int = _setting(50, WHOLE_POSITIVE, 44)
+    scale_up_factor: float = _setting(2.0, FACTOR, 45)
+    target_utilization: float = _setting(0.7, SHARE, 46)
+    scale_down_delay: float = _setting(600, NOT_NEGATIVE, 47)
+    dry_run: bool = _setting(False, BOOLEAN, 48)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """``CACHE``: what the alias' cache entries share; the rest is in ``CACHES``."""
+
+    cleanup_interval: float = _setting(300, POSITIVE, 50)
+    expiry_index: bool = _setting(False, BOOLEAN, 51)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupeConfig:
+    """``DEDUPE``: deduplicated jobs."""
+
+    ttl: float = _setting(300, POSITIVE, 60)
+    lease: float = _setting(30, POSITIVE, 61)
+    max_wait: float = _setting(30.0, NOT_NEGATIVE, 62)
+    poll_interval: float = _setting(0.1, POSITIVE, 63)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateLimitConfig:
+    """``RATE_LIMIT``: the limit of resources that have none of their own."""
+
+    limit: int = _setting(200, WHOLE, 70)
+    window: float = _setting(60, POSITIVE, 71)
+    resources: dict[str, Any] = _setting({}, MAPPING, 72)
+    algorithm: str = _setting("sliding", _one_of("sliding", "fixed", "gcra", "log"), 73)
+    on_unavailable: str = _setting("allow", _one_of("allow", "deny", "local"), 74)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveConfig:
+    """``ADAPTIVE``: how a limit is shared between users and background work."""
+
+    monitoring_window: float = _setting(900, POSITIVE, 80)
+    recalculation_interval: float = _setting(30, POSITIVE, 81)
+    high_activity_threshold: int = _setting(10, WHOLE_POSITIVE, 82)
+    moderate_activity_threshold: int = _setting(3, WHOLE_POSITIVE, 83)
+    sustained_inactivity: float = _setting(1800, POSITIVE, 84)
+    pause_background_on_increasing_trend: bool = _setting(True, BOOLEAN, 85)
+    max_user_scaling: float = _setting(2.0, SCALING, 86)
+    min_user_reserved: int = _setting(5, WHOLE, 87)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsConfig:
+    """``METRICS``: where measurements go."""
+
+    sinks: tuple[str, ...] = _setting(("dynamo_stores.monitoring.sinks.LoggingSink",), PATHS, 90)
+    namespace: str = _setting("DynamoDBStore", FILLED_TEXT, 91)
+    sampling_rate: float = _setting(
+        1.0, Rule("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1), 92
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    """One alias of ``DYNAMO_STORES``."""
+
+    table_name: str = _setting("dynamo-stores", FILLED_TEXT, 10)
+    table_prefix: str = _setting("", TEXT, 4)
+    region: str | None = _setting(None, _or_none(FILLED_TEXT), 11)
+    endpoint_url: str | None = _setting(None, _or_none(URL), 12)
+    billing_mode: str = _setting("PAY_PER_REQUEST", _one_of("PAY_PER_REQUEST", "PROVISIONED"), 13)
+    connect_timeout: float = _setting(5.0, POSITIVE, 14)
+    read_timeout: float = _setting(10.0, POSITIVE, 15)
+    operation_timeout: float = _setting(30.0, POSITIVE, 16)
+    max_pool_connections: int = _setting(50, WHOLE_POSITIVE, 17)
+    failover: str | None = _setting(None, _or_none(FILLED_TEXT), 18)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    circuit_breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    dedupe: DedupeConfig = field(default_factory=DedupeConfig)
+    rate_limit: RateLimitConfig = field(default_factory=RateLimitConfig)
+    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    tables: dict[str, Any] = _setting({}, MAPPING, 19)
+
+    # Both are asked on every call, so each answer is worked out once.
+    _names: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    _tables: dict[str, Self] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def store_table(self) -> str:
+        """The name of the table of the stores, prefix included."""
+        return self.real_name(self.table_name)
+
+    def real_name(self, table: str) -> str:
+        """Return what the table that a model calls ``table`` is called in DynamoDB."""
+        if (name := self._names.get(table)) is None:
+            name = self.tables.get(table, {}).get("TABLE_NAME", self.table_prefix + table)
+            self._names[table] = name
+        return name
+
+    def for_table(self, name: str) -> Self:
+        """Return these settings with the differences that ``TABLES`` has for the table ``name``."""
+        if (found := self._tables.get(name)) is None:
+            differences: Mapping[str, Any] = next(
+                (
+                    changes
+                    for table, changes in self.tables.items()
+                    if name in (table, self.real_name(table))
+                ),
+                {},
+            )
+            found = self._tables[name] = _merge(self, differences) if differences else self
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """``OPTIONS`` of a cache in ``CACHES``."""
+
+    serializer: str = _setting("pickle", FILLED_TEXT, 100)
+    compressor: str | None = _setting(None, _or_none(FILLED_TEXT), 101)
+    compress_over: int = _setting(1024, WHOLE, 102)
+    ignore_exceptions: bool = _setting(False, BOOLEAN, 103)
+    consistent_read: bool = _setting(False, BOOLEAN, 104)
+    operation_timeout: float = _setting(2.0, POSITIVE, 105)
+
+
+CACHE_BACKEND = "dynamo_stores.cache.DynamoDBCache"
+CACHE_LOCATION, CACHE_PREFIX = "dynamo_stores.E106", "dynamo_stores.E107"
+MAX_PREFIX_BYTES = 1024
+
+# What one table may have differently from its alias.
+TABLE_SETTINGS = frozenset(
+    ["TABLE_NAME", "BILLING_MODE", "OPERATION_TIMEOUT", "RETRY", "CIRCUIT_BREAKER", "SCALING"]
+)
+
+
+def get_config(using: str = DEFAULT_ALIAS) -> StoreConfig:
+    """
+    Return the settings of the alias ``using``.
+
+    Raises ConfigurationError, naming everything that is wrong with the alias.
+    """
+    if (config := _configs.get(using)) is None:
+        config = _read(using)
+        _configs[using] = config
+    return config
+
+
+def aliases() -> list[str]:
+    """Return the names of all aliases; ``["default"]`` where nothing is set."""
+    return list(_raw())
+
+
+def find_problems() -> list[Problem]:
+    """Return everything that is wrong in ``DYNAMO_STORES``, most general first."""
+    try:
+        raw = _raw()
+    except ConfigurationError as exc:
+        return [Problem(NOT_A_DICT, str(exc), "See docs/settings.md for its shape.")]
+    problems = []
+    if DEFAULT_ALIAS not in raw:
+        problems.append(
+            Problem(
+                NO_DEFAULT_ALIAS,
+                "DYNAMO_STORES has no alias 'default'.",
+                "Call one of the aliases 'default'; stores use it when none is named.",
+            )
+        )
+    for using, values in raw.items():
+        problems += _find_problems(using, values, raw)
+    return problems
+
+
+def get_cache_options(options: Mapping[str, Any]) -> CacheOptions:
+    """Return ``OPTIONS`` as a dataclass; raises ConfigurationError, naming what is wrong."""
+    if not options:
+        return _DEFAULT_OPTIONS
+    if problems := _wrong_values(CacheOptions, options, "CACHES['OPTIONS']"):
+        raise ConfigurationError(" ".join(problem.message for problem in problems))
+    return CacheOptions(**{name.lower(): value for name, value in options.items()})
+
+
+def find_cache_problems() -> list[Problem]:
+    """Return everything that is wrong in the ``CACHES`` whose backend is ours."""
+    problems = []
+    for name, cache in settings.CACHES.items():
+        if cache.get("BACKEND") != CACHE_BACKEND:
+            continue
+        where = f"CACHES[{name!r}]"
+        problems += _wrong_values(CacheOptions, cache.get("OPTIONS", {}), f"{where}['OPTIONS']")
+        location = cache.get("LOCATION") or DEFAULT_ALIAS
+        if location not in (known := aliases()):
+            problems.append(
+                Problem(
+                    CACHE_LOCATION,
+                    f"{where}['LOCATION'] is {location!r}; expected an alias of "
+                    f"DYNAMO_STORES{_suggestion(location, known)}",
+                    f"Known: {', '.join(map(repr, known))}.",
+                )
+            )
+        prefix = cache.get("KEY_PREFIX", "")
+        if len(str(prefix).encode(errors="surrogatepass")) > MAX_PREFIX_BYTES:
+            problems.append(
+                Problem(
+                    CACHE_PREFIX,
+                    f"{where}['KEY_PREFIX'] is over {MAX_PREFIX_BYTES:,} bytes.",
+                    "The prefix is part of every partition key; make it a few letters.",
+                )
+            )
+    return problems
+
+
+_DEFAULT_OPTIONS = CacheOptions()
+_configs: dict[str, StoreConfig] = {}
+_forgetters: list[Callable[[], None]] = []
+_lock = threading.Lock()
+
+
+def when_changed(forget: Callable[[], None]) -> Callable[[], None]:
+    """Call ``forget`` whenever the settings change (``override_settings``); a decorator."""
+    _forgetters.append(forget)
+    return forget
+
+
+def _forget(*, setting: str, **kwargs: object) -> None:
+    if setting in ("DYNAMO_STORES", "CACHES", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
+        with _lock:
+            _configs.clear()
+            for forget in _forgetters:
+                forget()
+
+
+setting_changed.connect(_forget, dispatch_uid="dynamo_stores.conf")
+
+
+def _raw() -> Mapping[str, Any]:
+    raw = getattr(settings, "DYNAMO_STORES", None)
+    if raw is None:
+        return {DEFAULT_ALIAS: {}}
+    if not isinstance(raw, Mapping):
+        raise ConfigurationError(
+            f"DYNAMO_STORES is {type(raw).__name__}; expected a dict of aliases, "
+            "such as {'default': {'TABLE_NAME': 'dynamo-stores'}}."
+        )
+    return raw
+
+
+def _read(using: str) -> StoreConfig:
+    raw = _raw()
+    if using not in raw:
+        raise ConfigurationError(
+            f"DYNAMO_STORES has no alias {using!r}{_suggestion(using, raw)} "
+            f"Known: {', '.join(map(repr, raw)) or 'none'}."
+        )
+    if problems := _find_problems(using, raw[using], raw):
+        raise ConfigurationError(" ".join(problem.message for problem in problems))
+    return _merge(StoreConfig(), raw[using])
+
+
+def _groups(cls: type) -> dict[str, type]:
+    """Return the groups of ``cls`` (settings that are dicts of settings) by their names."""
+    made_by: dict[str, Any] = {
+        each.name.upper(): each.default_factory for each in dataclasses.fields(cls)
+    }
+    return {
+        name: make
+        for name, make in made_by.items()
+        if isinstance(make, type) and dataclasses.is_dataclass(make)
+    }
+
+
+def _settings(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    return {each.name.upper(): each for each in dataclasses.fields(cls) if each.metadata}
+
+
+def _merge(config: C, values: Mapping[str, Any]) -> C:
+    groups = _groups(type(config))
+    changes: dict[str, Any] = {
+        name.lower(): _merge(getattr(config, name.lower()), value) if name in groups else value
+        for name, value in values.items()
+    }
+    if isinstance(config, StoreConfig):
+        changes |= {"_names": {}, "_tables": {}}
+    if isinstance(config, MetricsConfig) and "sinks" in changes:
+        changes["sinks"] = tuple(changes["sinks"])
+    return cast(C, dataclasses.replace(cast(Any, config), **changes))
+
+
+def _find_problems(using: str, values: Any, raw: Mapping[str, Any]) -> list[Problem]:
+    where = f"DYNAMO_STORES[{using!r}]"
+    problems = list(_wrong_values(StoreConfig, values, where))
+    if problems:
+        return problems
+    for table, differences in values.get("TABLES", {}).items():
+        problems += _wrong_values(
+            StoreConfig, differences, f"{where}['TABLES'][{table!r}]", only=TABLE_SETTINGS
+        )
+    if problems:
+        return problems
+    config: StoreConfig = _merge(StoreConfig(), values)
+    for each in (config, *(config.for_table(table) for table in config.tables)):
+        problems += _contradictions(each, where)
+    if config.failover is not None and (config.failover == using or config.failover not in raw):
+        problems.append(
+            Problem(
+                "dynamo_stores.E018",
+                f"{where}['FAILOVER'] is {config.failover!r}; expected another alias of "
+                "DYNAMO_STORES.",
+                f"Known: {', '.join(repr(name) for name in raw if name != using) or 'none'}.",
+            )
+        )
+    return list(dict.fromkeys(problems))
+
+
+def _wrong_values(
+    cls: type, values: Any, where: str, *, only: frozenset[str] | None = None
+) -> list[Problem]:
+    if not isinstance(values, Mapping):
+        return [
+            Problem(
+                NOT_A_DICT,
+                f"{where} is {type(values).__name__}; expected a dict of settings.",
+                "See docs/settings.md for the names.",
+            )
+        ]
+    own, groups = _settings(cls), _groups(cls)
+    known = [name for name in (*own, *groups) if only is None or name in only]
+    problems = []
+    for name, value in values.items():
+        if name not in known:
+            problems.append(_unknown(name, known, where))
+        elif name in groups:
+            problems += _wrong_values(groups[name], value, f"{where}[{name!r}]")
+        elif not own[name].metadata["rule"].accepts(value):
+            problems.append(
+                Problem(
+                    own[name].metadata["id"],
+                    f"{where}[{name!r}] is {value!r}; "
+                    f"expected {own[name].metadata['rule'].expected}.",
+                    "Durations are in seconds. docs/settings.md lists every setting.",
+                )
+            )
+    return problems
+
+
+def _unknown(name: object, known: list[str], where: str) -> Problem:
+    group = where.rpartition("[")[2].strip("[']") if where.count("[") > 1 else "DYNAMO_STORES"
+    return Problem(
+        UNKNOWN_NAME,
+        f"Unknown {group} setting {name!r}{_suggestion(name, known)}",
+        f"It stands in {where}. Known: {', '.join(known)}.",
+    )
+
+
+def _suggestion(name: object, known: Any) -> str:
+    wanted = str(name)
+    near = difflib.get_close_matches(wanted.upper(), [str(each).upper() for each in known], 1, 0.5)
+    if not near:
+        return "."
+    original = next(each for each in known if str(each).upper() == near[0])
+    return f"; did you mean {original!r}?"
+
+
+def _contradictions(config: StoreConfig, where: str) -> list[Problem]:
+    scaling, adaptive, retry = config.scaling, config.adaptive, config.retry
+    pairs = [
+        ("SCALING", "MAX_READ_CAPACITY", scaling.max_read_capacity,
+         "BASE_READ_CAPACITY", scaling.base_read_capacity, 43),
+        ("SCALING", "MAX_WRITE_CAPACITY", scaling.max_write_capacity,
+         "BASE_WRITE_CAPACITY", scaling.base_write_capacity, 44),
+        ("ADAPTIVE", "HIGH_ACTIVITY_THRESHOLD", adaptive.high_activity_threshold,
+         "MODERATE_ACTIVITY_THRESHOLD", adaptive.moderate_activity_threshold, 82),
+        ("RETRY", "MAX_DELAY", retry.max_delay, "DELAY", retry.delay, 23),
+    ]  # fmt: skip
+    return [
+        Problem(
+            f"dynamo_stores.E{number:03}",
+            f"{where}['{group}']['{upper}'] is {high!r}; expected at least {lower}, {low!r}.",
+            f"Raise {upper} or lower {lower}.",
+        )
+        for group, upper, high, lower, low, number in pairs
+        if high < low
+    ]

@@ -1,0 +1,68 @@
+"""
+What keys look like: the one place that builds PK and SK.
+
+A partition key is ``<kind>#<owner>#<key>``. The owner (a prefix, a scope) is escaped, so that
+owners which look alike never share a key; a key too long for DynamoDB, or one that cannot be
+written as UTF-8, is hashed, and the item then carries the key itself in an attribute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+CACHE = "CACHE"
+ENTRY = "ENTRY"
+
+# DynamoDB's limit for a partition key is 2,048 bytes; parts of a split value need some of it.
+MAX_PARTITION_KEY_BYTES = 1_900
+_HASHED = "H#"
+
+
+class ItemKey(NamedTuple):
+    """``pk`` and ``sk`` of an item; ``original`` is the key in full where ``pk`` holds a hash."""
+
+    pk: str
+    sk: str
+    original: bytes | None = None
+
+
+def cache_entry(prefix: str, key: str) -> ItemKey:
+    """Return the key of the cache entry that Django calls ``key``, prefix and version included."""
+    return _item_key(CACHE, prefix, key, ENTRY)
+
+
+def cache_prefix(prefix: str) -> str:
+    """Return what the partition keys of all cache entries with ``prefix`` begin with."""
+    return f"{CACHE}#{escape(prefix)}#"
+
+
+def escape(owner: str) -> str:
+    """Return ``owner`` without ``#``, differently for every owner."""
+    if "#" not in owner and "%" not in owner:
+        return owner
+    return owner.replace("%", "%25").replace("#", "%23")
+
+
+def _item_key(kind: str, owner: str, key: str, sk: str) -> ItemKey:
+    head = f"{kind}#{escape(owner)}#"
+    pk = head + key
+    # Four bytes are the most that one character takes, so short keys need not be encoded here.
+    if len(pk) * 4 > MAX_PARTITION_KEY_BYTES or not pk.isascii() or key.startswith(_HASHED):
+        original = key.encode(errors="surrogatepass")
+        if (
+            len(head.encode()) + len(original) > MAX_PARTITION_KEY_BYTES
+            or key.startswith(_HASHED)
+            or not _is_utf8(key)
+        ):
+            pk = head + _HASHED + hashlib.sha256(original).hexdigest()
+            return ItemKey(pk, sk, original)
+    return ItemKey(pk, sk)
+
+
+def _is_utf8(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,149 @@
+"""
+What an item looks like: the base of every model, and the kinds of item in the store's table.
+
+Importing this reads no settings: the table's name, the region and the time-outs come from the
+alias when they are used.
+"""
+
+from __future__ import annotations
+
+import threading
+from decimal import Decimal
+from typing import Any, ClassVar, Self, cast
+
+from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.connection import TableConnection
+from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
+from pynamodb.models import Model
+
+from .calls.connection import get_connection
+from .conf import DEFAULT_ALIAS, get_config
+
+
+class TableName:
+    """The name of a model's table, looked up in the settings of its alias when it is read."""
+
+    def __init__(self, name: str | None, using: str) -> None:
+        self._name = name
+        self._using = using
+
+    def __get__(self, instance: object, owner: type) -> str:
+        config = get_config(self._using)
+        return config.store_table if self._name is None else config.real_name(self._name)
+
+    def for_alias(self, using: str) -> TableName:
+        """Return the same table's name in another alias."""
+        return TableName(self._name, using)
+
+
+_bound: dict[tuple[type, str], type] = {}
+_bound_lock = threading.Lock()
+
+
+class DynamoModel(Model):
+    """
+    A PynamoDB model whose calls go through the door.
+
+    ``class Meta: table_name = "…"`` is enough; ``using`` names an alias of ``DYNAMO_STORES``,
+    which decides region, endpoint, time-outs and a prefix of the name.
+    """
+
+    using: ClassVar[str] = DEFAULT_ALIAS
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        meta = cls.__dict__.get("Meta")
+        if meta is None and "using" in cls.__dict__ and hasattr(cls, "Meta"):
+            # An alias of its own needs a Meta of its own.
+            meta = cls.Meta = cast(Any, type("Meta", (cast(type, cls.Meta),), {}))
+        if meta is None:
+            return
+        name = next(
+            (base.__dict__["table_name"] for base in meta.__mro__ if "table_name" in base.__dict__),
+            None,
+        )
+        if isinstance(name, TableName):
+            meta.table_name = name.for_alias(cls.using)
+        elif name is not None:
+            meta.table_name = TableName(name, cls.using)
+
+    @classmethod
+    def bound_to(cls, using: str) -> type[Self]:
+        """Return this model for the alias ``using``: a class of its own, the same each time."""
+        if using == cls.using:
+            return cls
+        found = _bound.get((cls, using))
+        if found is None:
+            with _bound_lock:
+                found = _bound.get((cls, using))
+                if found is None:
+                    namespace = {"using": using, "__module__": cls.__module__}
+                    make = cast(Any, type(cls))
+                    found = _bound[cls, using] = make(cls.__name__, (cls,), namespace)
+        return cast(type[Self], found)
+
+    @classmethod
+    def _get_connection(cls) -> TableConnection:
+        # PynamoDB's classes share what this returns with every class of the same table name. The
+        # door keeps one for each class, in each process.
+        return get_connection(cls.using).table(cls, super()._get_connection)
+
+
+class IntegerAttribute(NumberAttribute):
+    """A whole number of up to 38 digits, exact whatever way DynamoDB writes it."""
+
+    def deserialize(self, value: str) -> int:
+        return int(value) if value.lstrip("-").isdecimal() else int(Decimal(value))
+
+
+class ExpiryIndex(GlobalSecondaryIndex["StoreItem"]):  # type: ignore[no-untyped-call]
+    """``GSI1`` of the store's table. Items without its keys are not in it and pay nothing."""
+
+    class Meta:
+        index_name = "GSI1"
+        projection = AllProjection()
+
+    gsi1pk = UnicodeAttribute(hash_key=True, attr_name="GSI1PK")
+    gsi1sk = UnicodeAttribute(range_key=True, attr_name="GSI1SK")
+
+
+class StoreItem(DynamoModel):
+    """
+    An item of the store's table.
+
+    ``ttl`` is when DynamoDB may delete it, in whole seconds; it does so up to days late, so every
+    reader asks :meth:`is_live`.
+    """
+
+    class Meta:
+        table_name = TableName(None, DEFAULT_ALIAS)
+
+    pk = UnicodeAttribute(hash_key=True, attr_name="PK")
+    sk = UnicodeAttribute(range_key=True, attr_name="SK")
+    ttl = NumberAttribute(null=True, attr_name="TTL")
+    gsi1pk = UnicodeAttribute(null=True, attr_name="GSI1PK")
+    gsi1sk = UnicodeAttribute(null=True, attr_name="GSI1SK")
+    expiry_index = ExpiryIndex()
+
+    def is_live(self, now: float) -> bool:
+        """Return whether the item still counts at ``now``, in seconds since the epoch."""
+        return self.ttl is None or self.ttl > now
+
+
+class CacheEntry(StoreItem):
+    """
+    A cached value: ``number`` for an int, ``sealed`` bytes for everything else.
+
+    ``expiry`` is in milliseconds since the epoch, exact; absent, the entry never expires.
+    ``write`` names the write that made it and begins with its time. Names are short because
+    DynamoDB bills them.
+    """
+
+    expiry = IntegerAttribute(null=True, attr_name="e")
+    number = IntegerAttribute(null=True, attr_name="n")
+    sealed = BinaryAttribute(null=True, attr_name="v", legacy_encoding=False)
+    write = UnicodeAttribute(null=True, attr_name="w")
+    original = BinaryAttribute(null=True, attr_name="k", legacy_encoding=False)
+
+    def is_live(self, now: float) -> bool:
+        return self.expiry is None or self.expiry > now * 1000

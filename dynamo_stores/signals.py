@@ -1,0 +1,16 @@
+"""
+News for whoever wants to hear it. No answer depends on whether anyone listens.
+
+``breaker_state_changed``: ``sender`` the breaker's class; ``using``, ``table``, ``old`` and
+``new`` (:class:`~dynamo_stores.calls.breaker.State`), ``error`` (a class name or ``""``).
+
+``throttled``: ``sender`` the measurement's class; ``measurement``
+(:class:`~dynamo_stores.calls.observer.Measurement`), whose ``reasons`` say what was short.
+
+Receivers run in the thread that made the call, after its attempt; one that raises is logged.
+"""
+
+from django.dispatch import Signal
+
+breaker_state_changed = Signal()
+throttled = Signal()

@@ -1,0 +1,5 @@
+"""The stores: what Django's front rooms are built on, usable by themselves."""
+
+from .cache import CacheStore
+
+__all__ = ["CacheStore"]

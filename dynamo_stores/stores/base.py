@@ -1,0 +1,144 @@
+"""What every store has: an alias, a kind of item, and the breaker of its table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+from botocore.exceptions import ClientError
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from ..calls.breaker import BreakerStatus, CircuitBreaker
+from ..calls.connection import TableConnection
+from ..calls.sizes import MAX_ITEM_BYTES, item_size
+from ..conf import DEFAULT_ALIAS
+from ..exceptions import ConfigurationError, ItemTooLargeError
+from ..keys import ItemKey
+from ..models import StoreItem
+
+K = TypeVar("K", bound=StoreItem)
+
+# Below this many bytes in one attribute, the rest of an item cannot bring it over the limit.
+_SMALL = MAX_ITEM_BYTES - 8 * 1024
+
+
+class Refused(Exception, Generic[K]):
+    """A condition failed; ``old`` is the item as it was, None if there was none."""
+
+    def __init__(self, old: K | None) -> None:
+        super().__init__("The condition failed.")
+        self.old = old
+
+
+class Store(Generic[K]):
+    """A store of one kind of item. Making one opens nothing and costs microseconds."""
+
+    kind: type[K]
+
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+
+    def get_circuit_breaker_status(self) -> BreakerStatus:
+        """Return what this process's breaker of the store's table looks like now."""
+        return self._breaker.status()
+
+    def reset_circuit_breaker(self) -> None:
+        """Close this process's breaker of the store's table."""
+        self._breaker.reset()
+
+    def close(self) -> None:
+        """Close this process's idle connections of the alias; the next call opens new ones."""
+        self._table.connection.close()
+
+    @property
+    def _items(self) -> type[K]:
+        return self.kind.bound_to(self.using)
+
+    @property
+    def _table(self) -> TableConnection:
+        return self._items._get_connection()  # type: ignore[return-value]
+
+    @property
+    def _breaker(self) -> CircuitBreaker:
+        table = self._table
+        return table.connection.policy_for(table.table_name).breaker
+
+    def _call(self, table: TableConnection, operation: str, kwargs: dict[str, Any]) -> Any:
+        try:
+            return table.connection.dispatch(operation, kwargs)
+        except ClientError as exc:
+            response = getattr(exc.__cause__, "response", exc.response)
+            code = response.get("Error", {}).get("Code")
+            if code == "ConditionalCheckFailedException":
+                old = response.get("Item")
+                raise Refused(self._items.from_raw_data(cast(Any, old)) if old else None) from exc
+            if code == "ResourceNotFoundException":
+                raise ConfigurationError(
+                    f"There is no table {table.table_name!r} where alias {self.using!r} looks for "
+                    "it. 'manage.py dynamo_create_tables' makes it."
+                ) from exc
+            raise
+
+    def _get(
+        self, key: ItemKey, *, consistent: bool, attributes: Sequence[str] | None = None
+    ) -> K | None:
+        table = self._table
+        kwargs = table.get_operation_kwargs(
+            key.pk, key.sk, consistent_read=consistent, attributes_to_get=attributes
+        )
+        item = self._call(table, "GetItem", kwargs).get("Item")
+        return self._items.from_raw_data(item) if item else None
+
+    def _put(self, item: K, condition: Condition | None = None) -> None:
+        """Put ``item``; raises Refused if the condition fails."""
+        table = self._table
+        content = self._serialize(item)
+        if condition is None:
+            kwargs: dict[str, Any] = {"TableName": table.table_name, "Item": content}
+        else:
+            kwargs = table.get_operation_kwargs(
+                item.pk,
+                item.sk,
+                key="Item",
+                attributes=content,
+                condition=condition,
+                return_values_on_condition_failure="ALL_OLD",
+            )
+        self._call(table, "PutItem", kwargs)
+
+    def _update(
+        self, key: ItemKey, actions: Sequence[Action], condition: Condition
+    ) -> dict[str, Any]:
+        """Return the attributes that changed, as they are now; raises Refused."""
+        table = self._table
+        kwargs = table.get_operation_kwargs(
+            key.pk,
+            key.sk,
+            actions=actions,
+            condition=condition,
+            return_values="UPDATED_NEW",
+            return_values_on_condition_failure="ALL_OLD",
+        )
+        attributes: dict[str, Any] = self._call(table, "UpdateItem", kwargs).get("Attributes", {})
+        return attributes
+
+    def _delete(self, key: ItemKey, condition: Condition) -> None:
+        """Delete the item; raises Refused (without the old item) if the condition fails."""
+        table = self._table
+        kwargs = table.get_operation_kwargs(key.pk, key.sk, condition=condition)
+        self._call(table, "DeleteItem", kwargs)
+
+    def _serialize(self, item: K) -> dict[str, Any]:
+        content: dict[str, Any] = item.serialize()
+        largest = max((len(value["B"]) for value in content.values() if "B" in value), default=0)
+        if largest > _SMALL and (size := item_size(content)) > MAX_ITEM_BYTES:
+            raise ItemTooLargeError(
+                f"The value takes {size:,} bytes with its key; one DynamoDB item holds at most "
+                f"{MAX_ITEM_BYTES:,}. Store less under one key, or set a COMPRESSOR."
+            )
+        return content
+
+    def _dedupe(self, keys: Iterable[ItemKey]) -> list[dict[str, Any]]:
+        found = dict.fromkeys((key.pk, key.sk) for key in keys)
+        return [{"PK": {"S": pk}, "SK": {"S": sk}} for pk, sk in found]

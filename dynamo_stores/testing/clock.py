@@ -1,0 +1,51 @@
+"""A clock that goes only when told to."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Self
+
+from .. import clock
+
+
+class FakeClock(clock.Clock):
+    """
+    ``with FakeClock() as now: now.advance(5)``: this process tells the time from it.
+
+    Sleeping moves it on at once and is noted in ``slept``, in seconds.
+    """
+
+    def __init__(self, start: float = 1_700_000_000.0) -> None:
+        self.slept: list[float] = []
+        self._now = start
+        self._lock = threading.Lock()
+        self._before: clock.Clock | None = None
+
+    def now(self) -> float:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Let ``seconds`` pass."""
+        with self._lock:
+            self._now += seconds
+
+    def __enter__(self) -> Self:
+        self._before = clock.use(self)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._before is not None:
+            clock.use(self._before)

@@ -1,0 +1,170 @@
+"""The embedded engine: a real DynamoDB over HTTP, for development and tests, on loopback only."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+HOST = "127.0.0.1"
+
+
+class EngineError(RuntimeError):
+    """The engine cannot be started; the message says why and what to do."""
+
+
+def find_free_port() -> int:
+    """Return a TCP port that nobody listens on at 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_taken(port: int) -> bool:
+    """Return whether somebody listens on ``port`` at 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((HOST, port)) == 0
+
+
+class EmbeddedEngine:
+    """
+    ministack, limited to DynamoDB and to 127.0.0.1, as a process of its own.
+
+    With ``data`` (a folder) what it holds is kept over clean stops, without it is gone with the
+    process. ``start`` returns when it answers; ``stop`` ends it cleanly.
+    """
+
+    def __init__(self, port: int | None = None, data: Path | None = None) -> None:
+        self.port = port or find_free_port()
+        self.data = data
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output: tempfile._TemporaryFileWrapper[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """What ``ENDPOINT_URL`` must be."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The running process."""
+        if self._process is None:
+            raise EngineError("The embedded DynamoDB is not running; call start() first.")
+        return self._process
+
+    def start(self, timeout: float = 30.0) -> Self:
+        """
+        Start the engine and wait until it answers, at most ``timeout`` seconds.
+
+        Raises EngineError if the extra is not installed, the port is taken, or it does not come.
+        """
+        if importlib.util.find_spec("ministack") is None:
+            raise EngineError(
+                "The embedded DynamoDB is not installed: pip install 'dynamo-stores[local]'. "
+                "Or set an endpoint of another one."
+            )
+        if is_taken(self.port):
+            raise EngineError(
+                f"Port {self.port} on {HOST} is taken. Stop what listens there, or name another "
+                "port with --port."
+            )
+        if self.data is not None:
+            self.data.mkdir(parents=True, exist_ok=True)
+        self._output = tempfile.NamedTemporaryFile(prefix="dynamo-local-")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ministack"],
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C in a terminal goes to whoever started us, who stops us cleanly.
+            start_new_session=True,
+        )
+        try:
+            self._wait_until_ready(timeout)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End the engine, with ``data`` after it has written it; killed after ``timeout``."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._output is not None:
+            self._output.close()
+            self._output = None
+
+    def kill(self) -> None:
+        """Kill the engine with SIGKILL; nothing is written. ``start`` starts it again."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _environment(self) -> dict[str, str]:
+        own = {
+            "BIND_HOST": HOST,
+            "GATEWAY_PORT": str(self.port),
+            "SERVICES": "dynamodb",
+            "LOG_LEVEL": "WARNING",
+            "PERSIST_STATE": "1" if self.data is not None else "0",
+        }
+        if self.data is not None:
+            own["STATE_DIR"] = str(self.data)
+        return {**os.environ, **own}
+
+    def _wait_until_ready(self, timeout: float) -> None:
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise EngineError(f"The embedded DynamoDB ended at once:\n{self._last_lines()}")
+            if self._answers():
+                return
+            time.sleep(0.05)
+        raise EngineError(
+            f"The embedded DynamoDB did not answer within {timeout:g} s:\n{self._last_lines()}"
+        )
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=1)
+        with (
+            contextlib.closing(connection),
+            contextlib.suppress(OSError, http.client.HTTPException),
+        ):
+            connection.request("GET", "/_ministack/health")
+            return connection.getresponse().status == 200
+        return False
+
+    def _last_lines(self) -> str:
+        if self._output is None:
+            return ""
+        text = Path(self._output.name).read_text(errors="replace")
+        return "\n".join(text.splitlines()[-10:])

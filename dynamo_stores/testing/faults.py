@@ -1,0 +1,279 @@
+"""Faults with names, over a real socket: a small HTTP relay before an engine on loopback."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from .engine import HOST
+
+# What a fault does with a request; True: it has answered (or refused to).
+Act = Callable[["_Handler", bytes], bool]
+
+
+@dataclass
+class _Fault:
+    operation: str
+    times: int | None
+    act: Act
+
+
+class FaultProxy:
+    """
+    Stands before an engine and does to its answers what it is told to.
+
+    ``url`` is the endpoint to use instead of ``upstream``. ``operation`` is a DynamoDB operation
+    or ``"*"``; ``times`` how many requests the fault meets, None for all until ``clear``.
+    ``requests`` counts what came in, by operation.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream = urlsplit(upstream)
+        self.requests: Counter[str] = Counter()
+        self.bodies: list[tuple[str, dict[str, Any]]] = []
+        self._faults: list[_Fault] = []
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._server = _Server((HOST, 0), _Handler)
+        self._server.faults = self
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """What ``ENDPOINT_URL`` must be."""
+        return f"http://{HOST}:{self._server.server_address[1]}"
+
+    def start(self) -> Self:
+        """Listen."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Listen no more, and let go of every request that hangs."""
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def clear(self) -> None:
+        """Forget all faults and counts."""
+        with self._lock:
+            self._faults.clear()
+            self.requests.clear()
+            self.bodies.clear()
+
+    def throttle(
+        self,
+        operation: str = "*",
+        times: int | None = None,
+        *,
+        reason: str = "",
+        resource: str = "",
+        code: str = "ProvisionedThroughputExceededException",
+    ) -> None:
+        """Refuse with ``code``, naming ``reason`` and the ARN ``resource`` where given."""
+        key = "throttlingReasons" if code == "ThrottlingException" else "ThrottlingReasons"
+        body = {"message": "Throttled by a test."}
+        reasons = {key: [{"reason": reason, "resource": resource}]} if reason else {}
+        self.fail(operation, times, status=400, code=code, body={**body, **reasons})
+
+    def fail(
+        self,
+        operation: str = "*",
+        times: int | None = None,
+        *,
+        status: int = 500,
+        code: str = "InternalServerError",
+        body: dict[str, Any] | None = None,
+    ) -> None:
+        """Answer with an error of DynamoDB's, without asking the engine."""
+        answer = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", **(body or {})}
+
+        def act(handler: _Handler, request: bytes) -> bool:
+            handler.answer(status, json.dumps(answer).encode())
+            return True
+
+        self._add(operation, times, act)
+
+    def delay(self, seconds: float, operation: str = "*", times: int | None = None) -> None:
+        """Wait ``seconds`` before asking the engine."""
+
+        def act(handler: _Handler, request: bytes) -> bool:
+            self._closing.wait(seconds)
+            return False
+
+        self._add(operation, times, act)
+
+    def hang(self, operation: str = "*", times: int | None = None) -> None:
+        """Accept the request and never answer."""
+
+        def act(handler: _Handler, request: bytes) -> bool:
+            self._closing.wait(120)
+            handler.close_connection = True
+            return True
+
+        self._add(operation, times, act)
+
+    def lose_answer(self, operation: str = "*", times: int | None = None) -> None:
+        """Let the engine do it, and reset the connection instead of answering."""
+
+        def act(handler: _Handler, request: bytes) -> bool:
+            handler.ask(request)
+            handler.reset()
+            return True
+
+        self._add(operation, times, act)
+
+    def reset(self, operation: str = "*", times: int | None = None) -> None:
+        """Reset the connection in the middle of the answer."""
+
+        def act(handler: _Handler, request: bytes) -> bool:
+            status, headers, body = handler.ask(request)
+            handler.answer(status, body, headers, upto=len(body) // 2)
+            handler.reset()
+            return True
+
+        self._add(operation, times, act)
+
+    def cut(self, operation: str = "*", times: int | None = None) -> None:
+        """Answer with half of the body, as if it were all of it."""
+
+        def act(handler: _Handler, request: bytes) -> bool:
+            status, headers, body = handler.ask(request)
+            kept = {name: value for name, value in headers.items() if "crc32" not in name}
+            handler.answer(status, body[: len(body) // 2], kept)
+            return True
+
+        self._add(operation, times, act)
+
+    def take_in_part(self, operation: str, items: int, times: int | None = None) -> None:
+        """Let the engine have the first ``items`` items of a batch and give the rest back."""
+
+        def act(handler: _Handler, request: bytes) -> bool:
+            wanted = json.loads(request)
+            (table, content), *_ = wanted["RequestItems"].items()
+            if operation == "BatchGetItem":
+                taken = {**content, "Keys": content["Keys"][:items]}
+                left = {**content, "Keys": content["Keys"][items:]}
+                is_left, name = bool(left["Keys"]), "UnprocessedKeys"
+            else:
+                taken, left = content[:items], content[items:]
+                is_left, name = bool(left), "UnprocessedItems"
+            answer: dict[str, Any] = {"Responses": {table: []}} if "Keys" in taken else {}
+            if items:
+                part = {**wanted, "RequestItems": {table: taken}}
+                _, _, body = handler.ask(json.dumps(part).encode())
+                answer = json.loads(body)
+            answer[name] = {table: left} if is_left else {}
+            handler.answer(200, json.dumps(answer).encode())
+            return True
+
+        self._add(operation, times, act)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _add(self, operation: str, times: int | None, act: Act) -> None:
+        with self._lock:
+            self._faults.append(_Fault(operation, times, act))
+
+    def _next(self, operation: str, request: bytes) -> Act | None:
+        with self._lock:
+            self.requests[operation] += 1
+            self.bodies.append((operation, json.loads(request or b"{}")))
+            for fault in self._faults:
+                if fault.operation in ("*", operation) and fault.times != 0:
+                    if fault.times is not None:
+                        fault.times -= 1
+                    return fault.act
+        return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    faults: FaultProxy
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: broken connections are what this server is for."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def do_POST(self) -> None:
+        request = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        act = self.server.faults._next(operation, request)
+        if act is None or not act(self, request):
+            status, headers, body = self.ask(request)
+            self.answer(status, body, headers)
+
+    def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Return the engine's answer."""
+        upstream = self.server.faults.upstream
+        connection = http.client.HTTPConnection(
+            upstream.hostname or HOST, upstream.port, timeout=60
+        )
+        try:
+            headers = {
+                name: value
+                for name, value in self.headers.items()
+                if name.lower() not in ("host", "content-length", "connection")
+            }
+            connection.request("POST", self.path, request, headers)
+            answer = connection.getresponse()
+            kept = {n: v for n, v in answer.getheaders() if n.lower().startswith(("x-amz", "date"))}
+            return answer.status, kept, answer.read()
+        except OSError:
+            # The engine is not there, so there is no answer here either.
+            self.reset()
+            raise
+        finally:
+            connection.close()
+
+    def answer(
+        self,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        upto: int | None = None,
+    ) -> None:
+        """Answer, with only the first ``upto`` bytes of what was announced."""
+        self.send_response_only(status)
+        for name, value in (headers or {"x-amz-crc32": str(zlib.crc32(body))}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "application/x-amz-json-1.0")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if upto is None else body[:upto])
+        self.wfile.flush()
+
+    def reset(self) -> None:
+        """Close with a TCP reset."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+        time.sleep(0)

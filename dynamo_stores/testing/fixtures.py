@@ -1,0 +1,57 @@
+"""
+pytest fixtures: ``pytest_plugins = ["dynamo_stores.testing.fixtures"]``.
+
+Tests use the endpoint in ``TEST_DYNAMODB_ENDPOINT``, else an embedded engine of their own. One
+that is not on this machine is refused unless ``TEST_DYNAMODB_ALLOW_REMOTE=1``: a test run must
+never touch somebody's data.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from ..calls.transport import is_loopback
+from .clock import FakeClock
+from .engine import EmbeddedEngine
+from .faults import FaultProxy
+
+
+@pytest.fixture(scope="session")
+def dynamo_engine() -> Iterator[str]:
+    """The URL of a DynamoDB that the tests may use."""
+    url = os.environ.get("TEST_DYNAMODB_ENDPOINT", "")
+    if url:
+        if not is_loopback(url) and os.environ.get("TEST_DYNAMODB_ALLOW_REMOTE") != "1":
+            pytest.exit(
+                f"TEST_DYNAMODB_ENDPOINT is {url}, which is not on this machine. Tests write and "
+                "delete tables; set TEST_DYNAMODB_ALLOW_REMOTE=1 if they may do so there.",
+                returncode=4,
+            )
+        yield url
+        return
+    with EmbeddedEngine() as engine:
+        yield engine.url
+
+
+@pytest.fixture(scope="session")
+def dynamo_prefix() -> str:
+    """A random prefix for the names of this run's tables (``TABLE_PREFIX``)."""
+    return f"test-{secrets.token_hex(4)}-"
+
+
+@pytest.fixture
+def dynamo_clock() -> Iterator[FakeClock]:
+    """A clock that goes only when told to."""
+    with FakeClock() as clock:
+        yield clock
+
+
+@pytest.fixture
+def dynamo_faults(dynamo_engine: str) -> Iterator[FaultProxy]:
+    """A relay before the engine with faults by name; its ``url`` is an endpoint of its own."""
+    with FaultProxy(dynamo_engine) as faults:
+        yield faults
