@@ -89,6 +89,18 @@ class DynamoModel(Model):
         return get_connection(cls.using).table(cls, super()._get_connection)
 
 
+def concrete_models() -> list[type[DynamoModel]]:
+    """Return the models that have a table, as they were written (not bound to other aliases)."""
+    found: list[type[DynamoModel]] = []
+    waiting = list(DynamoModel.__subclasses__())
+    while waiting:
+        model = waiting.pop(0)
+        waiting += model.__subclasses__()
+        if model not in _bound.values() and hasattr(model, "Meta"):
+            found.append(model)
+    return found
+
+
 class IntegerAttribute(NumberAttribute):
     """A whole number of up to 38 digits, exact whatever way DynamoDB writes it."""
 

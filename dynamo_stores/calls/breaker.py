@@ -84,7 +84,7 @@ class CircuitBreaker:
 
     @property
     def admission(self) -> Admission:
-        """What calls of the state now are counted under, for one that this breaker did not admit."""
+        """What calls are counted under now, for one that another breaker admitted."""
         return self._admission
 
     def status(self) -> BreakerStatus:

@@ -1,0 +1,1 @@
+"""What must exist at AWS, read from the models and the settings."""

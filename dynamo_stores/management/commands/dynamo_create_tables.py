@@ -1,0 +1,61 @@
+"""``manage.py dynamo_create_tables``: make what is missing, change nothing."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from ...infrastructure.tables import Found, TableSpec, create_table, inspect_table
+from ..tables import chosen_tables, sentences
+
+
+class Command(BaseCommand):
+    help = (
+        "Makes the missing tables of every alias and of the installed apps' models, with index "
+        "and TTL. An existing table is never changed: one that differs is named, and the exit "
+        "status is then 1."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--dry-run", action="store_true", help="Only say what would be made.")
+        parser.add_argument(
+            "--table", action="append", metavar="NAME", help="Only this table; may be repeated."
+        )
+
+    def handle(self, *args: Any, dry_run: bool, table: list[str] | None, **options: Any) -> None:
+        different = []
+        with sentences():
+            for spec in chosen_tables(table):
+                found = inspect_table(spec)
+                if found.status is None and not dry_run:
+                    made = create_table(spec, self.stdout.write)
+                    self.stdout.write(f"{spec.name}: made, {_summary(spec)}")
+                    if made:
+                        continue
+                    found = inspect_table(spec)
+                self._report(spec, found)
+                different += [f"{spec.name}: {each}" for each in found.differences]
+        if different:
+            raise CommandError(
+                "Existing tables differ from the models and were not changed. Change them at AWS "
+                "or point the settings elsewhere:\n  " + "\n  ".join(different)
+            )
+
+    def _report(self, spec: TableSpec, found: Found) -> None:
+        if found.status is None:
+            self.stdout.write(f"{spec.name}: would be made, {_summary(spec)}")
+        elif not found.differences:
+            self.stdout.write(f"{spec.name}: is there ({found.status})")
+
+
+def _summary(spec: TableSpec) -> str:
+    config = spec.config
+    billing = "on demand"
+    if config.billing_mode == "PROVISIONED":
+        scaling = config.scaling
+        billing = f"{scaling.base_read_capacity} RCU and {scaling.base_write_capacity} WCU"
+    indexes = ", ".join(index.name for index in spec.indexes) or "no index"
+    ttl = f"TTL on {spec.ttl}" if spec.ttl else "no TTL"
+    return f"key {spec.keys}, {indexes}, {ttl}, {billing}"

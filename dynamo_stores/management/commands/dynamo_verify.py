@@ -1,0 +1,37 @@
+"""``manage.py dynamo_verify``: compare the live tables with the models."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from ...infrastructure.tables import inspect_table
+from ..tables import chosen_tables, sentences
+
+
+class Command(BaseCommand):
+    help = (
+        "Compares the live tables with the models: keys, indexes, TTL, billing. Exit status 1 if "
+        "anything is missing or wrong."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--table", action="append", metavar="NAME", help="Only this table; may be repeated."
+        )
+
+    def handle(self, *args: Any, table: list[str] | None, **options: Any) -> None:
+        wrong = []
+        with sentences():
+            for spec in chosen_tables(table):
+                found = inspect_table(spec)
+                if found.status is None:
+                    wrong.append(f"{spec.name}: there is no such table")
+                elif found.differences:
+                    wrong += [f"{spec.name}: {each}" for each in found.differences]
+                else:
+                    self.stdout.write(f"{spec.name}: as the models want it ({found.status})")
+        if wrong:
+            raise CommandError("Not as the models want it:\n  " + "\n  ".join(wrong))

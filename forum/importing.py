@@ -1,0 +1,285 @@
+"""
+Three JSON files into models, all checked before anything is written.
+
+Two shapes are understood, row by row: ``{"id", "username", "name", "bio"}``,
+``{"id", "title", "createdBy"}``, ``{"thread", "user", "text"}``; and that of the stored items
+(``userId``, ``threadId``, ``postId``, ``content``, ``createdAt``, …). Ids and moments that a row
+lacks follow from its place in the file, so that the same file always gives the same items.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from dynamo_stores.calls.sizes import MAX_ITEM_BYTES, item_size
+from dynamo_stores.models import DynamoModel
+
+from .models import Post, Thread, User
+
+# Where a file tells no time, its first row is from then.
+BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
+# An id is the sort key of a post, and DynamoDB takes no longer one.
+MAX_ID_BYTES = 1024
+MAX_PROBLEMS = 20
+
+
+class ImportRefused(Exception):
+    """The files cannot be imported; ``problems`` says why, each naming file and row."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass
+class Forum:
+    """What three files hold, in their order."""
+
+    users: list[User] = field(default_factory=list)
+    threads: list[Thread] = field(default_factory=list)
+    posts: list[Post] = field(default_factory=list)
+
+
+def read_forum(users: Path, threads: Path, posts: Path) -> Forum:
+    """Return what the files hold. Raises ImportRefused, naming everything that is wrong."""
+    problems: list[str] = []
+    forum = Forum()
+    rows = {
+        name: _read_rows(path, name, problems)
+        for name, path in (("users", users), ("threads", threads), ("posts", posts))
+    }
+    if not problems:
+        forum.users = _read_users(_Rows(users, rows["users"], problems))
+        forum.threads = _read_threads(_Rows(threads, rows["threads"], problems), forum, users)
+        forum.posts = _read_posts(_Rows(posts, rows["posts"], problems), forum, users, threads)
+    if problems:
+        more = len(problems) - MAX_PROBLEMS
+        raise ImportRefused(problems[:MAX_PROBLEMS] + ([f"… and {more} more."] if more > 0 else []))
+    return forum
+
+
+def _read_rows(path: Path, name: str, problems: list[str]) -> list[Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        problems.append(f"{path}: there is no such file.")
+    except (OSError, UnicodeDecodeError) as exc:
+        problems.append(f"{path}: cannot be read as UTF-8 text ({type(exc).__name__}).")
+    except json.JSONDecodeError as exc:
+        problems.append(f"{path}, line {exc.lineno}, column {exc.colno}: not JSON ({exc.msg}).")
+    except RecursionError:
+        problems.append(f"{path}: nested too deeply.")
+    else:
+        rows = content.get(name) if isinstance(content, Mapping) else content
+        if isinstance(rows, list):
+            return rows
+        problems.append(f'{path}: expected {{"{name}": […]}}, a list of rows.')
+    return []
+
+
+class _Rows:
+    """The rows of one file, with what is wrong in them told to ``problems``."""
+
+    def __init__(self, path: Path, rows: list[Any], problems: list[str]) -> None:
+        self._path = path
+        self._rows = rows
+        self._problems = problems
+        self._number = 0
+        self._seen: dict[str, int] = {}
+        self._row: Mapping[str, Any] = {}
+
+    def __iter__(self) -> Iterator[int]:
+        for number, row in enumerate(self._rows, start=1):
+            self._number = number
+            if isinstance(row, Mapping):
+                self._row = row
+                yield self._number
+            else:
+                self.wrong(f"expected an object, found {type(row).__name__}")
+
+    def wrong(self, what: str) -> None:
+        self._problems.append(f"{self._path}, row {self._number}: {what}.")
+
+    def reference(self, *names: str) -> str | None:
+        """Return the id under the first of ``names`` that the row has, None if it has none."""
+        name = self._first(names)
+        value = self._row.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            self.wrong(f"{name} must be a string that is not empty, or a whole number")
+            return None
+        text = str(value)
+        if self._is_text(name, text) and len(text.encode()) > MAX_ID_BYTES:
+            self.wrong(f"{name} is over {MAX_ID_BYTES:,} bytes")
+        return text
+
+    def own_id(self, *names: str, otherwise: str | None = None) -> str | None:
+        """Return the row's own id, which no other row may have."""
+        found = self.reference(*names)
+        if found is None:
+            if otherwise is None:
+                if self._row.get(self._first(names)) is None:
+                    self.wrong(f"{names[0]} is missing")
+                return None
+            found = otherwise
+        if found in self._seen:
+            self.wrong(f"{names[0]} {found!r} is already that of row {self._seen[found]}")
+            return None
+        self._seen[found] = self._number
+        return found
+
+    def text(self, *names: str, required: bool = False, filled: bool = False) -> str | None:
+        """Return the text under the first of ``names`` that the row has."""
+        name = self._first(names)
+        value = self._row.get(name)
+        if value is None:
+            if required:
+                self.wrong(f"{name} is missing")
+            return None
+        if not isinstance(value, str):
+            self.wrong(f"{name} must be a string")
+            return None
+        if filled and not value.strip():
+            self.wrong(f"{name} is empty")
+            return None
+        return value if self._is_text(name, value) else None
+
+    def moment(self, name: str) -> datetime | None:
+        """Return the moment under ``name``; without a zone it is taken for UTC."""
+        value = self._row.get(name)
+        if value is None:
+            return None
+        try:
+            found = datetime.fromisoformat(value)
+            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        except (TypeError, ValueError, OverflowError):
+            self.wrong(f"{name} must be a moment such as '2024-11-23T10:00:00Z'")
+            return None
+
+    def fits(self, item: DynamoModel) -> bool:
+        """Return whether DynamoDB can hold ``item``."""
+        if item_size(item.serialize()) <= MAX_ITEM_BYTES:
+            return True
+        self.wrong(f"too large: a DynamoDB item holds {MAX_ITEM_BYTES:,} bytes")
+        return False
+
+    def _first(self, names: tuple[str, ...]) -> str:
+        return next((name for name in names if name in self._row), names[0])
+
+    def _is_text(self, name: str, text: str) -> bool:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.wrong(f"{name} holds half a character (a lone surrogate)")
+            return False
+        return True
+
+
+def stamp(moment: datetime) -> str:
+    """Return ``moment`` (UTC) as it is stored, so that text sorts as time does."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _read_users(rows: _Rows) -> list[User]:
+    users = []
+    for number in rows:
+        user_id = rows.own_id("id", "userId")
+        username = rows.text("username")
+        name = rows.text("name", filled=True) or username
+        if name is None and user_id is not None:
+            rows.wrong("name is missing")
+        email = rows.text("email", filled=True)
+        bio = rows.text("bio")
+        moment = rows.moment("createdAt") or BEGINNING + timedelta(seconds=number - 1)
+        if user_id is not None and name is not None:
+            user = User(
+                user_id,
+                name=name,
+                username=username,
+                bio=bio,
+                email=email,
+                created_at=stamp(moment),
+            )
+            if rows.fits(user):
+                users.append(user)
+    return users
+
+
+def _read_threads(rows: _Rows, forum: Forum, users_file: Path) -> list[Thread]:
+    user_ids = {user.user_id for user in forum.users}
+    threads = []
+    for number in rows:
+        thread_id = rows.own_id("id", "threadId")
+        title = rows.text("title", required=True, filled=True)
+        description = rows.text("description")
+        created_by = rows.reference("createdBy", "userId")
+        if created_by is not None and created_by not in user_ids:
+            rows.wrong(f"createdBy {created_by!r} is no user of {users_file}")
+        moment = rows.moment("createdAt") or BEGINNING + timedelta(minutes=number - 1)
+        if thread_id is not None and title is not None:
+            thread = Thread(
+                thread_id,
+                title=title,
+                description=description,
+                created_by=created_by,
+                created_at=stamp(moment),
+            )
+            if rows.fits(thread):
+                threads.append(thread)
+    return threads
+
+
+def _read_posts(rows: _Rows, forum: Forum, users_file: Path, threads_file: Path) -> list[Post]:
+    user_ids = {user.user_id for user in forum.users}
+    latest = {thread.thread_id: _moment(thread.created_at) for thread in forum.threads}
+    taken: dict[str, set[datetime]] = {thread_id: set() for thread_id in latest}
+    posts = []
+    for _ in rows:
+        thread_id = _known(rows, "thread", "threadId", known=latest, file=threads_file)
+        user_id = _known(rows, "user", "userId", known=user_ids, file=users_file)
+        title = rows.text("title")
+        content = rows.text("text", "content", required=True)
+        given = rows.moment("createdAt")
+        if thread_id is None:
+            continue
+        moment = given or latest[thread_id] + timedelta(seconds=1)
+        while moment in taken[thread_id]:
+            # Posts of one moment keep the file's order.
+            moment += timedelta(microseconds=1)
+        taken[thread_id].add(moment)
+        latest[thread_id] = moment
+        post_id = rows.own_id("id", "postId", otherwise=f"{thread_id}-{len(taken[thread_id]):06}")
+        if post_id is not None and user_id is not None and content is not None:
+            post = Post(
+                post_id,
+                thread_id,
+                user_id=user_id,
+                title=title,
+                content=content,
+                created_at=stamp(moment),
+            )
+            if rows.fits(post):
+                posts.append(post)
+    return posts
+
+
+def _known(rows: _Rows, *names: str, known: Any, file: Path) -> str | None:
+    found = rows.reference(*names)
+    if found is None:
+        if not any(name in rows._row for name in names):
+            rows.wrong(f"{names[0]} is missing")
+        return None
+    if found not in known:
+        rows.wrong(f"{names[0]} {found!r} is not in {file}")
+        return None
+    return found
+
+
+def _moment(stored: str) -> datetime:
+    return datetime.fromisoformat(stored)

@@ -1,0 +1,158 @@
+"""``manage.py forum_demo``: the whole thing at work on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from dynamo_stores.testing import find_free_port
+from dynamo_stores.testing.engine import HOST, is_taken
+from forum.management.processes import Processes, ProcessFailed
+from forum.management.walk import Browser, WalkFailed, walk
+
+WEB_PORT = 8080
+ADMIN = "admin"
+
+
+class Command(BaseCommand):
+    help = (
+        "Starts an embedded DynamoDB, a sample forum, a Celery worker with beat and a web server, "
+        "and says where to look. Ctrl-C ends them all."
+    )
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--check",
+            action="store_true",
+            help="Walk the main flows over HTTP, print what was seen, and end.",
+        )
+
+    def handle(self, *args: Any, check: bool, **options: Any) -> None:
+        try:
+            with _stopped_by_signals(), tempfile.TemporaryDirectory(prefix="forum-demo-") as folder:
+                self._run(Path(folder), check=check)
+        except KeyboardInterrupt:
+            if check:
+                raise CommandError("Interrupted.") from None
+            self.stdout.write("\nStopped.")
+        except (ProcessFailed, WalkFailed, OSError, http.client.HTTPException) as exc:
+            raise CommandError(str(exc)) from exc
+
+    def _run(self, folder: Path, *, check: bool) -> None:
+        started = time.monotonic()
+        engine_port = find_free_port()
+        web_port = find_free_port() if check or is_taken(WEB_PORT) else WEB_PORT
+        password = secrets.token_urlsafe(9)
+        environment = _environment(folder, engine_port)
+        with Processes(folder, environment, Path(settings.BASE_DIR)) as processes:
+            manage = (sys.executable, "manage.py")
+            self._say("Starting an embedded DynamoDB …")
+            processes.start(
+                "DynamoDB", *manage, "dynamo_local", "--in-memory", "--port", str(engine_port)
+            )
+            processes.wait_until("DynamoDB", lambda: processes.says("DynamoDB", "answers at"), 60)
+            for step, *command in (
+                ("create tables", "dynamo_create_tables"),
+                ("load the sample forum", "forum_seed"),
+                ("make the admin's database", "migrate", "--verbosity", "0"),
+            ):
+                printed = processes.run(step, *manage, *command)
+                for line in printed.splitlines():
+                    self._say(f"  {line}")
+            processes.run(
+                "make an administrator", *manage, "createsuperuser", "--noinput",
+                "--username", ADMIN, "--email", "admin@example.com",
+                DJANGO_SUPERUSER_PASSWORD=password,
+            )  # fmt: skip
+            self._say("Starting a Celery worker with beat, and the web server …")
+            processes.start(
+                "worker", sys.executable, "-m", "celery", "--app", "project", "worker", "--beat",
+                "--concurrency", "1", "--loglevel", "INFO", "--schedule", str(folder / "beat"),
+            )  # fmt: skip
+            processes.start("web server", *manage, "runserver", "--noreload", f"{HOST}:{web_port}")
+            processes.wait_until("web server", lambda: is_taken(web_port), 60)
+            processes.wait_until(
+                "worker",
+                lambda: (
+                    processes.says("worker", "ready.")
+                    and processes.says("worker", "beat: Starting")
+                ),
+                60,
+            )
+            if check:
+                self._say("The worker and its beat are ready.")
+                for line in walk(Browser(HOST, web_port), ADMIN, password):
+                    self._say(line)
+                processes.check()
+                self._say(f"All well after {time.monotonic() - started:.0f} s.")
+                return
+            self._say(
+                f"\n  Forum     http://{HOST}:{web_port}/\n"
+                f"  Admin     http://{HOST}:{web_port}/admin/   {ADMIN} / {password}\n"
+                f"  DynamoDB  http://{HOST}:{engine_port}\n"
+                f"  Logs      {folder}\n\n"
+                "Ctrl-C ends it all."
+            )
+            while True:
+                processes.check()
+                time.sleep(0.5)
+
+    def _say(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()
+
+
+def _environment(folder: Path, engine_port: int) -> dict[str, str]:
+    # Nothing of the person's own settings: no .env, no other endpoint, no AWS credentials.
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "DYNAMODB_", "CELERY_", "DJANGO_", "SECURE_", "TEST_"))
+    }
+    return {
+        **kept,
+        "DJANGO_SETTINGS_MODULE": "project.settings",
+        "ENV_FILE": os.devnull,
+        "SECRET_KEY": secrets.token_urlsafe(50),
+        "DJANGO_DEBUG": "true",
+        "ALLOWED_HOSTS": HOST,
+        "USE_DYNAMODB": "true",
+        "DYNAMODB_ENDPOINT": f"http://{HOST}:{engine_port}",
+        "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
+        "CELERY_BROKER_FOLDER": str(folder / "broker"),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP do what Ctrl-C does, and none of them twice."""
+
+    def interrupt(*_: object) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,106 @@
+"""Walks the demo over HTTP, as a person would, and says what it saw."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import time
+from html import unescape
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+
+class WalkFailed(Exception):
+    """A page was not as it should be."""
+
+
+class Answer(NamedTuple):
+    """What the server said to one request."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+    milliseconds: float
+
+
+class Browser:
+    """Keeps cookies and goes to pages of one server."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
+        self._cookies: dict[str, str] = {}
+
+    def get(self, path: str) -> Answer:
+        """Return the answer to a GET."""
+        return self._ask("GET", path)
+
+    def post(self, path: str, fields: dict[str, str]) -> Answer:
+        """Return the answer to a form, sent with the CSRF token that the server gave."""
+        form = {**fields, "csrfmiddlewaretoken": self._cookies.get("csrftoken", "")}
+        return self._ask("POST", path, urlencode(form))
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> Answer:
+        headers = {"Cookie": "; ".join(f"{k}={v}" for k, v in self._cookies.items())}
+        if body is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=30)
+        started = time.perf_counter()
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            text = response.read().decode()
+        finally:
+            connection.close()
+        for name, value in response.getheaders():
+            if name.lower() == "set-cookie":
+                cookie, _, content = value.partition(";")[0].partition("=")
+                self._cookies[cookie] = content
+        took = (time.perf_counter() - started) * 1000
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, found, text, took)
+
+
+def walk(browser: Browser, username: str, password: str) -> list[str]:
+    """Return a line for each thing seen. Raises WalkFailed at the first that is wrong."""
+    seen = []
+    first = _page(browser, "/", cache="miss")
+    threads = re.findall(r'<a href="(/threads/[^"]+)">([^<]+)</a>', first.text)
+    if not threads:
+        raise WalkFailed("The front page lists no thread.")
+    seen.append(f"/ from DynamoDB: {len(threads)} threads in {first.milliseconds:.0f} ms")
+    again = _page(browser, "/", cache="hit")
+    seen.append(f"/ from the cache: in {again.milliseconds:.0f} ms")
+
+    path, title = threads[0]
+    thread = _page(browser, path, cache="miss")
+    authors = re.findall(r"<b>([^<]+)</b>", thread.text)
+    if title not in thread.text or not authors:
+        raise WalkFailed(f"{path} shows no title or no posts.")
+    seen.append(
+        f"{path} from DynamoDB: {unescape(title)!r}, {len(authors)} posts by "
+        f"{', '.join(dict.fromkeys(map(unescape, authors)))} in {thread.milliseconds:.0f} ms"
+    )
+    again = _page(browser, path, cache="hit")
+    seen.append(f"{path} from the cache: in {again.milliseconds:.0f} ms")
+
+    if (missing := browser.get("/threads/no-such-thread/")).status != 404:
+        raise WalkFailed(f"A thread that is not there answered {missing.status}, expected 404.")
+
+    browser.get("/admin/login/")
+    fields = {"username": username, "password": password, "next": "/admin/"}
+    if (entered := browser.post("/admin/login/", fields)).status != 302:
+        raise WalkFailed(f"The admin log-in answered {entered.status}, expected 302.")
+    admin = browser.get("/admin/")
+    if admin.status != 200 or "Log out" not in admin.text:
+        raise WalkFailed(f"/admin/ answered {admin.status} and is not logged in.")
+    seen.append(f"/admin/ logged in as {username}: in {admin.milliseconds:.0f} ms")
+    return seen
+
+
+def _page(browser: Browser, path: str, *, cache: str) -> Answer:
+    answer = browser.get(path)
+    if answer.status != 200:
+        raise WalkFailed(f"{path} answered {answer.status}, expected 200.")
+    if (found := answer.headers.get("x-cache")) != cache:
+        raise WalkFailed(f"{path} was a {found} of the cache, expected a {cache}.")
+    return answer

@@ -1,0 +1,167 @@
+"""What the pages show, read from DynamoDB with as few calls as it takes and kept in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from django.core.cache import cache
+
+from dynamo_stores.calls.batches import execute_in_parallel
+
+from .models import LISTING, Post, Thread, User
+
+T = TypeVar("T")
+
+THREADS_PER_PAGE = 500
+POSTS_PER_PAGE = 200
+# Seconds that a page may be old.
+FRESH_FOR = 60
+
+
+@dataclass(frozen=True)
+class ThreadLine:
+    """A thread as the front page lists it."""
+
+    thread_id: str
+    title: str
+    description: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ThreadList:
+    """Threads, newest first; ``older`` is where the next page starts, ``""`` on the last."""
+
+    threads: list[ThreadLine]
+    older: str = ""
+
+
+@dataclass(frozen=True)
+class PostView:
+    """A post as its thread's page shows it."""
+
+    author: str
+    title: str
+    content: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ThreadPage:
+    """A thread with posts in their order; ``later`` is where the next page starts."""
+
+    thread: ThreadLine
+    author: str
+    posts: list[PostView]
+    later: str = ""
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """What a page shows, and whether it came from the cache."""
+
+    content: T
+    from_cache: bool
+
+
+def list_threads(before: str = "") -> Page[ThreadList]:
+    """Return the newest threads, or those older than the moment ``before``: one Query."""
+    return _cached(f"threads:{before}", lambda: _read_threads(before))
+
+
+def show_thread(thread_id: str, after: str = "") -> Page[ThreadPage] | None:
+    """
+    Return a thread and its posts, from the moment ``after`` on; None if there is no such thread.
+
+    A GetItem and a Query side by side, then a BatchGetItem for the authors' names.
+    """
+    page = _cached(f"thread:{thread_id}:{after}", lambda: _read_thread(thread_id, after))
+    return None if page.content is None else page
+
+
+def forget(*thread_ids: str) -> None:
+    """Let the next readers of the front page and of these threads see what was written."""
+    cache.delete_many(["threads:", *(f"thread:{thread_id}:" for thread_id in thread_ids)])
+
+
+def _cached(key: str, read: Callable[[], T]) -> Page[T]:
+    found = cache.get(key)
+    if found is not None:
+        return Page(found, from_cache=True)
+    content = read()
+    if content is not None:
+        cache.set(key, content, FRESH_FOR)
+    return Page(content, from_cache=False)
+
+
+def _read_threads(before: str) -> ThreadList:
+    threads = list(
+        Thread.created_at_index.query(
+            LISTING,
+            Thread.created_at < before if before else None,
+            scan_index_forward=False,
+            limit=THREADS_PER_PAGE,
+            attributes_to_get=["threadId", "title", "description", "createdAt"],
+        )
+    )
+    older = threads[-1].created_at if len(threads) == THREADS_PER_PAGE else ""
+    return ThreadList([_line(thread) for thread in threads], older)
+
+
+def _read_thread(thread_id: str, after: str) -> ThreadPage | None:
+    thread, posts = execute_in_parallel(
+        [_get_thread, _query_posts], lambda read: read(thread_id, after)
+    )
+    if thread is None:
+        return None
+    names = _names({thread.created_by, *(post.user_id for post in posts)} - {None})
+    return ThreadPage(
+        thread=_line(thread),
+        author=names.get(thread.created_by, ""),
+        posts=[
+            PostView(
+                author=names.get(post.user_id, post.user_id),
+                title=post.title or "",
+                content=post.content,
+                created_at=datetime.fromisoformat(post.created_at),
+            )
+            for post in posts
+        ],
+        later=posts[-1].created_at if len(posts) == POSTS_PER_PAGE else "",
+    )
+
+
+def _get_thread(thread_id: str, after: str) -> Any:
+    shown = ["threadId", "title", "description", "createdBy", "createdAt"]
+    try:
+        return Thread.get(thread_id, attributes_to_get=shown)
+    except Thread.DoesNotExist:
+        return None
+
+
+def _query_posts(thread_id: str, after: str) -> Any:
+    return list(
+        Post.thread_index.query(
+            thread_id,
+            Post.created_at > after if after else None,
+            limit=POSTS_PER_PAGE,
+            attributes_to_get=["postId", "threadId", "userId", "title", "content", "createdAt"],
+        )
+    )
+
+
+def _names(user_ids: set[str]) -> dict[str, str]:
+    users = User.batch_get(sorted(user_ids), attributes_to_get=["userId", "name"])
+    return {user.user_id: user.name for user in users} if user_ids else {}
+
+
+def _line(thread: Thread) -> ThreadLine:
+    return ThreadLine(
+        thread_id=thread.thread_id,
+        title=thread.title,
+        description=thread.description or "",
+        created_at=datetime.fromisoformat(thread.created_at),
+    )

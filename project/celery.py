@@ -1,0 +1,22 @@
+"""The Celery application: ``celery --app project worker --beat``."""
+
+import os
+from pathlib import Path
+
+from celery import Celery
+from django.conf import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+
+app = Celery("project")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+
+
+@app.on_configure.connect
+def make_folders(**kwargs: object) -> None:
+    """Make the folders of the ``filesystem://`` broker, which does not."""
+    options = getattr(settings, "CELERY_BROKER_TRANSPORT_OPTIONS", {})
+    for name, folder in options.items():
+        if name.endswith(("_in", "_out", "_folder")):
+            Path(folder).mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,159 @@
+"""
+Settings of the Django project, read from the environment; the only place that reads it.
+
+Without any variable this is a development server that looks for DynamoDB at 127.0.0.1:8000. With
+``SECRET_KEY`` it is a production server. docs/settings.md lists every variable.
+"""
+
+from pathlib import Path
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+env_file = Path(env.str("ENV_FILE", default=str(BASE_DIR / ".env")))
+if env_file.is_file():
+    env.read_env(env_file)
+
+SECRET_KEY = env.str("SECRET_KEY", default="") or env.str("DJANGO_SECRET_KEY", default="")
+DEBUG = env.bool("DJANGO_DEBUG", default=not SECRET_KEY)
+if not SECRET_KEY and DEBUG:
+    SECRET_KEY = "development-only, and never used where DJANGO_DEBUG is off"  # noqa: S105
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "dynamo_stores",
+    "forum",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "project.urls"
+WSGI_APPLICATION = "project.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+
+if not DEBUG:
+    SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
+    SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000)
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", default=True)
+    SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", default=True)
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+
+# Where DynamoDB is. In development it is on this machine, unless DYNAMODB_ENDPOINT says otherwise
+# ("" is the service itself).
+IS_LOCAL = env.bool("DYNAMODB_LOCAL", default=DEBUG or env.str("NODE_ENV", "") == "development")
+LOCAL_ENDPOINT = env.str("DYNAMODB_LOCAL_ENDPOINT", default="http://127.0.0.1:8000")
+ENDPOINT = env.str("DYNAMODB_ENDPOINT", default=LOCAL_ENDPOINT if IS_LOCAL else "")
+USE_DYNAMODB = env.bool("USE_DYNAMODB", default=True)
+
+# The variables of the environment are in milliseconds and minutes, the settings in seconds.
+DYNAMO_STORES = {
+    "default": {
+        "TABLE_NAME": env.str("DYNAMODB_TABLE_NAME", default="dynamo-stores"),
+        "TABLE_PREFIX": env.str("DYNAMODB_TABLE_PREFIX", default=""),
+        "REGION": env.str("AWS_REGION", default="") or None,
+        "ENDPOINT_URL": ENDPOINT or None,
+        "BILLING_MODE": env.str("DYNAMODB_BILLING_MODE", default="PAY_PER_REQUEST"),
+        "CONNECT_TIMEOUT": env.float("DYNAMODB_CONNECTION_TIMEOUT", default=5_000) / 1000,
+        "OPERATION_TIMEOUT": env.float("DYNAMODB_REQUEST_TIMEOUT", default=30_000) / 1000,
+        "MAX_POOL_CONNECTIONS": env.int("DYNAMODB_MAX_SOCKETS", default=50),
+        "RETRY": {
+            "MAX_RETRIES": env.int("DYNAMODB_MAX_RETRIES", default=3),
+            "DELAY": env.float("DYNAMODB_INITIAL_RETRY_DELAY", default=100) / 1000,
+        },
+        "SCALING": {
+            "BASE_READ_CAPACITY": env.int("DYNAMODB_BASE_READ_CAPACITY", default=5),
+            "BASE_WRITE_CAPACITY": env.int("DYNAMODB_BASE_WRITE_CAPACITY", default=5),
+            "MAX_READ_CAPACITY": env.int("DYNAMODB_MAX_READ_CAPACITY", default=100),
+            "MAX_WRITE_CAPACITY": env.int("DYNAMODB_MAX_WRITE_CAPACITY", default=50),
+            "SCALE_UP_FACTOR": env.float("DYNAMODB_SCALE_UP_FACTOR", default=2.0),
+            "SCALE_DOWN_DELAY": env.float("DYNAMODB_SCALE_DOWN_DELAY_MINUTES", default=10) * 60,
+        },
+        "TABLES": {
+            table: {"TABLE_NAME": name}
+            for table, name in {
+                "forum-users": env.str("DYNAMODB_USERS_TABLE", default=""),
+                "forum-threads": env.str("DYNAMODB_THREADS_TABLE", default=""),
+                "forum-posts": env.str("DYNAMODB_POSTS_TABLE", default=""),
+            }.items()
+            if name
+        },
+    }
+}
+CACHES = {
+    "default": {
+        "BACKEND": "dynamo_stores.cache.DynamoDBCache",
+        "LOCATION": "default",
+        "KEY_PREFIX": "forum",
+    }
+    if USE_DYNAMODB
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+}
+
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="filesystem://")
+BROKER_FOLDER = Path(env.str("CELERY_BROKER_FOLDER", default=str(BASE_DIR / ".data" / "broker")))
+if CELERY_BROKER_URL == "filesystem://":
+    # One folder for both ways: what is sent must be found by who receives.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(BROKER_FOLDER / "queue"),
+        "data_folder_out": str(BROKER_FOLDER / "queue"),
+        "control_folder": str(BROKER_FOLDER / "control"),
+    }
+CELERY_TASK_IGNORE_RESULT = True
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        "dynamo_stores": {
+            "handlers": ["console"],
+            "level": "DEBUG" if env.bool("DYNAMODB_ENABLE_LOGGING", default=False) else "INFO",
+        }
+    },
+}
