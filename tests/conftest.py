@@ -1,0 +1,87 @@
+"""The tests' DynamoDB, its tables under a random prefix, and aliases to try things on."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.test import override_settings
+
+from dynamo_stores.cache import DynamoDBCache
+from dynamo_stores.calls.control import get_control
+from dynamo_stores.infrastructure.tables import wanted_tables
+
+pytest_plugins = ["dynamo_stores.testing.fixtures"]
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def default_alias(dynamo_engine: str, dynamo_prefix: str) -> dict[str, Any]:
+    """The settings of the alias ``default`` in tests."""
+    return {"ENDPOINT_URL": dynamo_engine, "REGION": "us-east-1", "TABLE_PREFIX": dynamo_prefix}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stores(default_alias: dict[str, Any]) -> Iterator[None]:
+    with override_settings(DYNAMO_STORES={"default": default_alias}):
+        yield
+
+
+@pytest.fixture(scope="session")
+def tables(_stores: None) -> Iterator[None]:
+    """Every table of the project, deleted at the end."""
+    call_command("dynamo_create_tables", verbosity=0, stdout=_Silence())
+    specs = wanted_tables()
+    yield
+    for spec in specs:
+        get_control(spec.using).call("DeleteTable", {"TableName": spec.name})
+
+
+@pytest.fixture
+def alias(default_alias: dict[str, Any], tables: None) -> Iterator[Callable[..., str]]:
+    """``alias(ENDPOINT_URL=…)`` makes another alias for the same tables and returns its name."""
+    entered: list[Any] = []
+
+    def make(**changes: Any) -> str:
+        name = f"alias{next(_numbers)}"
+        aliases = {"default": default_alias, name: {**default_alias, **changes}}
+        for earlier in entered:
+            aliases = {**earlier.options["DYNAMO_STORES"], **aliases}
+        override = override_settings(DYNAMO_STORES=aliases)
+        override.enable()
+        entered.append(override)
+        return name
+
+    yield make
+    for override in reversed(entered):
+        override.disable()
+
+
+@pytest.fixture
+def make_cache(tables: None) -> Callable[..., DynamoDBCache]:
+    """``make_cache(using, OPTIONS={…}, TIMEOUT=…)`` returns a cache with a prefix of its own."""
+
+    def make(using: str = "default", **params: Any) -> DynamoDBCache:
+        params.setdefault("KEY_PREFIX", secrets.token_hex(6))
+        return DynamoDBCache(using, params)
+
+    return make
+
+
+@pytest.fixture
+def cache(make_cache: Callable[..., DynamoDBCache]) -> DynamoDBCache:
+    """A cache that is empty."""
+    return make_cache()
+
+
+class _Silence:
+    def write(self, *args: object) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass

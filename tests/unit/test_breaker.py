@@ -1,0 +1,182 @@
+"""The circuit breaker, by the fake clock."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from dynamo_stores.calls.breaker import CircuitBreaker, State
+from dynamo_stores.conf import BreakerConfig
+from dynamo_stores.exceptions import CircuitBreakerOpenError
+from dynamo_stores.testing import FakeClock
+
+
+def make(changes=None, **config):
+    return CircuitBreaker(
+        BreakerConfig(**{"failure_threshold": 3, "recovery_timeout": 60.0, **config}),
+        name="table t",
+        on_change=lambda old, new, error: (
+            changes.append((old, new, error)) if changes is not None else None
+        ),
+    )
+
+
+def fail(breaker, times=1):
+    for _ in range(times):
+        breaker.failed(breaker.admit(), "ReadTimeoutError")
+
+
+def test_opens_after_failures_in_a_row_and_says_why(dynamo_clock: FakeClock):
+    """The third failure in a row opens it; calls are refused without waiting."""
+    changes = []
+    breaker = make(changes)
+    fail(breaker, 3)
+    with pytest.raises(CircuitBreakerOpenError, match="table t is open after ReadTime") as e:
+        breaker.admit()
+    assert e.value.retry_after == 60.0
+    assert changes == [(State.CLOSED, State.OPEN, "ReadTimeoutError")]
+    assert breaker.status().state is State.OPEN
+    assert breaker.status().failures == 3
+    assert dynamo_clock.slept == []
+
+
+def test_an_answer_between_failures_starts_the_count_anew(dynamo_clock: FakeClock):
+    """Only failures in a row count."""
+    breaker = make()
+    fail(breaker, 2)
+    breaker.succeeded(breaker.admit())
+    fail(breaker, 2)
+    assert breaker.state is State.CLOSED
+
+
+def test_probe_that_succeeds_closes_it(dynamo_clock: FakeClock):
+    """After the recovery timeout one call passes, and its answer closes the breaker."""
+    breaker = make()
+    fail(breaker, 3)
+    dynamo_clock.advance(60)
+    probe = breaker.admit()
+    assert probe.probe
+    assert breaker.state is State.HALF_OPEN
+    breaker.succeeded(probe)
+    assert breaker.state is State.CLOSED
+    assert breaker.status().retry_after == 0
+
+
+def test_probe_that_fails_opens_it_for_another_timeout(dynamo_clock: FakeClock):
+    """A failed probe starts the wait again."""
+    breaker = make()
+    fail(breaker, 3)
+    dynamo_clock.advance(60)
+    breaker.failed(breaker.admit(), "EndpointConnectionError")
+    dynamo_clock.advance(59)
+    with pytest.raises(CircuitBreakerOpenError):
+        breaker.admit()
+    dynamo_clock.advance(1)
+    assert breaker.admit().probe
+
+
+def test_of_many_threads_exactly_one_probes(dynamo_clock: FakeClock):
+    """Fifty threads at the same moment: one admission."""
+    breaker = make()
+    fail(breaker, 3)
+    dynamo_clock.advance(60)
+    barrier = threading.Barrier(50)
+    admitted, refused = [], []
+
+    def call():
+        barrier.wait()
+        try:
+            admitted.append(breaker.admit())
+        except CircuitBreakerOpenError as exc:
+            refused.append(exc)
+
+    threads = [threading.Thread(target=call) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(admitted) == 1
+    assert len(refused) == 49
+
+
+def test_probe_without_an_outcome_is_given_back(dynamo_clock: FakeClock):
+    """A probe that was interrupted lets the next call probe at once."""
+    breaker = make()
+    fail(breaker, 3)
+    dynamo_clock.advance(60)
+    breaker.release(breaker.admit())
+    assert breaker.admit().probe
+
+
+def test_outcomes_of_calls_admitted_earlier_are_ignored(dynamo_clock: FakeClock):
+    """A slow call from before the outage neither closes an open breaker nor fails a closed one."""
+    breaker = make()
+    old = breaker.admit()
+    fail(breaker, 3)
+    breaker.succeeded(old)
+    assert breaker.state is State.OPEN
+    breaker.reset()
+    for _ in range(5):
+        breaker.failed(old, "ReadTimeoutError")
+    assert breaker.state is State.CLOSED
+
+
+def test_throttling_counts_only_when_asked(dynamo_clock: FakeClock):
+    """A throttle is an answer, also for a probe, unless COUNT_THROTTLES says otherwise."""
+    breaker = make()
+    for _ in range(10):
+        breaker.throttled(breaker.admit())
+    assert breaker.state is State.CLOSED
+    fail(breaker, 3)
+    dynamo_clock.advance(60)
+    breaker.throttled(breaker.admit())
+    assert breaker.state is State.CLOSED
+
+    counting = make(count_throttles=True)
+    for _ in range(3):
+        counting.throttled(counting.admit())
+    assert counting.state is State.OPEN
+    dynamo_clock.advance(60)
+    counting.throttled(counting.admit())
+    assert counting.state is State.OPEN
+
+
+def test_trips_on_the_share_of_failures_in_a_window(dynamo_clock: FakeClock):
+    """Half of at least ten calls failed, never three in a row."""
+    breaker = make(failure_rate=0.5, minimum_calls=10, window=60.0)
+    for _ in range(4):
+        fail(breaker)
+        breaker.succeeded(breaker.admit())
+    assert breaker.state is State.CLOSED
+    fail(breaker)
+    breaker.succeeded(breaker.admit())
+    assert breaker.state is State.OPEN
+
+
+def test_failures_outside_the_window_are_forgotten(dynamo_clock: FakeClock):
+    """What failed a window ago no longer counts."""
+    breaker = make(failure_rate=0.5, minimum_calls=4, window=60.0)
+    fail(breaker, 2)
+    dynamo_clock.advance(61)
+    for _ in range(3):
+        breaker.succeeded(breaker.admit())
+    fail(breaker)
+    assert breaker.state is State.CLOSED
+
+
+def test_trips_on_slow_calls(dynamo_clock: FakeClock):
+    """Enough answers that took too long open it as well."""
+    breaker = make(slow_call_duration=1.0, slow_call_rate=0.5, minimum_calls=4)
+    for seconds in (0.1, 2.0, 0.1, 2.0):
+        breaker.succeeded(breaker.admit(), seconds)
+    assert breaker.state is State.OPEN
+    assert breaker.status().error == "slow calls"
+
+
+def test_disabled_it_never_opens(dynamo_clock: FakeClock):
+    """ENABLED: False lets everything pass."""
+    breaker = make(enabled=False)
+    fail(breaker, 100)
+    assert breaker.admit() is not None
+    assert breaker.state is State.CLOSED

@@ -1,0 +1,137 @@
+"""Values to signed bytes and back; nothing forged is ever deserialised."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import subprocess
+import sys
+
+import pytest
+from django.test import override_settings
+
+from dynamo_stores.codecs import Codec, Forged, Signer, get_codec
+from dynamo_stores.exceptions import ConfigurationError
+
+CONTEXT = (b"CACHE#p#p:1:k", b"1700000000000aabbccddee")
+SIGNER = Signer(["secret"])
+VALUES = [None, True, 0, 1.5, "é🐍", b"\x00\xff", [1, {"a": None}], "x" * 5000]
+
+
+class Bomb:
+    """Breaks the process that unpickles it."""
+
+    def __reduce__(self):
+        return (sys.exit, (66,))
+
+
+@pytest.mark.parametrize("compressor", [None, "zlib", "zstd", "lz4"])
+@pytest.mark.parametrize("serializer", ["pickle", "json"])
+def test_what_is_sealed_opens(serializer, compressor):
+    """Every value comes back equal, compressed or not."""
+    codec = Codec(SIGNER, serializer=serializer, compressor=compressor, compress_over=100)
+    for value in VALUES:
+        if serializer == "json" and isinstance(value, bytes):
+            continue
+        assert codec.open(codec.seal(value, *CONTEXT), *CONTEXT) == value
+
+
+def test_compression_is_used_only_where_it_helps():
+    """Random bytes stay as they are; text over the threshold gets shorter."""
+    codec = Codec(SIGNER, compressor="zlib", compress_over=1024)
+    plain = Codec(SIGNER)
+    assert len(codec.seal("x" * 5000, *CONTEXT)) < 200
+    noise = random.Random(1).randbytes(5000)
+    assert len(codec.seal(noise, *CONTEXT)) == len(plain.seal(noise, *CONTEXT))
+    assert len(codec.seal("x" * 500, *CONTEXT)) == len(plain.seal("x" * 500, *CONTEXT))
+
+
+def test_every_altered_byte_is_noticed():
+    """Changing, cutting or adding one byte anywhere makes it forged."""
+    codec = Codec(SIGNER, compressor="zlib", compress_over=10)
+    sealed = codec.seal(["value"] * 20, *CONTEXT)
+    forgeries = [
+        sealed[:position] + bytes([sealed[position] ^ 1 << bit]) + sealed[position + 1 :]
+        for position in range(len(sealed))
+        for bit in (0, 7)
+    ]
+    forgeries += [sealed[:length] for length in range(len(sealed))]
+    forgeries += [sealed + b"\x00", b"", b"\x01\x00" + b"\x00" * 32]
+    for forgery in forgeries:
+        with pytest.raises(Forged):
+            codec.open(forgery, *CONTEXT)
+
+
+def test_bytes_belong_to_their_key_and_their_write():
+    """Replayed under another key or another write they are forged."""
+    codec = Codec(SIGNER)
+    sealed = codec.seal("v", *CONTEXT)
+    for context in [
+        (b"CACHE#p#p:2:k", CONTEXT[1]),
+        (CONTEXT[0], b"1700000000001aabbccddee"),
+        (CONTEXT[0] + CONTEXT[1][:1], CONTEXT[1][1:]),
+        (CONTEXT[0],),
+    ]:
+        with pytest.raises(Forged):
+            codec.open(sealed, *context)
+
+
+def test_bytes_of_another_serializer_or_compressor_are_not_read():
+    """How they were made is signed too."""
+    pickled = Codec(SIGNER).seal([1], *CONTEXT)
+    with pytest.raises(Forged):
+        Codec(SIGNER, serializer="json").open(pickled, *CONTEXT)
+    zipped = Codec(SIGNER, compressor="zlib", compress_over=0).seal("x" * 99, *CONTEXT)
+    for other in (Codec(SIGNER), Codec(SIGNER, compressor="lz4")):
+        with pytest.raises(Forged):
+            other.open(zipped, *CONTEXT)
+    assert Codec(SIGNER, compressor="lz4").open(pickled, *CONTEXT) == [1]
+
+
+def test_unsigned_pickles_run_no_code():
+    """Bytes that would break whoever unpickles them are refused before."""
+    bomb = pickle.dumps(Bomb())
+    with pytest.raises(Forged):
+        Codec(SIGNER).open(b"\x01\x00" + b"\x00" * 32 + bomb, *CONTEXT)
+    with pytest.raises(Forged):
+        Codec(SIGNER).open(bomb, *CONTEXT)
+
+
+def test_fallback_secrets_still_verify_and_do_not_sign():
+    """A rotated key reads what the old one signed, and signs anew."""
+    old = Codec(Signer(["old"])).seal("v", *CONTEXT)
+    rotated = Codec(Signer(["new", "old"]))
+    assert rotated.open(old, *CONTEXT) == "v"
+    with pytest.raises(Forged):
+        Codec(Signer(["old"])).open(rotated.seal("v", *CONTEXT), *CONTEXT)
+
+
+def test_the_process_codec_follows_the_settings():
+    """Changing SECRET_KEY makes another codec."""
+    with override_settings(SECRET_KEY="one"):
+        sealed = get_codec("pickle", None, 1024).seal("v", *CONTEXT)
+    with override_settings(SECRET_KEY="two"), pytest.raises(Forged):
+        get_codec("pickle", None, 1024).open(sealed, *CONTEXT)
+    with override_settings(SECRET_KEY="two", SECRET_KEY_FALLBACKS=["one"]):
+        assert get_codec("pickle", None, 1024).open(sealed, *CONTEXT) == "v"
+
+
+def test_dotted_paths_and_unknown_names():
+    """A class of one's own works; what cannot be imported is named."""
+    codec = Codec(SIGNER, serializer="dynamo_stores.codecs.JSONSerializer")
+    assert codec.open(codec.seal({"a": 1}, *CONTEXT), *CONTEXT) == {"a": 1}
+    with pytest.raises(ConfigurationError, match="COMPRESSOR 'zip' cannot be imported"):
+        Codec(SIGNER, compressor="zip")
+
+
+def test_optional_compressors_say_what_to_install():
+    """Without the extra the error names it."""
+    code = (
+        "import sys; sys.modules['zstandard'] = None\n"
+        "from django.conf import settings; settings.configure(SECRET_KEY='x')\n"
+        "from dynamo_stores.codecs import Codec, Signer\n"
+        "try: Codec(Signer(['x']), compressor='zstd')\n"
+        "except Exception as exc: print(exc)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "dynamo-stores[compression]" in done.stdout

@@ -1,0 +1,143 @@
+"""Settings: defaults, differences per table, and errors that say what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from django.test import override_settings
+
+from dynamo_stores import conf
+from dynamo_stores.exceptions import ConfigurationError
+
+
+def problems(**default):
+    with override_settings(DYNAMO_STORES={"default": default}):
+        return conf.find_problems()
+
+
+def test_everything_is_optional():
+    """With nothing set there is one alias, with the documented defaults."""
+    with override_settings(DYNAMO_STORES=None):
+        config = conf.get_config()
+        assert conf.find_problems() == []
+        assert conf.aliases() == ["default"]
+    assert config.store_table == "dynamo-stores"
+    assert config.retry.max_retries == 3
+    assert config.circuit_breaker.recovery_timeout == 60.0
+    assert config.scaling.enabled is False
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"CIRCUIT_BREAKER": {"FAILURE_TRESHOLD": 3}},
+            "Unknown CIRCUIT_BREAKER setting 'FAILURE_TRESHOLD'; did you mean 'FAILURE_THRESHOLD'?",
+        ),
+        (
+            {"TABEL_NAME": "x"},
+            "Unknown DYNAMO_STORES setting 'TABEL_NAME'; did you mean 'TABLE_NAME'?",
+        ),
+        ({"_NAMES": {}}, "Unknown DYNAMO_STORES setting '_NAMES'"),
+        (
+            {"READ_TIMEOUT": "ten"},
+            "DYNAMO_STORES['default']['READ_TIMEOUT'] is 'ten'; expected a number above 0.",
+        ),
+        (
+            {"RETRY": {"MAX_RETRIES": True}},
+            "DYNAMO_STORES['default']['RETRY']['MAX_RETRIES'] is True; "
+            "expected a whole number, 0 or more.",
+        ),
+        ({"RETRY": 3}, "DYNAMO_STORES['default']['RETRY'] is int; expected a dict of settings."),
+        (
+            {"TABLES": {"t": {"REGION": "eu-west-1"}}},
+            "Unknown t setting 'REGION'",
+        ),
+        ({"FAILOVER": "default"}, "expected another alias"),
+        ({"SCALING": {"BASE_READ_CAPACITY": 500}}, "expected at least BASE_READ_CAPACITY, 500"),
+        ({"BILLING_MODE": "FREE"}, "expected 'PAY_PER_REQUEST' or 'PROVISIONED'"),
+    ],
+)
+def test_wrong_settings_are_named_with_what_was_expected(settings, message):
+    """Each problem says what is wrong, what was expected, and has an id and a hint."""
+    (problem,) = problems(**settings)
+    assert message in problem.message
+    assert problem.id.startswith("dynamo_stores.E")
+    assert problem.hint
+    with (
+        override_settings(DYNAMO_STORES={"default": settings}),
+        pytest.raises(ConfigurationError, match=r"expected|Unknown"),
+    ):
+        conf.get_config()
+
+
+def test_shapes_that_are_no_settings():
+    """DYNAMO_STORES itself and its aliases must be dicts, and one must be 'default'."""
+    for value in ([], "x", {"default": None}):
+        with override_settings(DYNAMO_STORES=value):
+            (problem,) = conf.find_problems()
+            assert problem.id == conf.NOT_A_DICT
+    with override_settings(DYNAMO_STORES={"other": {}}):
+        (problem,) = conf.find_problems()
+        assert problem.id == conf.NO_DEFAULT_ALIAS
+
+
+def test_unknown_alias_is_named_with_the_nearest():
+    """A store asked for an alias that is not there says which there are."""
+    with (
+        override_settings(DYNAMO_STORES={"default": {}, "sessions": {}}),
+        pytest.raises(ConfigurationError, match="did you mean 'sessions'"),
+    ):
+        conf.get_config("session")
+
+
+def test_every_setting_has_a_check_id_of_its_own():
+    """No two settings share an id, and none is without."""
+    ids = []
+    waiting = [conf.StoreConfig, conf.CacheOptions]
+    while waiting:
+        cls = waiting.pop()
+        for field in dataclasses.fields(cls):
+            if field.metadata:
+                ids.append(field.metadata["id"])
+            elif dataclasses.is_dataclass(field.default_factory):
+                waiting.append(field.default_factory)
+            else:
+                assert field.name.startswith("_")
+    assert len(ids) == len(set(ids))
+    assert len(ids) > 60
+
+
+def test_defaults_meet_their_own_rules():
+    """What is written as a default would be accepted as a setting."""
+    config = conf.StoreConfig()
+    groups = [config, *(getattr(config, f.name) for f in dataclasses.fields(config))]
+    for group in groups:
+        if dataclasses.is_dataclass(group):
+            for field in dataclasses.fields(group):
+                if field.metadata:
+                    assert field.metadata["rule"].accepts(getattr(group, field.name)), field.name
+
+
+def test_tables_differ_where_they_say_so():
+    """TABLES merges over the alias, by the model's name and by the real one."""
+    with override_settings(
+        DYNAMO_STORES={
+            "default": {
+                "TABLE_PREFIX": "dev-",
+                "SCALING": {"BASE_READ_CAPACITY": 7, "BASE_WRITE_CAPACITY": 8},
+                "TABLES": {
+                    "posts": {"TABLE_NAME": "posts-live", "SCALING": {"BASE_READ_CAPACITY": 70}},
+                },
+            }
+        }
+    ):
+        config = conf.get_config()
+        assert config.store_table == "dev-dynamo-stores"
+        assert config.real_name("users") == "dev-users"
+        assert config.real_name("posts") == "posts-live"
+        for name in ("posts", "posts-live"):
+            scaling = config.for_table(name).scaling
+            assert (scaling.base_read_capacity, scaling.base_write_capacity) == (70, 8)
+        assert config.for_table("dev-users").scaling.base_read_capacity == 7

@@ -1,0 +1,287 @@
+"""The rule of the door, by the fake clock and with answers made up on the spot."""
+
+from __future__ import annotations
+
+import contextvars
+import random
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
+
+from dynamo_stores.calls.breaker import CircuitBreaker, State
+from dynamo_stores.calls.observer import measuring
+from dynamo_stores.calls.policy import CallPolicy, deadline
+from dynamo_stores.calls.retry import delays
+from dynamo_stores.conf import BreakerConfig, RetryConfig
+from dynamo_stores.exceptions import (
+    THROTTLING_CODES,
+    CircuitBreakerOpenError,
+    OperationTimeoutError,
+    StoreUnavailable,
+    ThrottlingError,
+)
+from dynamo_stores.testing import FakeClock
+
+
+def throttle(code="ProvisionedThroughputExceededException", reasons=()):
+    key = "throttlingReasons" if code == "ThrottlingException" else "ThrottlingReasons"
+    return ClientError({"Error": {"Code": code}, key: list(reasons)}, "PutItem")
+
+
+def refused():
+    return ClientError({"Error": {"Code": "ConditionalCheckFailedException"}}, "PutItem")
+
+
+def no_answer():
+    return EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
+
+
+class Script:
+    """Raises or returns one thing after the other, then the last one for ever."""
+
+    def __init__(self, *steps, clock=None, takes=0.0):
+        self.steps, self.clock, self.takes, self.seconds = list(steps), clock, takes, []
+
+    def __call__(self, seconds):
+        self.seconds.append(seconds)
+        if self.clock is not None:
+            self.clock.advance(min(self.takes, seconds))
+        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+
+def policy(timeout=30.0, read_timeout=10.0, breaker=None, **retry):
+    return CallPolicy(
+        using="default",
+        table="t",
+        breaker=CircuitBreaker(BreakerConfig(**(breaker or {}))),
+        retry=RetryConfig(**retry),
+        timeout=timeout,
+        read_timeout=read_timeout,
+    )
+
+
+def test_an_answer_is_returned_at_once(dynamo_clock: FakeClock):
+    """One attempt, no waiting."""
+    send = Script({"Item": {}})
+    assert policy().call("GetItem", send) == {"Item": {}}
+    assert send.seconds == [10.0]
+    assert dynamo_clock.slept == []
+
+
+def test_connection_errors_are_retried_up_to_max_retries(dynamo_clock: FakeClock):
+    """MAX_RETRIES retries, then StoreUnavailable caused by botocore's own error."""
+    send = Script(no_answer())
+    with pytest.raises(StoreUnavailable, match="GetItem on t got no answer") as e:
+        policy(max_retries=2).call("GetItem", send)
+    assert len(send.seconds) == 3
+    assert isinstance(e.value.__cause__, EndpointConnectionError)
+
+
+def test_a_read_timeout_is_an_operation_timeout(dynamo_clock: FakeClock):
+    """A time-out has its own error."""
+    with pytest.raises(OperationTimeoutError):
+        policy(max_retries=0).call("GetItem", Script(ReadTimeoutError(endpoint_url="x")))
+
+
+def test_a_refusal_is_an_answer(dynamo_clock: FakeClock):
+    """A failed condition is not retried, and passes through as it is."""
+    rule = policy(breaker={"failure_threshold": 1})
+    answer = refused()
+    send = Script(answer)
+    with pytest.raises(ClientError) as e:
+        rule.call("PutItem", send)
+    assert e.value is answer
+    assert len(send.seconds) == 1
+    assert rule.breaker.state is State.CLOSED
+
+
+def test_throttling_is_retried_to_the_deadline(dynamo_clock: FakeClock):
+    """More often than MAX_RETRIES, until the time is up; then ThrottlingError with advice."""
+    send = Script(throttle())
+    rule = policy(timeout=20.0, max_retries=1)
+    started = dynamo_clock.monotonic()
+    with pytest.raises(ThrottlingError) as e:
+        rule.call("PutItem", send)
+    assert len(send.seconds) > 3
+    assert dynamo_clock.monotonic() - started <= 20.0
+    assert e.value.retry_after >= 1.0
+    assert rule.breaker.state is State.CLOSED
+
+
+def test_throttle_retries_bounds_them(dynamo_clock: FakeClock):
+    """THROTTLE_RETRIES: 2 makes three attempts."""
+    send = Script(throttle())
+    with pytest.raises(ThrottlingError):
+        policy(throttle_retries=2).call("PutItem", send)
+    assert len(send.seconds) == 3
+
+
+@pytest.mark.parametrize("code", sorted(THROTTLING_CODES))
+def test_reasons_survive_in_both_spellings(dynamo_clock: FakeClock, code):
+    """What DynamoDB named is on the error and in the measurement, for the table that it named."""
+    arn = "arn:aws:dynamodb:us-east-1:1:table/other/index/GSI1"
+    error = throttle(code, [{"reason": "IndexWriteProvisionedThroughputExceeded", "resource": arn}])
+    with measuring() as measurements, pytest.raises(ThrottlingError) as e:
+        policy(throttle_retries=0).call("PutItem", Script(error))
+    (reason,) = e.value.reasons
+    assert (reason.table, reason.index) == ("other", "GSI1")
+    (measurement,) = measurements
+    assert measurement.throttled
+    assert measurement.table == "other"
+    assert measurement.reasons == e.value.reasons
+
+
+def test_a_transaction_cancelled_by_throttling_is_throttled(dynamo_clock: FakeClock):
+    """Unless a condition failed too: then it was refused for good."""
+
+    def cancelled(*codes):
+        return ClientError(
+            {
+                "Error": {"Code": "TransactionCanceledException"},
+                "CancellationReasons": [{"Code": code} for code in codes],
+            },
+            "TransactWriteItems",
+        )
+
+    with pytest.raises(ThrottlingError):
+        policy(throttle_retries=0).call(
+            "TransactWriteItems", Script(cancelled("None", "ThrottlingError"))
+        )
+    with pytest.raises(ClientError):
+        policy().call(
+            "TransactWriteItems",
+            Script(cancelled("ThrottlingError", "ConditionalCheckFailed")),
+        )
+
+
+def test_an_attempt_is_cut_to_the_time_that_is_left(dynamo_clock: FakeClock):
+    """The second attempt may not take longer than the operation."""
+    send = Script(ReadTimeoutError(endpoint_url="x"), clock=dynamo_clock, takes=10.0)
+    with pytest.raises(OperationTimeoutError):
+        policy(timeout=15.0, delay=0.001, max_delay=0.001).call("GetItem", send)
+    assert send.seconds[0] == 10.0
+    assert send.seconds[1] == pytest.approx(5.0, abs=0.01)
+    assert len(send.seconds) == 2
+
+
+def test_the_last_cause_decides_at_the_deadline(dynamo_clock: FakeClock):
+    """No answer until the time is up is a time-out; throttled, a ThrottlingError."""
+    retry = {"delay": 4.0, "max_delay": 4.0, "max_retries": 100}
+    with pytest.raises(OperationTimeoutError, match="did not succeed in time") as e:
+        policy(timeout=10.0, **retry).call("GetItem", Script(no_answer()))
+    assert isinstance(e.value.__cause__, EndpointConnectionError)
+    with pytest.raises(ThrottlingError):
+        policy(timeout=10.0, **retry).call("GetItem", Script(no_answer(), throttle()))
+
+
+def test_calls_of_a_block_share_its_deadline(dynamo_clock: FakeClock):
+    """deadline() replaces the alias's time-out, nested ones only shorten it."""
+    send = Script({}, clock=dynamo_clock, takes=3.0)
+    rule = policy(timeout=1.0)
+    with deadline(5.0):
+        rule.call("GetItem", send)
+        with deadline(60.0):
+            rule.call("GetItem", send)
+        with pytest.raises(OperationTimeoutError, match="not sent"):
+            rule.call("GetItem", send)
+    assert send.seconds == pytest.approx([5.0, 2.0])
+    assert rule.breaker.status().failures == 0
+
+
+def test_the_deadline_goes_into_copied_contexts(dynamo_clock: FakeClock):
+    """A helper thread that was given the context has the same deadline."""
+    send = Script({})
+    with deadline(2.0):
+        context = contextvars.copy_context()
+    context.run(policy().call, "GetItem", send)
+    assert send.seconds == [2.0]
+
+
+def test_operations_and_not_attempts_count_against_the_breaker(dynamo_clock: FakeClock):
+    """Three operations of three attempts are three failures."""
+    rule = policy(max_retries=2, breaker={"failure_threshold": 3})
+    for _ in range(3):
+        assert rule.breaker.state is State.CLOSED
+        with pytest.raises(StoreUnavailable):
+            rule.call("GetItem", Script(no_answer()))
+    with pytest.raises(CircuitBreakerOpenError):
+        rule.call("GetItem", Script({}))
+
+
+def test_a_probe_is_one_attempt(dynamo_clock: FakeClock):
+    """The probe does not retry, and its failure opens the breaker again."""
+    rule = policy(breaker={"failure_threshold": 1, "recovery_timeout": 60.0}, max_retries=0)
+    with pytest.raises(StoreUnavailable):
+        rule.call("GetItem", Script(no_answer()))
+    dynamo_clock.advance(60)
+    send = Script(no_answer())
+    with pytest.raises(StoreUnavailable):
+        rule.call("GetItem", send)
+    assert len(send.seconds) == 1
+    assert rule.breaker.state is State.OPEN
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_interrupted_probe_is_given_back(dynamo_clock: FakeClock, interruption):
+    """Whatever ends a probe without an outcome, the next call may probe."""
+    rule = policy(breaker={"failure_threshold": 1, "recovery_timeout": 60.0}, max_retries=0)
+    with pytest.raises(StoreUnavailable):
+        rule.call("GetItem", Script(no_answer()))
+    dynamo_clock.advance(60)
+
+    def interrupted(seconds):
+        raise interruption
+
+    with pytest.raises(interruption):
+        rule.call("GetItem", interrupted)
+    assert rule.call("GetItem", Script({"Item": 1})) == {"Item": 1}
+    assert rule.breaker.state is State.CLOSED
+
+
+def test_messages_hold_no_content(dynamo_clock: FakeClock):
+    """An error of the store names operation and table, never what botocore repeats."""
+    error = ClientError({"Error": {"Code": "ThrottlingException", "Message": "key secret-7"}}, "X")
+    with pytest.raises(ThrottlingError) as e:
+        policy(throttle_retries=0).call("PutItem", Script(error))
+    assert "secret-7" not in str(e.value)
+
+
+def test_one_measurement_per_attempt(dynamo_clock: FakeClock):
+    """Each attempt is told with its number, seconds, units and error."""
+    answer = {
+        "ConsumedCapacity": {
+            "TableName": "t",
+            "CapacityUnits": 3.0,
+            "Table": {"CapacityUnits": 1.0},
+            "GlobalSecondaryIndexes": {"GSI1": {"CapacityUnits": 2.0}},
+        }
+    }
+    send = Script(no_answer(), answer, clock=dynamo_clock, takes=0.5)
+    with measuring() as measurements:
+        policy().call("PutItem", send)
+    first, second = measurements
+    assert (first.attempt, first.error, first.seconds) == (1, "StoreUnavailable", 0.5)
+    assert (second.attempt, second.error) == (2, "")
+    assert second.units == {"t": 1.0, "t/GSI1": 2.0}
+
+
+def test_delays_have_full_jitter_up_to_a_doubling_limit():
+    """The n-th delay is uniform between 0 and DELAY · 2ⁿ, at most MAX_DELAY."""
+    random.seed(1)
+    found = [
+        [
+            delay
+            for delay, _ in zip(
+                delays(RetryConfig(delay=1.0, max_delay=4.0)), range(5), strict=False
+            )
+        ]
+        for _ in range(2000)
+    ]
+    for number, limit in enumerate([1.0, 2.0, 4.0, 4.0, 4.0]):
+        column = [row[number] for row in found]
+        assert 0 <= min(column) < 0.05 * limit
+        assert 0.95 * limit < max(column) <= limit
+        assert sum(column) / len(column) == pytest.approx(limit / 2, rel=0.1)
