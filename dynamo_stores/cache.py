@@ -69,8 +69,14 @@ class DynamoDBCache(BaseCache):
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
-        options = get_cache_options(params.get("OPTIONS") or {})
-        self.store = CacheStore(location or DEFAULT_ALIAS, prefix=self.key_prefix, options=options)
+        self._location = location or DEFAULT_ALIAS
+        self._options = params.get("OPTIONS") or {}
+
+    @functools.cached_property
+    def store(self) -> CacheStore:
+        """The store beneath. Wrong ``OPTIONS`` raise here, so that system checks can name them."""
+        options = get_cache_options(self._options)
+        return CacheStore(self._location, prefix=self.key_prefix, options=options)
 
     @_miss_when_unavailable(lambda exc, key, default=None, version=None: default)
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:

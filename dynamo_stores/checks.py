@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from django.core import checks
 
-from . import conf
+from . import codecs, conf
 from .exceptions import ConfigurationError
 
 
@@ -19,9 +19,27 @@ def check_settings(app_configs: Any = None, **kwargs: object) -> Iterable[checks
 def check_caches(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
     """Return an Error for everything that is wrong in the ``CACHES`` of ours."""
     try:
-        return _errors(conf.find_cache_problems())
+        problems = conf.find_cache_problems()
     except ConfigurationError:
         return []  # check_settings says what is wrong with DYNAMO_STORES
+    return _errors(problems or list(_find_codec_problems()))
+
+
+def _find_codec_problems() -> Iterator[conf.Problem]:
+    for name, cache in conf.our_caches().items():
+        options = conf.get_cache_options(cache.get("OPTIONS", {}))
+        makers: list[tuple[str, str | None, Callable[[str], object]]] = [
+            ("dynamo_stores.E100", options.serializer, codecs.make_serializer),
+            ("dynamo_stores.E101", options.compressor, codecs.make_compressor),
+        ]
+        for number, wanted, make in makers:
+            try:
+                if wanted is not None:
+                    make(wanted)
+            except ConfigurationError as exc:
+                yield conf.Problem(
+                    number, f"CACHES[{name!r}]['OPTIONS']: {exc}", "See docs/cache.md."
+                )
 
 
 def _errors(problems: list[conf.Problem]) -> list[checks.CheckMessage]:

@@ -134,10 +134,10 @@ class Signer:
     def verify(self, signature: bytes, *fields: bytes) -> bool:
         """Return whether ``signature`` was made of these ``fields`` with one of the secrets."""
         message = _join(fields)
-        return any(
-            hmac.compare_digest(signature, hmac.digest(key, message, "sha256"))
-            for key in self._keys
-        )
+        for key in self._keys:
+            if hmac.compare_digest(signature, hmac.digest(key, message, "sha256")):
+                return True
+        return False
 
 
 def _bytes(secret: str | bytes) -> bytes:
@@ -174,10 +174,8 @@ class Codec:
         compress_over: int = 1024,
     ) -> None:
         self._signer = signer
-        self._serializer = _make(serializer, SERIALIZERS, "SERIALIZER")
-        self._compressor: Compressor | None = (
-            _make(compressor, COMPRESSORS, "COMPRESSOR") if compressor else None
-        )
+        self._serializer = make_serializer(serializer)
+        self._compressor = make_compressor(compressor) if compressor is not None else None
         self._compress_over = compress_over
         self._makers = {
             _PLAIN: serializer.encode(),
@@ -228,6 +226,18 @@ def get_codec(serializer: str, compressor: str | None, compress_over: int) -> Co
 
 
 conf.when_changed(get_codec.cache_clear)
+
+
+def make_serializer(name: str) -> Serializer:
+    """Return the serializer called ``name``, or at that dotted path; raises ConfigurationError."""
+    serializer: Serializer = _make(name, SERIALIZERS, "SERIALIZER")
+    return serializer
+
+
+def make_compressor(name: str) -> Compressor:
+    """Return the compressor called ``name``, or at that dotted path; raises ConfigurationError."""
+    compressor: Compressor = _make(name, COMPRESSORS, "COMPRESSOR")
+    return compressor
 
 
 def _make(name: str, known: dict[str, type[Any]], setting: str) -> Any:

@@ -300,17 +300,33 @@ def get_cache_options(options: Mapping[str, Any]) -> CacheOptions:
     """Return ``OPTIONS`` as a dataclass; raises ConfigurationError, naming what is wrong."""
     if not options:
         return _DEFAULT_OPTIONS
-    if problems := _wrong_values(CacheOptions, options, "CACHES['OPTIONS']"):
+    if problems := _wrong_values(CacheOptions, options, "CACHES[…]['OPTIONS']"):
         raise ConfigurationError(" ".join(problem.message for problem in problems))
     return CacheOptions(**{name.lower(): value for name, value in options.items()})
+
+
+def wrong_prefix(prefix: str) -> str:
+    """Return what is wrong with ``prefix`` as part of a partition key, or ``""``."""
+    try:
+        size = len(prefix.encode())
+    except UnicodeEncodeError:
+        return "holds half a character (a lone surrogate)"
+    return f"is over {MAX_PREFIX_BYTES:,} bytes" if size > MAX_PREFIX_BYTES else ""
+
+
+def our_caches() -> dict[str, Mapping[str, Any]]:
+    """Return those of ``CACHES`` whose backend is ours."""
+    return {
+        name: cache
+        for name, cache in settings.CACHES.items()
+        if cache.get("BACKEND") == CACHE_BACKEND
+    }
 
 
 def find_cache_problems() -> list[Problem]:
     """Return everything that is wrong in the ``CACHES`` whose backend is ours."""
     problems = []
-    for name, cache in settings.CACHES.items():
-        if cache.get("BACKEND") != CACHE_BACKEND:
-            continue
+    for name, cache in our_caches().items():
         where = f"CACHES[{name!r}]"
         problems += _wrong_values(CacheOptions, cache.get("OPTIONS", {}), f"{where}['OPTIONS']")
         location = cache.get("LOCATION") or DEFAULT_ALIAS
@@ -323,12 +339,11 @@ def find_cache_problems() -> list[Problem]:
                     f"Known: {', '.join(map(repr, known))}.",
                 )
             )
-        prefix = cache.get("KEY_PREFIX", "")
-        if len(str(prefix).encode(errors="surrogatepass")) > MAX_PREFIX_BYTES:
+        if wrong := wrong_prefix(str(cache.get("KEY_PREFIX", ""))):
             problems.append(
                 Problem(
                     CACHE_PREFIX,
-                    f"{where}['KEY_PREFIX'] is over {MAX_PREFIX_BYTES:,} bytes.",
+                    f"{where}['KEY_PREFIX'] {wrong}.",
                     "The prefix is part of every partition key; make it a few letters.",
                 )
             )

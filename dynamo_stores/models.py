@@ -159,3 +159,9 @@ class CacheEntry(StoreItem):
 
     def is_live(self, now: float) -> bool:
         return self.expiry is None or self.expiry > now * 1000
+
+    @staticmethod
+    def is_raw_live(item: dict[str, Any], now: float) -> bool:
+        """Return the same of an item as DynamoDB wrote it: reads make no model of each."""
+        expiry = item.get("e")
+        return expiry is None or int(expiry["N"]) > now * 1000

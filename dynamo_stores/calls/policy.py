@@ -6,8 +6,7 @@ One attempt: send; if throttled or unavailable, and there is time, wait and try 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -33,20 +32,25 @@ Send = Callable[[float], dict[str, Any]]
 _deadline: ContextVar[float | None] = ContextVar("dynamo_stores_deadline", default=None)
 
 
-@contextmanager
-def deadline(seconds: float) -> Iterator[None]:
+class deadline:
     """
     Give all calls of the block ``seconds`` together, instead of the alias's ``OPERATION_TIMEOUT``.
 
     Within a block that has less left, the less counts. ``copy_context()`` takes it into threads.
     """
-    until = clock.monotonic() + seconds
-    outer = _deadline.get()
-    token = _deadline.set(until if outer is None else min(outer, until))
-    try:
-        yield
-    finally:
-        _deadline.reset(token)
+
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        until = clock.monotonic() + self._seconds
+        outer = _deadline.get()
+        self._token = _deadline.set(until if outer is None or until < outer else outer)
+
+    def __exit__(self, *exc_info: object) -> None:
+        _deadline.reset(self._token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,14 @@ K = TypeVar("K", bound=StoreItem)
 _SMALL = MAX_ITEM_BYTES - 8 * 1024
 
 
-class Refused(Exception, Generic[K]):
+# An item as DynamoDB writes it: {"PK": {"S": "…"}, …}.
+RawItem = dict[str, Any]
+
+
+class Refused(Exception):
     """A condition failed; ``old`` is the item as it was, None if there was none."""
 
-    def __init__(self, old: K | None) -> None:
+    def __init__(self, old: RawItem | None) -> None:
         super().__init__("The condition failed.")
         self.old = old
 
@@ -71,8 +75,7 @@ class Store(Generic[K]):
             response = getattr(exc.__cause__, "response", exc.response)
             code = response.get("Error", {}).get("Code")
             if code == "ConditionalCheckFailedException":
-                old = response.get("Item")
-                raise Refused(self._items.from_raw_data(cast(Any, old)) if old else None) from exc
+                raise Refused(cast(Any, response).get("Item")) from exc
             if code == "ResourceNotFoundException":
                 raise ConfigurationError(
                     f"There is no table {table.table_name!r} where alias {self.using!r} looks for "
@@ -82,13 +85,13 @@ class Store(Generic[K]):
 
     def _get(
         self, key: ItemKey, *, consistent: bool, attributes: Sequence[str] | None = None
-    ) -> K | None:
+    ) -> RawItem | None:
         table = self._table
         kwargs = table.get_operation_kwargs(
             key.pk, key.sk, consistent_read=consistent, attributes_to_get=attributes
         )
-        item = self._call(table, "GetItem", kwargs).get("Item")
-        return self._items.from_raw_data(item) if item else None
+        item: RawItem | None = self._call(table, "GetItem", kwargs).get("Item")
+        return item
 
     def _put(self, item: K, condition: Condition | None = None) -> None:
         """Put ``item``; raises Refused if the condition fails."""
@@ -107,9 +110,7 @@ class Store(Generic[K]):
             )
         self._call(table, "PutItem", kwargs)
 
-    def _update(
-        self, key: ItemKey, actions: Sequence[Action], condition: Condition
-    ) -> dict[str, Any]:
+    def _update(self, key: ItemKey, actions: Sequence[Action], condition: Condition) -> RawItem:
         """Return the attributes that changed, as they are now; raises Refused."""
         table = self._table
         kwargs = table.get_operation_kwargs(
@@ -120,7 +121,7 @@ class Store(Generic[K]):
             return_values="UPDATED_NEW",
             return_values_on_condition_failure="ALL_OLD",
         )
-        attributes: dict[str, Any] = self._call(table, "UpdateItem", kwargs).get("Attributes", {})
+        attributes: RawItem = self._call(table, "UpdateItem", kwargs).get("Attributes", {})
         return attributes
 
     def _delete(self, key: ItemKey, condition: Condition) -> None:
@@ -129,8 +130,8 @@ class Store(Generic[K]):
         kwargs = table.get_operation_kwargs(key.pk, key.sk, condition=condition)
         self._call(table, "DeleteItem", kwargs)
 
-    def _serialize(self, item: K) -> dict[str, Any]:
-        content: dict[str, Any] = item.serialize()
+    def _serialize(self, item: K) -> RawItem:
+        content: RawItem = item.serialize()
         largest = max((len(value["B"]) for value in content.values() if "B" in value), default=0)
         if largest > _SMALL and (size := item_size(content)) > MAX_ITEM_BYTES:
             raise ItemTooLargeError(
@@ -139,6 +140,6 @@ class Store(Generic[K]):
             )
         return content
 
-    def _dedupe(self, keys: Iterable[ItemKey]) -> list[dict[str, Any]]:
+    def _dedupe(self, keys: Iterable[ItemKey]) -> list[RawItem]:
         found = dict.fromkeys((key.pk, key.sk) for key in keys)
         return [{"PK": {"S": pk}, "SK": {"S": sk}} for pk, sk in found]

@@ -15,11 +15,11 @@ from .. import clock, keys
 from ..calls.batches import batch_get, batch_write
 from ..calls.policy import deadline
 from ..codecs import Codec, Forged, get_codec
-from ..conf import DEFAULT_ALIAS, MAX_PREFIX_BYTES, CacheOptions
+from ..conf import DEFAULT_ALIAS, CacheOptions, wrong_prefix
 from ..exceptions import ConfigurationError, ThrottlingError
 from ..keys import ItemKey
 from ..models import CacheEntry
-from .base import Refused, Store
+from .base import RawItem, Refused, Store
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ class CacheStore(Store[CacheEntry]):
         options: CacheOptions = _DEFAULT_OPTIONS,
     ) -> None:
         super().__init__(using)
-        if len(prefix) * 4 > MAX_PREFIX_BYTES and len(prefix.encode()) > MAX_PREFIX_BYTES:
-            raise ConfigurationError(f"KEY_PREFIX is over {MAX_PREFIX_BYTES:,} bytes.")
+        if wrong := wrong_prefix(prefix):
+            raise ConfigurationError(f"The cache's KEY_PREFIX {wrong}.")
         self.prefix = prefix
         self.options = options
 
@@ -69,7 +69,7 @@ class CacheStore(Store[CacheEntry]):
                 consistent=self.options.consistent_read,
                 attributes=["PK", "SK", "e"],
             )
-        return entry is not None and entry.is_live(clock.now())
+        return entry is not None and CacheEntry.is_raw_live(entry, clock.now())
 
     def set(self, key: str, value: Any, timeout: float | None = None) -> None:
         """Store ``value``, whatever was there; expired at once, it is deleted instead."""
@@ -92,7 +92,7 @@ class CacheStore(Store[CacheEntry]):
                 self._put(entry, is_free)
         except Refused as refused:
             # The answer to our own put was lost, and we met it when we tried again.
-            return refused.old is not None and refused.old.write == entry.write
+            return _is_write(refused.old, entry.write)
         return True
 
     def incr(self, key: str, delta: Any = 1) -> Any:
@@ -200,7 +200,7 @@ class CacheStore(Store[CacheEntry]):
             deleted += len(requests)
         return deleted
 
-    def _pages(self) -> Iterator[list[dict[str, Any]]]:
+    def _pages(self) -> Iterator[list[RawItem]]:
         table = self._table
         kwargs = {
             "TableName": table.table_name,
@@ -217,19 +217,17 @@ class CacheStore(Store[CacheEntry]):
                 return
             kwargs["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
-    def _read_many(self, pks: Iterable[str]) -> list[dict[str, Any]]:
+    def _read_many(self, pks: Iterable[str]) -> list[RawItem]:
         table = self._table
         wanted = [{"PK": {"S": pk}, "SK": {"S": keys.ENTRY}} for pk in pks]
         consistent = self.options.consistent_read
         return batch_get(table.connection, table.table_name, wanted, consistent=consistent)
 
-    def _write_many(
-        self, requests: list[dict[str, Any]]
-    ) -> tuple[list[dict[str, Any]], ThrottlingError | None]:
+    def _write_many(self, requests: list[RawItem]) -> tuple[list[RawItem], ThrottlingError | None]:
         table = self._table
         return batch_write(table.connection, table.table_name, requests)
 
-    def _replace_number(self, key: ItemKey, delta: Any, old: CacheEntry | None) -> Any:
+    def _replace_number(self, key: ItemKey, delta: Any, old: RawItem | None) -> Any:
         while True:
             if old is None:
                 old = self._get(key, consistent=True)
@@ -238,18 +236,15 @@ class CacheStore(Store[CacheEntry]):
                 raise ValueError("There is no such key in the cache.")
             new = value + delta
             entry = self._entry(key, new, None)
-            entry.expiry, entry.ttl = old.expiry, old.ttl
-            unchanged = (
-                CacheEntry.write == old.write
-                if old.write is not None
-                else CacheEntry.write.does_not_exist()
-            )
-            if old.number is not None:
-                unchanged &= CacheEntry.number == old.number
+            before = self._items.from_raw_data(old)
+            entry.expiry, entry.ttl = before.expiry, before.ttl
+            unchanged = CacheEntry.write == before.write
+            if before.number is not None:
+                unchanged &= CacheEntry.number == before.number
             try:
                 self._put(entry, unchanged)
             except Refused as refused:
-                if refused.old is not None and refused.old.write == entry.write:
+                if _is_write(refused.old, entry.write):
                     return new
                 old = refused.old
                 if old is None:
@@ -291,22 +286,20 @@ class CacheStore(Store[CacheEntry]):
             entry.sealed = self._codec.seal(value, key.pk.encode(), entry.write.encode())
         return entry
 
-    def _value(self, entry: CacheEntry | None, default: Any) -> Any:
-        if entry is None or not entry.is_live(clock.now()):
+    def _value(self, item: RawItem | None, default: Any) -> Any:
+        if item is None or not CacheEntry.is_raw_live(item, clock.now()):
             return default
-        if entry.number is not None:
-            return entry.number
+        if "n" in item:
+            return CacheEntry.number.deserialize(item["n"]["N"])
         try:
-            if entry.sealed is None or entry.write is None:
-                raise Forged
-            return self._codec.open(entry.sealed, entry.pk.encode(), entry.write.encode())
-        except Forged:
+            sealed, write = item["v"]["B"], item["w"]["S"]
+            return self._codec.open(sealed, item["PK"]["S"].encode(), write.encode())
+        except (Forged, KeyError):
             self._warn_of_forged()
             return default
 
-    def _values(self, items: Iterable[dict[str, Any]], by_pk: Mapping[str, str]) -> dict[str, Any]:
-        entries = map(self._items.from_raw_data, items)
-        found = {by_pk[entry.pk]: self._value(entry, MISSING) for entry in entries}
+    def _values(self, items: Iterable[RawItem], by_pk: Mapping[str, str]) -> dict[str, Any]:
+        found = {by_pk[item["PK"]["S"]]: self._value(item, MISSING) for item in items}
         return {key: value for key, value in found.items() if value is not MISSING}
 
     def _warn_of_forged(self) -> None:
@@ -318,6 +311,10 @@ class CacheStore(Store[CacheEntry]):
                 self.using,
                 extra={"dynamodb_using": self.using, "cache_prefix": self.prefix},
             )
+
+
+def _is_write(item: RawItem | None, write: str) -> bool:
+    return item is not None and item.get("w") == {"S": write}
 
 
 def _is_over(timeout: float | None) -> bool:

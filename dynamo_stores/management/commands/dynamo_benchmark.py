@@ -1,0 +1,155 @@
+"""``manage.py dynamo_benchmark``: what an operation costs beside a bare boto3 client."""
+
+from __future__ import annotations
+
+import secrets
+import statistics
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import boto3
+from botocore.config import Config
+from django.core.management.base import BaseCommand, CommandError
+from django.test.utils import override_settings
+
+from ... import conf
+from ...cache import DynamoDBCache
+from ...calls.control import get_control
+from ...calls.transport import is_loopback
+from ...infrastructure.tables import create_table, table_of
+from ...models import StoreItem
+from ...testing.engine import EmbeddedEngine, EngineError
+from ..tables import sentences
+
+Call = Callable[[], object]
+
+
+class Timing(NamedTuple):
+    """Microseconds per call."""
+
+    cpu: float
+    wall: float
+
+
+class Command(BaseCommand):
+    help = (
+        "Compares cache operations with a bare boto3 client that makes the same calls, in one run "
+        "and in turns. Works on a table of its own, which it deletes."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--using", default=conf.DEFAULT_ALIAS, help="Alias to measure.")
+        parser.add_argument(
+            "--engine",
+            choices=["alias", "embedded"],
+            default="alias",
+            help="Where: the alias's endpoint, or an embedded engine started for it.",
+        )
+        parser.add_argument("--rounds", type=int, default=15, help="Turns of each (%(default)s).")
+        parser.add_argument("--calls", type=int, default=200, help="Calls a turn (%(default)s).")
+        parser.add_argument("--bytes", type=int, default=1000, help="Value size (%(default)s).")
+        parser.add_argument(
+            "--allow-remote", action="store_true", help="Also where calls cost money."
+        )
+
+    def handle(self, *args: Any, using: str, engine: str, **options: Any) -> None:
+        with sentences():
+            if engine == "alias":
+                self._run(using, conf.get_config(using).endpoint_url, options)
+                return
+            try:
+                with EmbeddedEngine() as embedded:
+                    self._run(using, embedded.url, options)
+            except EngineError as exc:
+                raise CommandError(str(exc)) from exc
+
+    def _run(self, using: str, url: str | None, options: dict[str, Any]) -> None:
+        if not options["allow_remote"] and (url is None or not is_loopback(url)):
+            raise CommandError(
+                f"{url or 'The service itself'} is not on this machine, and calls there cost "
+                "money. Add --allow-remote if that is meant, or --engine embedded."
+            )
+        prefix = f"benchmark-{secrets.token_hex(4)}-"
+        alias = {
+            "ENDPOINT_URL": url,
+            "TABLE_PREFIX": prefix,
+            "REGION": conf.get_config(using).region,
+        }
+        with override_settings(DYNAMO_STORES={"default": alias}):
+            spec = table_of(StoreItem)
+            create_table(spec, lambda line: None)
+            try:
+                self._compare(spec.name, options)
+            finally:
+                get_control().call("DeleteTable", {"TableName": spec.name})
+
+    def _compare(self, table: str, options: dict[str, Any]) -> None:
+        rounds, calls = options["rounds"], options["calls"]
+        self.stdout.write(
+            f"{rounds} turns of {calls} calls, values of {options['bytes']} bytes; "
+            "CPU and wall time in µs a call, medians over the turns.\n"
+        )
+        self.stdout.write(f"{'':>14}{'boto3 CPU':>11}{'ours':>8}{'ratio':>8}{'wall ratio':>12}")
+        for name, (bare, ours) in _pairs(table, options["bytes"]).items():
+            for call in (bare, ours):
+                _time(call, calls // 4)
+            pairs = [(_time(bare, calls), _time(ours, calls)) for _ in range(rounds)]
+            bare_cpu = statistics.median(one.cpu for one, _ in pairs)
+            ours_cpu = statistics.median(other.cpu for _, other in pairs)
+            ratio = statistics.median(other.cpu / one.cpu for one, other in pairs)
+            wall = statistics.median(other.wall / one.wall for one, other in pairs)
+            self.stdout.write(f"{name:>14}{bare_cpu:11.0f}{ours_cpu:8.0f}{ratio:8.2f}{wall:12.2f}")
+
+
+def _pairs(table: str, size: int) -> dict[str, tuple[Call, Call]]:
+    """Return for each operation a bare boto3 call and ours that does the same."""
+    cache = DynamoDBCache("default", {"KEY_PREFIX": "benchmark"})
+    value = "x" * size
+    cache.set("k", value, 300)
+    cache.set_many({f"k{number}": value for number in range(25)}, 300)
+    config = conf.get_config()
+    client = boto3.client(
+        "dynamodb",
+        region_name=config.region or "us-east-1",
+        endpoint_url=config.endpoint_url,
+        config=Config(retries={"total_max_attempts": 1, "mode": "standard"}),
+        **(
+            {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+            if config.endpoint_url and is_loopback(config.endpoint_url)
+            else {}
+        ),
+    )
+
+    def key(name: str) -> dict[str, Any]:
+        made = cache.store._key(cache.make_key(name))
+        return {"PK": {"S": made.pk}, "SK": {"S": made.sk}}
+
+    item = client.get_item(TableName=table, Key=key("k"))["Item"]
+    bare = {**item, "PK": {"S": "bare"}}
+    names = [f"k{number}" for number in range(25)]
+    keys = [key(name) for name in names]
+    request = {table: {"Keys": keys}}
+    return {
+        "get": (
+            lambda: client.get_item(TableName=table, Key=key("k")),
+            lambda: cache.get("k"),
+        ),
+        "set": (
+            lambda: client.put_item(TableName=table, Item=bare),
+            lambda: cache.set("k", value, 300),
+        ),
+        "get_many(25)": (
+            lambda: client.batch_get_item(RequestItems=request),
+            lambda: cache.get_many(names),
+        ),
+    }
+
+
+def _time(call: Call, times: int) -> Timing:
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(times):
+        call()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return Timing(cpu / times * 1e6, wall / times * 1e6)

@@ -1,0 +1,157 @@
+"""System checks and the project's settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from dynamo_stores.cache import DynamoDBCache
+
+BACKEND = "dynamo_stores.cache.DynamoDBCache"
+
+
+def ids():
+    """Return the ids of everything that the checks of this package find."""
+    return sorted(m.id for m in checks.run_checks() if m.id.startswith("dynamo_stores."))
+
+
+def test_the_project_is_clean():
+    """No check finds anything."""
+    assert ids() == []
+
+
+def test_wrong_settings_are_found_with_their_id():
+    """Each wrong setting by its own id."""
+    wrong = {"TABLE_NAME": "", "RETRY": {"DELAY": -1, "MAX_DELAYS": 1}}
+    with override_settings(DYNAMO_STORES={"default": wrong}):
+        assert ids() == ["dynamo_stores.E001", "dynamo_stores.E010", "dynamo_stores.E022"]
+    with override_settings(DYNAMO_STORES=3):
+        assert ids() == ["dynamo_stores.E002"]
+
+
+@pytest.mark.parametrize(
+    ("cache", "found"),
+    [
+        ({"LOCATION": "defualt"}, "dynamo_stores.E106"),
+        ({"KEY_PREFIX": "x" * 1025}, "dynamo_stores.E107"),
+        ({"KEY_PREFIX": "\ud800"}, "dynamo_stores.E107"),
+        ({"OPTIONS": {"SERIALISER": "json"}}, "dynamo_stores.E001"),
+        ({"OPTIONS": {"CONSISTENT_READ": "yes"}}, "dynamo_stores.E104"),
+        ({"OPTIONS": {"SERIALIZER": "no.such.thing"}}, "dynamo_stores.E100"),
+        ({"OPTIONS": {"COMPRESSOR": "zip"}}, "dynamo_stores.E101"),
+    ],
+)
+def test_wrong_caches_are_found(cache, found):
+    """LOCATION, KEY_PREFIX and OPTIONS of a cache of ours."""
+    with override_settings(CACHES={"default": {"BACKEND": BACKEND, **cache}}):
+        assert ids() == [found]
+
+
+def test_a_cache_with_wrong_options_cannot_be_used():
+    """The error is Django's ImproperlyConfigured and names the option."""
+    with pytest.raises(ImproperlyConfigured, match="'SERIALISER'; did you mean 'SERIALIZER'"):
+        DynamoDBCache("default", {"OPTIONS": {"SERIALISER": "json"}}).get("k")
+
+
+def settings(code, **environment):
+    """Run ``code`` on project.settings in a process with only ``environment`` set."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"from project.settings import *\n{code}"],
+        env={"PATH": os.environ["PATH"], "ENV_FILE": os.devnull, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_settings_import_with_no_variable_and_with_only_a_secret_key():
+    """Nothing set is development; a secret key is production."""
+    development = settings("print(DEBUG, DYNAMO_STORES['default']['ENDPOINT_URL'])")
+    assert development.stdout.strip() == "True http://127.0.0.1:8000", development.stderr
+    production = settings(
+        "print(DEBUG, DYNAMO_STORES['default']['ENDPOINT_URL'])", SECRET_KEY="s" * 50
+    )
+    assert production.stdout.strip() == "False None", production.stderr
+
+
+def test_settings_are_equal_to_the_librarys_defaults():
+    """Without variables the project changes only where DynamoDB is."""
+    code = (
+        "from dynamo_stores import conf\n"
+        "from django.conf import settings\n"
+        "settings.configure(DYNAMO_STORES=DYNAMO_STORES)\n"
+        "import dataclasses\n"
+        "print(dataclasses.replace(conf.get_config(), endpoint_url=None) == conf.StoreConfig())"
+    )
+    done = settings(code)
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_every_variable_reaches_its_setting():
+    """Milliseconds and minutes become seconds."""
+    code = (
+        "alias = DYNAMO_STORES['default']\n"
+        "print(alias['REGION'], alias['TABLE_NAME'], alias['ENDPOINT_URL'])\n"
+        "print(alias['CONNECT_TIMEOUT'], alias['OPERATION_TIMEOUT'])\n"
+        "print(alias['MAX_POOL_CONNECTIONS'])\n"
+        "print(alias['RETRY'], alias['SCALING'], alias['TABLES'])\n"
+        "print(CACHES['default']['BACKEND'], LOGGING['loggers']['dynamo_stores']['level'])"
+    )
+    done = settings(
+        code,
+        AWS_REGION="eu-west-1",
+        DYNAMODB_TABLE_NAME="mine",
+        NODE_ENV="development",
+        DYNAMODB_LOCAL_ENDPOINT="http://localhost:8001",
+        DYNAMODB_CONNECTION_TIMEOUT="2500",
+        DYNAMODB_REQUEST_TIMEOUT="15000",
+        DYNAMODB_MAX_SOCKETS="7",
+        DYNAMODB_MAX_RETRIES="5",
+        DYNAMODB_INITIAL_RETRY_DELAY="1000",
+        DYNAMODB_BASE_READ_CAPACITY="6",
+        DYNAMODB_BASE_WRITE_CAPACITY="7",
+        DYNAMODB_MAX_READ_CAPACITY="60",
+        DYNAMODB_MAX_WRITE_CAPACITY="70",
+        DYNAMODB_SCALE_UP_FACTOR="3.0",
+        DYNAMODB_SCALE_DOWN_DELAY_MINUTES="5",
+        DYNAMODB_USERS_TABLE="u",
+        DYNAMODB_THREADS_TABLE="t",
+        DYNAMODB_POSTS_TABLE="p",
+        DYNAMODB_ENABLE_LOGGING="true",
+        USE_DYNAMODB="false",
+        SECRET_KEY="s" * 50,
+    )
+    assert done.stdout.splitlines() == [
+        "eu-west-1 mine http://localhost:8001",
+        "2.5 15.0",
+        "7",
+        "{'MAX_RETRIES': 5, 'DELAY': 1.0} {'BASE_READ_CAPACITY': 6, 'BASE_WRITE_CAPACITY': 7, "
+        "'MAX_READ_CAPACITY': 60, 'MAX_WRITE_CAPACITY': 70, 'SCALE_UP_FACTOR': 3.0, "
+        "'SCALE_DOWN_DELAY': 300.0} {'forum-users': {'TABLE_NAME': 'u'}, "
+        "'forum-threads': {'TABLE_NAME': 't'}, 'forum-posts': {'TABLE_NAME': 'p'}}",
+        "django.core.cache.backends.locmem.LocMemCache DEBUG",
+    ], done.stderr
+
+
+def test_a_deployment_is_clean():
+    """manage.py check --deploy with nothing but a secret key; no migration is missing."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "ENV_FILE": os.devnull,
+        "SECRET_KEY": "k3y-" + "".join(chr(97 + n % 26) for n in range(60)),
+    }
+    for command in ("check --deploy --fail-level WARNING", "makemigrations --check"):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "manage.py", *command.split()],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
