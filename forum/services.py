@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -78,13 +79,18 @@ def show_thread(thread_id: str, after: str = "") -> Page[ThreadPage] | None:
 
     A GetItem and a Query side by side, then a BatchGetItem for the authors' names.
     """
-    page = _cached(f"thread:{thread_id}:{after}", lambda: _read_thread(thread_id, after))
+    page = _cached(_thread_key(thread_id, after), lambda: _read_thread(thread_id, after))
     return None if page.content is None else page
 
 
 def forget(*thread_ids: str) -> None:
     """Let the next readers of the front page and of these threads see what was written."""
-    cache.delete_many(["threads:", *(f"thread:{thread_id}:" for thread_id in thread_ids)])
+    cache.delete_many(["threads:", *(_thread_key(thread_id) for thread_id in thread_ids)])
+
+
+def _thread_key(thread_id: str, after: str = "") -> str:
+    # An id may hold anything, and Django warns of keys with spaces.
+    return f"thread:{hashlib.sha256(thread_id.encode()).hexdigest()}:{after}"
 
 
 def _cached(key: str, read: Callable[[], T]) -> Page[T]:

@@ -83,6 +83,27 @@ def test_read_units_per_operation(cache, make_cache):
         assert [sum(each.units.values()) for each in measurements] == [units]
 
 
+def test_write_units_per_operation(cache, true_units):
+    """A unit per KB of the entry, and nothing for the index; a refusal costs its write."""
+    cache.set("a", "x" * 700)
+    cache.set("n", 1)
+    expected = [
+        (cache.set, ("a", "x" * 700), 1.0),
+        (cache.set, ("a", "x" * 1700), 2.0),
+        (cache.add, ("new", 1), 1.0),
+        (cache.incr, ("n",), 1.0),
+        (cache.touch, ("n", 60), 1.0),
+        (cache.delete, ("n",), 1.0),
+        (cache.set_many, ({f"k{number}": number for number in range(25)},), 25.0),
+        (cache.get_many, ([f"k{number}" for number in range(25)],), 12.5),
+        (cache.delete_many, ([f"k{number}" for number in range(25)],), 25.0),
+    ]
+    for method, args, units in expected:
+        with measuring() as measurements:
+            method(*args)
+        assert sum(sum(each.units.values()) for each in measurements) == units, method.__name__
+
+
 def test_expiry_is_exact_to_the_millisecond(cache, dynamo_clock: FakeClock):
     """Alive until its last millisecond on every operation, though DynamoDB still holds it."""
     cache.set("a", "v", 10)

@@ -1,0 +1,91 @@
+"""The documentation runs: its Python blocks, its commands, its table of settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.management import get_commands, load_command_class
+
+from dynamo_stores import conf
+
+ROOT = Path(settings.BASE_DIR)
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page, language):
+    """Return the code blocks of ``page``, each with its line."""
+    text = page.read_text()
+    return [
+        (text[: found.start()].count("\n") + 2, found.group(1))
+        for found in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+def test_python_blocks_run(page, tables):
+    """In order, in one namespace, on the tests' own DynamoDB."""
+    namespace = {"__name__": "documentation"}
+    for line, code in blocks(page, "python"):
+        exec(compile("\n" * (line - 1) + code, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_and_links_exist(page):
+    """Every manage.py command takes its arguments, every make target and link is there."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for _, code in blocks(page, "sh"):
+        for line in code.splitlines():
+            words = shlex.split(line.rstrip("& "), comments=True)
+            if "manage.py" in words:
+                _, _, name, *arguments = words
+                command = load_command_class(get_commands()[name], name)
+                command.create_parser("manage.py", name).parse_args(arguments)
+            elif words[:1] == ["make"]:
+                assert words[1] in targets
+    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_readme_has_its_fifteen_lines(tmp_path):
+    """They are enough for a working cache, and pass the checks as they stand."""
+    ((_, code),) = blocks(ROOT / "README.md", "python")
+    namespace = {}
+    exec(code, namespace)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+    assert namespace["CACHES"]["default"]["BACKEND"] == conf.CACHE_BACKEND
+
+
+def test_every_setting_is_documented_with_its_default_and_check():
+    """docs/settings.md names them all."""
+    text = (ROOT / "docs" / "settings.md").read_text()
+
+    def documented(cls, path):
+        for field in dataclasses.fields(cls):
+            if field.metadata:
+                factory = field.default_factory
+                default = field.default if factory is dataclasses.MISSING else factory()
+                default = list(default) if isinstance(default, tuple) else default
+                number = field.metadata["id"].removeprefix("dynamo_stores.")
+                row = f"| `{path}{field.name.upper()}` | `{default!r}` |"
+                assert row in text, row
+                assert f"| {number} |" in text, number
+            elif not field.name.startswith("_"):
+                documented(field.default_factory, f"{field.name.upper()}.")
+
+    documented(conf.StoreConfig, "")
+    options = (ROOT / "docs" / "cache.md").read_text()
+    for field in dataclasses.fields(conf.CacheOptions):
+        assert f"| `{field.name.upper()}` |" in options
+
+
+def test_every_variable_of_the_project_is_documented():
+    """What project/settings.py reads is in docs/settings.md."""
+    code = (ROOT / "project" / "settings.py").read_text()
+    text = (ROOT / "docs" / "settings.md").read_text()
+    for name in re.findall(r'env\.\w+\(\s*"([A-Z_]+)"', code):
+        assert f"`{name}" in text, name

@@ -1,0 +1,143 @@
+"""Three JSON files into models: what is understood, and how what is wrong is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from forum.importing import ImportRefused
+
+from .conftest import POSTS, THREADS, USERS
+
+
+def wrong(read, **contents):
+    """Return what is wrong as one text."""
+    with pytest.raises(ImportRefused) as refused:
+        read(**contents)
+    return str(refused.value)
+
+
+def test_the_short_shape(read):
+    """Ids become text, posts get ids and times in the file's order, later rows are newer."""
+    forum = read()
+    assert [user.user_id for user in forum.users] == ["u1", "2"]
+    assert [(thread.thread_id, thread.created_by) for thread in forum.threads] == [
+        ("t1", "u1"),
+        ("t2", "2"),
+    ]
+    assert forum.threads[0].created_at < forum.threads[1].created_at
+    first = [post for post in forum.posts if post.thread_id == "t1"]
+    assert [post.content for post in sorted(first, key=lambda post: post.created_at)] == [
+        "one",
+        "two",
+        "three",
+    ]
+    assert [post.post_id for post in first] == ["t1-000001", "t1-000002", "t1-000003"]
+
+
+def test_the_same_file_gives_the_same_items(read):
+    """Nothing depends on when or how often it is read."""
+    one, other = read(), read()
+    for name in ("users", "threads", "posts"):
+        assert [item.serialize() for item in getattr(one, name)] == [
+            item.serialize() for item in getattr(other, name)
+        ]
+
+
+def test_the_shape_of_the_stored_items(read):
+    """Own ids, e-mail addresses and times; times in any zone become UTC with microseconds."""
+    forum = read(
+        users=[{"userId": "1", "email": "a@example.com", "name": "A", "createdAt": "2024-11-01"}],
+        threads={
+            "threads": [
+                {
+                    "threadId": "9",
+                    "title": "T",
+                    "description": "D",
+                    "createdAt": "2024-11-23T10:00:00+02:00",
+                }
+            ]
+        },
+        posts=[
+            {
+                "postId": "p",
+                "threadId": "9",
+                "userId": "1",
+                "title": "x",
+                "content": "y",
+                "createdAt": "2024-11-23T10:00:00Z",
+            },
+            {"threadId": "9", "userId": "1", "content": "z", "createdAt": "2024-11-23T10:00:00Z"},
+        ],
+    )
+    assert forum.users[0].email == "a@example.com"
+    assert forum.threads[0].created_at == "2024-11-23T08:00:00.000000Z"
+    assert [post.created_at for post in forum.posts] == [
+        "2024-11-23T10:00:00.000000Z",
+        "2024-11-23T10:00:00.000001Z",
+    ]
+    assert [post.post_id for post in forum.posts] == ["p", "9-000002"]
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ({"users": None}, "users.json: there is no such file."),
+        ({"threads": "{"}, "threads.json, line 1, column 2: not JSON"),
+        ({"posts": "[1] x"}, "posts.json, line 1, column 5: not JSON"),
+        ({"users": "[" * 100_000}, "users.json: nested too deeply."),
+        ({"users": {"people": []}}, 'users.json: expected {"users": […]}, a list of rows.'),
+        ({"users": '"x"'}, 'users.json: expected {"users": […]}'),
+        ({"users": [*USERS, 7]}, "users.json, row 3: expected an object, found int."),
+        ({"users": [*USERS, {"name": "x"}]}, "users.json, row 3: id is missing."),
+        ({"users": [*USERS, {"id": ""}]}, "users.json, row 3: id must be a string that is not"),
+        ({"users": [*USERS, {"id": True, "name": "x"}]}, "users.json, row 3: id must be"),
+        ({"users": [*USERS, {"id": 1.5, "name": "x"}]}, "users.json, row 3: id must be"),
+        ({"users": [*USERS, USERS[0]]}, "users.json, row 3: id 'u1' is already that of row 1."),
+        ({"users": [*USERS, {"id": "2", "name": "x"}]}, "row 3: id '2' is already that of row 2."),
+        ({"users": [*USERS, {"id": "x"}]}, "users.json, row 3: name is missing."),
+        ({"users": [*USERS, {"id": "x", "name": 5}]}, "users.json, row 3: name must be a string."),
+        ({"users": [*USERS, {"id": "x" * 1025, "name": "x"}]}, "row 3: id is over 1,024 bytes."),
+        ({"users": [*USERS, {"id": "x", "name": "\ud800"}]}, "row 3: name holds half a character"),
+        ({"users": [*USERS, {"id": "x", "name": "x" * 500_000}]}, "row 3: too large"),
+        ({"users": [*USERS, {"id": "x", "name": "x", "createdAt": "soon"}]}, "must be a moment"),
+        ({"threads": [*THREADS, {"id": "t3"}]}, "threads.json, row 3: title is missing."),
+        ({"threads": [*THREADS, {"id": "t3", "title": " "}]}, "row 3: title is empty."),
+        (
+            {"threads": [*THREADS, {"id": "t3", "title": "x", "createdBy": "u9"}]},
+            "threads.json, row 3: createdBy 'u9' is no user of ",
+        ),
+        ({"posts": [*POSTS, {"user": "u1", "text": "x"}]}, "row 5: thread is missing."),
+        ({"posts": [*POSTS, {"thread": "t1", "text": "x"}]}, "row 5: user is missing."),
+        ({"posts": [*POSTS, {"thread": "t1", "user": "u1"}]}, "row 5: text is missing."),
+        (
+            {"posts": [*POSTS, {"thread": "t9", "user": "u1", "text": "x"}]},
+            "posts.json, row 5: thread 't9' is not in ",
+        ),
+        (
+            {"posts": [*POSTS, {"thread": "t1", "user": "u9", "text": "x"}]},
+            "posts.json, row 5: user 'u9' is not in ",
+        ),
+        (
+            {"posts": [{"id": "p", **POSTS[0]}, {"id": "p", **POSTS[0]}]},
+            "posts.json, row 2: id 'p' is already that of row 1.",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_and_row(read, contents, message):
+    """One clear line for each."""
+    assert message in wrong(read, **contents)
+
+
+def test_everything_that_is_wrong_is_named_at_once(read):
+    """Several rows of several files, and no more than twenty lines."""
+    text = wrong(read, users=[{"name": "x"}], posts=[{"text": 1}] * 30)
+    assert "users.json, row 1" in text
+    assert "posts.json, row 2" in text
+    assert text.count("\n") == 20
+    assert "more." in text
+
+
+def test_empty_files_are_an_empty_forum(read):
+    """Nothing is wrong with nothing."""
+    forum = read(users=[], threads=[], posts=[])
+    assert (forum.users, forum.threads, forum.posts) == ([], [], [])
