@@ -9,6 +9,7 @@ from django.core import checks
 
 from . import codecs, conf
 from .exceptions import ConfigurationError
+from .rules import Problem
 
 
 def check_settings(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
@@ -25,7 +26,7 @@ def check_caches(app_configs: Any = None, **kwargs: object) -> Iterable[checks.C
     return _errors(problems or list(_find_codec_problems()))
 
 
-def _find_codec_problems() -> Iterator[conf.Problem]:
+def _find_codec_problems() -> Iterator[Problem]:
     for name, cache in conf.our_caches().items():
         options = conf.get_cache_options(cache.get("OPTIONS", {}))
         makers: list[tuple[str, str | None, Callable[[str], object]]] = [
@@ -37,10 +38,8 @@ def _find_codec_problems() -> Iterator[conf.Problem]:
                 if wanted is not None:
                     make(wanted)
             except ConfigurationError as exc:
-                yield conf.Problem(
-                    number, f"CACHES[{name!r}]['OPTIONS']: {exc}", "See docs/cache.md."
-                )
+                yield Problem(number, f"CACHES[{name!r}]['OPTIONS']: {exc}", "See docs/cache.md.")
 
 
-def _errors(problems: list[conf.Problem]) -> list[checks.CheckMessage]:
+def _errors(problems: list[Problem]) -> list[checks.CheckMessage]:
     return [checks.Error(problem.message, hint=problem.hint, id=problem.id) for problem in problems]

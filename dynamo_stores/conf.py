@@ -8,177 +8,139 @@ carries its default, the rule that it must meet and the id of its system check.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from django.conf import settings
 from django.core.signals import setting_changed
 
 from .exceptions import ConfigurationError
+from .rules import (
+    BOOLEAN,
+    FACTOR,
+    FILLED_TEXT,
+    MAPPING,
+    NOT_A_DICT,
+    NOT_NEGATIVE,
+    PATHS,
+    POSITIVE,
+    SCALING,
+    SHARE,
+    TEXT,
+    URL,
+    WHOLE,
+    WHOLE_POSITIVE,
+    Problem,
+    Rule,
+    groups_of,
+    is_number,
+    one_of,
+    or_none,
+    setting,
+    suggestion,
+    wrong_values,
+)
 
 DEFAULT_ALIAS = "default"
 
+NO_DEFAULT_ALIAS = "dynamo_stores.E003"
+
 C = TypeVar("C")
-
-
-class Problem(NamedTuple):
-    """Something wrong in the settings: the check's id, what is wrong, what to do."""
-
-    id: str
-    message: str
-    hint: str
-
-
-class Rule(NamedTuple):
-    """What a value must be, in words, and the test for it."""
-
-    expected: str
-    accepts: Callable[[Any], bool]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _or_none(rule: Rule) -> Rule:
-    return Rule(f"{rule.expected}, or None", lambda value: value is None or rule.accepts(value))
-
-
-POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
-NOT_NEGATIVE = Rule("a number, 0 or more", lambda value: _is_number(value) and value >= 0)
-WHOLE = Rule("a whole number, 0 or more", lambda value: _is_whole(value) and value >= 0)
-WHOLE_POSITIVE = Rule("a whole number, 1 or more", lambda value: _is_whole(value) and value >= 1)
-SHARE = Rule("a number above 0, at most 1", lambda value: _is_number(value) and 0 < value <= 1)
-FACTOR = Rule("a number above 1", lambda value: _is_number(value) and value > 1)
-SCALING = Rule("a number, 1 or more", lambda value: _is_number(value) and value >= 1)
-BOOLEAN = Rule("True or False", lambda value: isinstance(value, bool))
-TEXT = Rule("a string", lambda value: isinstance(value, str))
-FILLED_TEXT = Rule(
-    "a string that is not empty", lambda value: isinstance(value, str) and value != ""
-)
-URL = Rule(
-    "a URL such as 'http://127.0.0.1:8000'",
-    lambda value: isinstance(value, str) and value.startswith(("http://", "https://")),
-)
-MAPPING = Rule("a dict", lambda value: isinstance(value, Mapping))
-PATHS = Rule(
-    "a list of dotted paths",
-    lambda value: isinstance(value, list | tuple) and all(isinstance(v, str) for v in value),
-)
-
-
-def _one_of(*choices: str) -> Rule:
-    return Rule(" or ".join(map(repr, choices)), lambda value: value in choices)
-
-
-def _setting(default: Any, rule: Rule, number: int) -> Any:
-    metadata = {"rule": rule, "id": f"dynamo_stores.E{number:03}"}
-    if isinstance(default, dict | list):
-        return field(default_factory=default.copy, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-UNKNOWN_NAME, NOT_A_DICT, NO_DEFAULT_ALIAS = (f"dynamo_stores.E{n:03}" for n in (1, 2, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryConfig:
     """``RETRY``: how often a call is tried again, and how long it waits before."""
 
-    max_retries: int = _setting(3, WHOLE, 20)
-    throttle_retries: int | None = _setting(None, _or_none(WHOLE), 21)
-    delay: float = _setting(0.1, POSITIVE, 22)
-    max_delay: float = _setting(30.0, POSITIVE, 23)
+    max_retries: int = setting(3, WHOLE, 20)
+    throttle_retries: int | None = setting(None, or_none(WHOLE), 21)
+    delay: float = setting(0.1, POSITIVE, 22)
+    max_delay: float = setting(30.0, POSITIVE, 23)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BreakerConfig:
     """``CIRCUIT_BREAKER``: when to stop asking, and for how long."""
 
-    enabled: bool = _setting(True, BOOLEAN, 30)
-    failure_threshold: int = _setting(5, WHOLE_POSITIVE, 31)
-    recovery_timeout: float = _setting(60.0, POSITIVE, 32)
-    count_throttles: bool = _setting(False, BOOLEAN, 33)
-    failure_rate: float | None = _setting(None, _or_none(SHARE), 34)
-    slow_call_duration: float | None = _setting(None, _or_none(POSITIVE), 35)
-    slow_call_rate: float = _setting(0.5, SHARE, 36)
-    window: float = _setting(60.0, POSITIVE, 37)
-    minimum_calls: int = _setting(20, WHOLE_POSITIVE, 38)
+    enabled: bool = setting(True, BOOLEAN, 30)
+    failure_threshold: int = setting(5, WHOLE_POSITIVE, 31)
+    recovery_timeout: float = setting(60.0, POSITIVE, 32)
+    count_throttles: bool = setting(False, BOOLEAN, 33)
+    failure_rate: float | None = setting(None, or_none(SHARE), 34)
+    slow_call_duration: float | None = setting(None, or_none(POSITIVE), 35)
+    slow_call_rate: float = setting(0.5, SHARE, 36)
+    window: float = setting(60.0, POSITIVE, 37)
+    minimum_calls: int = setting(20, WHOLE_POSITIVE, 38)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingConfig:
     """``SCALING``: capacity units of a provisioned table and of each of its indexes."""
 
-    enabled: bool = _setting(False, BOOLEAN, 40)
-    base_read_capacity: int = _setting(5, WHOLE_POSITIVE, 41)
-    base_write_capacity: int = _setting(5, WHOLE_POSITIVE, 42)
-    max_read_capacity: int = _setting(100, WHOLE_POSITIVE, 43)
-    max_write_capacity: int = _setting(50, WHOLE_POSITIVE, 44)
-    scale_up_factor: float = _setting(2.0, FACTOR, 45)
-    target_utilization: float = _setting(0.7, SHARE, 46)
-    scale_down_delay: float = _setting(600, NOT_NEGATIVE, 47)
-    dry_run: bool = _setting(False, BOOLEAN, 48)
+    enabled: bool = setting(False, BOOLEAN, 40)
+    base_read_capacity: int = setting(5, WHOLE_POSITIVE, 41)
+    base_write_capacity: int = setting(5, WHOLE_POSITIVE, 42)
+    max_read_capacity: int = setting(100, WHOLE_POSITIVE, 43)
+    max_write_capacity: int = setting(50, WHOLE_POSITIVE, 44)
+    scale_up_factor: float = setting(2.0, FACTOR, 45)
+    target_utilization: float = setting(0.7, SHARE, 46)
+    scale_down_delay: float = setting(600, NOT_NEGATIVE, 47)
+    dry_run: bool = setting(False, BOOLEAN, 48)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig:
     """``CACHE``: what the alias' cache entries share; the rest is in ``CACHES``."""
 
-    cleanup_interval: float = _setting(300, POSITIVE, 50)
-    expiry_index: bool = _setting(False, BOOLEAN, 51)
+    cleanup_interval: float = setting(300, POSITIVE, 50)
+    expiry_index: bool = setting(False, BOOLEAN, 51)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeConfig:
     """``DEDUPE``: deduplicated jobs."""
 
-    ttl: float = _setting(300, POSITIVE, 60)
-    lease: float = _setting(30, POSITIVE, 61)
-    max_wait: float = _setting(30.0, NOT_NEGATIVE, 62)
-    poll_interval: float = _setting(0.1, POSITIVE, 63)
+    ttl: float = setting(300, POSITIVE, 60)
+    lease: float = setting(30, POSITIVE, 61)
+    max_wait: float = setting(30.0, NOT_NEGATIVE, 62)
+    poll_interval: float = setting(0.1, POSITIVE, 63)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimitConfig:
     """``RATE_LIMIT``: the limit of resources that have none of their own."""
 
-    limit: int = _setting(200, WHOLE, 70)
-    window: float = _setting(60, POSITIVE, 71)
-    resources: dict[str, Any] = _setting({}, MAPPING, 72)
-    algorithm: str = _setting("sliding", _one_of("sliding", "fixed", "gcra", "log"), 73)
-    on_unavailable: str = _setting("allow", _one_of("allow", "deny", "local"), 74)
+    limit: int = setting(200, WHOLE, 70)
+    window: float = setting(60, POSITIVE, 71)
+    resources: dict[str, Any] = setting({}, MAPPING, 72)
+    algorithm: str = setting("sliding", one_of("sliding", "fixed", "gcra", "log"), 73)
+    on_unavailable: str = setting("allow", one_of("allow", "deny", "local"), 74)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveConfig:
     """``ADAPTIVE``: how a limit is shared between users and background work."""
 
-    monitoring_window: float = _setting(900, POSITIVE, 80)
-    recalculation_interval: float = _setting(30, POSITIVE, 81)
-    high_activity_threshold: int = _setting(10, WHOLE_POSITIVE, 82)
-    moderate_activity_threshold: int = _setting(3, WHOLE_POSITIVE, 83)
-    sustained_inactivity: float = _setting(1800, POSITIVE, 84)
-    pause_background_on_increasing_trend: bool = _setting(True, BOOLEAN, 85)
-    max_user_scaling: float = _setting(2.0, SCALING, 86)
-    min_user_reserved: int = _setting(5, WHOLE, 87)
+    monitoring_window: float = setting(900, POSITIVE, 80)
+    recalculation_interval: float = setting(30, POSITIVE, 81)
+    high_activity_threshold: int = setting(10, WHOLE_POSITIVE, 82)
+    moderate_activity_threshold: int = setting(3, WHOLE_POSITIVE, 83)
+    sustained_inactivity: float = setting(1800, POSITIVE, 84)
+    pause_background_on_increasing_trend: bool = setting(True, BOOLEAN, 85)
+    max_user_scaling: float = setting(2.0, SCALING, 86)
+    min_user_reserved: int = setting(5, WHOLE, 87)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsConfig:
     """``METRICS``: where measurements go."""
 
-    sinks: tuple[str, ...] = _setting(("dynamo_stores.monitoring.sinks.LoggingSink",), PATHS, 90)
-    namespace: str = _setting("DynamoDBStore", FILLED_TEXT, 91)
-    sampling_rate: float = _setting(
-        1.0, Rule("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1), 92
+    sinks: tuple[str, ...] = setting(("dynamo_stores.monitoring.sinks.LoggingSink",), PATHS, 90)
+    namespace: str = setting("DynamoDBStore", FILLED_TEXT, 91)
+    sampling_rate: float = setting(
+        1.0, Rule("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1), 92
     )
 
 
@@ -186,16 +148,16 @@ class MetricsConfig:
 class StoreConfig:
     """One alias of ``DYNAMO_STORES``."""
 
-    table_name: str = _setting("dynamo-stores", FILLED_TEXT, 10)
-    table_prefix: str = _setting("", TEXT, 4)
-    region: str | None = _setting(None, _or_none(FILLED_TEXT), 11)
-    endpoint_url: str | None = _setting(None, _or_none(URL), 12)
-    billing_mode: str = _setting("PAY_PER_REQUEST", _one_of("PAY_PER_REQUEST", "PROVISIONED"), 13)
-    connect_timeout: float = _setting(5.0, POSITIVE, 14)
-    read_timeout: float = _setting(10.0, POSITIVE, 15)
-    operation_timeout: float = _setting(30.0, POSITIVE, 16)
-    max_pool_connections: int = _setting(50, WHOLE_POSITIVE, 17)
-    failover: str | None = _setting(None, _or_none(FILLED_TEXT), 18)
+    table_name: str = setting("dynamo-stores", FILLED_TEXT, 10)
+    table_prefix: str = setting("", TEXT, 4)
+    region: str | None = setting(None, or_none(FILLED_TEXT), 11)
+    endpoint_url: str | None = setting(None, or_none(URL), 12)
+    billing_mode: str = setting("PAY_PER_REQUEST", one_of("PAY_PER_REQUEST", "PROVISIONED"), 13)
+    connect_timeout: float = setting(5.0, POSITIVE, 14)
+    read_timeout: float = setting(10.0, POSITIVE, 15)
+    operation_timeout: float = setting(30.0, POSITIVE, 16)
+    max_pool_connections: int = setting(50, WHOLE_POSITIVE, 17)
+    failover: str | None = setting(None, or_none(FILLED_TEXT), 18)
     retry: RetryConfig = field(default_factory=RetryConfig)
     circuit_breaker: BreakerConfig = field(default_factory=BreakerConfig)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
@@ -204,7 +166,7 @@ class StoreConfig:
     rate_limit: RateLimitConfig = field(default_factory=RateLimitConfig)
     adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
-    tables: dict[str, Any] = _setting({}, MAPPING, 19)
+    tables: dict[str, Any] = setting({}, MAPPING, 19)
 
     # Both are asked on every call, so each answer is worked out once.
     _names: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -241,12 +203,12 @@ class StoreConfig:
 class CacheOptions:
     """``OPTIONS`` of a cache in ``CACHES``."""
 
-    serializer: str = _setting("pickle", FILLED_TEXT, 100)
-    compressor: str | None = _setting(None, _or_none(FILLED_TEXT), 101)
-    compress_over: int = _setting(1024, WHOLE, 102)
-    ignore_exceptions: bool = _setting(False, BOOLEAN, 103)
-    consistent_read: bool = _setting(False, BOOLEAN, 104)
-    operation_timeout: float = _setting(2.0, POSITIVE, 105)
+    serializer: str = setting("pickle", FILLED_TEXT, 100)
+    compressor: str | None = setting(None, or_none(FILLED_TEXT), 101)
+    compress_over: int = setting(1024, WHOLE, 102)
+    ignore_exceptions: bool = setting(False, BOOLEAN, 103)
+    consistent_read: bool = setting(False, BOOLEAN, 104)
+    operation_timeout: float = setting(2.0, POSITIVE, 105)
 
 
 CACHE_BACKEND = "dynamo_stores.cache.DynamoDBCache"
@@ -300,7 +262,7 @@ def get_cache_options(options: Mapping[str, Any]) -> CacheOptions:
     """Return ``OPTIONS`` as a dataclass; raises ConfigurationError, naming what is wrong."""
     if not options:
         return _DEFAULT_OPTIONS
-    if problems := _wrong_values(CacheOptions, options, "CACHES[…]['OPTIONS']"):
+    if problems := wrong_values(CacheOptions, options, "CACHES[…]['OPTIONS']"):
         raise ConfigurationError(" ".join(problem.message for problem in problems))
     return CacheOptions(**{name.lower(): value for name, value in options.items()})
 
@@ -328,14 +290,14 @@ def find_cache_problems() -> list[Problem]:
     problems = []
     for name, cache in our_caches().items():
         where = f"CACHES[{name!r}]"
-        problems += _wrong_values(CacheOptions, cache.get("OPTIONS", {}), f"{where}['OPTIONS']")
+        problems += wrong_values(CacheOptions, cache.get("OPTIONS", {}), f"{where}['OPTIONS']")
         location = cache.get("LOCATION") or DEFAULT_ALIAS
         if location not in (known := aliases()):
             problems.append(
                 Problem(
                     CACHE_LOCATION,
                     f"{where}['LOCATION'] is {location!r}; expected an alias of "
-                    f"DYNAMO_STORES{_suggestion(location, known)}",
+                    f"DYNAMO_STORES{suggestion(location, known)}",
                     f"Known: {', '.join(map(repr, known))}.",
                 )
             )
@@ -389,7 +351,7 @@ def _read(using: str) -> StoreConfig:
     raw = _raw()
     if using not in raw:
         raise ConfigurationError(
-            f"DYNAMO_STORES has no alias {using!r}{_suggestion(using, raw)} "
+            f"DYNAMO_STORES has no alias {using!r}{suggestion(using, raw)} "
             f"Known: {', '.join(map(repr, raw)) or 'none'}."
         )
     if problems := _find_problems(using, raw[using], raw):
@@ -397,24 +359,8 @@ def _read(using: str) -> StoreConfig:
     return _merge(StoreConfig(), raw[using])
 
 
-def _groups(cls: type) -> dict[str, type]:
-    """Return the groups of ``cls`` (settings that are dicts of settings) by their names."""
-    made_by: dict[str, Any] = {
-        each.name.upper(): each.default_factory for each in dataclasses.fields(cls)
-    }
-    return {
-        name: make
-        for name, make in made_by.items()
-        if isinstance(make, type) and dataclasses.is_dataclass(make)
-    }
-
-
-def _settings(cls: type) -> dict[str, dataclasses.Field[Any]]:
-    return {each.name.upper(): each for each in dataclasses.fields(cls) if each.metadata}
-
-
 def _merge(config: C, values: Mapping[str, Any]) -> C:
-    groups = _groups(type(config))
+    groups = groups_of(type(config))
     changes: dict[str, Any] = {
         name.lower(): _merge(getattr(config, name.lower()), value) if name in groups else value
         for name, value in values.items()
@@ -428,11 +374,11 @@ def _merge(config: C, values: Mapping[str, Any]) -> C:
 
 def _find_problems(using: str, values: Any, raw: Mapping[str, Any]) -> list[Problem]:
     where = f"DYNAMO_STORES[{using!r}]"
-    problems = list(_wrong_values(StoreConfig, values, where))
+    problems = list(wrong_values(StoreConfig, values, where))
     if problems:
         return problems
     for table, differences in values.get("TABLES", {}).items():
-        problems += _wrong_values(
+        problems += wrong_values(
             StoreConfig, differences, f"{where}['TABLES'][{table!r}]", only=TABLE_SETTINGS
         )
     if problems:
@@ -450,55 +396,6 @@ def _find_problems(using: str, values: Any, raw: Mapping[str, Any]) -> list[Prob
             )
         )
     return list(dict.fromkeys(problems))
-
-
-def _wrong_values(
-    cls: type, values: Any, where: str, *, only: frozenset[str] | None = None
-) -> list[Problem]:
-    if not isinstance(values, Mapping):
-        return [
-            Problem(
-                NOT_A_DICT,
-                f"{where} is {type(values).__name__}; expected a dict of settings.",
-                "See docs/settings.md for the names.",
-            )
-        ]
-    own, groups = _settings(cls), _groups(cls)
-    known = [name for name in (*own, *groups) if only is None or name in only]
-    problems = []
-    for name, value in values.items():
-        if name not in known:
-            problems.append(_unknown(name, known, where))
-        elif name in groups:
-            problems += _wrong_values(groups[name], value, f"{where}[{name!r}]")
-        elif not own[name].metadata["rule"].accepts(value):
-            problems.append(
-                Problem(
-                    own[name].metadata["id"],
-                    f"{where}[{name!r}] is {value!r}; "
-                    f"expected {own[name].metadata['rule'].expected}.",
-                    "Durations are in seconds. docs/settings.md lists every setting.",
-                )
-            )
-    return problems
-
-
-def _unknown(name: object, known: list[str], where: str) -> Problem:
-    group = where.rpartition("[")[2].strip("[']") if where.count("[") > 1 else "DYNAMO_STORES"
-    return Problem(
-        UNKNOWN_NAME,
-        f"Unknown {group} setting {name!r}{_suggestion(name, known)}",
-        f"It stands in {where}. Known: {', '.join(known)}.",
-    )
-
-
-def _suggestion(name: object, known: Any) -> str:
-    wanted = str(name)
-    near = difflib.get_close_matches(wanted.upper(), [str(each).upper() for each in known], 1, 0.5)
-    if not near:
-        return "."
-    original = next(each for each in known if str(each).upper() == near[0])
-    return f"; did you mean {original!r}?"
 
 
 def _contradictions(config: StoreConfig, where: str) -> list[Problem]:

@@ -15,8 +15,8 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from ..conf import NOT_NEGATIVE, POSITIVE
 from ..exceptions import ConfigurationError, ItemTooLargeError, ThrottlingError
+from ..rules import NOT_NEGATIVE, POSITIVE
 from .connection import Connection
 from .sizes import MAX_BATCH_BYTES, MAX_ITEM_BYTES, item_size
 

@@ -2,7 +2,7 @@
 Help for tests, ours and yours: a clock to turn, faults with names, an engine to start.
 
 ``pytest_plugins = ["dynamo_stores.testing.fixtures"]`` in a ``conftest.py`` brings the fixtures
-``dynamo_engine``, ``dynamo_tables``, ``dynamo_clock`` and ``dynamo_faults``.
+``dynamo_engine``, ``dynamo_prefix``, ``dynamo_clock`` and ``dynamo_faults``.
 """
 
 from .clock import FakeClock

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from django.test import override_settings
 
-from dynamo_stores import conf
+from dynamo_stores import conf, rules
 from dynamo_stores.exceptions import ConfigurationError
 
 
@@ -77,7 +77,7 @@ def test_shapes_that_are_no_settings():
     for value in ([], "x", {"default": None}):
         with override_settings(DYNAMO_STORES=value):
             (problem,) = conf.find_problems()
-            assert problem.id == conf.NOT_A_DICT
+            assert problem.id == rules.NOT_A_DICT
     with override_settings(DYNAMO_STORES={"other": {}}):
         (problem,) = conf.find_problems()
         assert problem.id == conf.NO_DEFAULT_ALIAS
