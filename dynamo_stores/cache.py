@@ -1,24 +1,45 @@
-"""Django's cache API, spoken over a :class:`~dynamo_stores.stores.CacheStore`."""
+"""Django's cache API, spoken over a :class:`~dynamo_stores.stores.CacheStore`, sync and async."""
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import functools
+import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
-from .conf import DEFAULT_ALIAS, get_cache_options
+from .calls.process import PerProcess
+from .conf import DEFAULT_ALIAS, get_cache_options, get_config
 from .exceptions import CircuitBreakerOpenError, StoreUnavailable
 from .stores import CacheStore
+from .stores.cache import MISSING
+from .stores.values import Written
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
+
+# How often this process answered as for a miss because of IGNORE_EXCEPTIONS, by alias and method.
+ignored_exceptions: Counter[tuple[str, str]] = Counter()
+
+# Values of these types can be serialised in any thread: doing so reads nothing.
+_PLAIN_TYPES = frozenset([str, bytes, int, float, bool, type(None)])
+
+
+def _make_threads(using: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(get_config(using).max_pool_connections, "dynamo-stores-async")
+
+
+_threads = PerProcess(_make_threads)
 
 
 def _miss_when_unavailable(instead: Callable[..., Any]) -> Callable[[F], F]:
@@ -30,20 +51,33 @@ def _miss_when_unavailable(instead: Callable[..., Any]) -> Callable[[F], F]:
             try:
                 return method(self, *args, **kwargs)
             except StoreUnavailable as exc:
-                if not self.store.options.ignore_exceptions:
-                    raise
-                # The breaker has said that it opened; what it refuses is not worth a line each.
-                level = (
-                    logging.DEBUG if isinstance(exc, CircuitBreakerOpenError) else logging.WARNING
-                )
-                logger.log(
-                    level, "Cache %s was answered without DynamoDB: %s", method.__name__, exc
-                )
+                self._note_ignored(method.__name__, exc)
                 return instead(exc, *args, **kwargs)
 
-        return wrapper  # type: ignore[return-value]
+        @functools.wraps(method)
+        async def async_wrapper(self: DynamoDBCache, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await method(self, *args, **kwargs)
+            except StoreUnavailable as exc:
+                self._note_ignored(method.__name__, exc)
+                return instead(exc, *args, **kwargs)
+
+        chosen: Any = async_wrapper if inspect.iscoroutinefunction(method) else wrapper
+        return chosen  # type: ignore[no-any-return]
 
     return decorate
+
+
+def _default(exc: StoreUnavailable, key: Any, default: Any = None, version: Any = None) -> Any:
+    return default
+
+
+def _found(exc: StoreUnavailable, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+    return dict(exc.found or {})
+
+
+def _all_keys(exc: StoreUnavailable, data: Mapping[Any, Any], *args: Any, **kw: Any) -> list[Any]:
+    return list(data)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
@@ -64,7 +98,9 @@ class DynamoDBCache(BaseCache):
 
     Making one opens nothing: client, breaker and codec belong to the process. Methods raise
     StoreUnavailable when DynamoDB cannot answer, or answer as for a miss with
-    ``IGNORE_EXCEPTIONS``.
+    ``IGNORE_EXCEPTIONS``. The ``a*`` methods are as atomic as the others; their calls run side by
+    side in threads of their own, and what may read the database when it is serialised is
+    serialised on Django's thread-sensitive thread.
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
@@ -78,103 +114,185 @@ class DynamoDBCache(BaseCache):
         options = get_cache_options(self._options)
         return CacheStore(self._location, prefix=self.key_prefix, options=options)
 
-    @_miss_when_unavailable(lambda exc, key, default=None, version=None: default)
+    @_miss_when_unavailable(_default)
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        return self.store.get(self.make_and_validate_key(key, version=version), default)
+        return self.store.get(self._made(key, version), default)
 
     @_miss_when_unavailable(_nothing)
     def set(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> None:
-        made = self.make_and_validate_key(key, version=version)
-        self.store.set(made, value, self._seconds(timeout))
+        self.store.set(self._made(key, version), value, self._seconds(timeout))
 
     @_miss_when_unavailable(_false)
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
-        made = self.make_and_validate_key(key, version=version)
-        return self.store.add(made, value, self._seconds(timeout))
+        return self.store.add(self._made(key, version), value, self._seconds(timeout))
 
     @_miss_when_unavailable(_false)
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        made = self.make_and_validate_key(key, version=version)
-        return self.store.touch(made, self._seconds(timeout))
+        return self.store.touch(self._made(key, version), self._seconds(timeout))
 
     @_miss_when_unavailable(_false)
     def delete(self, key: Any, version: int | None = None) -> bool:
-        return self.store.delete(self.make_and_validate_key(key, version=version))
+        return self.store.delete(self._made(key, version))
 
     @_miss_when_unavailable(_false)
     def has_key(self, key: Any, version: int | None = None) -> bool:
-        return self.store.has_key(self.make_and_validate_key(key, version=version))
+        return self.store.has_key(self._made(key, version))
 
     @_miss_when_unavailable(_missing_key)
     def incr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
-        return self.store.incr(self.make_and_validate_key(key, version=version), delta)
+        return self.store.incr(self._made(key, version), delta)
 
+    @_miss_when_unavailable(_missing_key)
+    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Move the value to another version; it keeps its expiry. Return that version."""
+        return self._move(key, delta, version)
+
+    @_miss_when_unavailable(_found)
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        made = {self.make_and_validate_key(key, version=version): key for key in keys}
-        try:
-            found = self.store.get_many(made)
-        except StoreUnavailable as exc:
-            if not self.store.options.ignore_exceptions:
-                raise
-            logger.warning("Cache get_many was answered without all of DynamoDB: %s", exc)
-            found = getattr(exc, "found", {})
-        return {made[key]: value for key, value in found.items()}
+        return self._get_many(self._all_made(keys, version))
 
-    @_miss_when_unavailable(lambda exc, data, timeout=None, version=None: list(data))
+    @_miss_when_unavailable(_all_keys)
     def set_many(
-        self,
-        data: Mapping[Any, Any],
-        timeout: Any = DEFAULT_TIMEOUT,
-        version: int | None = None,
+        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> list[Any]:
-        made = {self.make_and_validate_key(key, version=version): key for key in data}
+        made = self._all_made(data, version)
         values = {key: data[original] for key, original in made.items()}
         return [made[key] for key in self.store.set_many(values, self._seconds(timeout))]
 
     @_miss_when_unavailable(_nothing)
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        self.store.delete_many([self.make_and_validate_key(key, version=version) for key in keys])
+        self.store.delete_many(self._all_made(keys, version))
 
     @_miss_when_unavailable(_nothing)
     def clear(self) -> None:
         self.store.clear()
 
+    @_miss_when_unavailable(_default)
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        return await _in_any_thread(self.get)(key, default, version)
+        return await self._in_thread(self.store.get, self._made(key, version), default)
 
+    @_miss_when_unavailable(_nothing)
+    async def aset(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> None:
+        made = self._made(key, version)
+        await self._in_thread(
+            self.store.commit, made, await self._prepare(made, value, self._seconds(timeout))
+        )
+
+    @_miss_when_unavailable(_false)
+    async def aadd(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        made = self._made(key, version)
+        return await self._in_thread(
+            self.store.commit_new, made, await self._prepare(made, value, self._seconds(timeout))
+        )
+
+    @_miss_when_unavailable(_false)
+    async def atouch(
+        self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        made = self._made(key, version)
+        return await self._in_thread(self.store.touch, made, self._seconds(timeout))
+
+    @_miss_when_unavailable(_false)
+    async def adelete(self, key: Any, version: int | None = None) -> bool:
+        return await self._in_thread(self.store.delete, self._made(key, version))
+
+    @_miss_when_unavailable(_false)
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
-        return await _in_any_thread(self.has_key)(key, version)
+        return await self._in_thread(self.store.has_key, self._made(key, version))
 
-    async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        return await _in_any_thread(self.get_many)(keys, version)
-
+    @_miss_when_unavailable(_missing_key)
     async def aincr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
-        return await sync_to_async(self.incr)(key, delta, version)
+        return await self._in_thread(self.store.incr, self._made(key, version), delta)
 
     async def adecr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
-        return await sync_to_async(self.decr)(key, delta, version)
+        return await self.aincr(key, -delta, version)
 
+    @_miss_when_unavailable(_missing_key)
+    async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """See :meth:`incr_version`; the value comes out of the cache, so it is no lazy one."""
+        return await self._in_thread(self._move, key, delta, version)
+
+    async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        return await self.aincr_version(key, -delta, version)
+
+    @_miss_when_unavailable(_found)
+    async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        return await self._in_thread(self._get_many, self._all_made(keys, version))
+
+    @_miss_when_unavailable(_all_keys)
     async def aset_many(
-        self,
-        data: Mapping[Any, Any],
-        timeout: Any = DEFAULT_TIMEOUT,
-        version: int | None = None,
+        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> list[Any]:
-        return await sync_to_async(self.set_many)(data, timeout, version)
+        made = self._all_made(data, version)
+        values = {key: data[original] for key, original in made.items()}
+        prepare = self.store.prepare_many
+        if all(type(value) in _PLAIN_TYPES for value in values.values()):
+            written = await self._in_thread(prepare, values, self._seconds(timeout))
+        else:
+            written = await sync_to_async(prepare)(values, self._seconds(timeout))
+        return [made[key] for key in await self._in_thread(self.store.commit_many, written)]
 
+    @_miss_when_unavailable(_nothing)
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        await _in_any_thread(self.delete_many)(keys, version)
+        await self._in_thread(self.store.delete_many, self._all_made(keys, version))
+
+    @_miss_when_unavailable(_nothing)
+    async def aclear(self) -> None:
+        await self._in_thread(self.store.clear)
+
+    def _made(self, key: Any, version: int | None) -> str:
+        made: str = self.make_and_validate_key(key, version=version)
+        return made
+
+    def _all_made(self, keys: Iterable[Any], version: int | None) -> dict[str, Any]:
+        return {self._made(key, version): key for key in keys}
+
+    def _get_many(self, made: Mapping[str, Any]) -> dict[Any, Any]:
+        try:
+            found = self.store.get_many(made)
+        except StoreUnavailable as exc:
+            exc.found = {made[key]: value for key, value in (exc.found or {}).items()}
+            raise
+        return {made[key]: value for key, value in found.items()}
+
+    def _move(self, key: Any, delta: int, version: int | None) -> int:
+        old = self.version if version is None else version
+        made, new = self._made(key, old), self._made(key, old + delta)
+        value, expiry = self.store.get_with_expiry(made)
+        if value is MISSING:
+            raise ValueError(f"Key '{key}' not found")
+        self.store.commit(new, self.store.prepare_until(new, value, expiry))
+        self.store.delete(made)
+        return old + delta
 
     def _seconds(self, timeout: Any) -> float | None:
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
         return None if timeout is None else float(timeout)
 
+    async def _prepare(self, made: str, value: Any, timeout: float | None) -> Written | None:
+        if type(value) in _PLAIN_TYPES:
+            return self.store.prepare(made, value, timeout)
+        return await sync_to_async(self.store.prepare)(made, value, timeout)
 
-def _in_any_thread(method: Callable[P, R]) -> Callable[P, Awaitable[R]]:
-    # Writes stay on the thread-sensitive thread: pickling a lazy queryset reads the database.
-    return sync_to_async(method, thread_sensitive=False)
+    async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        run = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
+        threads = _threads.get(self._location)
+        return await asyncio.get_running_loop().run_in_executor(threads, run)
+
+    def _note_ignored(self, method: str, exc: StoreUnavailable) -> None:
+        """Log and count ``exc``, or raise it where exceptions are not ignored."""
+        if not self.store.options.ignore_exceptions:
+            raise exc
+        ignored_exceptions[self._location, method] += 1
+        # The breaker has said that it opened; what it refuses is not worth a line each.
+        level = logging.DEBUG if isinstance(exc, CircuitBreakerOpenError) else logging.WARNING
+        logger.log(level, "Cache %s was answered without DynamoDB: %s", method, exc)

@@ -23,7 +23,19 @@ def check_caches(app_configs: Any = None, **kwargs: object) -> Iterable[checks.C
         problems = conf.find_cache_problems()
     except ConfigurationError:
         return []  # check_settings says what is wrong with DYNAMO_STORES
-    return _errors(problems or list(_find_codec_problems()))
+    return [*_errors(problems or list(_find_codec_problems())), *_useless_options()]
+
+
+def _useless_options() -> Iterator[checks.CheckMessage]:
+    for name, cache in conf.our_caches().items():
+        options = [each for each in conf.CULLING_OPTIONS if each in cache.get("OPTIONS", {})]
+        options += [each for each in conf.CULLING_OPTIONS if each in cache]
+        if options:
+            yield checks.Warning(
+                f"CACHES[{name!r}] sets {', '.join(options)}, which has no meaning for DynamoDB.",
+                hint="Remove it: the table has no limit of entries, and nothing is culled.",
+                id="dynamo_stores.W001",
+            )
 
 
 def _find_codec_problems() -> Iterator[Problem]:

@@ -15,7 +15,7 @@ import json
 import pickle
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -157,6 +157,16 @@ _VERSION = b"\x01"
 _PLAIN, _COMPRESSED = b"\x00", b"\x01"
 
 
+SEAL_SIZE = 2 + Signer.SIZE
+
+
+class Encoded(NamedTuple):
+    """Bytes of a value and, in ``header``, how they were made."""
+
+    header: bytes
+    data: bytes
+
+
 class Codec:
     """
     Values to signed bytes and back.
@@ -182,21 +192,28 @@ class Codec:
             _COMPRESSED: f"{serializer}|{compressor}".encode(),
         }
 
-    def seal(self, value: Any, *context: bytes) -> bytes:
+    def encode(self, value: Any) -> Encoded:
         """
-        Return the bytes to store for ``value`` under ``context`` (its full key, its write).
+        Return ``value`` as bytes that are not signed yet.
 
         Raises whatever the serializer raises for a value that it cannot take.
         """
         data = self._serializer.dumps(value)
-        form = _PLAIN
         if self._compressor is not None and len(data) > self._compress_over:
             compressed = self._compressor.compress(data)
             if len(compressed) < len(data):
-                data, form = compressed, _COMPRESSED
-        header = _VERSION + form
-        signature = self._signer.sign(header, self._makers[form], *context, data)
-        return b"".join((header, signature, data))
+                return Encoded(_VERSION + _COMPRESSED, compressed)
+        return Encoded(_VERSION + _PLAIN, data)
+
+    def sign(self, encoded: Encoded, *context: bytes) -> bytes:
+        """Return the ``SEAL_SIZE`` bytes that go before ``encoded.data`` under ``context``."""
+        header, data = encoded
+        return header + self._signer.sign(header, self._makers[header[1:]], *context, data)
+
+    def seal(self, value: Any, *context: bytes) -> bytes:
+        """Return the bytes to store for ``value`` under ``context`` (its full key, its write)."""
+        encoded = self.encode(value)
+        return self.sign(encoded, *context) + encoded.data
 
     def open(self, sealed: bytes, *context: bytes) -> Any:
         """
@@ -205,7 +222,7 @@ class Codec:
         Raises Forged where the bytes are not signed for it; nothing is deserialised then.
         """
         header, form = sealed[:2], sealed[1:2]
-        signature, data = sealed[2 : 2 + Signer.SIZE], sealed[2 + Signer.SIZE :]
+        signature, data = sealed[2:SEAL_SIZE], sealed[SEAL_SIZE:]
         maker = self._makers.get(form)
         if maker is None or not self._signer.verify(signature, header, maker, *context, data):
             raise Forged

@@ -209,8 +209,11 @@ class CacheOptions:
     ignore_exceptions: bool = setting(False, BOOLEAN, 103)
     consistent_read: bool = setting(False, BOOLEAN, 104)
     operation_timeout: float = setting(2.0, POSITIVE, 105)
+    max_value_bytes: int = setting(64 * 2**20, WHOLE_POSITIVE, 108)
+    clear_by_index: bool = setting(False, BOOLEAN, 109)
 
 
+CULLING_OPTIONS = ("MAX_ENTRIES", "CULL_FREQUENCY")
 CACHE_BACKEND = "dynamo_stores.cache.DynamoDBCache"
 CACHE_LOCATION, CACHE_PREFIX = "dynamo_stores.E106", "dynamo_stores.E107"
 MAX_PREFIX_BYTES = 1024
@@ -262,9 +265,17 @@ def get_cache_options(options: Mapping[str, Any]) -> CacheOptions:
     """Return ``OPTIONS`` as a dataclass; raises ConfigurationError, naming what is wrong."""
     if not options:
         return _DEFAULT_OPTIONS
-    if problems := wrong_values(CacheOptions, options, "CACHES[…]['OPTIONS']"):
+    own = without_culling(options)
+    if problems := wrong_values(CacheOptions, own, "CACHES[…]['OPTIONS']"):
         raise ConfigurationError(" ".join(problem.message for problem in problems))
-    return CacheOptions(**{name.lower(): value for name, value in options.items()})
+    return CacheOptions(**{name.lower(): value for name, value in own.items()})
+
+
+def without_culling(options: Any) -> Any:
+    """Return ``OPTIONS`` without Django's for backends of limited size, which mean nothing here."""
+    if not isinstance(options, Mapping):
+        return options
+    return {name: value for name, value in options.items() if name not in CULLING_OPTIONS}
 
 
 def wrong_prefix(prefix: str) -> str:
@@ -290,7 +301,8 @@ def find_cache_problems() -> list[Problem]:
     problems = []
     for name, cache in our_caches().items():
         where = f"CACHES[{name!r}]"
-        problems += wrong_values(CacheOptions, cache.get("OPTIONS", {}), f"{where}['OPTIONS']")
+        options = without_culling(cache.get("OPTIONS", {}))
+        problems += wrong_values(CacheOptions, options, f"{where}['OPTIONS']")
         location = cache.get("LOCATION") or DEFAULT_ALIAS
         if location not in (known := aliases()):
             problems.append(

@@ -3,7 +3,7 @@ Every error this package raises, and the one translation from botocore's.
 
 * StoreError
   + ConfigurationError          a setting or an argument is wrong; nothing was sent
-  + ItemTooLargeError           over DynamoDB's 400 KB for one item; nothing was sent
+  + ItemTooLargeError           more than DynamoDB or the settings allow; nothing was sent
   + StoreUnavailable            the store could not answer: no connection, or an error inside it
     - CircuitBreakerOpenError     not tried: the breaker is open
     - ThrottlingError             tried, and DynamoDB asked to slow down
@@ -32,7 +32,7 @@ class ConfigurationError(StoreError, ImproperlyConfigured):
 
 
 class ItemTooLargeError(StoreError, ValueError):
-    """The item would be over DynamoDB's limit of 400 KB; nothing was written."""
+    """Over DynamoDB's 400 KB for one item, or over ``MAX_VALUE_BYTES``; nothing was sent."""
 
 
 class StoreUnavailable(StoreError):
@@ -40,11 +40,13 @@ class StoreUnavailable(StoreError):
     DynamoDB could not answer; trying later may help.
 
     For a batch, ``unprocessed`` holds what DynamoDB did not take (``RequestItems`` of
-    DynamoDB-JSON by table) and ``responses`` what it had returned by then (items by table).
+    DynamoDB-JSON by table) and ``responses`` what it had returned by then (items by table); for a
+    cache's ``get_many``, ``found`` holds the values read by then.
     """
 
     unprocessed: Mapping[str, Any] | None = None
     responses: Mapping[str, list[dict[str, Any]]] | None = None
+    found: Mapping[str, Any] | None = None
 
 
 class CircuitBreakerOpenError(StoreUnavailable):

@@ -9,10 +9,14 @@ written as UTF-8, is hashed, and the item then carries the key itself in an attr
 from __future__ import annotations
 
 import hashlib
+import zlib
 from typing import NamedTuple
 
 CACHE = "CACHE"
 ENTRY = "ENTRY"
+PART = "PART"
+EXPIRY = "X"
+EXPIRY_SHARDS = 8
 
 # DynamoDB's limit for a partition key is 2,048 bytes; parts of a split value need some of it.
 MAX_PARTITION_KEY_BYTES = 1_900
@@ -35,6 +39,33 @@ def cache_entry(prefix: str, key: str) -> ItemKey:
 def cache_prefix(prefix: str) -> str:
     """Return what the partition keys of all cache entries with ``prefix`` begin with."""
     return f"{CACHE}#{escape(prefix)}#"
+
+
+def cache_part(pk: str, write: str, number: int) -> ItemKey:
+    """Return the key of part ``number``, from 0, of the value that ``write`` put under ``pk``."""
+    return ItemKey(f"{pk}#{write}#{number}", PART)
+
+
+def head_of_part(pk: str) -> tuple[str, str]:
+    """Return the partition key of the entry that a part belongs to, and its write."""
+    head, write, _ = pk.rsplit("#", 2)
+    return head, write
+
+
+def expiry_index_shards(prefix: str) -> list[str]:
+    """Return the partition keys of the expiry index for the entries with ``prefix``."""
+    return [f"{EXPIRY}#{escape(prefix)}#{shard}" for shard in range(EXPIRY_SHARDS)]
+
+
+def expiry_index_shard(prefix: str, pk: str) -> str:
+    """Return the partition of the expiry index in which the entry ``pk`` is listed."""
+    return f"{EXPIRY}#{escape(prefix)}#{zlib.crc32(pk.encode()) % EXPIRY_SHARDS}"
+
+
+def expiry_index_sort_key(pk: str, expiry: int | None) -> str:
+    """Return where ``pk`` is listed: by the time in ms when it may go, the undying ones last."""
+    moment = "9" * 15 if expiry is None else f"{expiry:015}"
+    return f"{moment}#{hashlib.sha256(pk.encode()).hexdigest()[:16]}"
 
 
 def escape(owner: str) -> str:

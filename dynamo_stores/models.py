@@ -18,6 +18,7 @@ from pynamodb.models import Model
 
 from .calls.connection import get_connection
 from .conf import DEFAULT_ALIAS, get_config
+from .keys import ItemKey, expiry_index_sort_key
 
 
 class TableName:
@@ -142,26 +143,84 @@ class StoreItem(DynamoModel):
         return self.ttl is None or self.ttl > now
 
 
+# An item as DynamoDB writes it: {"PK": {"S": "…"}, …}.
+RawItem = dict[str, Any]
+
+
 class CacheEntry(StoreItem):
     """
     A cached value: ``number`` for an int, ``sealed`` bytes for everything else.
 
     ``expiry`` is in milliseconds since the epoch, exact; absent, the entry never expires.
-    ``write`` names the write that made it and begins with its time. Names are short because
-    DynamoDB bills them.
+    ``write`` names the write that made it and begins with its time. With ``parts`` over 1 the
+    value is in so many :class:`CachePart`, and ``sealed`` holds its signature alone. Names are
+    short because DynamoDB bills them.
     """
 
     expiry = IntegerAttribute(null=True, attr_name="e")
     number = IntegerAttribute(null=True, attr_name="n")
     sealed = BinaryAttribute(null=True, attr_name="v", legacy_encoding=False)
     write = UnicodeAttribute(null=True, attr_name="w")
+    parts = IntegerAttribute(null=True, attr_name="p")
     original = BinaryAttribute(null=True, attr_name="k", legacy_encoding=False)
 
     def is_live(self, now: float) -> bool:
         return self.expiry is None or self.expiry > now * 1000
 
     @staticmethod
-    def is_raw_live(item: dict[str, Any], now: float) -> bool:
+    def is_raw_live(item: RawItem, now: float) -> bool:
         """Return the same of an item as DynamoDB wrote it: reads make no model of each."""
         expiry = item.get("e")
-        return expiry is None or int(expiry["N"]) > now * 1000
+        if expiry is None:
+            return True
+        digits = expiry.get("N", "")
+        # What is no whole number was not written by us.
+        return digits.isdecimal() and int(digits) > now * 1000
+
+    @staticmethod
+    def make_raw(
+        key: ItemKey,
+        *,
+        write: str,
+        expiry: int | None,
+        number: int | None = None,
+        sealed: bytes | None = None,
+        parts: int = 1,
+        index_shard: str | None = None,
+    ) -> RawItem:
+        """Return an entry as DynamoDB writes it: writes make no model of each."""
+        item: RawItem = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "w": {"S": write}}
+        if number is not None:
+            item["n"] = {"N": str(number)}
+        else:
+            item["v"] = {"B": sealed}
+        if expiry is not None:
+            item["e"] = {"N": str(expiry)}
+            item["TTL"] = {"N": str(ttl_of(expiry))}
+        if key.original is not None:
+            item["k"] = {"B": key.original}
+        if parts > 1:
+            item["p"] = {"N": str(parts)}
+        if index_shard is not None:
+            item["GSI1PK"] = {"S": index_shard}
+            item["GSI1SK"] = {"S": expiry_index_sort_key(key.pk, expiry)}
+        return item
+
+
+class CachePart(StoreItem):
+    """One part of a value that is too large for one item; it belongs to one write."""
+
+    data = BinaryAttribute(attr_name="v", legacy_encoding=False)
+
+    @staticmethod
+    def make_raw(key: ItemKey, *, data: bytes, expiry: int | None) -> RawItem:
+        """Return a part as DynamoDB writes it."""
+        item: RawItem = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "v": {"B": data}}
+        if expiry is not None:
+            item["TTL"] = {"N": str(ttl_of(expiry))}
+        return item
+
+
+def ttl_of(expiry: int) -> int:
+    """Return the first whole second at which ``expiry``, in milliseconds, has passed."""
+    return -(-expiry // 1000)

@@ -13,6 +13,14 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
 
+@app.on_after_finalize.connect
+def schedule(sender: Celery, **kwargs: object) -> None:
+    """Let beat do what the settings ask for."""
+    from dynamo_stores.tasks import beat_schedule
+
+    sender.conf.beat_schedule = beat_schedule()
+
+
 @app.on_configure.connect
 def make_folders(**kwargs: object) -> None:
     """Make the folders of the ``filesystem://`` broker, which does not."""

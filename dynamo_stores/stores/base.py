@@ -11,20 +11,12 @@ from pynamodb.expressions.update import Action
 
 from ..calls.breaker import BreakerStatus, CircuitBreaker
 from ..calls.connection import TableConnection
-from ..calls.sizes import MAX_ITEM_BYTES, item_size
 from ..conf import DEFAULT_ALIAS
-from ..exceptions import ConfigurationError, ItemTooLargeError
+from ..exceptions import ConfigurationError
 from ..keys import ItemKey
-from ..models import StoreItem
+from ..models import RawItem, StoreItem
 
 K = TypeVar("K", bound=StoreItem)
-
-# Below this many bytes in one attribute, the rest of an item cannot bring it over the limit.
-_SMALL = MAX_ITEM_BYTES - 8 * 1024
-
-
-# An item as DynamoDB writes it: {"PK": {"S": "…"}, …}.
-RawItem = dict[str, Any]
 
 
 class Refused(Exception):
@@ -93,18 +85,17 @@ class Store(Generic[K]):
         item: RawItem | None = self._call(table, "GetItem", kwargs).get("Item")
         return item
 
-    def _put(self, item: K, condition: Condition | None = None) -> None:
+    def _put(self, item: RawItem, condition: Condition | None = None) -> None:
         """Put ``item``; raises Refused if the condition fails."""
         table = self._table
-        content = self._serialize(item)
         if condition is None:
-            kwargs: dict[str, Any] = {"TableName": table.table_name, "Item": content}
+            kwargs: dict[str, Any] = {"TableName": table.table_name, "Item": item}
         else:
             kwargs = table.get_operation_kwargs(
-                item.pk,
-                item.sk,
+                item["PK"]["S"],
+                item["SK"]["S"],
                 key="Item",
-                attributes=content,
+                attributes=item,
                 condition=condition,
                 return_values_on_condition_failure="ALL_OLD",
             )
@@ -124,22 +115,16 @@ class Store(Generic[K]):
         attributes: RawItem = self._call(table, "UpdateItem", kwargs).get("Attributes", {})
         return attributes
 
-    def _delete(self, key: ItemKey, condition: Condition) -> None:
-        """Delete the item; raises Refused (without the old item) if the condition fails."""
+    def _delete(self, key: ItemKey, condition: Condition | None = None) -> RawItem | None:
+        """Delete the item and return what it was; raises Refused if the condition fails."""
         table = self._table
-        kwargs = table.get_operation_kwargs(key.pk, key.sk, condition=condition)
-        self._call(table, "DeleteItem", kwargs)
+        kwargs = table.get_operation_kwargs(
+            key.pk, key.sk, condition=condition, return_values="ALL_OLD"
+        )
+        old: RawItem | None = self._call(table, "DeleteItem", kwargs).get("Attributes")
+        return old
 
-    def _serialize(self, item: K) -> RawItem:
-        content: RawItem = item.serialize()
-        largest = max((len(value["B"]) for value in content.values() if "B" in value), default=0)
-        if largest > _SMALL and (size := item_size(content)) > MAX_ITEM_BYTES:
-            raise ItemTooLargeError(
-                f"The value takes {size:,} bytes with its key; one DynamoDB item holds at most "
-                f"{MAX_ITEM_BYTES:,}. Store less under one key, or set a COMPRESSOR."
-            )
-        return content
-
-    def _dedupe(self, keys: Iterable[ItemKey]) -> list[RawItem]:
+    @staticmethod
+    def _raw_keys(keys: Iterable[ItemKey]) -> list[RawItem]:
         found = dict.fromkeys((key.pk, key.sk) for key in keys)
         return [{"PK": {"S": pk}, "SK": {"S": sk}} for pk, sk in found]

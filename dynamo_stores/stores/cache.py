@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from .. import clock, keys
-from ..calls.batches import batch_get, batch_write
+from ..calls.batches import batch_get, batch_write, chunks, execute_in_parallel
 from ..calls.policy import deadline
-from ..codecs import Codec, Forged, get_codec
-from ..conf import DEFAULT_ALIAS, CacheOptions, wrong_prefix
+from ..codecs import Forged
+from ..conf import DEFAULT_ALIAS, CacheOptions, get_config, wrong_prefix
 from ..exceptions import ConfigurationError, ThrottlingError
 from ..keys import ItemKey
-from ..models import CacheEntry
-from .base import RawItem, Refused, Store
+from ..models import CacheEntry, CachePart, RawItem, ttl_of
+from .base import Refused, Store
+from .sweeps import CacheStats, Progress, Sweep
+from .values import MAX_NUMBER, Values, Written
 
 logger = logging.getLogger(__name__)
 
 MISSING: Final = object()
 _DEFAULT_OPTIONS = CacheOptions()
-# DynamoDB's numbers have 38 digits; larger ints are stored as bytes.
-_MAX_NUMBER = 10**38
+# Parts in one request: about 4 MB, which has the store's whole time for itself.
+_PARTS_PER_REQUEST = 10
 _warned: set[tuple[str, str]] = set()
 
 
@@ -35,8 +37,9 @@ class CacheStore(Store[CacheEntry]):
     A cache of one alias and prefix, spoken to with complete keys (Django's key function made
     them). Timeouts are in seconds, None for never; 0 and less mean expired.
 
-    Every verb on one key is one call. All share the time of ``operation_timeout`` and raise
-    StoreUnavailable when DynamoDB cannot answer in it.
+    Every verb on one key is one call where the value fits one item. Its calls share the time of
+    ``operation_timeout``; those for a value in parts, ``clear`` and ``cleanup`` have it each. All
+    raise StoreUnavailable when DynamoDB cannot answer in it.
     """
 
     kind = CacheEntry
@@ -56,43 +59,62 @@ class CacheStore(Store[CacheEntry]):
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value, or ``default`` where there is none alive."""
-        item_key = self._key(key)
-        with self._in_time():
-            entry = self._get(item_key, consistent=self.options.consistent_read)
-        return self._value(entry, default)
+        return self._value(self._head(key), default)
+
+    def get_with_expiry(self, key: str) -> tuple[Any, int | None]:
+        """Return the value (``MISSING``: none) and when it expires, in ms since the epoch."""
+        head = self._head(key)
+        value = self._value(head, MISSING)
+        return value, int(head["e"]["N"]) if head is not None and "e" in head else None
 
     def has_key(self, key: str) -> bool:
         """Return whether there is a live value, without reading it."""
-        with self._in_time():
-            entry = self._get(
-                self._key(key),
-                consistent=self.options.consistent_read,
-                attributes=["PK", "SK", "e"],
-            )
-        return entry is not None and CacheEntry.is_raw_live(entry, clock.now())
+        return _is_live(self._head(key, attributes=["PK", "SK", "e"]))
 
     def set(self, key: str, value: Any, timeout: float | None = None) -> None:
         """Store ``value``, whatever was there; expired at once, it is deleted instead."""
-        if _is_over(timeout):
+        self.commit(key, self.prepare(key, value, timeout))
+
+    def prepare(self, key: str, value: Any, timeout: float | None = None) -> Written | None:
+        """Return what :meth:`commit` writes, None for a delete; serialises and sends nothing."""
+        if timeout is not None and timeout <= 0:
+            return None
+        return self.prepare_until(key, value, expiry_after(timeout))
+
+    def prepare_until(self, key: str, value: Any, expiry: int | None) -> Written:
+        """Return the same for a value that expires at ``expiry``, in ms since the epoch."""
+        return self._values.write(self._key(key), value, expiry)
+
+    def commit(self, key: str, written: Written | None) -> None:
+        """Write what :meth:`prepare` returned: parts first, head last."""
+        if written is None:
             self.delete(key)
             return
-        entry = self._entry(self._key(key), value, timeout)
+        self._write_parts(written.parts)
         with self._in_time():
-            self._put(entry)
+            self._put(written.head)
 
     def add(self, key: str, value: Any, timeout: float | None = None) -> bool:
         """Store ``value`` if nothing live is there; return whether it was stored."""
-        if _is_over(timeout):
+        return self.commit_new(key, self.prepare(key, value, timeout))
+
+    def commit_new(self, key: str, written: Written | None) -> bool:
+        """Write what :meth:`prepare` returned if nothing live is there; return whether it was."""
+        if written is None:
             return not self.has_key(key)
-        entry = self._entry(self._key(key), value, timeout)
-        now_ms = clock.now_ms()
-        is_free = CacheEntry.pk.does_not_exist() | (CacheEntry.expiry <= now_ms)
+        if written.parts and self.has_key(key):
+            return False
+        self._write_parts(written.parts)
+        is_free = CacheEntry.pk.does_not_exist() | (CacheEntry.expiry <= clock.now_ms())
         try:
             with self._in_time():
-                self._put(entry, is_free)
+                self._put(written.head, is_free)
         except Refused as refused:
-            # The answer to our own put was lost, and we met it when we tried again.
-            return _is_write(refused.old, entry.write)
+            if _is_same_write(refused.old, written.head):
+                # The answer to our own put was lost, and we met it when we tried again.
+                return True
+            self._delete_parts(written.head)
+            return False
         return True
 
     def incr(self, key: str, delta: Any = 1) -> Any:
@@ -105,127 +127,261 @@ class CacheStore(Store[CacheEntry]):
         """
         item_key = self._key(key)
         with self._in_time():
-            if type(delta) is not int:
+            if type(delta) is not int or abs(delta) >= MAX_NUMBER:
                 return self._replace_number(item_key, delta, None)
-            live = self._is_live() & CacheEntry.number.exists()
+            # DynamoDB refuses a sum of over 38 digits; it then becomes bytes, as a set would.
+            room = MAX_NUMBER - 1 - abs(delta)
+            fits = CacheEntry.number.between(-room, room)
             try:
-                changed = self._update(item_key, [CacheEntry.number.add(delta)], live)
+                changed = self._update(item_key, [CacheEntry.number.add(delta)], _live() & fits)
             except Refused as refused:
                 return self._replace_number(item_key, delta, refused.old)
         return CacheEntry.number.deserialize(changed["n"]["N"])
 
     def touch(self, key: str, timeout: float | None = None) -> bool:
         """Give a live value a new timeout; return False, creating nothing, where there is none."""
-        if _is_over(timeout):
+        if timeout is not None and timeout <= 0:
             return self.delete(key)
-        expiry = _expiry(timeout)
+        item_key, expiry = self._key(key), expiry_after(timeout)
+        # Set to what they are, these come back in the answer: a value in parts has more to touch.
+        actions: list[Action] = [
+            CacheEntry.write.set(CacheEntry.write),
+            CacheEntry.parts.set(CacheEntry.parts | 1),
+        ]
         if expiry is None:
-            actions: list[Action] = [CacheEntry.expiry.remove(), CacheEntry.ttl.remove()]
+            actions += [CacheEntry.expiry.remove(), CacheEntry.ttl.remove()]
         else:
-            actions = [CacheEntry.expiry.set(expiry), CacheEntry.ttl.set(_ttl(expiry))]
+            actions += [CacheEntry.expiry.set(expiry), CacheEntry.ttl.set(ttl_of(expiry))]
+        if self._is_indexed:
+            actions.append(CacheEntry.gsi1sk.set(keys.expiry_index_sort_key(item_key.pk, expiry)))
         try:
             with self._in_time():
-                self._update(self._key(key), actions, self._is_live())
+                changed = self._update(item_key, actions, _live() & CacheEntry.write.exists())
         except Refused:
             return False
+        self._touch_parts({"PK": {"S": item_key.pk}, **changed}, expiry)
         return True
 
     def delete(self, key: str) -> bool:
-        """Delete the value; return whether it was alive. Dead ones are left to DynamoDB's TTL."""
-        try:
-            with self._in_time():
-                self._delete(self._key(key), self._is_live())
-        except Refused:
-            return False
-        return True
+        """Delete the value and its parts; return whether it was alive."""
+        with self._in_time():
+            old = self._delete(self._key(key))
+        if old is not None:
+            self._delete_parts(old)
+        return _is_live(old)
 
     def get_many(self, wanted: Iterable[str]) -> dict[str, Any]:
         """
         Return the live values by key: one call per 100 keys.
 
-        Raises StoreUnavailable; what had been read by then is in its ``found``.
+        Raises ThrottlingError; what had been read by then is in its ``found``.
         """
         by_pk = {self._key(key).pk: key for key in wanted}
         try:
             with self._in_time():
-                items = self._read_many(by_pk)
+                heads = self._get_items(ItemKey(pk, keys.ENTRY) for pk in by_pk)
         except ThrottlingError as exc:
             read = (exc.responses or {}).get(self._table.table_name, [])
-            exc.found = self._values(read, by_pk)  # type: ignore[attr-defined]
+            exc.found = self._found(read, by_pk)
             raise
-        return self._values(items, by_pk)
+        return self._found(heads, by_pk)
 
     def set_many(self, values: Mapping[str, Any], timeout: float | None = None) -> list[str]:
         """
         Store all values, one call per 25 (and per 16 MB), and return the keys that DynamoDB had
         not taken when the time was up. Raises StoreUnavailable where it did not answer.
         """
-        if _is_over(timeout):
-            self.delete_many(values)
-            return []
-        by_pk = {self._key(key).pk: key for key in values}
+        return self.commit_many(self.prepare_many(values, timeout))
+
+    def prepare_many(
+        self, values: Mapping[str, Any], timeout: float | None = None
+    ) -> dict[str, Written | None]:
+        """Return what :meth:`commit_many` writes; serialises and sends nothing."""
+        return {key: self.prepare(key, value, timeout) for key, value in values.items()}
+
+    def commit_many(self, all_written: Mapping[str, Written | None]) -> list[str]:
+        """Write what :meth:`prepare_many` returned; return the keys that were not taken."""
+        failed: list[str] = []
+        by_pk = {}
+        for key, written in all_written.items():
+            try:
+                self._write_parts(written.parts if written is not None else ())
+            except ThrottlingError:
+                failed.append(key)
+            else:
+                by_pk[self._key(key).pk] = key
         requests = [
-            {"PutRequest": {"Item": self._serialize(self._entry(self._key(key), value, timeout))}}
-            for key, value in values.items()
+            {"PutRequest": {"Item": written.head}}
+            if (written := all_written[key]) is not None
+            else {"DeleteRequest": {"Key": raw_key}}
+            for key, raw_key in zip(
+                by_pk.values(),
+                self._raw_keys(ItemKey(pk, keys.ENTRY) for pk in by_pk),
+                strict=True,
+            )
         ]
         with self._in_time():
-            left, _ = self._write_many(requests)
-        return [by_pk[request["PutRequest"]["Item"]["PK"]["S"]] for request in left]
+            left, _ = self._write_items(requests)
+        for request in left:
+            ((_, content),) = request.items()
+            failed.append(by_pk[(content.get("Item") or content["Key"])["PK"]["S"]])
+        return failed
 
     def delete_many(self, unwanted: Iterable[str]) -> None:
-        """Delete all these keys, one call per 25; raises StoreUnavailable if any is left."""
-        requests = [
-            {"DeleteRequest": {"Key": key}} for key in self._dedupe(map(self._key, unwanted))
-        ]
+        """
+        Delete all these keys, one call per 25; raises StoreUnavailable if any is left.
+
+        BatchWriteItem does not say what was there, so parts are left to their TTL and to cleanup.
+        """
+        found = self._raw_keys(map(self._key, unwanted))
         with self._in_time():
-            _, throttled = self._write_many(requests)
+            _, throttled = self._write_items([{"DeleteRequest": {"Key": key}} for key in found])
         if throttled is not None:
             raise throttled
 
     def clear(self) -> int:
         """
-        Delete every entry of this prefix, in all versions, and return how many there were.
+        Delete every item of this prefix, in all versions, and return how many there were.
 
-        A Scan of the whole table, paid by the table's size, page by page; each request has the
-        store's whole time for itself.
+        A Scan of the whole table, paid by its size; with ``clear_by_index`` a Query of what the
+        expiry index lists.
         """
-        deleted = 0
-        for page in self._pages():
-            requests = [{"DeleteRequest": {"Key": key}} for key in page]
-            for start in range(0, len(requests), 25):
-                with self._in_time():
-                    _, throttled = self._write_many(requests[start : start + 25])
-                if throttled is not None:
-                    raise throttled
-            deleted += len(requests)
-        return deleted
+        return self._sweep.clear()
 
-    def _pages(self) -> Iterator[list[RawItem]]:
+    def cleanup(
+        self,
+        *,
+        dry_run: bool = False,
+        scan: bool = False,
+        segments: int = 1,
+        units_per_second: float = 100.0,
+        page_size: int | None = None,
+        position: Mapping[str, Any] | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> int:
+        """
+        Delete what has expired, and return how many items that were.
+
+        One conditional delete each, only while the expiry that was seen is still there. With the
+        expiry index a Query, without it or with ``scan`` a Scan of the whole table in ``segments``
+        side by side, which also finds parts older than an hour whose entry names another write.
+        Reads at most ``units_per_second`` a segment, in pages of a megabyte or of ``page_size``
+        items. ``progress`` hears of each page; its ``position`` (JSON) goes on from there.
+        """
+        return self._sweep.cleanup(
+            dry_run=dry_run,
+            by_index=self._is_indexed and not scan,
+            segments=segments,
+            units_per_second=units_per_second,
+            page_size=page_size,
+            position=position,
+            progress=progress,
+        )
+
+    def get_stats(self) -> CacheStats:
+        """Return how many entries there are and how many of them have expired; costs a sweep."""
+        return self._sweep.stats(by_index=self._is_indexed)
+
+    @property
+    def _sweep(self) -> Sweep:
+        return Sweep(self._table, self._call, self.prefix, self.options)
+
+    @functools.cached_property
+    def _values(self) -> Values:
+        return Values(self.prefix, self.options, indexed=self._is_indexed)
+
+    @property
+    def _is_indexed(self) -> bool:
+        return get_config(self.using).cache.expiry_index
+
+    def _key(self, key: str) -> ItemKey:
+        return keys.cache_entry(self.prefix, key)
+
+    def _in_time(self) -> deadline:
+        return deadline(self.options.operation_timeout)
+
+    def _head(self, key: str, attributes: list[str] | None = None) -> RawItem | None:
+        with self._in_time():
+            return self._get(
+                self._key(key), consistent=self.options.consistent_read, attributes=attributes
+            )
+
+    def _value(self, head: RawItem | None, default: Any) -> Any:
+        if head is None or not _is_live(head):
+            return default
+        try:
+            parts = self._read_parts(head) if "p" in head else ()
+            return default if parts is None else self._values.read(head, parts)
+        except Forged:
+            self._warn_of_forged()
+            return default
+
+    def _found(self, heads: Iterable[RawItem], by_pk: Mapping[str, str]) -> dict[str, Any]:
+        found = {by_pk[head["PK"]["S"]]: self._value(head, MISSING) for head in heads}
+        return {key: value for key, value in found.items() if value is not MISSING}
+
+    def _get_items(self, wanted: Iterable[ItemKey], *, strongly: bool = False) -> list[RawItem]:
         table = self._table
-        kwargs = {
-            "TableName": table.table_name,
-            "FilterExpression": "begins_with(PK, :prefix)",
-            "ExpressionAttributeValues": {":prefix": {"S": keys.cache_prefix(self.prefix)}},
-            "ProjectionExpression": "PK, SK",
-            "ConsistentRead": True,
-        }
-        while True:
-            with self._in_time():
-                page = self._call(table, "Scan", dict(kwargs))
-            yield page["Items"]
-            if not page.get("LastEvaluatedKey"):
-                return
-            kwargs["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+        return batch_get(
+            table.connection,
+            table.table_name,
+            self._raw_keys(wanted),
+            consistent=strongly or self.options.consistent_read,
+        )
 
-    def _read_many(self, pks: Iterable[str]) -> list[RawItem]:
-        table = self._table
-        wanted = [{"PK": {"S": pk}, "SK": {"S": keys.ENTRY}} for pk in pks]
-        consistent = self.options.consistent_read
-        return batch_get(table.connection, table.table_name, wanted, consistent=consistent)
-
-    def _write_many(self, requests: list[RawItem]) -> tuple[list[RawItem], ThrottlingError | None]:
+    def _write_items(
+        self, requests: Iterable[RawItem]
+    ) -> tuple[list[RawItem], ThrottlingError | None]:
         table = self._table
         return batch_write(table.connection, table.table_name, requests)
+
+    def _read_parts(self, head: RawItem) -> list[bytes] | None:
+        """Return the parts of ``head`` in order, None if one is missing."""
+        wanted = self._values.part_keys(head)
+
+        def read(group: list[ItemKey]) -> list[RawItem]:
+            # Strongly: a head that is seen must not miss parts that were written before it.
+            with self._in_time():
+                return self._get_items(group, strongly=True)
+
+        groups = execute_in_parallel(
+            list(chunks(wanted, _PARTS_PER_REQUEST)), read, max_concurrency=4
+        )
+        found = {item["PK"]["S"]: item["v"]["B"] for group in groups for item in group}
+        if len(found) < len(wanted):
+            return None
+        return [found[key.pk] for key in wanted]
+
+    def _write_parts(self, parts: Iterable[RawItem]) -> None:
+        for group in chunks(parts, _PARTS_PER_REQUEST):
+            with self._in_time():
+                _, throttled = self._write_items({"PutRequest": {"Item": part}} for part in group)
+            if throttled is not None:
+                raise throttled
+
+    def _touch_parts(self, head: RawItem, expiry: int | None) -> None:
+        ttl = CachePart.ttl.remove() if expiry is None else CachePart.ttl.set(ttl_of(expiry))
+
+        def touch(key: ItemKey) -> None:
+            try:
+                with self._in_time():
+                    self._update(key, [ttl], CachePart.pk.exists())
+            except Refused:
+                # The value was overwritten or deleted meanwhile.
+                logger.debug("A part of a touched value was gone.")
+
+        execute_in_parallel(self._parts_of(head), touch, max_concurrency=4)
+
+    def _delete_parts(self, head: RawItem) -> None:
+        for group in chunks(self._parts_of(head), _PARTS_PER_REQUEST):
+            with self._in_time():
+                self._write_items({"DeleteRequest": {"Key": key}} for key in self._raw_keys(group))
+
+    def _parts_of(self, head: RawItem) -> list[ItemKey]:
+        try:
+            return self._values.part_keys(head)
+        except Forged:
+            return []
 
     def _replace_number(self, key: ItemKey, delta: Any, old: RawItem | None) -> Any:
         while True:
@@ -235,72 +391,27 @@ class CacheStore(Store[CacheEntry]):
             if old is None or value is MISSING:
                 raise ValueError("There is no such key in the cache.")
             new = value + delta
-            entry = self._entry(key, new, None)
             before = self._items.from_raw_data(old)
-            entry.expiry, entry.ttl = before.expiry, before.ttl
+            expiry = int(before.expiry) if before.expiry is not None else None
+            written = self._values.write(key, new, expiry)
             unchanged = CacheEntry.write == before.write
             if before.number is not None:
                 unchanged &= CacheEntry.number == before.number
+            unchanged &= (
+                CacheEntry.expiry.does_not_exist()
+                if before.expiry is None
+                else CacheEntry.expiry == before.expiry
+            )
             try:
-                self._put(entry, unchanged)
+                self._put(written.head, unchanged)
             except Refused as refused:
-                if _is_write(refused.old, entry.write):
+                if _is_same_write(refused.old, written.head):
                     return new
                 old = refused.old
                 if old is None:
                     raise ValueError("There is no such key in the cache.") from None
             else:
                 return new
-
-    def _key(self, key: str) -> ItemKey:
-        return keys.cache_entry(self.prefix, key)
-
-    def _in_time(self) -> Any:
-        return deadline(self.options.operation_timeout)
-
-    @staticmethod
-    def _is_live() -> Condition:
-        alive: Condition = CacheEntry.pk.exists() & (
-            CacheEntry.expiry.does_not_exist() | (CacheEntry.expiry > clock.now_ms())
-        )
-        return alive
-
-    @property
-    def _codec(self) -> Codec:
-        options = self.options
-        return get_codec(options.serializer, options.compressor, options.compress_over)
-
-    def _entry(self, key: ItemKey, value: Any, timeout: float | None) -> CacheEntry:
-        expiry = _expiry(timeout)
-        entry: CacheEntry = self._items(
-            key.pk,
-            key.sk,
-            write=f"{clock.now_ms():013}{os.urandom(5).hex()}",
-            original=key.original,
-            expiry=expiry,
-            ttl=None if expiry is None else _ttl(expiry),
-        )
-        if type(value) is int and -_MAX_NUMBER < value < _MAX_NUMBER:
-            entry.number = value
-        else:
-            entry.sealed = self._codec.seal(value, key.pk.encode(), entry.write.encode())
-        return entry
-
-    def _value(self, item: RawItem | None, default: Any) -> Any:
-        if item is None or not CacheEntry.is_raw_live(item, clock.now()):
-            return default
-        if "n" in item:
-            return CacheEntry.number.deserialize(item["n"]["N"])
-        try:
-            sealed, write = item["v"]["B"], item["w"]["S"]
-            return self._codec.open(sealed, item["PK"]["S"].encode(), write.encode())
-        except (Forged, KeyError):
-            self._warn_of_forged()
-            return default
-
-    def _values(self, items: Iterable[RawItem], by_pk: Mapping[str, str]) -> dict[str, Any]:
-        found = {by_pk[item["PK"]["S"]]: self._value(item, MISSING) for item in items}
-        return {key: value for key, value in found.items() if value is not MISSING}
 
     def _warn_of_forged(self) -> None:
         if (self.using, self.prefix) not in _warned:
@@ -313,19 +424,22 @@ class CacheStore(Store[CacheEntry]):
             )
 
 
-def _is_write(item: RawItem | None, write: str) -> bool:
-    return item is not None and item.get("w") == {"S": write}
-
-
-def _is_over(timeout: float | None) -> bool:
-    return timeout is not None and timeout <= 0
-
-
-def _expiry(timeout: float | None) -> int | None:
-    """Return the moment of expiry in milliseconds since the epoch."""
+def expiry_after(timeout: float | None) -> int | None:
+    """Return the moment ``timeout`` seconds from now, in milliseconds since the epoch."""
     return None if timeout is None else math.ceil((clock.now() + timeout) * 1000)
 
 
-def _ttl(expiry: int) -> int:
-    """Return the first whole second at which ``expiry``, in milliseconds, has passed."""
-    return -(-expiry // 1000)
+def _live() -> Condition:
+    now = clock.now_ms()
+    live: Condition = CacheEntry.pk.exists() & (
+        CacheEntry.expiry.does_not_exist() | (CacheEntry.expiry > now)
+    )
+    return live
+
+
+def _is_live(head: RawItem | None) -> bool:
+    return head is not None and CacheEntry.is_raw_live(head, clock.now())
+
+
+def _is_same_write(old: RawItem | None, written: RawItem) -> bool:
+    return old is not None and old.get("w") == written["w"]

@@ -45,6 +45,7 @@ def test_wrong_settings_are_found_with_their_id():
         ({"OPTIONS": {"CONSISTENT_READ": "yes"}}, "dynamo_stores.E104"),
         ({"OPTIONS": {"SERIALIZER": "no.such.thing"}}, "dynamo_stores.E100"),
         ({"OPTIONS": {"COMPRESSOR": "zip"}}, "dynamo_stores.E101"),
+        ({"OPTIONS": {"MAX_ENTRIES": 100}}, "dynamo_stores.W001"),
     ],
 )
 def test_wrong_caches_are_found(cache, found):

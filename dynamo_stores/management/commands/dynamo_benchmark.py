@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import statistics
 import time
@@ -18,6 +19,7 @@ from ... import conf
 from ...cache import DynamoDBCache
 from ...calls.control import get_control
 from ...calls.transport import is_loopback
+from ...exceptions import CircuitBreakerOpenError, StoreUnavailable
 from ...infrastructure.tables import create_table, table_of
 from ...models import StoreItem
 from ...testing.engine import EmbeddedEngine, EngineError
@@ -101,6 +103,9 @@ class Command(BaseCommand):
             ratio = statistics.median(other.cpu / one.cpu for one, other in pairs)
             wall = statistics.median(other.wall / one.wall for one, other in pairs)
             self.stdout.write(f"{name:>14}{bare_cpu:11.0f}{ours_cpu:8.0f}{ratio:8.2f}{wall:12.2f}")
+        for name, call in _alone().items():
+            ours_cpu = statistics.median(_time(call, calls).cpu for _ in range(rounds))
+            self.stdout.write(f"{name}: {ours_cpu:.1f} µs")
 
 
 def _pairs(table: str, size: int) -> dict[str, tuple[Call, Call]]:
@@ -144,6 +149,27 @@ def _pairs(table: str, size: int) -> dict[str, tuple[Call, Call]]:
             lambda: client.batch_get_item(RequestItems=request),
             lambda: cache.get_many(names),
         ),
+    }
+
+
+def _alone() -> dict[str, Call]:
+    """Return what no bare client does, by what it shows."""
+    nowhere = {"ENDPOINT_URL": "http://127.0.0.1:9", "RETRY": {"MAX_RETRIES": 0}}
+    aliases = {"default": {**nowhere, "CIRCUIT_BREAKER": {"FAILURE_THRESHOLD": 1}}}
+    with override_settings(DYNAMO_STORES=aliases):
+        refused = DynamoDBCache("default", {})
+        with contextlib.suppress(StoreUnavailable):
+            refused.get("k")
+        # Its connection, and so its open breaker, outlive the settings in this closure alone.
+        connection = refused.store._table.connection
+
+    def fail_fast() -> None:
+        with contextlib.suppress(CircuitBreakerOpenError):
+            connection.dispatch("GetItem", {"TableName": "dynamo-stores", "Key": {}})
+
+    return {
+        "making a cache": lambda: DynamoDBCache("default", {"KEY_PREFIX": "p"}),
+        "a call refused by an open breaker": fail_fast,
     }
 
 

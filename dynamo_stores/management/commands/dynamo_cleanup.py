@@ -1,0 +1,83 @@
+"""``manage.py dynamo_cleanup``: delete what has expired now, instead of when DynamoDB does."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from ...cache import DynamoDBCache
+from ...stores.sweeps import Progress
+from ...tasks import our_caches
+from ..tables import sentences
+
+
+class Command(BaseCommand):
+    help = (
+        "Deletes expired cache entries and the parts that overwritten values left behind. "
+        "DynamoDB's own TTL deletes expired entries for free, up to days late."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--cache", action="append", metavar="NAME", help="Only this cache; may be repeated."
+        )
+        parser.add_argument("--dry-run", action="store_true", help="Only count.")
+        parser.add_argument(
+            "--scan",
+            action="store_true",
+            help="Go over the whole table although there is an expiry index; finds lost parts.",
+        )
+        parser.add_argument("--segments", type=int, default=1, help="Side by side (%(default)s).")
+        parser.add_argument(
+            "--units-per-second",
+            type=float,
+            default=100.0,
+            help="Read units that a segment may consume a second (%(default)s).",
+        )
+        parser.add_argument(
+            "--state",
+            type=Path,
+            metavar="FILE",
+            help="Keep the position here after each page, and go on from it after an interruption.",
+        )
+
+    def handle(self, *args: Any, cache: list[str] | None, **options: Any) -> None:
+        for option in ("segments", "units_per_second"):
+            if options[option] <= 0:
+                raise CommandError(f"--{option.replace('_', '-')} must be above 0.")
+        with sentences():
+            found = our_caches()
+            if unknown := [name for name in cache or () if name not in found]:
+                raise CommandError(
+                    f"{unknown[0]!r} is not one of DynamoDBCache. "
+                    f"There are: {', '.join(map(repr, found)) or 'none'}."
+                )
+            for name in cache or found:
+                self._clean(name, found[name], options)
+
+    def _clean(self, name: str, cache: DynamoDBCache, options: dict[str, Any]) -> None:
+        state: Path | None = options["state"]
+        kept = json.loads(state.read_text()) if state is not None and state.exists() else {}
+
+        def progress(done: Progress) -> None:
+            if state is not None:
+                state.write_text(json.dumps({**kept, name: done.position}))
+            if options["verbosity"] > 1:
+                self.stdout.write(f"{name}: {done.looked_at} looked at, {done.removed} to go")
+
+        removed = cache.store.cleanup(
+            dry_run=options["dry_run"],
+            scan=options["scan"],
+            segments=options["segments"],
+            units_per_second=options["units_per_second"],
+            position=kept.get(name),
+            progress=progress,
+        )
+        if state is not None:
+            state.unlink(missing_ok=True)
+        verb = "would be removed" if options["dry_run"] else "removed"
+        self.stdout.write(f"{name}: {removed} expired items {verb}")

@@ -1,0 +1,55 @@
+"""Celery tasks of a few lines each, and when beat should run them."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from celery import shared_task
+from django.core.cache import caches
+
+from . import conf
+from .cache import DynamoDBCache
+
+
+def our_caches() -> dict[str, DynamoDBCache]:
+    """Return the caches of ``CACHES`` that are ours, by name; one for each alias and prefix."""
+    found: dict[tuple[str, str], str] = {}
+    for name in conf.our_caches():
+        store = _cache(name).store
+        found.setdefault((store.using, store.prefix), name)
+    return {name: _cache(name) for name in found.values()}
+
+
+def _cache(name: str) -> DynamoDBCache:
+    cache: Any = caches[name]
+    return cast(DynamoDBCache, cache)
+
+
+@shared_task(name="dynamo_stores.cleanup_expired", ignore_result=True)  # type: ignore[untyped-decorator]
+def cleanup_expired() -> int:
+    """Delete what has expired in every cache of ours; return how many items."""
+    return sum(cache.store.cleanup() for cache in our_caches().values())
+
+
+def beat_schedule() -> dict[str, dict[str, Any]]:
+    """
+    Return what ``beat_schedule`` of a Celery application should hold.
+
+    Cleanup runs every ``CLEANUP_INTERVAL`` where an alias of a cache has the expiry index. Without
+    it a cleanup is a Scan of the whole table, and DynamoDB's own TTL deletes for free.
+    """
+    configs = [
+        conf.get_config(cache.get("LOCATION") or conf.DEFAULT_ALIAS).cache
+        for cache in conf.our_caches().values()
+    ]
+    intervals = [float(config.cleanup_interval) for config in configs if config.expiry_index]
+    if not intervals:
+        return {}
+    interval = min(intervals)
+    return {
+        "dynamo_stores.cleanup_expired": {
+            "task": "dynamo_stores.cleanup_expired",
+            "schedule": interval,
+            "options": {"expires": interval},
+        }
+    }

@@ -1,0 +1,165 @@
+"""Somebody who can write the table: never code, never a wrong value, never a crash."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import random
+
+import pytest
+
+from dynamo_stores.models import CacheEntry
+
+CALLS = []
+
+
+class Bomb:
+    """Leaves a trace when it is unpickled."""
+
+    def __reduce__(self):
+        return (CALLS.append, ("run",))
+
+
+@pytest.fixture
+def table():
+    """Puts and gets items as they are."""
+    connection = CacheEntry._get_connection()
+
+    class Table:
+        def put(self, item):
+            request = {"TableName": connection.table_name, "Item": item}
+            connection.connection.dispatch("PutItem", request)
+
+        def get(self, cache, key, version=None):
+            made = cache.store._key(cache.make_key(key, version))
+            request = {
+                "TableName": connection.table_name,
+                "Key": {"PK": {"S": made.pk}, "SK": {"S": made.sk}},
+                "ConsistentRead": True,
+            }
+            return connection.connection.dispatch("GetItem", request)["Item"]
+
+    return Table()
+
+
+def altered(item, noise):
+    """Return ``item`` with one thing wrong in its bytes or its attributes."""
+    sealed = item["v"]["B"]
+    place = noise.randrange(len(sealed))
+    way = noise.randrange(5)
+    if way == 0:
+        changed = sealed[:place] + bytes([sealed[place] ^ 1 << noise.randrange(8)])
+        return {**item, "v": {"B": changed + sealed[place + 1 :]}}
+    if way == 1:
+        return {**item, "v": {"B": sealed[:place]}}
+    if way == 2:
+        return {**item, "v": {"B": sealed + noise.randbytes(noise.randrange(1, 9))}}
+    if way == 3:
+        return {**item, "v": {"B": pickle.dumps(Bomb())}}
+    return {**item, "v": {"B": sealed[:34] + pickle.dumps(Bomb())}}
+
+
+@pytest.mark.parametrize("options", [{}, {"COMPRESSOR": "zlib", "COMPRESS_OVER": 10}], ids=repr)
+def test_hundreds_of_altered_entries(make_cache, table, options):
+    """Whatever is done to the bytes, the entry is a miss and nothing is run."""
+    cache = make_cache(OPTIONS=options)
+    noise = random.Random(7)
+    value = {"name": "Ada" * 20}
+    cache.set("k", value)
+    genuine = table.get(cache, "k")
+    CALLS.clear()
+    for _ in range(300):
+        table.put(altered(genuine, noise))
+        assert cache.get("k", "missing") == "missing"
+    table.put(genuine)
+    assert cache.get("k") == value
+    assert CALLS == []
+
+
+def test_entries_are_not_swapped_or_replayed(make_cache, table):
+    """Under another key, version, prefix or write they are misses."""
+    one, two = make_cache(), make_cache()
+    places = [(one, "a", 1), (one, "b", 1), (one, "a", 2), (two, "a", 1)]
+    for number, (cache, key, version) in enumerate(places):
+        cache.set(key, f"value {number}", version=version)
+    items = [table.get(cache, key, version) for cache, key, version in places]
+    for (here, (cache, key, version)), (there, item) in itertools.product(
+        enumerate(places), enumerate(items)
+    ):
+        keys = {name: items[here][name] for name in ("PK", "SK")}
+        table.put({**item, **keys})
+        expected = f"value {here}" if here == there else "missing"
+        assert cache.get(key, "missing", version=version) == expected
+        table.put({**item, **keys, "w": {"S": "1700000000000aabbccddee"}})
+        assert cache.get(key, "missing", version=version) == "missing"
+        table.put(items[here])
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"v": {"S": "text"}},
+        {"v": {"B": b""}},
+        {"v": {"NULL": True}},
+        {"n": {"S": "five"}},
+        {"n": {"L": []}},
+        {"w": {"N": "5"}},
+        {"w": {"S": "short"}},
+        {"e": {"S": "soon"}},
+        {"e": {"N": "1.5"}},
+        {"e": {"N": "-5"}},
+        {"p": {"S": "2"}},
+        {"p": {"N": "-2"}},
+    ],
+    ids=str,
+)
+def test_attributes_of_another_kind_are_misses(cache, table, attributes):
+    """On every reading method, and nothing raises."""
+    cache.set("k", ["value"])
+    item = table.get(cache, "k")
+    table.put({**item, **attributes})
+    assert cache.get("k", "missing") == "missing"
+    assert cache.get_many(["k"]) == {}
+    with pytest.raises(ValueError, match="no such key"):
+        cache.incr("k")
+    cache.set("k", "new")
+    assert cache.get("k") == "new"
+
+
+def test_keys_and_values_do_not_reach_logs(cache, table, caplog):
+    """A forged entry is logged without key and content."""
+    caplog.set_level("DEBUG", "dynamo_stores")
+    cache.set("confidential-key", "confidential-value")
+    item = table.get(cache, "confidential-key")
+    table.put({**item, "v": {"B": b"confidential-forgery"}})
+    cache.get("confidential-key")
+    assert "confidential" not in caplog.text
+
+
+def test_thousands_of_operations_leave_no_memory_behind(cache):
+    """What a process remembers does not grow with what it does."""
+    import gc
+    import tracemalloc
+
+    def work(rounds):
+        for number in range(rounds):
+            key = f"k{number}{os.urandom(4).hex()}"
+            cache.set(key, [number])
+            cache.get(key)
+            cache.add(key, 1)
+            cache.get_many([key, "other"])
+            cache.delete(key)
+
+    work(50)
+    tracemalloc.start()
+    try:
+        work(100)
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        work(1000)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 200_000
