@@ -16,6 +16,7 @@ from dynamo_stores.calls.control import get_control
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.infrastructure.tables import wanted_tables
 from dynamo_stores.models import StoreItem
+from dynamo_stores.stores import CacheStore
 
 pytest_plugins = ["dynamo_stores.testing.fixtures", "tests.outcomes"]
 
@@ -79,14 +80,18 @@ def alias(default_alias: dict[str, Any], tables: None) -> Iterator[Callable[...,
 
 
 @pytest.fixture
-def make_cache(tables: None) -> Callable[..., DynamoDBCache]:
+def make_cache(tables: None) -> Iterator[Callable[..., DynamoDBCache]]:
     """``make_cache(using, OPTIONS={…}, TIMEOUT=…)`` returns a cache with a prefix of its own."""
+    prefixes = set()
 
     def make(using: str = "default", **params: Any) -> DynamoDBCache:
-        params.setdefault("KEY_PREFIX", secrets.token_hex(6))
+        prefixes.add(params.setdefault("KEY_PREFIX", secrets.token_hex(6)))
         return DynamoDBCache(using, params)
 
-    return make
+    yield make
+    # Every alias of the tests has the same tables; what is left in them is scanned by others.
+    for prefix in prefixes:
+        CacheStore("default", prefix=prefix).clear()
 
 
 @pytest.fixture
