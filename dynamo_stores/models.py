@@ -7,7 +7,6 @@ alias when they are used.
 
 from __future__ import annotations
 
-import threading
 from decimal import Decimal
 from typing import Any, ClassVar, Self, cast
 
@@ -37,8 +36,9 @@ class TableName:
         return TableName(self._name, using)
 
 
+# Models for aliases other than their own. A lock here could be held when the process forks; two
+# threads that make one at once agree on the first instead.
 _bound: dict[tuple[type, str], type] = {}
-_bound_lock = threading.Lock()
 
 
 class DynamoModel(Model):
@@ -50,6 +50,7 @@ class DynamoModel(Model):
     """
 
     using: ClassVar[str] = DEFAULT_ALIAS
+    is_bound: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -75,12 +76,9 @@ class DynamoModel(Model):
             return cls
         found = _bound.get((cls, using))
         if found is None:
-            with _bound_lock:
-                found = _bound.get((cls, using))
-                if found is None:
-                    namespace = {"using": using, "__module__": cls.__module__}
-                    make = cast(Any, type(cls))
-                    found = _bound[cls, using] = make(cls.__name__, (cls,), namespace)
+            namespace = {"using": using, "is_bound": True, "__module__": cls.__module__}
+            make = cast(Any, type(cls))
+            found = _bound.setdefault((cls, using), make(cls.__name__, (cls,), namespace))
         return cast(type[Self], found)
 
     @classmethod
@@ -97,7 +95,7 @@ def concrete_models() -> list[type[DynamoModel]]:
     while waiting:
         model = waiting.pop(0)
         waiting += model.__subclasses__()
-        if model not in _bound.values() and hasattr(model, "Meta"):
+        if not model.is_bound and hasattr(model, "Meta"):
             found.append(model)
     return found
 

@@ -20,6 +20,8 @@ from .base import Refused
 # whose head names another write belongs to nobody.
 ORPHANED_AFTER = 3600.0
 _DELETES_AT_ONCE = 8
+# What clearing and counting may read a second: about 4 MB.
+_UNITS_PER_SECOND = 1000.0
 
 Call = Callable[[TableConnection, str, dict[str, Any]], Any]
 
@@ -65,7 +67,7 @@ class Sweep:
             else [("Scan", self._scan("PK, SK"))]
         )
         for operation, kwargs in sources:
-            for page in self._pages(operation, kwargs):
+            for page in self._pages(operation, kwargs, _UNITS_PER_SECOND):
                 found = [{"PK": item["PK"], "SK": item["SK"]} for item in page["Items"]]
                 for start in range(0, len(found), 25):
                     self._delete_all(found[start : start + 25])
@@ -78,7 +80,7 @@ class Sweep:
         now = clock.now()
         sources = self._index_queries("e") if by_index else [("Scan", self._scan("SK, e"))]
         for operation, kwargs in sources:
-            for page in self._pages(operation, kwargs):
+            for page in self._pages(operation, kwargs, _UNITS_PER_SECOND):
                 entries = [item for item in page["Items"] if item["SK"]["S"] == keys.ENTRY]
                 total += len(entries)
                 expired += sum(not CacheEntry.is_raw_live(entry, now) for entry in entries)
@@ -193,7 +195,7 @@ class Sweep:
             raise throttled
 
     def _pages(
-        self, operation: str, kwargs: dict[str, Any], units_per_second: float | None = None
+        self, operation: str, kwargs: dict[str, Any], units_per_second: float
     ) -> Iterator[dict[str, Any]]:
         def call(arguments: dict[str, Any]) -> dict[str, Any]:
             return self._call(operation, arguments)

@@ -203,6 +203,15 @@ def test_touch_changes_the_expiry_and_creates_nothing(cache, dynamo_clock: FakeC
     assert cache.get("a") is None
 
 
+def test_touch_against_expiry(cache):
+    """Touched at the moment of its expiry, an entry lives on or is gone, never half of it."""
+    for number in range(30):
+        key = f"k{number}"
+        cache.set(key, "v", 0.003)
+        touched = cache.touch(key, 60)
+        assert cache.get(key) == ("v" if touched else None)
+
+
 def test_add_has_one_winner(cache):
     """What is there stays."""
     assert cache.add("a", 1) is True

@@ -9,10 +9,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from ... import clock
 from ...cache import DynamoDBCache
 from ...stores.sweeps import Progress
 from ...tasks import our_caches
 from ..tables import sentences
+
+SECONDS_BETWEEN_LINES = 2.0
 
 
 class Command(BaseCommand):
@@ -63,11 +66,15 @@ class Command(BaseCommand):
         state: Path | None = options["state"]
         kept = json.loads(state.read_text()) if state is not None and state.exists() else {}
 
+        said = clock.monotonic()
+
         def progress(done: Progress) -> None:
+            nonlocal said
             if state is not None:
                 state.write_text(json.dumps({**kept, name: done.position}))
-            if options["verbosity"] > 1:
-                self.stdout.write(f"{name}: {done.looked_at} looked at, {done.removed} to go")
+            if clock.monotonic() - said >= SECONDS_BETWEEN_LINES and options["verbosity"] > 0:
+                said = clock.monotonic()
+                self.stdout.write(f"{name}: {done.looked_at} looked at, {done.removed} expired")
 
         removed = cache.store.cleanup(
             dry_run=options["dry_run"],
