@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import inspect
-import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
@@ -15,21 +12,17 @@ from typing import Any, ParamSpec, TypeVar
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
+from . import misses
+from .beyond import BeyondDjango
 from .calls.process import PerProcess
 from .conf import DEFAULT_ALIAS, get_cache_options, get_config
-from .exceptions import CircuitBreakerOpenError, StoreUnavailable
+from .exceptions import StoreUnavailable
 from .stores import CacheStore
 from .stores.cache import MISSING
 from .stores.values import Written
 
-logger = logging.getLogger(__name__)
-
 P = ParamSpec("P")
 R = TypeVar("R")
-F = TypeVar("F", bound=Callable[..., Any])
-
-# How often this process answered as for a miss because of IGNORE_EXCEPTIONS, by alias and method.
-ignored_exceptions: Counter[tuple[str, str]] = Counter()
 
 # Values of these types can be serialised in any thread: doing so reads nothing.
 _PLAIN_TYPES = frozenset([str, bytes, int, float, bool, type(None)])
@@ -42,57 +35,7 @@ def _make_threads(using: str) -> ThreadPoolExecutor:
 _threads = PerProcess(_make_threads)
 
 
-def _miss_when_unavailable(instead: Callable[..., Any]) -> Callable[[F], F]:
-    """With ``IGNORE_EXCEPTIONS``, answer ``instead`` (of the error and the arguments)."""
-
-    def decorate(method: F) -> F:
-        @functools.wraps(method)
-        def wrapper(self: DynamoDBCache, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return method(self, *args, **kwargs)
-            except StoreUnavailable as exc:
-                self._note_ignored(method.__name__, exc)
-                return instead(exc, *args, **kwargs)
-
-        @functools.wraps(method)
-        async def async_wrapper(self: DynamoDBCache, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return await method(self, *args, **kwargs)
-            except StoreUnavailable as exc:
-                self._note_ignored(method.__name__, exc)
-                return instead(exc, *args, **kwargs)
-
-        chosen: Any = async_wrapper if inspect.iscoroutinefunction(method) else wrapper
-        return chosen  # type: ignore[no-any-return]
-
-    return decorate
-
-
-def _default(exc: StoreUnavailable, key: Any, default: Any = None, version: Any = None) -> Any:
-    return default
-
-
-def _found(exc: StoreUnavailable, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-    return dict(exc.found or {})
-
-
-def _all_keys(exc: StoreUnavailable, data: Mapping[Any, Any], *args: Any, **kw: Any) -> list[Any]:
-    return list(data)
-
-
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    return None
-
-
-def _false(*args: Any, **kwargs: Any) -> bool:
-    return False
-
-
-def _missing_key(exc: StoreUnavailable, *args: Any, **kwargs: Any) -> Any:
-    raise ValueError("The key cannot be found: the cache is unavailable.") from exc
-
-
-class DynamoDBCache(BaseCache):
+class DynamoDBCache(BeyondDjango, BaseCache):
     """
     ``BACKEND`` of ``CACHES``; ``LOCATION`` is an alias of ``DYNAMO_STORES``.
 
@@ -114,48 +57,63 @@ class DynamoDBCache(BaseCache):
         options = get_cache_options(self._options)
         return CacheStore(self._location, prefix=self.key_prefix, options=options)
 
-    @_miss_when_unavailable(_default)
+    @misses.miss_when_unavailable(misses.default)
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         return self.store.get(self._made(key, version), default)
 
-    @_miss_when_unavailable(_nothing)
+    @misses.miss_when_unavailable(misses.nothing)
     def set(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> None:
         self.store.set(self._made(key, version), value, self._seconds(timeout))
 
-    @_miss_when_unavailable(_false)
+    @misses.miss_when_unavailable(misses.false)
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         return self.store.add(self._made(key, version), value, self._seconds(timeout))
 
-    @_miss_when_unavailable(_false)
+    @misses.miss_when_unavailable(misses.false)
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         return self.store.touch(self._made(key, version), self._seconds(timeout))
 
-    @_miss_when_unavailable(_false)
+    @misses.miss_when_unavailable(misses.false)
     def delete(self, key: Any, version: int | None = None) -> bool:
         return self.store.delete(self._made(key, version))
 
-    @_miss_when_unavailable(_false)
+    @misses.miss_when_unavailable(misses.false)
     def has_key(self, key: Any, version: int | None = None) -> bool:
         return self.store.has_key(self._made(key, version))
 
-    @_miss_when_unavailable(_missing_key)
-    def incr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
+    @misses.miss_when_unavailable(misses.missing_key)
+    def incr(
+        self,
+        key: Any,
+        delta: Any = 1,
+        version: int | None = None,
+        *,
+        ignore_key_check: bool = False,
+        timeout: Any = DEFAULT_TIMEOUT,
+    ) -> Any:
+        """
+        Add ``delta`` to a live number; its expiry stays. ValueError where there is none, or with
+        ``ignore_key_check`` it is created with ``timeout``.
+        """
+        if ignore_key_check:
+            seconds = self._seconds(timeout)
+            return self.store.incr_or_create(self._made(key, version), delta, seconds)
         return self.store.incr(self._made(key, version), delta)
 
-    @_miss_when_unavailable(_missing_key)
+    @misses.miss_when_unavailable(misses.missing_key)
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move the value to another version; it keeps its expiry. Return that version."""
         return self._move(key, delta, version)
 
-    @_miss_when_unavailable(_found)
+    @misses.miss_when_unavailable(misses.found)
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         return self._get_many(self._all_made(keys, version))
 
-    @_miss_when_unavailable(_all_keys)
+    @misses.miss_when_unavailable(misses.all_keys)
     def set_many(
         self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> list[Any]:
@@ -163,19 +121,19 @@ class DynamoDBCache(BaseCache):
         values = {key: data[original] for key, original in made.items()}
         return [made[key] for key in self.store.set_many(values, self._seconds(timeout))]
 
-    @_miss_when_unavailable(_nothing)
+    @misses.miss_when_unavailable(misses.nothing)
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         self.store.delete_many(self._all_made(keys, version))
 
-    @_miss_when_unavailable(_nothing)
+    @misses.miss_when_unavailable(misses.nothing)
     def clear(self) -> None:
         self.store.clear()
 
-    @_miss_when_unavailable(_default)
+    @misses.miss_when_unavailable(misses.default)
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         return await self._in_thread(self.store.get, self._made(key, version), default)
 
-    @_miss_when_unavailable(_nothing)
+    @misses.miss_when_unavailable(misses.nothing)
     async def aset(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> None:
@@ -184,7 +142,7 @@ class DynamoDBCache(BaseCache):
             self.store.commit, made, await self._prepare(made, value, self._seconds(timeout))
         )
 
-    @_miss_when_unavailable(_false)
+    @misses.miss_when_unavailable(misses.false)
     async def aadd(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
@@ -193,29 +151,41 @@ class DynamoDBCache(BaseCache):
             self.store.commit_new, made, await self._prepare(made, value, self._seconds(timeout))
         )
 
-    @_miss_when_unavailable(_false)
+    @misses.miss_when_unavailable(misses.false)
     async def atouch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         made = self._made(key, version)
         return await self._in_thread(self.store.touch, made, self._seconds(timeout))
 
-    @_miss_when_unavailable(_false)
+    @misses.miss_when_unavailable(misses.false)
     async def adelete(self, key: Any, version: int | None = None) -> bool:
         return await self._in_thread(self.store.delete, self._made(key, version))
 
-    @_miss_when_unavailable(_false)
+    @misses.miss_when_unavailable(misses.false)
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
         return await self._in_thread(self.store.has_key, self._made(key, version))
 
-    @_miss_when_unavailable(_missing_key)
-    async def aincr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
-        return await self._in_thread(self.store.incr, self._made(key, version), delta)
+    @misses.miss_when_unavailable(misses.missing_key)
+    async def aincr(
+        self,
+        key: Any,
+        delta: Any = 1,
+        version: int | None = None,
+        *,
+        ignore_key_check: bool = False,
+        timeout: Any = DEFAULT_TIMEOUT,
+    ) -> Any:
+        made = self._made(key, version)
+        if ignore_key_check:
+            add = self.store.incr_or_create
+            return await self._in_thread(add, made, delta, self._seconds(timeout))
+        return await self._in_thread(self.store.incr, made, delta)
 
     async def adecr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
         return await self.aincr(key, -delta, version)
 
-    @_miss_when_unavailable(_missing_key)
+    @misses.miss_when_unavailable(misses.missing_key)
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """See :meth:`incr_version`; the value comes out of the cache, so it is no lazy one."""
         return await self._in_thread(self._move, key, delta, version)
@@ -223,11 +193,11 @@ class DynamoDBCache(BaseCache):
     async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         return await self.aincr_version(key, -delta, version)
 
-    @_miss_when_unavailable(_found)
+    @misses.miss_when_unavailable(misses.found)
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         return await self._in_thread(self._get_many, self._all_made(keys, version))
 
-    @_miss_when_unavailable(_all_keys)
+    @misses.miss_when_unavailable(misses.all_keys)
     async def aset_many(
         self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> list[Any]:
@@ -240,11 +210,11 @@ class DynamoDBCache(BaseCache):
             written = await sync_to_async(prepare)(values, self._seconds(timeout))
         return [made[key] for key in await self._in_thread(self.store.commit_many, written)]
 
-    @_miss_when_unavailable(_nothing)
+    @misses.miss_when_unavailable(misses.nothing)
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         await self._in_thread(self.store.delete_many, self._all_made(keys, version))
 
-    @_miss_when_unavailable(_nothing)
+    @misses.miss_when_unavailable(misses.nothing)
     async def aclear(self) -> None:
         await self._in_thread(self.store.clear)
 
@@ -287,12 +257,3 @@ class DynamoDBCache(BaseCache):
         run = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
         threads = _threads.get(self._location)
         return await asyncio.get_running_loop().run_in_executor(threads, run)
-
-    def _note_ignored(self, method: str, exc: StoreUnavailable) -> None:
-        """Log and count ``exc``, or raise it where exceptions are not ignored."""
-        if not self.store.options.ignore_exceptions:
-            raise exc
-        ignored_exceptions[self._location, method] += 1
-        # The breaker has said that it opened; what it refuses is not worth a line each.
-        level = logging.DEBUG if isinstance(exc, CircuitBreakerOpenError) else logging.WARNING
-        logger.log(level, "Cache %s was answered without DynamoDB: %s", method, exc)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from django.core import checks
+from django.utils.module_loading import import_string
 
 from . import codecs, conf
 from .exceptions import ConfigurationError
@@ -44,12 +45,13 @@ def _find_codec_problems() -> Iterator[Problem]:
         makers: list[tuple[str, str | None, Callable[[str], object]]] = [
             ("dynamo_stores.E100", options.serializer, codecs.make_serializer),
             ("dynamo_stores.E101", options.compressor, codecs.make_compressor),
+            ("dynamo_stores.E110", options.reverse_key_function, import_string),
         ]
         for number, wanted, make in makers:
             try:
                 if wanted is not None:
                     make(wanted)
-            except ConfigurationError as exc:
+            except (ConfigurationError, ImportError) as exc:
                 yield Problem(number, f"CACHES[{name!r}]['OPTIONS']: {exc}", "See docs/cache.md.")
 
 

@@ -211,6 +211,7 @@ class CacheOptions:
     operation_timeout: float = setting(2.0, POSITIVE, 105)
     max_value_bytes: int = setting(64 * 2**20, WHOLE_POSITIVE, 108)
     clear_by_index: bool = setting(False, BOOLEAN, 109)
+    reverse_key_function: str | None = setting(None, or_none(FILLED_TEXT), 110)
 
 
 CULLING_OPTIONS = ("MAX_ENTRIES", "CULL_FREQUENCY")

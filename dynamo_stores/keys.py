@@ -41,6 +41,18 @@ def cache_prefix(prefix: str) -> str:
     return f"{CACHE}#{escape(prefix)}#"
 
 
+def cache_key(prefix: str, pk: str, original: bytes | None) -> str:
+    """Return the key that :func:`cache_entry` made ``pk`` of; ``original`` where that is a hash."""
+    if original is not None:
+        return original.decode(errors="surrogatepass")
+    return pk.removeprefix(cache_prefix(prefix))
+
+
+def cache_hashes(prefix: str) -> str:
+    """Return what the partition keys of entries whose key is hashed begin with."""
+    return cache_prefix(prefix) + _HASHED
+
+
 def cache_part(pk: str, write: str, number: int) -> ItemKey:
     """Return the key of part ``number``, from 0, of the value that ``write`` put under ``pk``."""
     return ItemKey(f"{pk}#{write}#{number}", PART)

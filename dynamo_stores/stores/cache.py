@@ -5,20 +5,21 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from .. import clock, keys
-from ..calls.batches import batch_get, batch_write, chunks, execute_in_parallel
+from ..calls.batches import MAX_WRITES, batch_get, batch_write, chunks, execute_in_parallel
 from ..calls.policy import deadline
 from ..codecs import Forged
 from ..conf import DEFAULT_ALIAS, CacheOptions, get_config, wrong_prefix
 from ..exceptions import ConfigurationError, ThrottlingError
 from ..keys import ItemKey
 from ..models import CacheEntry, CachePart, RawItem, ttl_of
+from ..patterns import compile_pattern, literal_start
 from .base import Refused, Store
 from .sweeps import CacheStats, Progress, Sweep
 from .values import MAX_NUMBER, Values, Written
@@ -117,6 +118,24 @@ class CacheStore(Store[CacheEntry]):
             return False
         return True
 
+    def ttl(self, key: str) -> int | None:
+        """Return the milliseconds that the entry has left, None for ever, 0 for none alive."""
+        head = self._head(key, attributes=["PK", "SK", "e"])
+        if head is None or not _is_live(head):
+            return 0
+        return int(head["e"]["N"]) - clock.now_ms() if "e" in head else None
+
+    def incr_or_create(self, key: str, delta: int, timeout: float | None) -> Any:
+        """Add ``delta``, or store it with ``timeout`` where there is nothing live; atomic."""
+        while True:
+            try:
+                return self.incr(key, delta)
+            except ValueError:
+                if self.add(key, delta, timeout):
+                    return delta
+                if timeout is not None and timeout <= 0:
+                    return delta
+
     def incr(self, key: str, delta: Any = 1) -> Any:
         """
         Add ``delta`` and return the new value; the expiry stays. Raises ValueError where there is
@@ -140,9 +159,13 @@ class CacheStore(Store[CacheEntry]):
 
     def touch(self, key: str, timeout: float | None = None) -> bool:
         """Give a live value a new timeout; return False, creating nothing, where there is none."""
-        if timeout is not None and timeout <= 0:
+        return self.touch_until(key, expiry_after(timeout))
+
+    def touch_until(self, key: str, expiry: int | None) -> bool:
+        """The same with the moment of expiry, in ms since the epoch; None is for ever."""
+        if expiry is not None and expiry <= clock.now_ms():
             return self.delete(key)
-        item_key, expiry = self._key(key), expiry_after(timeout)
+        item_key = self._key(key)
         # Set to what they are, these come back in the answer: a value in parts has more to touch.
         actions: list[Action] = [
             CacheEntry.write.set(CacheEntry.write),
@@ -238,6 +261,30 @@ class CacheStore(Store[CacheEntry]):
             _, throttled = self._write_items([{"DeleteRequest": {"Key": key}} for key in found])
         if throttled is not None:
             raise throttled
+
+    def iter_keys(self, pattern: str = "*", *, page_size: int | None = None) -> Iterator[str]:
+        """
+        Yield the live keys that match ``pattern`` (see :mod:`dynamo_stores.patterns`), as they
+        come; one that is written meanwhile may be missing or come twice.
+
+        A Query with the expiry index, else a Scan of the whole table, in pages of a megabyte or
+        of ``page_size`` items.
+        """
+        matches = compile_pattern(pattern).fullmatch
+        pages = self._sweep.keys(
+            literal_start(pattern), by_index=self._is_indexed, page_size=page_size
+        )
+        for page in pages:
+            yield from filter(matches, page)
+
+    def delete_pattern(self, pattern: str, *, page_size: int | None = None) -> int:
+        """Delete the keys that match ``pattern`` and return how many; costs as iter_keys."""
+        deleted = 0
+        found = self.iter_keys(pattern, page_size=page_size)
+        for group in chunks(found, MAX_WRITES):
+            self.delete_many(group)
+            deleted += len(group)
+        return deleted
 
     def clear(self) -> int:
         """

@@ -86,6 +86,33 @@ class Sweep:
                 expired += sum(not CacheEntry.is_raw_live(entry, now) for entry in entries)
         return CacheStats(total, expired)
 
+    def keys(self, start: str, *, by_index: bool, page_size: int | None) -> Iterator[list[str]]:
+        """Yield the keys of live entries, page by page; other than hashed ones begin so."""
+        shown = "PK, SK, e, k"
+        if by_index:
+            sources = self._index_queries(shown, since=clock.now_ms())
+        else:
+            kwargs = self._scan(shown)
+            kwargs["FilterExpression"] = (
+                "SK = :entry AND (begins_with(PK, :start) OR begins_with(PK, :hashes))"
+            )
+            kwargs["ExpressionAttributeValues"] = {
+                ":entry": {"S": keys.ENTRY},
+                ":start": {"S": keys.cache_prefix(self._prefix) + start},
+                ":hashes": {"S": keys.cache_hashes(self._prefix)},
+            }
+            sources = [("Scan", kwargs)]
+        for operation, arguments in sources:
+            if page_size is not None:
+                arguments["Limit"] = page_size
+            for page in self._pages(operation, arguments, _UNITS_PER_SECOND):
+                now = clock.now()
+                yield [
+                    keys.cache_key(self._prefix, item["PK"]["S"], item.get("k", {}).get("B"))
+                    for item in page["Items"]
+                    if CacheEntry.is_raw_live(item, now)
+                ]
+
     def cleanup(
         self,
         *,
@@ -220,7 +247,7 @@ class Sweep:
         return kwargs
 
     def _index_queries(
-        self, shown: str = "PK, SK", *, until: int | None = None
+        self, shown: str = "PK, SK", *, until: int | None = None, since: int | None = None
     ) -> list[tuple[str, dict[str, Any]]]:
         kwargs: dict[str, Any] = {
             "TableName": self._table.table_name,
@@ -232,6 +259,9 @@ class Sweep:
         if until is not None:
             kwargs["KeyConditionExpression"] += " AND GSI1SK < :until"
             values[":until"] = {"S": f"{until:015}"}
+        if since is not None:
+            kwargs["KeyConditionExpression"] += " AND GSI1SK >= :since"
+            values[":since"] = {"S": f"{since:015}"}
         if "#ttl" in shown:
             kwargs["ExpressionAttributeNames"] = {"#ttl": "TTL"}
         return [

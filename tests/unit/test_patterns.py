@@ -1,0 +1,61 @@
+"""Glob patterns as Redis has them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from dynamo_stores.patterns import compile_pattern, escape, literal_start
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches", "others"),
+    [
+        ("*", ["", "a", "a\nb", "é"], []),
+        ("user:*", ["user:", "user:1"], ["user", "xuser:1"]),
+        ("h?llo", ["hello", "h\nllo"], ["hllo", "heello"]),
+        ("h[ae]llo", ["hello", "hallo"], ["hillo", "h[llo"]),
+        ("h[^e]llo", ["hallo"], ["hello", "hllo"]),
+        ("h[a-c]llo", ["hallo", "hcllo"], ["hdllo", "h-llo"]),
+        ("h[c-a]llo", ["hbllo"], ["hdllo"]),
+        ("[a\\]]", ["a", "]"], ["\\"]),
+        ("[a-]", ["a", "-"], ["b"]),
+        ("a\\*b", ["a*b"], ["axb", "a\\*b"]),
+        ("a[b", ["ab"], ["a[b"]),
+        ("[]x", [], ["x", "[]x"]),
+        (".+(", [".+("], ["aa("]),
+        ("", [""], ["a"]),
+        ("a\\", ["a\\"], ["a"]),
+    ],
+)
+def test_what_matches(pattern, matches, others):
+    """The whole text, every character, nothing of regular expressions."""
+    found = compile_pattern(pattern)
+    assert [text for text in matches if not found.fullmatch(text)] == []
+    assert [text for text in others if found.fullmatch(text)] == []
+
+
+def test_escaped_text_matches_itself_alone():
+    """Whatever it holds."""
+    noise = random.Random(5)
+    for _ in range(500):
+        text = "".join(noise.choices("ab*?[]^-\\:.\n", k=noise.randrange(8)))
+        found = compile_pattern(escape(text))
+        assert found.fullmatch(text)
+        assert not found.fullmatch(text + "x")
+        assert literal_start(escape(text)) == text
+
+
+def test_the_literal_start_begins_every_match():
+    """It ends where anything else may stand."""
+    assert literal_start("user:1*2") == "user:1"
+    assert literal_start("a\\*b?") == "a*b"
+    assert literal_start("[ab]") == ""
+    assert literal_start("plain") == "plain"
+
+
+def test_many_stars_cost_no_backtracking_without_end():
+    """A row of stars is one star; fifty of them would not come to an end."""
+    assert compile_pattern("*" * 50 + "x").pattern == ".*x"
+    assert not compile_pattern("*" * 50 + "x").fullmatch("a" * 5000)
