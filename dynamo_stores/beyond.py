@@ -13,9 +13,7 @@ from django.utils.module_loading import import_string
 
 from . import misses, patterns
 from .exceptions import ConfigurationError
-
-if TYPE_CHECKING:
-    from .stores import CacheStore
+from .stores import AsyncLock, CacheStore, Lock, LockStore
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -114,6 +112,56 @@ class BeyondDjango:
                 "OPTIONS['REVERSE_KEY_FUNCTION']; set its dotted path."
             )
         return made[len(self.key_prefix) + 1 :].partition(":")[2]
+
+    def lock(
+        self,
+        key: Any,
+        timeout: float = 60.0,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        renew: bool = True,
+        version: int | None = None,
+    ) -> Lock:
+        """
+        Return a lock between processes, not taken yet: a context manager with ``acquire``,
+        ``release``, ``extend``, ``locked`` and ``fence``.
+
+        Its lease of ``timeout`` seconds is renewed in the background while it is held, with
+        ``renew``. It is no key of the cache: ``keys``, ``has_key`` and ``clear`` do not see it.
+        """
+        return Lock(
+            self._locks,
+            self._made(key, version),
+            timeout,
+            blocking=blocking,
+            blocking_timeout=blocking_timeout,
+            renew=renew,
+        )
+
+    def alock(
+        self,
+        key: Any,
+        timeout: float = 60.0,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        renew: bool = True,
+        version: int | None = None,
+    ) -> AsyncLock:
+        """Return the async twin of :meth:`lock`: ``async with``, and methods to await."""
+        return AsyncLock(
+            self._in_thread,
+            self._locks,
+            self._made(key, version),
+            timeout,
+            blocking=blocking,
+            blocking_timeout=blocking_timeout,
+            renew=renew,
+        )
+
+    @property
+    def _locks(self) -> LockStore:
+        store = self.store
+        return LockStore(store.using, prefix=store.prefix, options=store.options)
 
     async def attl(self, key: Any, version: int | None = None) -> int | None:
         return await self._in_thread(self.ttl, key, version)

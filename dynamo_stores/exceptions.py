@@ -4,6 +4,7 @@ Every error this package raises, and the one translation from botocore's.
 * StoreError
   + ConfigurationError          a setting or an argument is wrong; nothing was sent
   + ItemTooLargeError           more than DynamoDB or the settings allow; nothing was sent
+  + LockError                   a lock was not got by ``with``
   + StoreUnavailable            the store could not answer: no connection, or an error inside it
     - CircuitBreakerOpenError     not tried: the breaker is open
     - ThrottlingError             tried, and DynamoDB asked to slow down
@@ -33,6 +34,10 @@ class ConfigurationError(StoreError, ImproperlyConfigured):
 
 class ItemTooLargeError(StoreError, ValueError):
     """Over DynamoDB's 400 KB for one item, or over ``MAX_VALUE_BYTES``; nothing was sent."""
+
+
+class LockError(StoreError):
+    """``with`` did not get the lock, and its block did not run."""
 
 
 class StoreUnavailable(StoreError):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 CACHE = "CACHE"
 ENTRY = "ENTRY"
 PART = "PART"
+LOCK = "LOCK"
 EXPIRY = "X"
 EXPIRY_SHARDS = 8
 
@@ -34,6 +35,11 @@ class ItemKey(NamedTuple):
 def cache_entry(prefix: str, key: str) -> ItemKey:
     """Return the key of the cache entry that Django calls ``key``, prefix and version included."""
     return _item_key(CACHE, prefix, key, ENTRY)
+
+
+def lock(prefix: str, key: str) -> ItemKey:
+    """Return the key of the lock that is called ``key``, prefix and version included."""
+    return _item_key(LOCK, prefix, key, LOCK)
 
 
 def cache_prefix(prefix: str) -> str:

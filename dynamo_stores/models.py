@@ -205,6 +205,17 @@ class CacheEntry(StoreItem):
         return item
 
 
+class LockItem(StoreItem):
+    """
+    A lock: who holds it until when (``lease_end``, in ms since the epoch; 0: nobody), and the
+    fence of the last one who got it.
+    """
+
+    owner = UnicodeAttribute(null=True, attr_name="o")
+    fence = IntegerAttribute(null=True, attr_name="f")
+    lease_end = IntegerAttribute(null=True, attr_name="l")
+
+
 class CachePart(StoreItem):
     """One part of a value that is too large for one item; it belongs to one write."""
 

@@ -1,0 +1,362 @@
+"""Locks between processes: a lease with an owner, and a fence that only ever rises."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import random
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from .. import clock, keys
+from ..calls.policy import deadline
+from ..conf import DEFAULT_ALIAS, CacheOptions
+from ..exceptions import ConfigurationError, LockError, StoreUnavailable
+from ..keys import ItemKey
+from ..models import LockItem, RawItem
+from ..rules import POSITIVE
+from .base import Refused, Store
+
+logger = logging.getLogger(__name__)
+
+# Waits between tries grow from the first to the second of these, in seconds.
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
+# A released lock is kept so long, in seconds, for its fence to be read; after that the time in
+# milliseconds is larger anyway.
+_KEPT = 86_400
+_DEFAULT_OPTIONS = CacheOptions()
+
+
+class Lease(NamedTuple):
+    """A lock that was got: by whom, under which fence."""
+
+    owner: str
+    fence: int
+
+
+class LockStore(Store[LockItem]):
+    """
+    The locks of one alias and prefix. One call each; durations in seconds.
+
+    Conditions are per region: on a global table a lock holds within its region.
+    """
+
+    kind = LockItem
+
+    def __init__(
+        self,
+        using: str = DEFAULT_ALIAS,
+        *,
+        prefix: str = "",
+        options: CacheOptions = _DEFAULT_OPTIONS,
+    ) -> None:
+        super().__init__(using)
+        self.prefix = prefix
+        self.options = options
+
+    def take(self, key: str, timeout: float) -> Lease | float:
+        """
+        Take the lock if it is free; return the lease, or the seconds until the other one's ends.
+
+        One call for a free lock; a second one where its fence is ahead of this process's clock.
+        """
+        owner = os.urandom(12).hex()
+        now = clock.now_ms()
+        fence, ahead = now, LockItem.fence.does_not_exist() | (LockItem.fence < now)
+        while True:
+            lease_end = now + math.ceil(timeout * 1000)
+            actions = [
+                LockItem.owner.set(owner),
+                LockItem.fence.set(fence),
+                LockItem.lease_end.set(lease_end),
+                LockItem.ttl.set(lease_end // 1000 + _KEPT),
+            ]
+            is_free = LockItem.lease_end.does_not_exist() | (LockItem.lease_end <= now)
+            try:
+                self._change(key, actions, is_free & ahead)
+            except Refused as refused:
+                old = self._read(refused.old)
+                if old.owner == owner:
+                    # The answer to our own write was lost, and we met it when we tried again.
+                    return Lease(owner, fence)
+                if old.lease_end > now:
+                    return (old.lease_end - now) / 1000
+                fence, ahead = max(int(old.fence) + 1, now), LockItem.fence == old.fence
+            else:
+                return Lease(owner, fence)
+
+    def extend(self, key: str, lease: Lease, timeout: float) -> bool:
+        """Let the lease end ``timeout`` seconds from now; False if it is no longer ours."""
+        lease_end = clock.now_ms() + math.ceil(timeout * 1000)
+        actions = [
+            LockItem.lease_end.set(lease_end),
+            LockItem.ttl.set(lease_end // 1000 + _KEPT),
+        ]
+        return self._change_own(key, lease, actions)
+
+    def release(self, key: str, lease: Lease) -> bool:
+        """Free the lock; False if it was no longer ours. Its fence is kept."""
+        return self._change_own(key, lease, [LockItem.lease_end.set(0), LockItem.owner.remove()])
+
+    def is_taken(self, key: str) -> bool:
+        """Return whether anybody holds the lock now, read strongly."""
+        with deadline(self.options.operation_timeout):
+            item = self._get(self._key(key), consistent=True)
+        return self._read(item).lease_end > clock.now_ms()
+
+    def _change_own(self, key: str, lease: Lease, actions: list[Any]) -> bool:
+        is_ours = (
+            (LockItem.owner == lease.owner)
+            & (LockItem.fence == lease.fence)
+            & (LockItem.lease_end > clock.now_ms())
+        )
+        try:
+            self._change(key, actions, is_ours)
+        except Refused:
+            return False
+        return True
+
+    def _change(self, key: str, actions: list[Any], condition: Any) -> None:
+        with deadline(self.options.operation_timeout):
+            self._update(self._key(key), actions, condition)
+
+    def _read(self, item: RawItem | None) -> LockItem:
+        found: LockItem = self._items.from_raw_data(item) if item else self._items("", "")
+        found.fence = int(found.fence or 0)
+        found.lease_end = int(found.lease_end or 0)
+        return found
+
+    def _key(self, key: str) -> ItemKey:
+        return keys.lock(self.prefix, key)
+
+
+class _Renewal(threading.Thread):
+    """Extends a lease at a third of its time, until it is stopped or its lock object is gone."""
+
+    def __init__(self, lock: _Held) -> None:
+        super().__init__(name="dynamo-stores-lock", daemon=True)
+        self._lock = weakref.ref(lock, lambda _: self.stopping.set())
+        self._interval = lock.timeout / 3
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopping.wait(self._interval):
+            lock = self._lock()
+            if lock is None or not lock._renew():
+                return
+            del lock
+
+
+class _Held:
+    """What the lock and its async twin share: the lease that they hold, and its renewal."""
+
+    def __init__(
+        self,
+        store: LockStore,
+        key: str,
+        timeout: float = 60.0,
+        *,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        renew: bool = True,
+    ) -> None:
+        _check_seconds("timeout", timeout)
+        if blocking_timeout is not None and blocking_timeout != 0:
+            _check_seconds("blocking_timeout", blocking_timeout)
+        self.timeout = timeout
+        self.blocking = blocking
+        self.blocking_timeout = blocking_timeout
+        self._store = store
+        self._key = key
+        self._renews = renew
+        self._lease: Lease | None = None
+        self._renewal: _Renewal | None = None
+        self._pid = os.getpid()
+
+    @property
+    def fence(self) -> int | None:
+        """
+        A number larger than that of every holder before; None while this object holds nothing.
+
+        Give it along with what is written under the lock, and refuse smaller ones there: a holder
+        that was paused past its lease then does no harm.
+        """
+        lease = self._lease
+        return lease.fence if lease is not None else None
+
+    def _try(self) -> float | None:
+        """Take the lock; return None, or the seconds until it may be free."""
+        try:
+            taken = self._store.take(self._key, self.timeout)
+        except StoreUnavailable as exc:
+            logger.warning("A lock could not be asked for: %s", exc)
+            return _LONGEST_WAIT
+        if not isinstance(taken, Lease):
+            return taken
+        self._lease, self._pid = taken, os.getpid()
+        if self._renews:
+            self._renewal = _Renewal(self)
+            self._renewal.start()
+        return None
+
+    def _waits(self, blocking: bool, blocking_timeout: float | None) -> Callable[[float], float]:
+        """Return what makes of a lease's seconds the time to wait; below 0 is to give up."""
+        until = None if blocking_timeout is None else clock.monotonic() + blocking_timeout
+        longest = _FIRST_WAIT
+
+        def wait(lease: float) -> float:
+            nonlocal longest
+            if not blocking:
+                return -1.0
+            # Near the end of the lease, so that a dead holder's lock is taken soon after.
+            seconds = min(random.uniform(longest / 2, longest), lease + random.uniform(0, 0.05))
+            longest = min(longest * 2, _LONGEST_WAIT)
+            if until is None:
+                return seconds
+            left = until - clock.monotonic()
+            return min(seconds, left) if left > 0 else -1.0
+
+        return wait
+
+    def _own_lease(self) -> Lease | None:
+        # A forked child has a copy of the object, and not the lock.
+        return self._lease if self._pid == os.getpid() else None
+
+    def _extend(self, seconds: float) -> bool:
+        _check_seconds("seconds", seconds)
+        lease = self._own_lease()
+        return lease is not None and self._store.extend(self._key, lease, seconds)
+
+    def _release(self) -> bool:
+        lease = self._own_lease()
+        self._lease = None
+        if self._renewal is not None:
+            self._renewal.stopping.set()
+            self._renewal = None
+        return lease is not None and self._store.release(self._key, lease)
+
+    def _renew(self) -> bool:
+        lease = self._lease
+        if lease is None:
+            return False
+        try:
+            return self._store.extend(self._key, lease, self.timeout)
+        except StoreUnavailable as exc:
+            logger.warning("A lock could not be renewed, and is tried again: %s", exc)
+            return True
+
+
+class Lock(_Held):
+    """
+    A lock in DynamoDB; ``with cache.lock("name"):`` or ``acquire`` and ``release``.
+
+    A holder that dies loses it ``timeout`` seconds after its last renewal; one that was paused
+    past that can neither release nor extend its successor's.
+    """
+
+    def acquire(self, blocking: bool | None = None, blocking_timeout: float | None = None) -> bool:
+        """
+        Return whether the lock was got; waits for it where ``blocking``, at most
+        ``blocking_timeout`` seconds (None: until it is got). Raises nothing, whatever happens.
+        """
+        wait = self._waits(*_chosen(self, blocking, blocking_timeout))
+        while (lease := self._try()) is not None:
+            seconds = wait(lease)
+            if seconds < 0:
+                return False
+            clock.sleep(seconds)
+        return True
+
+    def release(self) -> bool:
+        """Free the lock; False if this object holds none, or lost it."""
+        return self._release()
+
+    def extend(self, seconds: float) -> bool:
+        """Let the lease end ``seconds`` from now; False if the lock is no longer ours."""
+        return self._extend(seconds)
+
+    def locked(self) -> bool:
+        """Return whether anybody holds the lock now."""
+        return self._store.is_taken(self._key)
+
+    def __enter__(self) -> Self:
+        if not self.acquire():
+            raise LockError("The lock was not got: somebody else holds it.")
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class AsyncLock(_Held):
+    """The async twin of :class:`Lock`: the same methods, awaited; waiting holds no thread."""
+
+    def __init__(
+        self, run: Callable[..., Awaitable[Any]], store: LockStore, key: str, *args: Any, **kw: Any
+    ) -> None:
+        super().__init__(store, key, *args, **kw)
+        self._run = run
+
+    async def acquire(
+        self, blocking: bool | None = None, blocking_timeout: float | None = None
+    ) -> bool:
+        """See :meth:`Lock.acquire`."""
+        wait = self._waits(*_chosen(self, blocking, blocking_timeout))
+        while (lease := await self._run(self._try)) is not None:
+            seconds = wait(lease)
+            if seconds < 0:
+                return False
+            await asyncio.sleep(seconds)
+        return True
+
+    async def release(self) -> bool:
+        """See :meth:`Lock.release`."""
+        released: bool = await self._run(self._release)
+        return released
+
+    async def extend(self, seconds: float) -> bool:
+        """See :meth:`Lock.extend`."""
+        extended: bool = await self._run(self._extend, seconds)
+        return extended
+
+    async def locked(self) -> bool:
+        """See :meth:`Lock.locked`."""
+        taken: bool = await self._run(self._store.is_taken, self._key)
+        return taken
+
+    async def __aenter__(self) -> Self:
+        if not await self.acquire():
+            raise LockError("The lock was not got: somebody else holds it.")
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.release()
+
+
+def _chosen(
+    lock: _Held, blocking: bool | None, blocking_timeout: float | None
+) -> tuple[bool, float | None]:
+    return (
+        lock.blocking if blocking is None else blocking,
+        lock.blocking_timeout if blocking_timeout is None else blocking_timeout,
+    )
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    if not POSITIVE.accepts(value):
+        raise ConfigurationError(f"{name} is {value!r}; expected {POSITIVE.expected}, in seconds.")
