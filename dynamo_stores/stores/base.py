@@ -11,12 +11,15 @@ from pynamodb.expressions.update import Action
 
 from ..calls.breaker import BreakerStatus, CircuitBreaker
 from ..calls.connection import TableConnection
-from ..conf import DEFAULT_ALIAS
+from ..calls.policy import deadline
+from ..conf import DEFAULT_ALIAS, CacheOptions, wrong_prefix
 from ..exceptions import ConfigurationError
 from ..keys import ItemKey
 from ..models import RawItem, StoreItem
 
 K = TypeVar("K", bound=StoreItem)
+
+_DEFAULT_OPTIONS = CacheOptions()
 
 
 class Refused(Exception):
@@ -128,3 +131,23 @@ class Store(Generic[K]):
     def _raw_keys(keys: Iterable[ItemKey]) -> list[RawItem]:
         found = dict.fromkeys((key.pk, key.sk) for key in keys)
         return [{"PK": {"S": pk}, "SK": {"S": sk}} for pk, sk in found]
+
+
+class PrefixedStore(Store[K]):
+    """A store whose items belong to a prefix, under the options of a cache."""
+
+    def __init__(
+        self,
+        using: str = DEFAULT_ALIAS,
+        *,
+        prefix: str = "",
+        options: CacheOptions = _DEFAULT_OPTIONS,
+    ) -> None:
+        super().__init__(using)
+        if wrong := wrong_prefix(prefix):
+            raise ConfigurationError(f"The cache's KEY_PREFIX {wrong}.")
+        self.prefix = prefix
+        self.options = options
+
+    def _in_time(self) -> deadline:
+        return deadline(self.options.operation_timeout)

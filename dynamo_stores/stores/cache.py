@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,28 +11,24 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from .. import clock, keys
-from ..calls.batches import MAX_WRITES, batch_get, batch_write, chunks, execute_in_parallel
-from ..calls.policy import deadline
+from ..calls.batches import MAX_WRITES, chunks
 from ..codecs import Forged
-from ..conf import DEFAULT_ALIAS, CacheOptions, get_config, wrong_prefix
-from ..exceptions import ConfigurationError, ThrottlingError
+from ..exceptions import ThrottlingError
 from ..keys import ItemKey
-from ..models import CacheEntry, CachePart, RawItem, ttl_of
+from ..models import CacheEntry, RawItem, ttl_of
 from ..patterns import compile_pattern, literal_start
-from .base import Refused, Store
+from .base import Refused
+from .parts import PartsStore
 from .sweeps import CacheStats, Progress, Sweep
-from .values import MAX_NUMBER, Values, Written
+from .values import MAX_NUMBER, Written
 
 logger = logging.getLogger(__name__)
 
 MISSING: Final = object()
-_DEFAULT_OPTIONS = CacheOptions()
-# Parts in one request: about 4 MB, which has the store's whole time for itself.
-_PARTS_PER_REQUEST = 10
 _warned: set[tuple[str, str]] = set()
 
 
-class CacheStore(Store[CacheEntry]):
+class CacheStore(PartsStore):
     """
     A cache of one alias and prefix, spoken to with complete keys (Django's key function made
     them). Timeouts are in seconds, None for never; 0 and less mean expired.
@@ -42,21 +37,6 @@ class CacheStore(Store[CacheEntry]):
     ``operation_timeout``; those for a value in parts, ``clear`` and ``cleanup`` have it each. All
     raise StoreUnavailable when DynamoDB cannot answer in it.
     """
-
-    kind = CacheEntry
-
-    def __init__(
-        self,
-        using: str = DEFAULT_ALIAS,
-        *,
-        prefix: str = "",
-        options: CacheOptions = _DEFAULT_OPTIONS,
-    ) -> None:
-        super().__init__(using)
-        if wrong := wrong_prefix(prefix):
-            raise ConfigurationError(f"The cache's KEY_PREFIX {wrong}.")
-        self.prefix = prefix
-        self.options = options
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value, or ``default`` where there is none alive."""
@@ -333,19 +313,8 @@ class CacheStore(Store[CacheEntry]):
     def _sweep(self) -> Sweep:
         return Sweep(self._table, self._call, self.prefix, self.options)
 
-    @functools.cached_property
-    def _values(self) -> Values:
-        return Values(self.prefix, self.options, indexed=self._is_indexed)
-
-    @property
-    def _is_indexed(self) -> bool:
-        return get_config(self.using).cache.expiry_index
-
     def _key(self, key: str) -> ItemKey:
         return keys.cache_entry(self.prefix, key)
-
-    def _in_time(self) -> deadline:
-        return deadline(self.options.operation_timeout)
 
     def _head(self, key: str, attributes: list[str] | None = None) -> RawItem | None:
         with self._in_time():
@@ -366,69 +335,6 @@ class CacheStore(Store[CacheEntry]):
     def _found(self, heads: Iterable[RawItem], by_pk: Mapping[str, str]) -> dict[str, Any]:
         found = {by_pk[head["PK"]["S"]]: self._value(head, MISSING) for head in heads}
         return {key: value for key, value in found.items() if value is not MISSING}
-
-    def _get_items(self, wanted: Iterable[ItemKey], *, strongly: bool = False) -> list[RawItem]:
-        table = self._table
-        return batch_get(
-            table.connection,
-            table.table_name,
-            self._raw_keys(wanted),
-            consistent=strongly or self.options.consistent_read,
-        )
-
-    def _write_items(
-        self, requests: Iterable[RawItem]
-    ) -> tuple[list[RawItem], ThrottlingError | None]:
-        table = self._table
-        return batch_write(table.connection, table.table_name, requests)
-
-    def _read_parts(self, head: RawItem) -> list[bytes] | None:
-        """Return the parts of ``head`` in order, None if one is missing."""
-        wanted = self._values.part_keys(head)
-
-        def read(group: list[ItemKey]) -> list[RawItem]:
-            # Strongly: a head that is seen must not miss parts that were written before it.
-            with self._in_time():
-                return self._get_items(group, strongly=True)
-
-        groups = execute_in_parallel(
-            list(chunks(wanted, _PARTS_PER_REQUEST)), read, max_concurrency=4
-        )
-        found = {item["PK"]["S"]: item["v"]["B"] for group in groups for item in group}
-        if len(found) < len(wanted):
-            return None
-        return [found[key.pk] for key in wanted]
-
-    def _write_parts(self, parts: Iterable[RawItem]) -> None:
-        for group in chunks(parts, _PARTS_PER_REQUEST):
-            with self._in_time():
-                _, throttled = self._write_items({"PutRequest": {"Item": part}} for part in group)
-            if throttled is not None:
-                raise throttled
-
-    def _touch_parts(self, head: RawItem, expiry: int | None) -> None:
-        ttl = CachePart.ttl.remove() if expiry is None else CachePart.ttl.set(ttl_of(expiry))
-
-        def touch(key: ItemKey) -> None:
-            try:
-                with self._in_time():
-                    self._update(key, [ttl], CachePart.pk.exists())
-            except Refused:
-                # The value was overwritten or deleted meanwhile.
-                logger.debug("A part of a touched value was gone.")
-
-        execute_in_parallel(self._parts_of(head), touch, max_concurrency=4)
-
-    def _delete_parts(self, head: RawItem) -> None:
-        for group in chunks(self._parts_of(head), _PARTS_PER_REQUEST):
-            with self._in_time():
-                self._write_items({"DeleteRequest": {"Key": key}} for key in self._raw_keys(group))
-
-    def _parts_of(self, head: RawItem) -> list[ItemKey]:
-        try:
-            return self._values.part_keys(head)
-        except Forged:
-            return []
 
     def _replace_number(self, key: ItemKey, delta: Any, old: RawItem | None) -> Any:
         while True:

@@ -10,17 +10,14 @@ import random
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from .. import clock, keys
-from ..calls.policy import deadline
-from ..conf import DEFAULT_ALIAS, CacheOptions
 from ..exceptions import ConfigurationError, LockError, StoreUnavailable
 from ..keys import ItemKey
 from ..models import LockItem, RawItem
 from ..rules import POSITIVE
-from .base import Refused, Store
+from .base import PrefixedStore, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +26,6 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
 # A released lock is kept so long, in seconds, for its fence to be read; after that the time in
 # milliseconds is larger anyway.
 _KEPT = 86_400
-_DEFAULT_OPTIONS = CacheOptions()
 
 
 class Lease(NamedTuple):
@@ -39,7 +35,7 @@ class Lease(NamedTuple):
     fence: int
 
 
-class LockStore(Store[LockItem]):
+class LockStore(PrefixedStore[LockItem]):
     """
     The locks of one alias and prefix. One call each; durations in seconds.
 
@@ -47,17 +43,6 @@ class LockStore(Store[LockItem]):
     """
 
     kind = LockItem
-
-    def __init__(
-        self,
-        using: str = DEFAULT_ALIAS,
-        *,
-        prefix: str = "",
-        options: CacheOptions = _DEFAULT_OPTIONS,
-    ) -> None:
-        super().__init__(using)
-        self.prefix = prefix
-        self.options = options
 
     def take(self, key: str, timeout: float) -> Lease | float:
         """
@@ -105,7 +90,7 @@ class LockStore(Store[LockItem]):
 
     def is_taken(self, key: str) -> bool:
         """Return whether anybody holds the lock now, read strongly."""
-        with deadline(self.options.operation_timeout):
+        with self._in_time():
             item = self._get(self._key(key), consistent=True)
         return self._read(item).lease_end > clock.now_ms()
 
@@ -122,7 +107,7 @@ class LockStore(Store[LockItem]):
         return True
 
     def _change(self, key: str, actions: list[Any], condition: Any) -> None:
-        with deadline(self.options.operation_timeout):
+        with self._in_time():
             self._update(self._key(key), actions, condition)
 
     def _read(self, item: RawItem | None) -> LockItem:
@@ -289,12 +274,7 @@ class Lock(_Held):
             raise LockError("The lock was not got: somebody else holds it.")
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.release()
 
 
@@ -339,12 +319,7 @@ class AsyncLock(_Held):
             raise LockError("The lock was not got: somebody else holds it.")
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.release()
 
 

@@ -13,10 +13,23 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 HOST = "127.0.0.1"
+
+# The engine ends, cleanly, when its standard input does: with us, whatever kills us.
+_ENGINE = """
+import os, signal, sys, threading
+
+def end_with_parent():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=end_with_parent, daemon=True).start()
+sys.argv = ["ministack"]
+from ministack.app import main
+main()
+"""
 
 
 class EngineError(RuntimeError):
@@ -84,9 +97,9 @@ class EmbeddedEngine:
             self.data.mkdir(parents=True, exist_ok=True)
         self._output = tempfile.NamedTemporaryFile(prefix="dynamo-local-")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ministack"],
+            [sys.executable, "-c", _ENGINE],
             env=self._environment(),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=subprocess.STDOUT,
             # Ctrl-C in a terminal goes to whoever started us, who stops us cleanly.
@@ -109,24 +122,24 @@ class EmbeddedEngine:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
         if self._output is not None:
             self._output.close()
             self._output = None
 
     def kill(self) -> None:
         """Kill the engine with SIGKILL; nothing is written. ``start`` starts it again."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        process = self.process
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
     def _environment(self) -> dict[str, str]:

@@ -142,6 +142,21 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch):
         EmbeddedEngine().start()
 
 
+def test_the_engine_ends_with_whoever_started_it(manage):
+    """SIGKILL the command: the engine is gone as well, and the port is free."""
+    port = find_free_port()
+    process = manage("dynamo_local", "--in-memory", "--port", str(port))
+    read_until(process, "answers at")
+    children = descendants(process.pid)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 20
+    while alive(children) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert alive(children) == []
+    assert not is_taken(port)
+
+
 def test_an_engine_that_dies_is_said(manage):
     """The command ends with a sentence when its engine does."""
     port = find_free_port()
