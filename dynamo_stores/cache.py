@@ -15,8 +15,9 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from . import misses
 from .beyond import BeyondDjango
 from .calls.process import PerProcess
-from .conf import DEFAULT_ALIAS, get_cache_options, get_config
+from .conf import DEFAULT_ALIAS, get_config
 from .exceptions import StoreUnavailable
+from .options import get_cache_options
 from .stores import CacheStore
 from .stores.cache import MISSING
 from .stores.values import Written

@@ -8,7 +8,7 @@ from typing import Any
 from django.core import checks
 from django.utils.module_loading import import_string
 
-from . import codecs, conf
+from . import codecs, conf, options
 from .exceptions import ConfigurationError
 from .rules import Problem
 
@@ -21,31 +21,31 @@ def check_settings(app_configs: Any = None, **kwargs: object) -> Iterable[checks
 def check_caches(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
     """Return an Error for everything that is wrong in the ``CACHES`` of ours."""
     try:
-        problems = conf.find_cache_problems()
+        problems = options.find_cache_problems()
     except ConfigurationError:
         return []  # check_settings says what is wrong with DYNAMO_STORES
     return [*_errors(problems or list(_find_codec_problems())), *_useless_options()]
 
 
 def _useless_options() -> Iterator[checks.CheckMessage]:
-    for name, cache in conf.our_caches().items():
-        options = [each for each in conf.CULLING_OPTIONS if each in cache.get("OPTIONS", {})]
-        options += [each for each in conf.CULLING_OPTIONS if each in cache]
-        if options:
+    for name, cache in options.our_caches().items():
+        useless = [each for each in options.CULLING_OPTIONS if each in cache.get("OPTIONS", {})]
+        useless += [each for each in options.CULLING_OPTIONS if each in cache]
+        if useless:
             yield checks.Warning(
-                f"CACHES[{name!r}] sets {', '.join(options)}, which has no meaning for DynamoDB.",
+                f"CACHES[{name!r}] sets {', '.join(useless)}, which has no meaning for DynamoDB.",
                 hint="Remove it: the table has no limit of entries, and nothing is culled.",
                 id="dynamo_stores.W001",
             )
 
 
 def _find_codec_problems() -> Iterator[Problem]:
-    for name, cache in conf.our_caches().items():
-        options = conf.get_cache_options(cache.get("OPTIONS", {}))
+    for name, cache in options.our_caches().items():
+        chosen = options.get_cache_options(cache.get("OPTIONS", {}))
         makers: list[tuple[str, str | None, Callable[[str], object]]] = [
-            ("dynamo_stores.E100", options.serializer, codecs.make_serializer),
-            ("dynamo_stores.E101", options.compressor, codecs.make_compressor),
-            ("dynamo_stores.E110", options.reverse_key_function, import_string),
+            ("dynamo_stores.E100", chosen.serializer, codecs.make_serializer),
+            ("dynamo_stores.E101", chosen.compressor, codecs.make_compressor),
+            ("dynamo_stores.E110", chosen.reverse_key_function, import_string),
         ]
         for number, wanted, make in makers:
             try:

@@ -7,14 +7,14 @@ from typing import Any, cast
 from celery import shared_task
 from django.core.cache import caches
 
-from . import conf
+from . import conf, options
 from .cache import DynamoDBCache
 
 
 def our_caches() -> dict[str, DynamoDBCache]:
     """Return the caches of ``CACHES`` that are ours, by name; one for each alias and prefix."""
     found: dict[tuple[str, str], str] = {}
-    for name in conf.our_caches():
+    for name in options.our_caches():
         store = _cache(name).store
         found.setdefault((store.using, store.prefix), name)
     return {name: _cache(name) for name in found.values()}
@@ -40,7 +40,7 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
     """
     configs = [
         conf.get_config(cache.get("LOCATION") or conf.DEFAULT_ALIAS).cache
-        for cache in conf.our_caches().values()
+        for cache in options.our_caches().values()
     ]
     intervals = [float(config.cleanup_interval) for config in configs if config.expiry_index]
     if not intervals:

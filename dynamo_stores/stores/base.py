@@ -12,10 +12,11 @@ from pynamodb.expressions.update import Action
 from ..calls.breaker import BreakerStatus, CircuitBreaker
 from ..calls.connection import TableConnection
 from ..calls.policy import deadline
-from ..conf import DEFAULT_ALIAS, CacheOptions, wrong_prefix
+from ..conf import DEFAULT_ALIAS
 from ..exceptions import ConfigurationError
 from ..keys import ItemKey
 from ..models import RawItem, StoreItem
+from ..options import CacheOptions, wrong_prefix
 
 K = TypeVar("K", bound=StoreItem)
 

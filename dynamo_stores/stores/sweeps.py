@@ -11,9 +11,9 @@ from ..calls.batches import batch_write, execute_in_parallel
 from ..calls.connection import TableConnection
 from ..calls.pages import pages
 from ..calls.policy import deadline
-from ..conf import CacheOptions
 from ..keys import ItemKey
 from ..models import CacheEntry, RawItem
+from ..options import CacheOptions
 from .base import Refused
 
 # A part is younger than its head by the time that a write takes; one that is older than this and

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from .. import clock, keys
 from ..calls.sizes import MAX_ITEM_BYTES, item_size
 from ..codecs import Codec, Forged, get_codec
-from ..conf import CacheOptions
 from ..exceptions import ItemTooLargeError
 from ..keys import ItemKey
 from ..models import CacheEntry, CachePart, RawItem
+from ..options import CacheOptions
 
 # DynamoDB's numbers have 38 digits; larger ints are stored as bytes.
 MAX_NUMBER = 10**38

@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
 
-from dynamo_stores import conf
+from dynamo_stores import conf, options
 
 ROOT = Path(settings.BASE_DIR)
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,7 +57,7 @@ def test_the_readme_has_its_fifteen_lines(tmp_path):
     namespace = {}
     exec(code, namespace)
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
-    assert namespace["CACHES"]["default"]["BACKEND"] == conf.CACHE_BACKEND
+    assert namespace["CACHES"]["default"]["BACKEND"] == options.CACHE_BACKEND
 
 
 def test_every_setting_is_documented_with_its_default_and_check():
@@ -78,9 +78,9 @@ def test_every_setting_is_documented_with_its_default_and_check():
                 documented(field.default_factory, f"{field.name.upper()}.")
 
     documented(conf.StoreConfig, "")
-    options = (ROOT / "docs" / "cache.md").read_text()
-    for field in dataclasses.fields(conf.CacheOptions):
-        assert f"| `{field.name.upper()}` |" in options
+    page = (ROOT / "docs" / "cache.md").read_text()
+    for field in dataclasses.fields(options.CacheOptions):
+        assert f"| `{field.name.upper()}` |" in page
 
 
 def test_every_variable_of_the_project_is_documented():

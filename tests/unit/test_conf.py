@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from django.test import override_settings
 
-from dynamo_stores import conf, rules
+from dynamo_stores import conf, options, rules
 from dynamo_stores.exceptions import ConfigurationError
 
 
@@ -95,7 +95,7 @@ def test_unknown_alias_is_named_with_the_nearest():
 def test_every_setting_has_a_check_id_of_its_own():
     """No two settings share an id, and none is without."""
     ids = []
-    waiting = [conf.StoreConfig, conf.CacheOptions]
+    waiting = [conf.StoreConfig, options.CacheOptions]
     while waiting:
         cls = waiting.pop()
         for field in dataclasses.fields(cls):
