@@ -89,8 +89,10 @@ class Store(Generic[K]):
         item: RawItem | None = self._call(table, "GetItem", kwargs).get("Item")
         return item
 
-    def _put(self, item: RawItem, condition: Condition | None = None) -> None:
-        """Put ``item``; raises Refused if the condition fails."""
+    def _put(
+        self, item: RawItem, condition: Condition | None = None, *, return_old: bool = False
+    ) -> RawItem | None:
+        """Put ``item`` and return what it replaced, if asked to; raises Refused."""
         table = self._table
         if condition is None:
             kwargs: dict[str, Any] = {"TableName": table.table_name, "Item": item}
@@ -103,7 +105,10 @@ class Store(Generic[K]):
                 condition=condition,
                 return_values_on_condition_failure="ALL_OLD",
             )
-        self._call(table, "PutItem", kwargs)
+        if return_old:
+            kwargs["ReturnValues"] = "ALL_OLD"
+        old: RawItem | None = self._call(table, "PutItem", kwargs).get("Attributes")
+        return old
 
     def _update(self, key: ItemKey, actions: Sequence[Action], condition: Condition) -> RawItem:
         """Return the attributes that changed, as they are now; raises Refused."""

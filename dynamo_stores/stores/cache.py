@@ -40,7 +40,14 @@ class CacheStore(PartsStore):
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value, or ``default`` where there is none alive."""
-        return self._value(self._head(key), default)
+        head = self._head(key)
+        value = self._value(head, MISSING)
+        if value is MISSING and head is not None and _is_live(head) and self._parts_of(head):
+            # An overwrite may have taken the parts of this head along meanwhile.
+            again = self._head(key, strongly=True)
+            if again is not None and not _is_same_write(again, head):
+                value = self._value(again, MISSING)
+        return default if value is MISSING else value
 
     def get_with_expiry(self, key: str) -> tuple[Any, int | None]:
         """Return the value (``MISSING``: none) and when it expires, in ms since the epoch."""
@@ -67,13 +74,20 @@ class CacheStore(PartsStore):
         return self._values.write(self._key(key), value, expiry)
 
     def commit(self, key: str, written: Written | None) -> None:
-        """Write what :meth:`prepare` returned: parts first, head last."""
+        """
+        Write what :meth:`prepare` returned: parts first, head last.
+
+        A value in parts takes those of its predecessor along. A small one does not ask what was
+        there: the answer would be as large as that.
+        """
         if written is None:
             self.delete(key)
             return
         self._write_parts(written.parts)
         with self._in_time():
-            self._put(written.head)
+            old = self._put(written.head, return_old=bool(written.parts))
+        if old is not None and not _is_same_write(old, written.head):
+            self._delete_parts(old)
 
     def add(self, key: str, value: Any, timeout: float | None = None) -> bool:
         """Store ``value`` if nothing live is there; return whether it was stored."""
@@ -316,11 +330,12 @@ class CacheStore(PartsStore):
     def _key(self, key: str) -> ItemKey:
         return keys.cache_entry(self.prefix, key)
 
-    def _head(self, key: str, attributes: list[str] | None = None) -> RawItem | None:
+    def _head(
+        self, key: str, attributes: list[str] | None = None, *, strongly: bool = False
+    ) -> RawItem | None:
+        consistent = strongly or self.options.consistent_read
         with self._in_time():
-            return self._get(
-                self._key(key), consistent=self.options.consistent_read, attributes=attributes
-            )
+            return self._get(self._key(key), consistent=consistent, attributes=attributes)
 
     def _value(self, head: RawItem | None, default: Any) -> Any:
         if head is None or not _is_live(head):
