@@ -15,7 +15,13 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from ..exceptions import ConfigurationError, ItemTooLargeError, ThrottlingError
+from ..exceptions import (
+    ConfigurationError,
+    ItemTooLargeError,
+    OperationTimeoutError,
+    StoreUnavailable,
+    ThrottlingError,
+)
 from ..rules import NOT_NEGATIVE, POSITIVE
 from .connection import Connection
 from .sizes import MAX_BATCH_BYTES, MAX_ITEM_BYTES, item_size
@@ -82,13 +88,13 @@ def batch_get(
     if len(wanted) <= 1:
         return read(wanted[0]) if wanted else []
     found: list[Item] = []
-    failure: ThrottlingError | None = None
+    failure: StoreUnavailable | None = None
     left: list[Item] = []
 
-    def read_or_keep(chunk: list[Item]) -> tuple[list[Item], ThrottlingError | None]:
+    def read_or_keep(chunk: list[Item]) -> tuple[list[Item], StoreUnavailable | None]:
         try:
             return read(chunk), None
-        except ThrottlingError as exc:
+        except StoreUnavailable as exc:
             return list((exc.responses or {}).get(table, [])), exc
 
     for items, exc in execute_in_parallel(wanted, read_or_keep, max_concurrency=4):
@@ -105,30 +111,33 @@ def batch_get(
 
 def batch_write(
     connection: Connection, table: str, requests: Iterable[Item]
-) -> tuple[list[Item], ThrottlingError | None]:
+) -> tuple[list[Item], StoreUnavailable | None]:
     """
     Write ``requests`` (``PutRequest`` and ``DeleteRequest``, one per key), 25 and 16 MB a call.
 
     Return the requests that DynamoDB had not taken by their deadline, and the error that says
-    why (``[], None`` when all were taken). Raises StoreUnavailable where there was no answer,
-    its ``unprocessed`` holding all that was not taken.
+    why (``[], None`` when all were taken). Raises StoreUnavailable where there was no answer, or
+    none at all in time, its ``unprocessed`` holding all that was not taken.
     """
     left: list[Item] = []
-    throttled: ThrottlingError | None = None
+    why: StoreUnavailable | None = None
+    is_answered = False
     todo = chunks(requests, MAX_WRITES, max_bytes=MAX_BATCH_BYTES, size_of=_request_size)
     for chunk in todo:
         try:
             connection.dispatch("BatchWriteItem", {"RequestItems": {table: chunk}})
         except ThrottlingError as exc:
-            throttled = exc
+            why = exc
             left += (exc.unprocessed or {}).get(table, [])
-        except Exception as exc:
-            own = getattr(exc, "unprocessed", None)
-            rest = (own or {table: chunk}).get(table, [])
-            with_rest = [*left, *rest, *itertools.chain.from_iterable(todo)]
-            exc.unprocessed = {table: with_rest}  # type: ignore[attr-defined]
-            raise
-    return left, throttled
+        except StoreUnavailable as exc:
+            left += (exc.unprocessed or {table: chunk}).get(table, [])
+            left += itertools.chain.from_iterable(todo)
+            if not (is_answered and isinstance(exc, OperationTimeoutError)):
+                exc.unprocessed = {table: left}
+                raise
+            why = exc
+        is_answered = True
+    return left, why
 
 
 def _request_size(request: Item) -> int:

@@ -13,7 +13,7 @@ from pynamodb.expressions.update import Action
 from .. import clock, keys
 from ..calls.batches import MAX_WRITES, chunks
 from ..codecs import Forged
-from ..exceptions import ThrottlingError
+from ..exceptions import OperationTimeoutError, StoreUnavailable, ThrottlingError
 from ..keys import ItemKey
 from ..models import CacheEntry, RawItem, ttl_of
 from ..patterns import compile_pattern, literal_start
@@ -191,13 +191,13 @@ class CacheStore(PartsStore):
         """
         Return the live values by key: one call per 100 keys.
 
-        Raises ThrottlingError; what had been read by then is in its ``found``.
+        Raises StoreUnavailable; what had been read by then is in its ``found``.
         """
         by_pk = {self._key(key).pk: key for key in wanted}
         try:
             with self._in_time():
                 heads = self._get_items(ItemKey(pk, keys.ENTRY) for pk in by_pk)
-        except ThrottlingError as exc:
+        except StoreUnavailable as exc:
             read = (exc.responses or {}).get(self._table.table_name, [])
             exc.found = self._found(read, by_pk)
             raise
@@ -223,7 +223,7 @@ class CacheStore(PartsStore):
         for key, written in all_written.items():
             try:
                 self._write_parts(written.parts if written is not None else ())
-            except ThrottlingError:
+            except (ThrottlingError, OperationTimeoutError):
                 failed.append(key)
             else:
                 by_pk[self._key(key).pk] = key
@@ -252,9 +252,9 @@ class CacheStore(PartsStore):
         """
         found = self._raw_keys(map(self._key, unwanted))
         with self._in_time():
-            _, throttled = self._write_items([{"DeleteRequest": {"Key": key}} for key in found])
-        if throttled is not None:
-            raise throttled
+            _, why = self._write_items([{"DeleteRequest": {"Key": key}} for key in found])
+        if why is not None:
+            raise why
 
     def iter_keys(self, pattern: str = "*", *, page_size: int | None = None) -> Iterator[str]:
         """

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ..calls.batches import batch_get, batch_write, chunks, execute_in_parallel
 from ..codecs import Forged
 from ..conf import get_config
-from ..exceptions import ThrottlingError
+from ..exceptions import StoreUnavailable
 from ..keys import ItemKey
 from ..models import CacheEntry, CachePart, RawItem, ttl_of
 from .base import PrefixedStore, Refused
@@ -45,7 +45,7 @@ class PartsStore(PrefixedStore[CacheEntry]):
 
     def _write_items(
         self, requests: Iterable[RawItem]
-    ) -> tuple[list[RawItem], ThrottlingError | None]:
+    ) -> tuple[list[RawItem], StoreUnavailable | None]:
         table = self._table
         return batch_write(table.connection, table.table_name, requests)
 
@@ -74,9 +74,9 @@ class PartsStore(PrefixedStore[CacheEntry]):
     def _write_parts(self, parts: Iterable[RawItem]) -> None:
         for group in chunks(parts, _PARTS_PER_REQUEST):
             with self._in_time():
-                _, throttled = self._write_items({"PutRequest": {"Item": part}} for part in group)
-            if throttled is not None:
-                raise throttled
+                _, why = self._write_items({"PutRequest": {"Item": part}} for part in group)
+            if why is not None:
+                raise why
 
     def _touch_parts(self, head: RawItem, expiry: int | None) -> None:
         ttl = CachePart.ttl.remove() if expiry is None else CachePart.ttl.set(ttl_of(expiry))

@@ -213,13 +213,13 @@ class Sweep:
 
     def _delete_all(self, found: list[RawItem]) -> None:
         with deadline(self._options.operation_timeout):
-            _, throttled = batch_write(
+            _, why = batch_write(
                 self._table.connection,
                 self._table.table_name,
                 [{"DeleteRequest": {"Key": key}} for key in found],
             )
-        if throttled is not None:
-            raise throttled
+        if why is not None:
+            raise why
 
     def _pages(
         self, operation: str, kwargs: dict[str, Any], units_per_second: float

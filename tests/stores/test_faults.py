@@ -199,6 +199,39 @@ def test_leftovers_of_set_many_are_returned(faulty, dynamo_faults):
         cache.delete_many(values)
 
 
+def test_set_many_returns_what_there_was_no_time_for(faulty, dynamo_faults):
+    """A slow table takes some batches; the keys of the others come back. None in time: an error."""
+    cache = faulty()
+    values = {f"k{number}": number for number in range(150)}
+    dynamo_faults.delay(0.3, "BatchWriteItem")
+    left = cache.set_many(values)
+    assert 0 < len(left) < 150
+    dynamo_faults.clear()
+    assert set(values) - set(left) <= set(cache.get_many(values))
+    dynamo_faults.delay(3, "BatchWriteItem")
+    with pytest.raises(OperationTimeoutError) as late:
+        cache.set_many(values)
+    ((_, unprocessed),) = late.value.unprocessed.items()
+    assert len(unprocessed) == 150
+
+
+def test_get_many_of_many_keys_keeps_what_it_read(faulty, dynamo_faults):
+    """One batch of three is never answered: the others' values are returned or in the error."""
+    values = {f"k{number}": number for number in range(250)}
+    for options in ({}, {"IGNORE_EXCEPTIONS": True}):
+        cache = faulty(options)
+        cache.set_many(values)
+        dynamo_faults.hang("BatchGetItem", times=1)
+        if options:
+            found = cache.get_many(values)
+        else:
+            with pytest.raises(StoreUnavailable) as late:
+                cache.get_many(values)
+            found = late.value.found
+        assert 150 <= len(found) <= 200
+        dynamo_faults.clear()
+
+
 def test_get_many_raises_or_returns_what_was_read(faulty, dynamo_faults):
     """With IGNORE_EXCEPTIONS what had been read by the deadline is returned."""
     values = {f"k{number}": number for number in range(25)}
