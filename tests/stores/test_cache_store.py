@@ -7,6 +7,7 @@ import random
 from collections import Counter
 
 import pytest
+from asgiref.sync import async_to_sync
 
 from dynamo_stores import keys
 from dynamo_stores.calls.connection import get_connection
@@ -73,35 +74,43 @@ def test_calls_per_operation(cache):
         assert calls(method, *args) == operations, method.__name__
 
 
-def test_read_units_per_operation(cache, make_cache):
+@pytest.mark.parametrize("driven", ["sync", "async"])
+def test_read_units_per_operation(cache, make_cache, driven):
     """A kilobyte is half a unit, read strongly a whole one."""
     cache.set("a", "x" * 1000)
     strong = make_cache(OPTIONS={"CONSISTENT_READ": True}, KEY_PREFIX=cache.key_prefix)
     for found, units in ((cache, 0.5), (strong, 1.0)):
-        with measuring() as measurements:
-            assert found.get("a") == "x" * 1000
-        assert [sum(each.units.values()) for each in measurements] == [units]
+        assert units_of(found, driven, "get", "a") == units
+        assert units_of(found, driven, "has_key", "a") == units
 
 
-def test_write_units_per_operation(cache, true_units):
+@pytest.mark.parametrize("driven", ["sync", "async"])
+def test_write_units_per_operation(cache, true_units, driven):
     """A unit per KB of the entry, and nothing for the index; a refusal costs its write."""
     cache.set("a", "x" * 700)
     cache.set("n", 1)
+    many = [f"k{number}" for number in range(25)]
     expected = [
-        (cache.set, ("a", "x" * 700), 1.0),
-        (cache.set, ("a", "x" * 1700), 2.0),
-        (cache.add, ("new", 1), 1.0),
-        (cache.incr, ("n",), 1.0),
-        (cache.touch, ("n", 60), 1.0),
-        (cache.delete, ("n",), 1.0),
-        (cache.set_many, ({f"k{number}": number for number in range(25)},), 25.0),
-        (cache.get_many, ([f"k{number}" for number in range(25)],), 12.5),
-        (cache.delete_many, ([f"k{number}" for number in range(25)],), 25.0),
+        ("set", ("a", "x" * 700), 1.0),
+        ("set", ("a", "x" * 1700), 2.0),
+        ("add", ("new", 1), 1.0),
+        ("incr", ("n",), 1.0),
+        ("touch", ("n", 60), 1.0),
+        ("delete", ("n",), 1.0),
+        ("set_many", (dict.fromkeys(many, 1),), 25.0),
+        ("get_many", (many,), 12.5),
+        ("delete_many", (many,), 25.0),
     ]
-    for method, args, units in expected:
-        with measuring() as measurements:
-            method(*args)
-        assert sum(sum(each.units.values()) for each in measurements) == units, method.__name__
+    for name, args, units in expected:
+        assert units_of(cache, driven, name, *args) == units, name
+
+
+def units_of(cache, driven, name, *args):
+    """Return the units that the method, or its async twin, consumed."""
+    method = getattr(cache, name) if driven == "sync" else async_to_sync(getattr(cache, f"a{name}"))
+    with measuring() as measurements:
+        method(*args)
+    return sum(sum(each.units.values()) for each in measurements)
 
 
 def test_expiry_is_exact_to_the_millisecond(cache, dynamo_clock: FakeClock):
