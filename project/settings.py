@@ -105,7 +105,10 @@ DYNAMO_STORES = {
             "MAX_RETRIES": env.int("DYNAMODB_MAX_RETRIES", default=3),
             "DELAY": env.float("DYNAMODB_INITIAL_RETRY_DELAY", default=100) / 1000,
         },
-        "CACHE": {"EXPIRY_INDEX": env.bool("DYNAMODB_EXPIRY_INDEX", default=False)},
+        "CACHE": {
+            "EXPIRY_INDEX": env.bool("DYNAMODB_EXPIRY_INDEX", default=False),
+            "CLEANUP_INTERVAL": env.float("DYNAMODB_CLEANUP_INTERVAL", default=300_000) / 1000,
+        },
         "SCALING": {
             "BASE_READ_CAPACITY": env.int("DYNAMODB_BASE_READ_CAPACITY", default=5),
             "BASE_WRITE_CAPACITY": env.int("DYNAMODB_BASE_WRITE_CAPACITY", default=5),

@@ -172,6 +172,8 @@ class Sweep:
         heads: dict[str, str | None] = {}
         for item in items:
             ttl = item.get("TTL")
+            if not all(_is_whole(item[name]) for name in ("TTL", "e") if name in item):
+                continue  # not written by us
             is_due = ttl is not None and int(ttl["N"]) <= now
             if item["SK"]["S"] != keys.PART:
                 if is_due:
@@ -180,7 +182,7 @@ class Sweep:
             head, write = keys.head_of_part(item["PK"]["S"])
             if not write[:13].isdecimal() or int(write[:13]) > (now - ORPHANED_AFTER) * 1000:
                 continue
-            if head not in heads:
+            if not is_due and head not in heads:
                 heads[head] = self._write_of(head)
             if is_due or heads[head] != write:
                 yield item
@@ -271,3 +273,7 @@ class Sweep:
             )
             for shard in keys.expiry_index_shards(self._prefix)
         ]
+
+
+def _is_whole(value: dict[str, Any]) -> bool:
+    return str(value.get("N", "")).isdecimal()

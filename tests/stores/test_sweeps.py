@@ -208,9 +208,26 @@ def test_the_command(settings, cache, tmp_path, dynamo_clock: FakeClock):
     state = tmp_path / "state.json"
     assert "default: 10 expired items removed" in run(state=state)
     assert not state.exists()
+    state.write_text('{"default": {"arguments": {"segments": 4}, "position": {"0": null}}}')
+    with pytest.raises(CommandError, match="with other arguments"):
+        run(state=state)
+    state.write_text("[]")
+    with pytest.raises(CommandError, match="is no position of a cleanup"):
+        run(state=state)
     assert "default: 0 expired items removed" in run(cache=["default"], scan=True, segments=2)
     with pytest.raises(CommandError, match="'local' is not one of DynamoDBCache"):
         run(cache=["local"])
+
+
+def test_numbers_that_are_none_do_not_stop_a_cleanup(cache, dynamo_clock: FakeClock):
+    """What somebody else wrote under our prefix is left alone."""
+    cache.set_many({"a": 1, "b": 2}, 10)
+    key = cache.store._key(cache.make_key("odd"))
+    table = CacheEntry._get_connection()
+    item = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "TTL": {"N": "1.5"}, "e": {"S": "soon"}}
+    table.connection.dispatch("PutItem", {"TableName": table.table_name, "Item": item})
+    dynamo_clock.advance(11)
+    assert cache.store.cleanup() == 2
 
 
 def test_the_task_and_its_schedule(settings, cache, dynamo_clock: FakeClock):

@@ -64,14 +64,17 @@ class Command(BaseCommand):
 
     def _clean(self, name: str, cache: DynamoDBCache, options: dict[str, Any]) -> None:
         state: Path | None = options["state"]
-        kept = json.loads(state.read_text()) if state is not None and state.exists() else {}
+        # A position is one of these arguments: with others it would skip what was not looked at.
+        arguments = {name: options[name] for name in ("segments", "scan", "dry_run")}
+        kept = _read_state(state, name, arguments) if state is not None else {}
 
         said = clock.monotonic()
 
         def progress(done: Progress) -> None:
             nonlocal said
             if state is not None:
-                state.write_text(json.dumps({**kept, name: done.position}))
+                own = {"arguments": arguments, "position": done.position}
+                state.write_text(json.dumps({**kept, name: own}))
             if clock.monotonic() - said >= SECONDS_BETWEEN_LINES and options["verbosity"] > 0:
                 said = clock.monotonic()
                 self.stdout.write(f"{name}: {done.looked_at} looked at, {done.removed} expired")
@@ -81,10 +84,26 @@ class Command(BaseCommand):
             scan=options["scan"],
             segments=options["segments"],
             units_per_second=options["units_per_second"],
-            position=kept.get(name),
+            position=kept.get(name, {}).get("position"),
             progress=progress,
         )
         if state is not None:
             state.unlink(missing_ok=True)
         verb = "would be removed" if options["dry_run"] else "removed"
         self.stdout.write(f"{name}: {removed} expired items {verb}")
+
+
+def _read_state(state: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    if not state.exists():
+        return {}
+    try:
+        kept: dict[str, Any] = json.loads(state.read_text())
+        before = kept.get(name, {}).get("arguments", arguments)
+    except (ValueError, AttributeError) as exc:
+        raise CommandError(f"{state} is no position of a cleanup; remove it.") from exc
+    if before != arguments:
+        raise CommandError(
+            f"{state} holds the position of a cleanup with other arguments: {before}. "
+            "Give the same ones, or remove it to begin anew."
+        )
+    return kept
