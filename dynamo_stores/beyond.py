@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from django.core.cache.backends.base import default_key_func
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
 from django.utils.module_loading import import_string
 
 from . import misses, patterns
@@ -66,6 +66,16 @@ class BeyondDjango:
         moment = when.timestamp() if isinstance(when, datetime) else when
         return self.store.touch_until(self._made(key, version), math.ceil(moment * 1000))
 
+    def pexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
+        """Let the key expire in ``timeout`` milliseconds; return whether it was there."""
+        is_default = timeout is DEFAULT_TIMEOUT
+        return self.expire(key, timeout if is_default else timeout / 1000, version)
+
+    def pexpire_at(self, key: Any, when: datetime | int, version: int | None = None) -> bool:
+        """Let it expire at ``when`` (aware, or milliseconds since the epoch); False if missing."""
+        moment = when if isinstance(when, datetime) else when / 1000
+        return self.expire_at(key, moment, version)
+
     @misses.miss_when_unavailable(misses.false)
     def persist(self, key: Any, version: int | None = None) -> bool:
         """Let the key live for ever; return whether it was there."""
@@ -96,6 +106,15 @@ class BeyondDjango:
         made = self.make_pattern(pattern, version)
         return self.store.delete_pattern(made, page_size=itersize)
 
+    @misses.miss_when_unavailable(misses.nothing)
+    def invalidate_tags(self, tags: Iterable[str]) -> None:
+        """
+        Let all that was stored with one of ``tags`` be missing, in every version of this prefix:
+        a write per tag. Other processes see it within ``GENERATION_TIMEOUT``, and near values
+        within ``LOCAL_TIMEOUT``.
+        """
+        self.store.invalidate_tags(tags)
+
     def make_pattern(self, pattern: str, version: int | None = None) -> str:
         """Return the pattern of complete keys; prefix and version stand for themselves."""
         own = self.version if version is None else version
@@ -121,6 +140,8 @@ class BeyondDjango:
         blocking_timeout: float | None = None,
         renew: bool = True,
         version: int | None = None,
+        *,
+        thread_local: bool = False,
     ) -> Lock:
         """
         Return a lock between processes, not taken yet: a context manager with ``acquire``,
@@ -128,7 +149,13 @@ class BeyondDjango:
 
         Its lease of ``timeout`` seconds is renewed in the background while it is held, with
         ``renew``. It is no key of the cache: ``keys``, ``has_key`` and ``clear`` do not see it.
+        It belongs to the object, whichever thread has that: ``thread_local`` can only be False.
         """
+        if thread_local:
+            raise ConfigurationError(
+                "A lock belongs to its object, not to a thread: thread_local can only be False. "
+                "Make an object for each thread."
+            )
         return Lock(
             self._locks,
             self._made(key, version),
@@ -177,6 +204,12 @@ class BeyondDjango:
     ) -> bool:
         return await self._in_thread(self.expire_at, key, when, version)
 
+    async def apexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
+        return await self._in_thread(self.pexpire, key, timeout, version)
+
+    async def apexpire_at(self, key: Any, when: datetime | int, version: int | None = None) -> bool:
+        return await self._in_thread(self.pexpire_at, key, when, version)
+
     async def apersist(self, key: Any, version: int | None = None) -> bool:
         return await self._in_thread(self.persist, key, version)
 
@@ -195,3 +228,6 @@ class BeyondDjango:
         self, pattern: str, version: int | None = None, itersize: int | None = None
     ) -> int:
         return await self._in_thread(self.delete_pattern, pattern, version, itersize)
+
+    async def ainvalidate_tags(self, tags: Iterable[str]) -> None:
+        await self._in_thread(self.invalidate_tags, tags)

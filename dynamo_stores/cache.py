@@ -15,18 +15,16 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from . import misses
 from .beyond import BeyondDjango
 from .calls.process import PerProcess
+from .computing import PLAIN_TYPES, ComputesOnce
 from .conf import DEFAULT_ALIAS, get_config
 from .exceptions import StoreUnavailable
 from .options import get_cache_options
 from .stores import CacheStore
-from .stores.cache import MISSING
+from .stores.entries import MISSING
 from .stores.values import Written
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# Values of these types can be serialised in any thread: doing so reads nothing.
-_PLAIN_TYPES = frozenset([str, bytes, int, float, bool, type(None)])
 
 
 def _make_threads(using: str) -> ThreadPoolExecutor:
@@ -36,7 +34,7 @@ def _make_threads(using: str) -> ThreadPoolExecutor:
 _threads = PerProcess(_make_threads)
 
 
-class DynamoDBCache(BeyondDjango, BaseCache):
+class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
     """
     ``BACKEND`` of ``CACHES``; ``LOCATION`` is an alias of ``DYNAMO_STORES``.
 
@@ -64,15 +62,27 @@ class DynamoDBCache(BeyondDjango, BaseCache):
 
     @misses.miss_when_unavailable(misses.nothing)
     def set(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
     ) -> None:
-        self.store.set(self._made(key, version), value, self._seconds(timeout))
+        self.store.set(self._made(key, version), value, self._seconds(timeout), tags)
 
     @misses.miss_when_unavailable(misses.false)
     def add(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
     ) -> bool:
-        return self.store.add(self._made(key, version), value, self._seconds(timeout))
+        return self.store.add(self._made(key, version), value, self._seconds(timeout), tags)
 
     @misses.miss_when_unavailable(misses.false)
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
@@ -116,11 +126,16 @@ class DynamoDBCache(BeyondDjango, BaseCache):
 
     @misses.miss_when_unavailable(misses.all_keys)
     def set_many(
-        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
     ) -> list[Any]:
         made = self._all_made(data, version)
         values = {key: data[original] for key, original in made.items()}
-        return [made[key] for key in self.store.set_many(values, self._seconds(timeout))]
+        return [made[key] for key in self.store.set_many(values, self._seconds(timeout), tags)]
 
     @misses.miss_when_unavailable(misses.nothing)
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
@@ -132,24 +147,39 @@ class DynamoDBCache(BeyondDjango, BaseCache):
 
     @misses.miss_when_unavailable(misses.default)
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        return await self._in_thread(self.store.get, self._made(key, version), default)
+        made = self._made(key, version)
+        value = self.store.peek(made)
+        return await self._in_thread(self.store.get, made, default) if value is MISSING else value
 
     @misses.miss_when_unavailable(misses.nothing)
     async def aset(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
     ) -> None:
         made = self._made(key, version)
-        await self._in_thread(
-            self.store.commit, made, await self._prepare(made, value, self._seconds(timeout))
-        )
+        written = await self._prepare(made, value, self._seconds(timeout), tags)
+        await self._in_thread(self.store.commit, made, written)
 
     @misses.miss_when_unavailable(misses.false)
     async def aadd(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
     ) -> bool:
         made = self._made(key, version)
         return await self._in_thread(
-            self.store.commit_new, made, await self._prepare(made, value, self._seconds(timeout))
+            self.store.commit_new,
+            made,
+            await self._prepare(made, value, self._seconds(timeout), tags),
         )
 
     @misses.miss_when_unavailable(misses.false)
@@ -200,15 +230,20 @@ class DynamoDBCache(BeyondDjango, BaseCache):
 
     @misses.miss_when_unavailable(misses.all_keys)
     async def aset_many(
-        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
     ) -> list[Any]:
         made = self._all_made(data, version)
         values = {key: data[original] for key, original in made.items()}
         prepare = self.store.prepare_many
-        if all(type(value) in _PLAIN_TYPES for value in values.values()):
-            written = await self._in_thread(prepare, values, self._seconds(timeout))
+        if all(type(value) in PLAIN_TYPES for value in values.values()):
+            written = await self._in_thread(prepare, values, self._seconds(timeout), tags)
         else:
-            written = await sync_to_async(prepare)(values, self._seconds(timeout))
+            written = await sync_to_async(prepare)(values, self._seconds(timeout), tags)
         return [made[key] for key in await self._in_thread(self.store.commit_many, written)]
 
     @misses.miss_when_unavailable(misses.nothing)
@@ -237,11 +272,8 @@ class DynamoDBCache(BeyondDjango, BaseCache):
     def _move(self, key: Any, delta: int, version: int | None) -> int:
         old = self.version if version is None else version
         made, new = self._made(key, old), self._made(key, old + delta)
-        value, expiry = self.store.get_with_expiry(made)
-        if value is MISSING:
+        if not self.store.move(made, new):
             raise ValueError(f"Key '{key}' not found")
-        self.store.commit(new, self.store.prepare_until(new, value, expiry))
-        self.store.delete(made)
         return old + delta
 
     def _seconds(self, timeout: Any) -> float | None:
@@ -249,10 +281,12 @@ class DynamoDBCache(BeyondDjango, BaseCache):
             timeout = self.default_timeout
         return None if timeout is None else float(timeout)
 
-    async def _prepare(self, made: str, value: Any, timeout: float | None) -> Written | None:
-        if type(value) in _PLAIN_TYPES:
-            return self.store.prepare(made, value, timeout)
-        return await sync_to_async(self.store.prepare)(made, value, timeout)
+    async def _prepare(
+        self, made: str, value: Any, timeout: float | None, tags: Iterable[str] | None
+    ) -> Written | None:
+        if type(value) in PLAIN_TYPES:
+            return self.store.prepare(made, value, timeout, tags)
+        return await sync_to_async(self.store.prepare)(made, value, timeout, tags)
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         run = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)

@@ -16,6 +16,9 @@ CACHE = "CACHE"
 ENTRY = "ENTRY"
 PART = "PART"
 LOCK = "LOCK"
+LEASE = "LEASE"
+GENERATION = "GEN"
+TAG = "TAG"
 EXPIRY = "X"
 EXPIRY_SHARDS = 8
 
@@ -40,6 +43,21 @@ def cache_entry(prefix: str, key: str) -> ItemKey:
 def lock(prefix: str, key: str) -> ItemKey:
     """Return the key of the lock that is called ``key``, prefix and version included."""
     return _item_key(LOCK, prefix, key, LOCK)
+
+
+def lease(prefix: str, key: str) -> ItemKey:
+    """Return the key of the lease to compute the value of ``key``, prefix and version included."""
+    return _item_key(LEASE, prefix, key, LEASE)
+
+
+def generation(prefix: str) -> ItemKey:
+    """Return the key of the number that tells which entries of ``prefix`` were cleared."""
+    return ItemKey(f"{GENERATION}#{escape(prefix)}", GENERATION)
+
+
+def tag(prefix: str, name: str) -> ItemKey:
+    """Return the key of the number that tells which entries tagged ``name`` were invalidated."""
+    return _item_key(TAG, prefix, name, TAG)
 
 
 def cache_prefix(prefix: str) -> str:
@@ -80,9 +98,9 @@ def expiry_index_shard(prefix: str, pk: str) -> str:
     return f"{EXPIRY}#{escape(prefix)}#{zlib.crc32(pk.encode()) % EXPIRY_SHARDS}"
 
 
-def expiry_index_sort_key(pk: str, expiry: int | None) -> str:
+def expiry_index_sort_key(pk: str, removal: int | None) -> str:
     """Return where ``pk`` is listed: by the time in ms when it may go, the undying ones last."""
-    moment = "9" * 15 if expiry is None else f"{expiry:015}"
+    moment = "9" * 15 if removal is None else f"{removal:015}"
     return f"{moment}#{hashlib.sha256(pk.encode()).hexdigest()[:16]}"
 
 

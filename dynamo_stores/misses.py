@@ -28,7 +28,7 @@ def miss_when_unavailable(instead: Callable[..., Any]) -> Callable[[F], F]:
             try:
                 return method(self, *args, **kwargs)
             except StoreUnavailable as exc:
-                _note(self.store, method.__name__, exc)
+                note(self.store, method.__name__, exc)
                 return instead(exc, *args, **kwargs)
 
         @functools.wraps(method)
@@ -36,7 +36,7 @@ def miss_when_unavailable(instead: Callable[..., Any]) -> Callable[[F], F]:
             try:
                 return await method(self, *args, **kwargs)
             except StoreUnavailable as exc:
-                _note(self.store, method.__name__, exc)
+                note(self.store, method.__name__, exc)
                 return instead(exc, *args, **kwargs)
 
         chosen: Any = async_wrapper if inspect.iscoroutinefunction(method) else wrapper
@@ -79,7 +79,7 @@ def zero(*args: Any, **kwargs: Any) -> int:
     return 0
 
 
-def _note(store: Any, method: str, exc: StoreUnavailable) -> None:
+def note(store: Any, method: str, exc: StoreUnavailable) -> None:
     """Log and count ``exc``, or raise it where exceptions are not ignored."""
     if not store.options.ignore_exceptions:
         raise exc

@@ -10,7 +10,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, ClassVar, Self, cast
 
-from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.attributes import BinaryAttribute, MapAttribute, NumberAttribute, UnicodeAttribute
 from pynamodb.connection import TableConnection
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
 from pynamodb.models import Model
@@ -149,10 +149,13 @@ class CacheEntry(StoreItem):
     """
     A cached value: ``number`` for an int, ``sealed`` bytes for everything else.
 
-    ``expiry`` is in milliseconds since the epoch, exact; absent, the entry never expires.
+    ``expiry`` is in milliseconds since the epoch, exact; absent, the entry never expires. It may
+    be kept longer, until its removal time, by which ``ttl`` and the index go.
     ``write`` names the write that made it and begins with its time. With ``parts`` over 1 the
-    value is in so many :class:`CachePart`, and ``sealed`` holds its signature alone. Names are
-    short because DynamoDB bills them.
+    value is in so many :class:`CachePart`, and ``sealed`` holds its signature alone.
+    ``generation`` and ``tags`` are the numbers (:class:`NumberItem`) at the time of the write,
+    absent for 0 and for none; ``took`` is how many ms it took to compute the value, where that is
+    known. Names are short because DynamoDB bills them.
     """
 
     expiry = IntegerAttribute(null=True, attr_name="e")
@@ -161,6 +164,11 @@ class CacheEntry(StoreItem):
     write = UnicodeAttribute(null=True, attr_name="w")
     parts = IntegerAttribute(null=True, attr_name="p")
     original = BinaryAttribute(null=True, attr_name="k", legacy_encoding=False)
+    generation = IntegerAttribute(null=True, attr_name="g")
+    tags: MapAttribute[str, Any] = MapAttribute(  # type: ignore[no-untyped-call]
+        null=True, attr_name="t"
+    )
+    took = IntegerAttribute(null=True, attr_name="d")
 
     def is_live(self, now: float) -> bool:
         return self.expiry is None or self.expiry > now * 1000
@@ -181,6 +189,7 @@ class CacheEntry(StoreItem):
         *,
         write: str,
         expiry: int | None,
+        removal: int | None,
         number: int | None = None,
         sealed: bytes | None = None,
         parts: int = 1,
@@ -194,14 +203,15 @@ class CacheEntry(StoreItem):
             item["v"] = {"B": sealed}
         if expiry is not None:
             item["e"] = {"N": str(expiry)}
-            item["TTL"] = {"N": str(ttl_of(expiry))}
+        if removal is not None:
+            item["TTL"] = {"N": str(ttl_of(removal))}
         if key.original is not None:
             item["k"] = {"B": key.original}
         if parts > 1:
             item["p"] = {"N": str(parts)}
         if index_shard is not None:
             item["GSI1PK"] = {"S": index_shard}
-            item["GSI1SK"] = {"S": expiry_index_sort_key(key.pk, expiry)}
+            item["GSI1SK"] = {"S": expiry_index_sort_key(key.pk, removal)}
         return item
 
 
@@ -222,14 +232,23 @@ class CachePart(StoreItem):
     data = BinaryAttribute(attr_name="v", legacy_encoding=False)
 
     @staticmethod
-    def make_raw(key: ItemKey, *, data: bytes, expiry: int | None) -> RawItem:
+    def make_raw(key: ItemKey, *, data: bytes, removal: int | None) -> RawItem:
         """Return a part as DynamoDB writes it."""
         item: RawItem = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "v": {"B": data}}
-        if expiry is not None:
-            item["TTL"] = {"N": str(ttl_of(expiry))}
+        if removal is not None:
+            item["TTL"] = {"N": str(ttl_of(removal))}
         return item
 
 
-def ttl_of(expiry: int) -> int:
-    """Return the first whole second at which ``expiry``, in milliseconds, has passed."""
-    return -(-expiry // 1000)
+class NumberItem(StoreItem):
+    """
+    A number that only rises: the generation of a prefix, or of a tag. An entry that was written
+    under a lower one is invalid. It is kept for ever: its entries would come back without it.
+    """
+
+    number = IntegerAttribute(null=True, attr_name="g")
+
+
+def ttl_of(removal: int) -> int:
+    """Return the first whole second at which ``removal``, in milliseconds, has passed."""
+    return -(-removal // 1000)

@@ -13,10 +13,12 @@ from .exceptions import ConfigurationError
 from .rules import (
     BOOLEAN,
     FILLED_TEXT,
+    NOT_NEGATIVE,
     POSITIVE,
     WHOLE,
     WHOLE_POSITIVE,
     Problem,
+    one_of,
     or_none,
     setting,
     suggestion,
@@ -37,6 +39,14 @@ class CacheOptions:
     max_value_bytes: int = setting(64 * 2**20, WHOLE_POSITIVE, 108)
     clear_by_index: bool = setting(False, BOOLEAN, 109)
     reverse_key_function: str | None = setting(None, or_none(FILLED_TEXT), 110)
+    clear: str = setting("delete", one_of("delete", "generation"), 111)
+    generation_timeout: float = setting(1.0, POSITIVE, 112)
+    local_timeout: float = setting(0, NOT_NEGATIVE, 113)
+    local_max_entries: int = setting(1000, WHOLE_POSITIVE, 114)
+    local_max_bytes: int = setting(16 * 2**20, WHOLE_POSITIVE, 115)
+    stampede_lease: float = setting(0, NOT_NEGATIVE, 116)
+    stale_timeout: float = setting(0, NOT_NEGATIVE, 117)
+    early_refresh: float = setting(0, NOT_NEGATIVE, 118)
 
 
 CULLING_OPTIONS = ("MAX_ENTRIES", "CULL_FREQUENCY")

@@ -110,7 +110,9 @@ class Store(Generic[K]):
         old: RawItem | None = self._call(table, "PutItem", kwargs).get("Attributes")
         return old
 
-    def _update(self, key: ItemKey, actions: Sequence[Action], condition: Condition) -> RawItem:
+    def _update(
+        self, key: ItemKey, actions: Sequence[Action], condition: Condition | None = None
+    ) -> RawItem:
         """Return the attributes that changed, as they are now; raises Refused."""
         table = self._table
         kwargs = table.get_operation_kwargs(
@@ -119,7 +121,7 @@ class Store(Generic[K]):
             actions=actions,
             condition=condition,
             return_values="UPDATED_NEW",
-            return_values_on_condition_failure="ALL_OLD",
+            return_values_on_condition_failure="ALL_OLD" if condition is not None else None,
         )
         attributes: RawItem = self._call(table, "UpdateItem", kwargs).get("Attributes", {})
         return attributes

@@ -120,6 +120,19 @@ class LockStore(PrefixedStore[LockItem]):
         return keys.lock(self.prefix, key)
 
 
+class LeaseStore(LockStore):
+    """The same for the leases under which values are computed: a kind of their own."""
+
+    def left(self, key: str) -> float:
+        """Return for how many seconds more somebody holds the lease, 0 if nobody; read strongly."""
+        with self._in_time():
+            item = self._get(self._key(key), consistent=True)
+        return max(0.0, (self._read(item).lease_end - clock.now_ms()) / 1000)
+
+    def _key(self, key: str) -> ItemKey:
+        return keys.lease(self.prefix, key)
+
+
 class _Renewal(threading.Thread):
     """Extends a lease at a third of its time, until it is stopped or its lock object is gone."""
 
@@ -162,6 +175,7 @@ class _Held:
         self._lease: Lease | None = None
         self._renewal: _Renewal | None = None
         self._pid = os.getpid()
+        self._ours_until = 0.0
 
     @property
     def fence(self) -> int | None:
@@ -174,20 +188,29 @@ class _Held:
         lease = self._lease
         return lease.fence if lease is not None else None
 
-    def _try(self) -> float | None:
+    def attempt(self) -> float | None:
         """Take the lock; return None, or the seconds until it may be free."""
-        try:
-            taken = self._store.take(self._key, self.timeout)
-        except StoreUnavailable as exc:
-            logger.warning("A lock could not be asked for: %s", exc)
-            return _LONGEST_WAIT
+        asked_at = clock.monotonic()
+        taken = self._store.take(self._key, self.timeout)
         if not isinstance(taken, Lease):
             return taken
         self._lease, self._pid = taken, os.getpid()
+        self._ours_until = asked_at + self.timeout
         if self._renews:
             self._renewal = _Renewal(self)
             self._renewal.start()
         return None
+
+    def is_ours(self) -> bool:
+        """Return whether this object certainly holds the lock; asks only after a long pause."""
+        return clock.monotonic() < self._ours_until or self._extend(self.timeout)
+
+    def _try(self) -> float | None:
+        try:
+            return self.attempt()
+        except StoreUnavailable as exc:
+            logger.warning("A lock could not be asked for: %s", exc)
+            return _LONGEST_WAIT
 
     def _waits(self, blocking: bool, blocking_timeout: float | None) -> Callable[[float], float]:
         """Return what makes of a lease's seconds the time to wait; below 0 is to give up."""
@@ -215,7 +238,13 @@ class _Held:
     def _extend(self, seconds: float) -> bool:
         _check_seconds("seconds", seconds)
         lease = self._own_lease()
-        return lease is not None and self._store.extend(self._key, lease, seconds)
+        return lease is not None and self._extended(lease, seconds)
+
+    def _extended(self, lease: Lease, seconds: float) -> bool:
+        asked_at = clock.monotonic()
+        extended = self._store.extend(self._key, lease, seconds)
+        self._ours_until = asked_at + seconds if extended else 0.0
+        return extended
 
     def _release(self) -> bool:
         lease = self._own_lease()
@@ -230,7 +259,7 @@ class _Held:
         if lease is None:
             return False
         try:
-            return self._store.extend(self._key, lease, self.timeout)
+            return self._extended(lease, self.timeout)
         except StoreUnavailable as exc:
             logger.warning("A lock could not be renewed, and is tried again: %s", exc)
             return True

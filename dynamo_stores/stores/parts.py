@@ -78,8 +78,8 @@ class PartsStore(PrefixedStore[CacheEntry]):
             if why is not None:
                 raise why
 
-    def _touch_parts(self, head: RawItem, expiry: int | None) -> None:
-        ttl = CachePart.ttl.remove() if expiry is None else CachePart.ttl.set(ttl_of(expiry))
+    def _touch_parts(self, head: RawItem, removal: int | None) -> None:
+        ttl = CachePart.ttl.remove() if removal is None else CachePart.ttl.set(ttl_of(removal))
 
         def touch(key: ItemKey) -> None:
             try:

@@ -24,6 +24,8 @@ _DELETES_AT_ONCE = 8
 _UNITS_PER_SECOND = 1000.0
 
 Call = Callable[[TableConnection, str, dict[str, Any]], Any]
+# Of some entries, those that neither expired nor were invalidated.
+Counting = Callable[[list[RawItem]], list[RawItem]]
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,18 @@ class Sweep:
     """Goes over the items of one prefix. Each request has the cache's whole time for itself."""
 
     def __init__(
-        self, table: TableConnection, call: Call, prefix: str, options: CacheOptions
+        self,
+        table: TableConnection,
+        call: Call,
+        prefix: str,
+        options: CacheOptions,
+        counting: Counting,
     ) -> None:
         self._table = table
         self._store_call = call
         self._prefix = prefix
         self._options = options
+        self._counting = counting
 
     def clear(self) -> int:
         """Delete every item of the prefix; return how many."""
@@ -77,18 +85,18 @@ class Sweep:
     def stats(self, *, by_index: bool) -> CacheStats:
         """Return the counts of the prefix."""
         total = expired = 0
-        now = clock.now()
-        sources = self._index_queries("e") if by_index else [("Scan", self._scan("SK, e"))]
+        shown = "PK, SK, e, g, t"
+        sources = self._index_queries(shown) if by_index else [("Scan", self._scan(shown))]
         for operation, kwargs in sources:
             for page in self._pages(operation, kwargs, _UNITS_PER_SECOND):
                 entries = [item for item in page["Items"] if item["SK"]["S"] == keys.ENTRY]
                 total += len(entries)
-                expired += sum(not CacheEntry.is_raw_live(entry, now) for entry in entries)
+                expired += len(entries) - len(self._counting(entries))
         return CacheStats(total, expired)
 
     def keys(self, start: str, *, by_index: bool, page_size: int | None) -> Iterator[list[str]]:
         """Yield the keys of live entries, page by page; other than hashed ones begin so."""
-        shown = "PK, SK, e, k"
+        shown = "PK, SK, e, k, g, t"
         if by_index:
             sources = self._index_queries(shown, since=clock.now_ms())
         else:
@@ -106,11 +114,9 @@ class Sweep:
             if page_size is not None:
                 arguments["Limit"] = page_size
             for page in self._pages(operation, arguments, _UNITS_PER_SECOND):
-                now = clock.now()
                 yield [
                     keys.cache_key(self._prefix, item["PK"]["S"], item.get("k", {}).get("B"))
-                    for item in page["Items"]
-                    if CacheEntry.is_raw_live(item, now)
+                    for item in self._counting(page["Items"])
                 ]
 
     def cleanup(
@@ -125,7 +131,7 @@ class Sweep:
         progress: Callable[[Progress], None] | None,
     ) -> int:
         """Delete what has expired; return how many items."""
-        shown = "PK, SK, e, #ttl"
+        shown = "PK, SK, e, g, t, w, #ttl"
         sources = (
             self._index_queries(shown, until=clock.now_ms())
             if by_index
@@ -170,13 +176,20 @@ class Sweep:
     def _dead(self, items: list[RawItem]) -> Iterator[RawItem]:
         now = clock.now()
         heads: dict[str, str | None] = {}
+        live = [
+            item
+            for item in items
+            if item["SK"]["S"] == keys.ENTRY and CacheEntry.is_raw_live(item, now)
+        ]
+        counting = {item["PK"]["S"] for item in self._counting(live)}
+        invalid = {pk for item in live if (pk := item["PK"]["S"]) not in counting}
         for item in items:
             ttl = item.get("TTL")
             if not all(_is_whole(item[name]) for name in ("TTL", "e") if name in item):
                 continue  # not written by us
             is_due = ttl is not None and int(ttl["N"]) <= now
             if item["SK"]["S"] != keys.PART:
-                if is_due:
+                if is_due or item["PK"]["S"] in invalid:
                     yield item
                 continue
             head, write = keys.head_of_part(item["PK"]["S"])
@@ -199,12 +212,14 @@ class Sweep:
         return write
 
     def _delete_seen(self, item: RawItem) -> bool:
-        """Delete ``item`` if its expiry is still the one seen; return whether it was deleted."""
+        """Delete ``item`` if it is still the one that was seen; return whether it was deleted."""
         condition = CacheEntry.pk.exists()
         for attribute, name in ((CacheEntry.ttl, "TTL"), (CacheEntry.expiry, "e")):
             condition &= (
                 attribute == int(item[name]["N"]) if name in item else attribute.does_not_exist()
             )
+        if "w" in item:
+            condition &= CacheEntry.write == item["w"]["S"]
         key = ItemKey(item["PK"]["S"], item["SK"]["S"])
         kwargs = self._table.get_operation_kwargs(key.pk, key.sk, condition=condition)
         try:

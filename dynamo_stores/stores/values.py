@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ MAX_NUMBER = 10**38
 # What an item may need for its keys, its names and its numbers.
 _ROOM = 4 * 1024
 PART_BYTES = MAX_ITEM_BYTES - _ROOM
+# The most that DynamoDB counts for a number, and for what holds it.
+_NUMBER_BYTES = 25
 
 
 class Written(NamedTuple):
@@ -26,6 +29,7 @@ class Written(NamedTuple):
 
     head: RawItem
     parts: Sequence[RawItem] = ()
+    tags: Sequence[str] = ()
 
 
 def is_number(value: object) -> bool:
@@ -46,19 +50,29 @@ class Values:
         self._options = options
         self._indexed = indexed
 
-    def write(self, key: ItemKey, value: Any, expiry: int | None) -> Written:
+    def write(
+        self, key: ItemKey, value: Any, expiry: int | None, tags: Sequence[str] = ()
+    ) -> Written:
         """
         Return what to write for ``value``, expiring at ``expiry`` (milliseconds since the epoch).
 
-        Raises ItemTooLargeError over ``MAX_VALUE_BYTES``, and what the serializer raises.
+        The head has room for the numbers of the generation and of ``tags``. Raises
+        ItemTooLargeError over ``MAX_VALUE_BYTES``, and what the serializer raises.
         """
         write = new_write()
         shard = keys.expiry_index_shard(self._prefix, key.pk) if self._indexed else None
+        removal = self.removal(expiry)
         if is_number(value):
             return Written(
                 CacheEntry.make_raw(
-                    key, write=write, expiry=expiry, number=value, index_shard=shard
-                )
+                    key,
+                    write=write,
+                    expiry=expiry,
+                    removal=removal,
+                    number=value,
+                    index_shard=shard,
+                ),
+                tags=tags,
             )
         codec = self._codec
         encoded = codec.encode(value)
@@ -70,15 +84,18 @@ class Values:
                 key,
                 write=write,
                 expiry=expiry,
+                removal=removal,
                 sealed=seal + encoded.data if count == 1 else seal,
                 parts=count,
                 index_shard=shard,
             )
 
         whole = head(1)
-        size = len(encoded.data) + len(key.original or b"")
-        if size <= PART_BYTES or item_size(whole) <= MAX_ITEM_BYTES:
-            return Written(whole)
+        stamps = _NUMBER_BYTES if self._options.clear == "generation" else 0
+        stamps += sum(len(tag.encode()) + _NUMBER_BYTES for tag in tags)
+        size = len(encoded.data) + len(key.original or b"") + stamps
+        if size <= PART_BYTES or item_size(whole) + stamps <= MAX_ITEM_BYTES:
+            return Written(whole, tags=tags)
         # At least two, so that a value in parts is never taken for one that is whole.
         length = min(PART_BYTES, -(-len(encoded.data) // 2))
         parts = [
@@ -87,10 +104,17 @@ class Values:
         return Written(
             head(len(parts)),
             [
-                CachePart.make_raw(keys.cache_part(key.pk, write, number), data=part, expiry=expiry)
+                CachePart.make_raw(
+                    keys.cache_part(key.pk, write, number), data=part, removal=removal
+                )
                 for number, part in enumerate(parts)
             ],
+            tags,
         )
+
+    def removal(self, expiry: int | None) -> int | None:
+        """Return when an entry that expires at ``expiry`` may go, both in ms since the epoch."""
+        return None if expiry is None else expiry + math.ceil(self._options.stale_timeout * 1000)
 
     def read(self, head: RawItem, parts: Sequence[bytes] = ()) -> Any:
         """

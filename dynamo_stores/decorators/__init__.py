@@ -1,0 +1,5 @@
+"""What is put on functions and views."""
+
+from .cached import cached
+
+__all__ = ["cached"]

@@ -1,0 +1,127 @@
+"""A lock whose holders are killed and stopped at random, around what must stay exact."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+
+import pytest
+from pynamodb.exceptions import UpdateError
+
+from dynamo_stores.models import StoreItem
+
+fork = multiprocessing.get_context("fork")
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+PROCESSES, THREADS, SECONDS = 3, 8, 12
+
+
+def update(pk, expression, condition, values):
+    """One UpdateItem on the guarded item; its attributes afterwards, None if it was refused."""
+    table = StoreItem._get_connection()
+    try:
+        answer = table.connection.dispatch(
+            "UpdateItem",
+            {
+                "TableName": table.table_name,
+                "Key": {"PK": {"S": pk}, "SK": {"S": "GUARDED"}},
+                "UpdateExpression": expression,
+                "ConditionExpression": condition,
+                "ExpressionAttributeNames": {"#fence": "fence", "#done": "done"},
+                "ExpressionAttributeValues": values,
+                "ReturnValues": "ALL_NEW",
+            },
+        )
+    except Exception as exc:
+        if "ConditionalCheckFailed" in repr(exc) or isinstance(exc, UpdateError):
+            return None
+        raise
+    return answer["Attributes"]
+
+
+def test_what_a_fenced_lock_guards_is_exact(cache, tmp_path):
+    """
+    24 threads read a list, think, and write it with their name added. Processes are killed, and
+    stopped past the lease. Nothing that was acknowledged is missing, nothing is there twice.
+    """
+    pk = f"guarded-{cache.key_prefix}"
+    end = tmp_path / "end"
+    StoreItem(pk, "GUARDED").save()
+
+    def add(name, fence):
+        """Read under the fence, so that whoever held the lock before can no longer write."""
+        mine = {":mine": {"N": str(fence)}}
+        read = update(
+            pk,
+            "SET #fence = :mine, #done = if_not_exists(#done, :none)",
+            "attribute_not_exists(#fence) OR #fence < :mine",
+            {**mine, ":none": {"L": []}},
+        )
+        if read is None:
+            return False
+        time.sleep(random.uniform(0, 0.01))
+        names = {"L": [*read["done"]["L"], {"S": name}]}
+        values = {**mine, ":names": names}
+        return update(pk, "SET #done = :names", "#fence = :mine", values) is not None
+
+    def thread(number, log):
+        turn = 0
+        while not end.exists():
+            lock = cache.lock("guard", timeout=1)
+            if lock.acquire(blocking_timeout=0.5):
+                name = f"{os.getpid()}:{number}:{turn}"
+                turn += 1
+                if add(name, lock.fence):
+                    os.write(log, f"{name}\n".encode())
+                lock.release()
+
+    def process():
+        log = os.open(tmp_path / f"{os.getpid()}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        threads = [threading.Thread(target=thread, args=(each, log)) for each in range(THREADS)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+
+    def start():
+        child = fork.Process(target=process)
+        child.start()
+        return child
+
+    children = [start() for _ in range(PROCESSES)]
+    kills = stops = 0
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        time.sleep(random.uniform(0.5, 1.0))
+        chosen = random.randrange(PROCESSES)
+        child = children[chosen]
+        if kills <= stops:
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+            children[chosen] = start()
+            kills += 1
+        else:
+            os.kill(child.pid, signal.SIGSTOP)
+            time.sleep(1.5)
+            os.kill(child.pid, signal.SIGCONT)
+            stops += 1
+    end.touch()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    names = [
+        each["S"]
+        for each in update(pk, "SET #fence = #fence", "#done <> :x", {":x": {"S": ""}})["done"]["L"]
+    ]
+    acknowledged = {line for log in tmp_path.glob("*.log") for line in log.read_text().splitlines()}
+    assert kills
+    assert stops
+    assert len(acknowledged) > 50
+    assert len(names) == len(set(names))
+    # Who was killed between the write and the note has one more.
+    assert acknowledged <= set(names)
+    assert len(set(names) - acknowledged) <= kills
+    StoreItem(pk, "GUARDED").delete()
