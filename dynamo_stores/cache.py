@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -14,9 +11,9 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
 from . import misses
 from .beyond import BeyondDjango
-from .calls.process import PerProcess
+from .calls.threads import in_thread
 from .computing import PLAIN_TYPES, ComputesOnce
-from .conf import DEFAULT_ALIAS, get_config
+from .conf import DEFAULT_ALIAS
 from .exceptions import StoreUnavailable
 from .options import get_cache_options
 from .stores import CacheStore
@@ -25,13 +22,6 @@ from .stores.values import Written
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def _make_threads(using: str) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(get_config(using).max_pool_connections, "dynamo-stores-async")
-
-
-_threads = PerProcess(_make_threads)
 
 
 class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
@@ -289,6 +279,4 @@ class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
         return await sync_to_async(self.store.prepare)(made, value, timeout, tags)
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        run = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
-        threads = _threads.get(self._location)
-        return await asyncio.get_running_loop().run_in_executor(threads, run)
+        return await in_thread(self._location, function, *args, **kwargs)

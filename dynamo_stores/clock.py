@@ -8,6 +8,9 @@ import time
 class Clock:
     """Wall time for expiries, monotonic time for durations, and sleep; all in seconds."""
 
+    # How far ``now`` may be from the true time; 0 for a clock that is the truth.
+    skew = 2.0
+
     def now(self) -> float:
         """Return seconds since the epoch, what ``TTL`` is measured in."""
         return time.time()
@@ -49,3 +52,8 @@ def monotonic() -> float:
 def sleep(seconds: float) -> None:
     """Wait ``seconds``."""
     _clock.sleep(seconds)
+
+
+def skew() -> float:
+    """Return by how many seconds :func:`now` may differ from the true time."""
+    return _clock.skew

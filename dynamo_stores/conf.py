@@ -17,6 +17,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 
 from .exceptions import ConfigurationError
+from .rates import RESOURCES
 from .rules import (
     BOOLEAN,
     FACTOR,
@@ -114,9 +115,10 @@ class RateLimitConfig:
 
     limit: int = setting(200, WHOLE, 70)
     window: float = setting(60, POSITIVE, 71)
-    resources: dict[str, Any] = setting({}, MAPPING, 72)
+    resources: dict[str, Any] = setting({}, RESOURCES, 72)
     algorithm: str = setting("sliding", one_of("sliding", "fixed", "gcra", "log"), 73)
     on_unavailable: str = setting("allow", one_of("allow", "deny", "local"), 74)
+    operation_timeout: float = setting(5.0, POSITIVE, 75)
 
 
 @dataclass(frozen=True, kw_only=True)

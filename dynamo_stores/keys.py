@@ -19,11 +19,17 @@ LOCK = "LOCK"
 LEASE = "LEASE"
 GENERATION = "GEN"
 TAG = "TAG"
+RATE_WINDOW = "RL"
+ADAPTIVE_WINDOW = "AL"
+STORED_RATE = "RATE"
+CONFIG = "CONFIG"
 EXPIRY = "X"
 EXPIRY_SHARDS = 8
 
 # DynamoDB's limit for a partition key is 2,048 bytes; parts of a split value need some of it.
 MAX_PARTITION_KEY_BYTES = 1_900
+# Those who are limited may be named by anything; longer names only cost more.
+_MAX_LIMITED_BYTES = 512
 _HASHED = "H#"
 
 
@@ -58,6 +64,19 @@ def generation(prefix: str) -> ItemKey:
 def tag(prefix: str, name: str) -> ItemKey:
     """Return the key of the number that tells which entries tagged ``name`` were invalidated."""
     return _item_key(TAG, prefix, name, TAG)
+
+
+def rate_window(
+    scope: str, key: str, sk: str, *, kind: str = RATE_WINDOW, shard: int = 0
+) -> ItemKey:
+    """Return the key of what counts the requests of ``key`` under ``scope``; long ones hashed."""
+    pk = f"{kind}#{_short(scope)}#{_short(key)}"
+    return ItemKey(f"{pk}+#{shard}" if shard else pk, sk)
+
+
+def stored_rate(resource: str) -> ItemKey:
+    """Return the key of the limit that is set for all processes."""
+    return ItemKey(f"{STORED_RATE}#{_short(resource)}", CONFIG)
 
 
 def cache_prefix(prefix: str) -> str:
@@ -109,6 +128,15 @@ def escape(owner: str) -> str:
     if "#" not in owner and "%" not in owner:
         return owner
     return owner.replace("%", "%25").replace("#", "%23")
+
+
+def _short(name: str) -> str:
+    escaped = escape(name)
+    encoded = escaped.encode(errors="surrogatepass")
+    if len(encoded) <= _MAX_LIMITED_BYTES and _is_utf8(escaped):
+        return escaped
+    # An escaped name has no "#", so no name looks like this.
+    return _HASHED + hashlib.sha256(encoded).hexdigest()
 
 
 def _item_key(kind: str, owner: str, key: str, sk: str) -> ItemKey:

@@ -226,6 +226,19 @@ class LockItem(StoreItem):
     lease_end = IntegerAttribute(null=True, attr_name="l")
 
 
+class RateWindow(StoreItem):
+    """
+    What was admitted of one key lately. Its attributes are those of the algorithm that its sort
+    key names (:mod:`dynamo_stores.stores.limits`), numbered by the windows that it counts in.
+    """
+
+
+class StoredRate(StoreItem):
+    """The limit of a resource, set for all processes: JSON, as settings write it."""
+
+    config = UnicodeAttribute(attr_name="config")
+
+
 class CachePart(StoreItem):
     """One part of a value that is too large for one item; it belongs to one write."""
 

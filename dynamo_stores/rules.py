@@ -22,11 +22,16 @@ class Problem(NamedTuple):
     hint: str
 
 
+def _nothing_more(value: Any) -> str:
+    return ""
+
+
 class Rule(NamedTuple):
-    """What a value must be, in words, and the test for it."""
+    """What a value must be, in words, the test for it, and what more can be said of a wrong one."""
 
     expected: str
     accepts: Callable[[Any], bool]
+    why: Callable[[Any], str] = _nothing_more
 
 
 def is_number(value: object) -> bool:
@@ -119,12 +124,11 @@ def wrong_values(
             problems.append(_unknown(name, known, where))
         elif name in groups:
             problems += wrong_values(groups[name], value, f"{where}[{name!r}]")
-        elif not own[name].metadata["rule"].accepts(value):
+        elif not (rule := own[name].metadata["rule"]).accepts(value):
             problems.append(
                 Problem(
                     own[name].metadata["id"],
-                    f"{where}[{name!r}] is {value!r}; "
-                    f"expected {own[name].metadata['rule'].expected}.",
+                    f"{where}[{name!r}] is {value!r}; expected {rule.expected}.{rule.why(value)}",
                     "Durations are in seconds. docs/settings.md lists every setting.",
                 )
             )

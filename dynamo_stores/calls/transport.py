@@ -18,9 +18,10 @@ from botocore.config import Config
 from botocore.session import get_session
 from urllib3.util import Timeout
 
-from .. import __version__
+from .. import __version__, clock
 from ..conf import StoreConfig
 from ..exceptions import StoreUnavailable
+from .server_time import ServerClock
 
 # How long the attempt that is being made may take, in seconds.
 attempt_seconds: ContextVar[float | None] = ContextVar("dynamo_stores_attempt", default=None)
@@ -33,7 +34,8 @@ class Transport:
         self._client: Any = make_client(config, max_connections=1 if control_plane else None)
         self.endpoint_url: str = self._client.meta.endpoint_url
         self._client.meta.events.register_first("before-call.dynamodb", self._cut_time)
-        self._client.meta.events.register_first("after-call.dynamodb", _check_answer)
+        self._client.meta.events.register_first("after-call.dynamodb", self._look_at_answer)
+        self.server_clock = ServerClock()
         _cut_connecting(self._client)
 
     @property
@@ -56,6 +58,14 @@ class Transport:
     @staticmethod
     def _cut_time(context: dict[str, Any], **kwargs: object) -> None:
         context["read_timeout"] = attempt_seconds.get()
+        context["sent_at"] = clock.monotonic()
+
+    def _look_at_answer(
+        self, http_response: Any, context: dict[str, Any], **kwargs: object
+    ) -> None:
+        _check_answer(http_response)
+        if (date := http_response.headers.get("date")) is not None:
+            self.server_clock.note(date, context["sent_at"], clock.monotonic())
 
 
 def make_client(config: StoreConfig, *, max_connections: int | None = None) -> Any:
@@ -120,7 +130,7 @@ def _cut_connecting(client: Any) -> None:
     session._timeout = _CutTimeout(connect=timeout.connect_timeout, read=timeout.read_timeout)
 
 
-def _check_answer(http_response: Any, parsed: dict[str, Any], **kwargs: object) -> None:
+def _check_answer(http_response: Any) -> None:
     # botocore takes a body that is not JSON for an empty answer, and then a write would seem done.
     body: bytes = http_response.content
     checksum = http_response.headers.get("x-amz-crc32")

@@ -1,6 +1,17 @@
 """The stores: what Django's front rooms are built on, usable by themselves."""
 
+from .adaptive import AdaptiveRateLimitStore
 from .cache import CacheStore
+from .limits import RateLimitStatus
 from .locks import AsyncLock, Lock, LockStore
+from .ratelimit import RateLimitStore
 
-__all__ = ["AsyncLock", "CacheStore", "Lock", "LockStore"]
+__all__ = [
+    "AdaptiveRateLimitStore",
+    "AsyncLock",
+    "CacheStore",
+    "Lock",
+    "LockStore",
+    "RateLimitStatus",
+    "RateLimitStore",
+]

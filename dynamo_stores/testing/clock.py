@@ -16,6 +16,8 @@ class FakeClock(clock.Clock):
     expires by it is not swept by an engine that goes by its own clock.
     """
 
+    skew = 0.0
+
     def __init__(self, start: float = 2_000_000_000.0) -> None:
         self.slept: list[float] = []
         self._now = start
