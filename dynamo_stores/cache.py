@@ -11,8 +11,9 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
 from . import misses
 from .beyond import BeyondDjango
+from .calls.steps import PLAIN_TYPES
 from .calls.threads import in_thread
-from .computing import PLAIN_TYPES, ComputesOnce
+from .computing import ComputesOnce
 from .conf import DEFAULT_ALIAS
 from .exceptions import StoreUnavailable
 from .options import get_cache_options

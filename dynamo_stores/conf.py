@@ -107,6 +107,7 @@ class DedupeConfig:
     lease: float = setting(30, POSITIVE, 61)
     max_wait: float = setting(30.0, NOT_NEGATIVE, 62)
     poll_interval: float = setting(0.1, POSITIVE, 63)
+    failure_ttl: float = setting(5.0, NOT_NEGATIVE, 64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,9 @@ Every error this package raises, and the one translation from botocore's.
   + ConfigurationError          a setting or an argument is wrong; nothing was sent
   + ItemTooLargeError           more than DynamoDB or the settings allow; nothing was sent
   + LockError                   a lock was not got by ``with``
+  + DedupeError                 a deduplicated job has no result
+    - DedupeFailedError           it failed where it ran; says how
+    - DedupeTimeoutError          it was still running when the time to wait was up
   + StoreUnavailable            the store could not answer: no connection, or an error inside it
     - CircuitBreakerOpenError     not tried: the breaker is open
     - ThrottlingError             tried, and DynamoDB asked to slow down
@@ -38,6 +41,28 @@ class ItemTooLargeError(StoreError, ValueError):
 
 class LockError(StoreError):
     """``with`` did not get the lock, and its block did not run."""
+
+
+class DedupeError(StoreError):
+    """A deduplicated job has no result, or none that can be stored."""
+
+
+class DedupeFailedError(DedupeError):
+    """
+    The job failed in the process that ran it.
+
+    ``original_type`` is the qualified name of the error's class there, ``original_message`` what
+    it said.
+    """
+
+    def __init__(self, original_type: str, original_message: str) -> None:
+        super().__init__(f"The job failed with {original_type}: {original_message}")
+        self.original_type = original_type
+        self.original_message = original_message
+
+
+class DedupeTimeoutError(DedupeError):
+    """The job was still running after ``MAX_WAIT`` seconds; it goes on."""
 
 
 class StoreUnavailable(StoreError):

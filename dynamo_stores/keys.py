@@ -23,6 +23,8 @@ RATE_WINDOW = "RL"
 ADAPTIVE_WINDOW = "AL"
 STORED_RATE = "RATE"
 CONFIG = "CONFIG"
+DEDUPE = "DD"
+JOB = "JOB"
 EXPIRY = "X"
 EXPIRY_SHARDS = 8
 
@@ -72,6 +74,17 @@ def rate_window(
     """Return the key of what counts the requests of ``key`` under ``scope``; long ones hashed."""
     pk = f"{kind}#{_short(scope)}#{_short(key)}"
     return ItemKey(f"{pk}+#{shard}" if shard else pk, sk)
+
+
+def dedupe_job(key: str) -> ItemKey:
+    """Return the key of the job called ``key``, which may be of any length."""
+    digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
+    return ItemKey(f"{DEDUPE}#{digest}", JOB)
+
+
+def dedupe_part(job: ItemKey, fence: int, number: int) -> ItemKey:
+    """Return the key of part ``number``, from 0, of the result that was got under ``fence``."""
+    return ItemKey(job.pk, f"R#{fence}#{number}")
 
 
 def stored_rate(resource: str) -> ItemKey:

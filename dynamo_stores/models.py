@@ -239,6 +239,23 @@ class StoredRate(StoreItem):
     config = UnicodeAttribute(attr_name="config")
 
 
+class DedupeJob(StoreItem):
+    """
+    A job that runs once: its ``state`` (``P`` in progress, ``C`` completed, ``F`` failed), which
+    counts ``until`` a moment in ms since the epoch: the end of the lease, or when the result is
+    forgotten. ``fence`` only ever rises.
+    """
+
+    owner = UnicodeAttribute(null=True, attr_name="o")
+    fence = IntegerAttribute(null=True, attr_name="f")
+    state = UnicodeAttribute(null=True, attr_name="s")
+    until = IntegerAttribute(null=True, attr_name="u")
+    payload = UnicodeAttribute(null=True, attr_name="h")
+    result = BinaryAttribute(null=True, attr_name="r", legacy_encoding=False)
+    parts = IntegerAttribute(null=True, attr_name="p")
+    error = UnicodeAttribute(null=True, attr_name="e")
+
+
 class CachePart(StoreItem):
     """One part of a value that is too large for one item; it belongs to one write."""
 

@@ -2,6 +2,7 @@
 
 from .adaptive import AdaptiveRateLimitStore
 from .cache import CacheStore
+from .dedupe import DedupeStore
 from .limits import RateLimitStatus
 from .locks import AsyncLock, Lock, LockStore
 from .ratelimit import RateLimitStore
@@ -10,6 +11,7 @@ __all__ = [
     "AdaptiveRateLimitStore",
     "AsyncLock",
     "CacheStore",
+    "DedupeStore",
     "Lock",
     "LockStore",
     "RateLimitStatus",

@@ -1,19 +1,15 @@
-"""
-One computes, others wait: what ``get_or_set`` does, step by step.
-
-The steps are a generator that asks for what it needs (a call, a wait, the computation), so that
-the sync and the async door walk the same way.
-"""
+"""One computes, others wait: what ``get_or_set`` does, step by step."""
 
 from __future__ import annotations
 
 import logging
 import math
 import random
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from .. import clock
+from ..calls.steps import Call, Compute, Prepare, Steps, Wait
 from ..exceptions import StoreUnavailable
 from ..models import RawItem
 from .cache import CacheStore
@@ -26,32 +22,6 @@ logger = logging.getLogger(__name__)
 
 # Those who wait look again after 0.05 s, then after twice as long each time up to this.
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.5
-
-
-class Call(NamedTuple):
-    """Something that asks DynamoDB."""
-
-    function: Callable[[], Any]
-
-
-class Prepare(NamedTuple):
-    """Something that serialises ``value``, which may read the database."""
-
-    function: Callable[[], Any]
-    value: Any
-
-
-class Wait(NamedTuple):
-    """Some seconds without doing anything."""
-
-    seconds: float
-
-
-class Compute(NamedTuple):
-    """The caller's function."""
-
-
-Steps = Generator[Call | Prepare | Wait | Compute, Any, Any]
 
 
 def get_or_compute(

@@ -1,0 +1,155 @@
+"""
+Work that asks, waits and computes, written once for callers with and without ``await``.
+
+The work is a generator of steps; it gets the result of each, or its error, where it yielded it.
+:func:`walk` takes the steps in this thread, :func:`awalk` on an event loop, where calls go to
+threads and waiting holds none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, NamedTuple
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+
+from .. import clock
+from .threads import in_thread
+
+# Values of these types can be serialised in any thread: doing so reads nothing.
+PLAIN_TYPES = frozenset([str, bytes, int, float, bool, type(None)])
+
+
+class Call(NamedTuple):
+    """Something that asks DynamoDB."""
+
+    function: Callable[[], Any]
+
+
+class Prepare(NamedTuple):
+    """Something that serialises ``value``, which may read the database."""
+
+    function: Callable[[], Any]
+    value: Any
+
+
+class Wait(NamedTuple):
+    """Some seconds without doing anything."""
+
+    seconds: float
+
+
+class Join(NamedTuple):
+    """What another thread or task of this process is doing; its outcome, or FutureTimeoutError."""
+
+    future: Future[Any]
+    seconds: float
+
+
+class Compute(NamedTuple):
+    """The caller's function."""
+
+
+Steps = Generator[Call | Prepare | Wait | Join | Compute, Any, Any]
+_NOT_YET = object()
+
+
+class Computation:
+    """The caller's function (or value), called once at most; what came of it."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self._value: Any = _NOT_YET
+        self.error: BaseException | None = None
+
+    def run(self) -> Any:
+        """Return the value, computing it unless that was done."""
+        if self._value is not _NOT_YET:
+            return self._value
+        try:
+            self._value = self._source() if callable(self._source) else self._source
+        except BaseException as exc:
+            self.error = exc
+            raise
+        return self._value
+
+    async def arun(self) -> Any:
+        """The same of a coroutine function, or of a plain one on the thread-sensitive thread."""
+        if self._value is not _NOT_YET:
+            return self._value
+        source = self._source
+        try:
+            if callable(source) and not iscoroutinefunction(source):
+                value = await sync_to_async(source)()
+            else:
+                value = source() if callable(source) else source
+            self._value = await value if inspect.isawaitable(value) else value
+        except BaseException as exc:
+            self.error = exc
+            raise
+        return self._value
+
+
+def walk(steps: Steps, computation: Computation) -> Any:
+    """Take the steps, and return what they return."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = _take(step, computation)
+            except BaseException as exc:  # noqa: BLE001 - whatever it is, the work cleans up
+                step = steps.throw(exc)
+            else:
+                step = steps.send(result)
+    except StopIteration as done:
+        return done.value
+
+
+async def awalk(steps: Steps, computation: Computation, using: str) -> Any:
+    """The same on an event loop; calls are made in the threads of the alias ``using``."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = await _atake(step, computation, using)
+            except BaseException as exc:  # noqa: BLE001 - a cancelled task cleans up, too
+                step = steps.throw(exc)
+            else:
+                step = steps.send(result)
+    except StopIteration as done:
+        return done.value
+
+
+def _take(step: Any, computation: Computation) -> Any:
+    match step:
+        case Call(function) | Prepare(function, _):
+            return function()
+        case Wait(seconds):
+            clock.sleep(seconds)
+        case Join(future, seconds):
+            return future.result(seconds)
+        case _:
+            return computation.run()
+    return None
+
+
+async def _atake(step: Any, computation: Computation, using: str) -> Any:
+    match step:
+        case Call(function):
+            return await in_thread(using, function)
+        case Prepare(function, value):
+            return function() if type(value) in PLAIN_TYPES else await sync_to_async(function)()
+        case Wait(seconds):
+            await asyncio.sleep(seconds)
+        case Join(future, seconds):
+            try:
+                return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), seconds)
+            except TimeoutError as exc:
+                raise FutureTimeoutError from exc
+        case _:
+            return await computation.arun()
+    return None
