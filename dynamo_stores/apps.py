@@ -7,7 +7,8 @@ class DynamoStoresConfig(AppConfig):
     verbose_name = "DynamoDB stores"
 
     def ready(self) -> None:
-        from .checks import check_caches, check_settings
+        from .checks import check_caches, check_limits, check_settings
 
         checks.register(check_settings)
         checks.register(check_caches, checks.Tags.caches)
+        checks.register(check_limits)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from django.core import checks
+from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from . import codecs, conf, options
+from .decorators import limits
 from .exceptions import ConfigurationError
 from .rules import Problem
 
@@ -25,6 +28,32 @@ def check_caches(app_configs: Any = None, **kwargs: object) -> Iterable[checks.C
     except ConfigurationError:
         return []  # check_settings says what is wrong with DYNAMO_STORES
     return [*_errors(problems or list(_find_codec_problems())), *_useless_options()]
+
+
+# django-ratelimit's settings that have no meaning here, and why.
+_MEANINGLESS = {
+    "USE_CACHE": "limits are counted in the table of DYNAMO_STORES; choose it by using=…",
+    "CACHE_PREFIX": "limits have keys of their own in the table",
+    "HASH_ALGORITHM": "long keys are hashed with SHA-256",
+}
+
+
+def check_limits(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
+    """Return what is wrong in the literals of decorators, and settings that mean nothing here."""
+    with contextlib.suppress(Exception):
+        # Views are decorated when they are imported; Django's own checks say what fails there.
+        _ = get_resolver().url_patterns
+    found = _errors(list(limits.problems))
+    for name, why in _MEANINGLESS.items():
+        if conf.ratelimit_setting(name) is not None:
+            found.append(
+                checks.Warning(
+                    f"RATELIMIT_{name} has no meaning for dynamo_stores: {why}.",
+                    hint="Remove it.",
+                    id="dynamo_stores.W002",
+                )
+            )
+    return found
 
 
 def _useless_options() -> Iterator[checks.CheckMessage]:

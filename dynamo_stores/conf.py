@@ -16,8 +16,9 @@ from typing import Any, Self, TypeVar, cast
 from django.conf import settings
 from django.core.signals import setting_changed
 
+from .client_address import wrong_proxies
 from .exceptions import ConfigurationError
-from .rates import RESOURCES
+from .rates import RESOURCES, wrong_paths
 from .rules import (
     BOOLEAN,
     FACTOR,
@@ -110,6 +111,18 @@ class DedupeConfig:
     failure_ttl: float = setting(5.0, NOT_NEGATIVE, 64)
 
 
+PROXIES = Rule(
+    "the number of your proxies, or a list of their networks",
+    lambda value: not wrong_proxies(value),
+    wrong_proxies,
+)
+PATHS_AND_RATES = Rule(
+    "a dict of paths ('/api/') and dicts of RATE, KEY, METHOD and the like",
+    lambda value: not wrong_paths(value),
+    wrong_paths,
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RateLimitConfig:
     """``RATE_LIMIT``: the limit of resources that have none of their own."""
@@ -120,6 +133,8 @@ class RateLimitConfig:
     algorithm: str = setting("sliding", one_of("sliding", "fixed", "gcra", "log"), 73)
     on_unavailable: str = setting("allow", one_of("allow", "deny", "local"), 74)
     operation_timeout: float = setting(5.0, POSITIVE, 75)
+    trusted_proxies: int | list[str] = setting(0, PROXIES, 76)
+    paths: dict[str, Any] = setting({}, PATHS_AND_RATES, 77)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,3 +365,8 @@ def _contradictions(config: StoreConfig, where: str) -> list[Problem]:
         for group, upper, high, lower, low, number in pairs
         if high < low
     ]
+
+
+def ratelimit_setting(name: str, default: Any = None) -> Any:
+    """Return django-ratelimit's setting ``RATELIMIT_<name>``."""
+    return getattr(settings, f"RATELIMIT_{name}", default)

@@ -8,6 +8,7 @@ Every error this package raises, and the one translation from botocore's.
   + DedupeError                 a deduplicated job has no result
     - DedupeFailedError           it failed where it ran; says how
     - DedupeTimeoutError          it was still running when the time to wait was up
+  + RateLimited                 a view was asked too often; Django takes it for a PermissionDenied
   + StoreUnavailable            the store could not answer: no connection, or an error inside it
     - CircuitBreakerOpenError     not tried: the breaker is open
     - ThrottlingError             tried, and DynamoDB asked to slow down
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from botocore import exceptions as botocore
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 
 
 class StoreError(Exception):
@@ -63,6 +64,22 @@ class DedupeFailedError(DedupeError):
 
 class DedupeTimeoutError(DedupeError):
     """The job was still running after ``MAX_WAIT`` seconds; it goes on."""
+
+
+class RateLimited(StoreError, PermissionDenied):
+    """
+    A view was asked more often than its limit allows.
+
+    ``status`` is what was decided (:class:`~dynamo_stores.stores.RateLimitStatus`).
+    """
+
+    def __init__(self, *args: Any, status: Any = None) -> None:
+        super().__init__(*(args or ("Too many requests.",)))
+        self.status = status
+
+
+# Its name in django-ratelimit.
+Ratelimited = RateLimited
 
 
 class StoreUnavailable(StoreError):

@@ -177,6 +177,29 @@ RESOURCES = Rule(
 )
 
 
+PATH_NAMES = ("RATE", "KEY", "METHOD", "ALGORITHM", "BURST", "SHARDS", "BLOCK", "ALLOW")
+
+
+def wrong_paths(value: Any) -> str:
+    """Return what is wrong in ``PATHS``, ``""`` for nothing."""
+    if not isinstance(value, Mapping):
+        return " It is no dict."
+    for path, config in value.items():
+        if not isinstance(path, str) or not path.startswith("/"):
+            return f" {path!r} does not begin with a slash."
+        if not isinstance(config, Mapping):
+            return f" {path!r}: {config!r} is no dict."
+        for name in config:
+            if name not in PATH_NAMES:
+                return f" {path!r}: unknown setting {name!r}{suggestion(name, PATH_NAMES)}"
+        own = {name: each for name, each in config.items() if name in _NAMES}
+        try:
+            parse_resource(own)
+        except ConfigurationError as exc:
+            return f" {path!r}: {exc}"
+    return ""
+
+
 def describe(config: ResourceConfig) -> dict[str, Any]:
     """Return ``config`` as a dict that :func:`parse_resource` takes, of what JSON can say."""
     return {

@@ -116,7 +116,7 @@ class JobStore(Store[DedupeJob]):
                 DedupeJob.error.remove(),
                 DedupeJob.payload.remove()
                 if payload is None
-                else DedupeJob.payload.set(_hash(payload)),
+                else DedupeJob.payload.set(self.payload_hash(payload)),
             ]
             is_free = DedupeJob.until.does_not_exist() | (DedupeJob.until <= now)
             try:
@@ -180,6 +180,11 @@ class JobStore(Store[DedupeJob]):
     def heartbeat(self, key: str, fence: int) -> Heartbeat:
         """Return a thread that renews the lease until it is stopped."""
         return Heartbeat(self, key, fence, self.settings.lease / 3)
+
+    @staticmethod
+    def payload_hash(payload: str) -> str:
+        """Return what a job keeps of its payload."""
+        return hashlib.sha256(payload.encode(errors="surrogatepass")).hexdigest()
 
     @property
     def settings(self) -> DedupeConfig:
@@ -271,7 +276,3 @@ def time_left(item: RawItem) -> float:
 def error_of(item: RawItem) -> DedupeFailedError:
     """Return the error of a failed job."""
     return DedupeFailedError(*json.loads(item["e"]["S"]))
-
-
-def _hash(payload: str) -> str:
-    return hashlib.sha256(payload.encode(errors="surrogatepass")).hexdigest()

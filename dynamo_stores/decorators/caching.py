@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import string
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
@@ -14,9 +13,9 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from ..computing import ComputesOnce
 from ..exceptions import ConfigurationError
+from .templates import key_maker
 
 F = TypeVar("F", bound=Callable[..., Any])
-_FORMATTER = string.Formatter()
 _MISSING = object()
 
 
@@ -40,8 +39,8 @@ def cached(
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
-        make_key = _maker(key, signature)
-        make_tags = _tags_maker(tags, signature)
+        make_key = key_maker(key, signature)
+        make_tags = _tagskey_maker(tags, signature)
 
         def arguments(args: Any, kwargs: Any) -> tuple[str, dict[str, Any]]:
             found = make_tags(*args, **kwargs)
@@ -75,49 +74,12 @@ def cached(
     return decorate
 
 
-def _tags_maker(
+def _tagskey_maker(
     tags: Iterable[str] | Callable[..., Iterable[str]] | None, signature: inspect.Signature
 ) -> Callable[..., Iterable[str] | None]:
     if tags is None or callable(tags):
         return tags or (lambda *args, **kwargs: None)
     if isinstance(tags, str):
         raise ConfigurationError(f"tags is the string {tags!r}; expected a list of templates.")
-    makers = [_maker(tag, signature, needs_parameters=False) for tag in tags]
+    makers = [key_maker(tag, signature, needs_parameters=False) for tag in tags]
     return lambda *args, **kwargs: [make(*args, **kwargs) for make in makers]
-
-
-def _maker(
-    template: str | Callable[..., str],
-    signature: inspect.Signature,
-    *,
-    needs_parameters: bool = True,
-) -> Callable[..., str]:
-    if callable(template):
-        return template
-    known = list(signature.parameters)
-    try:
-        named = {
-            name.partition(".")[0].partition("[")[0]
-            for _, name, _, _ in _FORMATTER.parse(template)
-            if name is not None
-        }
-    except (TypeError, ValueError) as exc:
-        raise ConfigurationError(f"{template!r} is no template of a key: {exc}.") from exc
-    if unknown := named - set(known):
-        raise ConfigurationError(
-            f"The template {template!r} names {', '.join(map(repr, sorted(unknown)))}; the "
-            f"function's parameters are {', '.join(map(repr, known)) or 'none'}."
-        )
-    if needs_parameters and known and not named:
-        raise ConfigurationError(
-            f"The key {template!r} names none of the parameters {', '.join(map(repr, known))}, so "
-            "that all calls would share one value. Name those that decide about it, as in "
-            f"'{template}:{{{known[0]}}}', or pass a function that returns the key."
-        )
-
-    def make(*args: Any, **kwargs: Any) -> str:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return _FORMATTER.vformat(template, (), bound.arguments)
-
-    return make

@@ -1,0 +1,105 @@
+"""
+Who is asking: the client's address, also behind proxies; pure.
+
+``X-Forwarded-For`` is what anybody may send; each proxy adds the address that it was asked from at
+the right. So it is read from the right, and only as far as one's own proxies reach.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .exceptions import ConfigurationError
+
+IPv4_MASK, IPv6_MASK = 32, 64
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def client_address(meta: Mapping[str, Any], trusted: int | Sequence[str] = 0) -> Address:
+    """
+    Return the address of the client of a request whose ``META`` this is.
+
+    ``trusted`` is the number of one's own proxies before the application, or their networks
+    (CIDRs). Without any it is ``REMOTE_ADDR``. A header that does not reach that far, or holds
+    what is no address there, ends at the last address that was reached. Raises ConfigurationError
+    for a missing ``REMOTE_ADDR``, as behind a Unix socket.
+    """
+    peer = meta.get("REMOTE_ADDR") or ""
+    forwarded = [
+        each for each in str(meta.get("HTTP_X_FORWARDED_FOR", "")).split(",") if each.strip()
+    ]
+    found = parse_address(str(peer))
+    if isinstance(trusted, int):
+        if trusted and found is None and not peer and forwarded:
+            # A proxy on a Unix socket has no address, and is the first of those that count.
+            found = parse_address(forwarded[-1])
+            forwarded, trusted = forwarded[:-1], trusted - 1
+        hops: list[Any] = [None] * trusted
+    else:
+        hops = [ipaddress.ip_network(each, strict=False) for each in trusted]
+    if found is None:
+        raise ConfigurationError(
+            f"The client's address (REMOTE_ADDR) is {'empty' if not peer else 'no IP address'}, as "
+            "behind a proxy on a Unix socket. Set RATE_LIMIT['TRUSTED_PROXIES'] to the number of "
+            "your proxies, or RATELIMIT_IP_META_KEY."
+        )
+    for each in reversed(forwarded):
+        if isinstance(trusted, int):
+            if not hops:
+                break
+            hops.pop()
+        elif not any(found in network for network in hops):
+            break
+        further = parse_address(each)
+        if further is None:
+            break
+        found = further
+    return found
+
+
+def parse_address(text: str) -> Address | None:
+    """Return the address in ``text``, also with a port, in brackets, or IPv4 written as IPv6."""
+    host = text.strip().strip('"')
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def masked(address: Address, v4: int = IPv4_MASK, v6: int = IPv6_MASK) -> str:
+    """Return the network that stands for ``address``: one client often has a whole /64."""
+    mask = v4 if address.version == 4 else v6
+    return str(ipaddress.ip_network(f"{address}/{mask}", strict=False).network_address)
+
+
+def is_in(address: Address, networks: Sequence[str]) -> bool:
+    """Return whether ``address`` is in one of ``networks`` (CIDRs)."""
+    return any(address in ipaddress.ip_network(each, strict=False) for each in networks)
+
+
+def wrong_proxies(value: Any) -> str:
+    """Return what is wrong with a value of ``TRUSTED_PROXIES``, ``""`` for nothing."""
+    if isinstance(value, bool):
+        return " It is a bool."
+    if isinstance(value, int):
+        return "" if value >= 0 else " It is negative."
+    return wrong_networks(value)
+
+
+def wrong_networks(value: Any) -> str:
+    """Return what is wrong with a list of networks, ``""`` for nothing."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return " It is no list."
+    for each in value:
+        try:
+            ipaddress.ip_network(each, strict=False)
+        except (TypeError, ValueError) as exc:
+            return f" {exc}."
+    return ""

@@ -1,0 +1,316 @@
+"""
+How a request is limited: its group, its key, its rate; the answer to one that is refused.
+
+Names and meanings are django-ratelimit's where it has them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.module_loading import import_string
+
+from . import clock
+from .client_address import client_address, is_in, masked, parse_address, wrong_networks
+from .conf import DEFAULT_ALIAS, get_config, ratelimit_setting
+from .exceptions import ConfigurationError, RateLimited
+from .rates import ResourceConfig, parse_resource, resolve_rate
+from .rules import Problem
+from .stores import AdaptiveRateLimitStore, RateLimitStore
+
+ALL = (None,)
+UNSAFE = ["DELETE", "PATCH", "POST", "PUT"]
+
+_ACCESSORS: dict[str, Callable[[HttpRequest, str], Any]] = {
+    "get": lambda request, name: request.GET.get(name, ""),
+    "post": lambda request, name: request.POST.get(name, ""),
+    "header": lambda request, name: request.headers.get(name, ""),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What a decorator, a path or a call says of a limit."""
+
+    group: str
+    key: Any
+    rate: Any
+    method: Any = ALL
+    cost: Any = 1
+    algorithm: str | None = None
+    burst: int | None = None
+    priority: Any = None
+    skip_if: Any = None
+    allow: Sequence[str] = ()
+    on_unavailable: str | None = None
+    resource: str | None = None
+    using: str = DEFAULT_ALIAS
+    methods: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "methods", _methods(self.method))
+
+
+def get_limit(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
+    """
+    Return what ``acquire`` is to be asked for ``request``; None where it is not limited.
+
+    Raises ConfigurationError for a key or a rate that is none.
+    """
+    if not ratelimit_setting("ENABLE", True) or not _matches(limit.method, request):
+        return None
+    if limit.skip_if is not None and imported(limit.skip_if)(request):
+        return None
+    config = _config(limit, request)
+    if config is None or config.rates is None:
+        return None
+    key = get_key(limit.key, limit.group, request, limit.using)
+    if limit.allow and is_in(get_address(request, limit.using), limit.allow):
+        return None
+    cost = limit.cost(limit.group, request) if callable(limit.cost) else limit.cost
+    asked = {"key": key, "rate": config, "cost": cost, "on_unavailable": _when_unavailable(limit)}
+    priority = limit.priority(request) if callable(limit.priority) else limit.priority
+    return asked if priority is None else {**asked, "priority": priority}
+
+
+async def aget_limit(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
+    """See :func:`get_limit`; what may read a database does so on the thread-sensitive thread."""
+    sources = (limit.rate, limit.cost, limit.priority, limit.skip_if, limit.key)
+    is_plain = limit.key == "ip" or str(limit.key).startswith(("header:", "get:"))
+    if is_plain and limit.rate is not None and not any(map(callable, sources)):
+        return get_limit(limit, request)
+    return await sync_to_async(get_limit)(limit, request)
+
+
+def get_store(limit: Limit) -> Any:
+    """Return the store that counts for ``limit``."""
+    kind: Any = RateLimitStore if limit.priority is None else AdaptiveRateLimitStore
+    return kind(limit.using)
+
+
+def resource_of(limit: Limit) -> str:
+    """Return the scope that requests are counted in: each set of methods has its own."""
+    name = limit.resource or limit.group
+    return f"{name} {limit.methods}" if limit.methods else name
+
+
+def get_key(key: Any, group: str, request: HttpRequest, using: str = DEFAULT_ALIAS) -> str:
+    """Return who is asking, as ``key`` has it. Raises ConfigurationError for one that is none."""
+    if not key:
+        raise ConfigurationError(
+            "A rate limit needs a key: 'ip', 'user', 'user_or_ip', 'header:…', 'get:…', 'post:…' "
+            "or a function of group and request."
+        )
+    if callable(key):
+        return str(key(group, request))
+    match key:
+        case "ip":
+            return get_ip(request, using)
+        case "user":
+            return str(request.user.pk)
+        case "user_or_ip":
+            user = getattr(request, "user", None)
+            if user is not None and user.is_authenticated:
+                return str(user.pk)
+            return get_ip(request, using)
+    accessor, colon, name = key.partition(":")
+    if colon and accessor in _ACCESSORS:
+        return str(_ACCESSORS[accessor](request, name))
+    if "." in key and not colon:
+        return str(imported(key)(group, request))
+    raise ConfigurationError(f"{wrong_key(key)}")
+
+
+def get_ip(request: HttpRequest, using: str = DEFAULT_ALIAS) -> str:
+    """Return what stands for the client's address: the masks of the settings applied."""
+    return masked(
+        get_address(request, using),
+        ratelimit_setting("IPV4_MASK", 32),
+        ratelimit_setting("IPV6_MASK", 64),
+    )
+
+
+def get_address(request: HttpRequest, using: str = DEFAULT_ALIAS) -> Any:
+    """Return the client's address; raises ConfigurationError where there is none."""
+    source = ratelimit_setting("IP_META_KEY")
+    if not source:
+        return client_address(request.META, get_config(using).rate_limit.trusted_proxies)
+    if callable(source) or "." in source:
+        text = imported(source)(request)
+    else:
+        text = request.META.get(source, "")
+    found = parse_address(str(text or ""))
+    if found is None:
+        raise ConfigurationError(
+            f"RATELIMIT_IP_META_KEY {source!r} gives no IP address for this request."
+        )
+    return found
+
+
+def group_of(function: Any) -> str:
+    """Return the name of a view: where it is defined, its class, its qualified name."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    parts = [function.__module__] if hasattr(function, "__module__") else []
+    if hasattr(function, "__self__"):
+        parts.append(type(function.__self__).__name__)
+    return ".".join([*parts, getattr(function, "__qualname__", type(function).__name__)])
+
+
+def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
+    """Yield what is wrong in a limit's literals."""
+    hint = "See docs/limits.md."
+    if isinstance(limit.key, str) and (wrong := wrong_key(limit.key)):
+        yield Problem("dynamo_stores.E120", f"{where}: {wrong}", hint)
+    elif not limit.key:
+        yield Problem("dynamo_stores.E120", f"{where}: the key is missing.", hint)
+    if limit.rate is not None and not callable(limit.rate):
+        try:
+            if isinstance(limit.rate, str) and "/" not in limit.rate and "." in limit.rate:
+                import_string(limit.rate)
+            else:
+                _parsed(limit, limit.rate)
+        except (ConfigurationError, ImportError) as exc:
+            yield Problem("dynamo_stores.E121", f"{where}: {exc}", hint)
+    if not callable(limit.cost) and (
+        isinstance(limit.cost, bool) or not isinstance(limit.cost, int) or limit.cost < 1
+    ):
+        message = f"{where}: cost is {limit.cost!r}; expected a whole number, 1 or more."
+        yield Problem("dynamo_stores.E122", message, hint)
+    if wrong := wrong_networks(limit.allow):
+        yield Problem("dynamo_stores.E123", f"{where}: allow is no list of networks.{wrong}", hint)
+    if limit.on_unavailable not in (None, "allow", "deny", "local"):
+        message = f"{where}: on_unavailable is {limit.on_unavailable!r}; expected 'allow', 'deny' "
+        yield Problem("dynamo_stores.E124", message + "or 'local'.", hint)
+
+
+def wrong_key(key: str) -> str:
+    """Return what is wrong with a key that is a string, ``""`` for nothing."""
+    accessor, colon, name = key.partition(":")
+    if key in ("ip", "user", "user_or_ip") or (accessor in _ACCESSORS and name):
+        return ""
+    if "." in key and not colon:
+        return ""
+    return (
+        f"The key {key!r} is none; expected 'ip', 'user', 'user_or_ip', 'header:…', 'get:…', "
+        "'post:…', a dotted path, or a function of group and request."
+    )
+
+
+def set_headers(response: HttpResponseBase, status: Any, rates: Sequence[Any] | None) -> None:
+    """
+    Say in the response what the limit is and what is left of it.
+
+    ``RateLimit`` and ``RateLimit-Policy`` as in draft-ietf-httpapi-ratelimit-headers-10,
+    ``X-RateLimit-*`` with the reset in seconds since the epoch, ``Retry-After`` on a refusal.
+    """
+    if status is None or status.limit is None or status.window is None:
+        return
+    policies = [(rate.limit, rate.window) for rate in rates or ()]
+    response["RateLimit-Policy"] = (
+        ", ".join(f'"{window:g}s";q={limit};w={math.ceil(window)}' for limit, window in policies)
+        or f'"{status.window:g}s";q={status.limit};w={math.ceil(status.window)}'
+    )
+    reset_in = max(0, math.ceil(status.reset_at - clock.now()))
+    left = status.remaining
+    response["RateLimit"] = f'"{status.window:g}s";r={left};t={reset_in}'
+    response["X-RateLimit-Limit"] = str(status.limit)
+    response["X-RateLimit-Remaining"] = str(left)
+    response["X-RateLimit-Reset"] = str(math.ceil(status.reset_at))
+    if not status.allowed:
+        response["Retry-After"] = str(max(1, math.ceil(status.retry_after)))
+
+
+def refuse(request: HttpRequest, status: Any, response: Any = None) -> HttpResponseBase:
+    """
+    Return the answer to a refused request: 429 in the form that the client asks for.
+
+    With ``RATELIMIT_RAISE``, ``RATELIMIT_EXCEPTION_CLASS`` or ``RATELIMIT_VIEW`` raises instead,
+    unless there is a ``response``: a function of request and status, or its dotted path.
+    """
+    if response is not None:
+        answer: HttpResponseBase = imported(response)(request, status)
+        return answer
+    own = ratelimit_setting("EXCEPTION_CLASS")
+    if own is not None:
+        kind = imported(own)
+        raise kind(status=status) if issubclass(kind, RateLimited) else kind()
+    if ratelimit_setting("RAISE", False) or ratelimit_setting("VIEW"):
+        raise RateLimited(status=status)
+    return too_many(request, status)
+
+
+def too_many(request: HttpRequest, status: Any) -> HttpResponse:
+    """Return 429 with a sentence, or with JSON for who asks for it."""
+    seconds = max(1, math.ceil(status.retry_after)) if status is not None else 1
+    text = f"Too many requests. Try again in {seconds} second{'' if seconds == 1 else 's'}."
+    wanted = request.get_preferred_type(["text/html", "text/plain", "application/json"])
+    if wanted == "application/json":
+        body = json.dumps({"error": "rate_limited", "detail": text, "retry_after": seconds})
+        return HttpResponse(body, status=429, content_type="application/json")
+    return HttpResponse(text, status=429, content_type="text/plain; charset=utf-8")
+
+
+def usage_of(status: Any) -> dict[str, Any]:
+    """Return a status as django-ratelimit's usage: ``count, limit, should_limit, time_left``."""
+    window = math.ceil(status.window)
+    return {
+        "count": max(0, status.limit - status.remaining),
+        "limit": status.limit,
+        "should_limit": not status.allowed,
+        "time_left": min(window, max(0, math.ceil(status.reset_at - clock.now()))),
+    }
+
+
+def _config(limit: Limit, request: HttpRequest) -> ResourceConfig | None:
+    if limit.rate is None:
+        if limit.resource is None:
+            return None
+        return RateLimitStore(limit.using).get_resource_config(limit.resource)
+    rate = resolve_rate(limit.rate, limit.group, request)
+    return None if rate is None else _parsed(limit, rate)
+
+
+def _parsed(limit: Limit, rate: Any) -> ResourceConfig:
+    if isinstance(rate, ResourceConfig):
+        return rate
+    algorithm = limit.algorithm or get_config(limit.using).rate_limit.algorithm
+    if limit.priority is not None:
+        algorithm = "sliding"
+    return parse_resource({"RATE": rate, "ALGORITHM": algorithm, "BURST": limit.burst})
+
+
+def _when_unavailable(limit: Limit) -> str | None:
+    if limit.on_unavailable is not None:
+        return limit.on_unavailable
+    fail_open = ratelimit_setting("FAIL_OPEN")
+    return None if fail_open is None else ("allow" if fail_open else "deny")
+
+
+def _matches(method: Any, request: HttpRequest) -> bool:
+    methods = _methods(method)
+    return not methods or (request.method or "") in methods.split(",")
+
+
+def _methods(method: Any) -> str:
+    if method is None or tuple(method) == ALL:
+        return ""
+    methods = [method] if isinstance(method, str) else method
+    return ",".join(sorted(each.upper() for each in methods))
+
+
+def imported(function: Any) -> Any:
+    """Return ``function``, or what is at that dotted path; raises ConfigurationError."""
+    if not isinstance(function, str):
+        return function
+    try:
+        return import_string(function)
+    except ImportError as exc:
+        raise ConfigurationError(f"{function!r} cannot be imported: {exc}.") from exc

@@ -1,0 +1,3 @@
+from dynamo_stores.decorators import ratelimit
+
+__all__ = ["ratelimit"]

@@ -1,0 +1,3 @@
+from dynamo_stores.exceptions import Ratelimited
+
+__all__ = ["Ratelimited"]
