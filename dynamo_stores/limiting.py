@@ -204,6 +204,17 @@ def wrong_key(key: str) -> str:
     )
 
 
+def remember(request: Any, status: Any, rates: Sequence[Any] | None = None) -> None:
+    """Put on the request what was decided: ``request.ratelimit``, and the rates for the headers."""
+    request.ratelimit, request._ratelimit_rates = status, rates
+
+
+def add_headers(request: Any, response: HttpResponseBase) -> None:
+    """Say in the response what :func:`remember` put on the request."""
+    status = getattr(request, "ratelimit", None)
+    set_headers(response, status, getattr(request, "_ratelimit_rates", None))
+
+
 def set_headers(response: HttpResponseBase, status: Any, rates: Sequence[Any] | None) -> None:
     """
     Say in the response what the limit is and what is left of it.

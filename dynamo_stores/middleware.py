@@ -13,12 +13,13 @@ from .exceptions import RateLimited
 from .limiting import (
     ALL,
     Limit,
+    add_headers,
     aget_limit,
     get_limit,
     get_store,
     imported,
+    remember,
     resource_of,
-    set_headers,
     too_many,
 )
 from .rates import parse_resource
@@ -52,7 +53,7 @@ class RateLimitMiddleware:
             status = get_store(limit).acquire(resource_of(limit), **asked)
             if not status.allowed:
                 return _refused(request, status, asked)
-            _remember(request, status, asked)
+            remember(request, status, asked["rate"].rates)
         return _with_headers(request, self._get_response(request))
 
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
@@ -62,7 +63,7 @@ class RateLimitMiddleware:
             status = await get_store(limit).aacquire(resource_of(limit), **asked)
             if not status.allowed:
                 return _refused(request, status, asked)
-            _remember(request, status, asked)
+            remember(request, status, asked["rate"].rates)
         return _with_headers(request, await self._get_response(request))
 
     def process_exception(
@@ -95,7 +96,7 @@ def limit_of(request: HttpRequest, using: str = DEFAULT_ALIAS) -> Limit | None:
 
 def _refused(request: Any, status: Any, asked: dict[str, Any]) -> HttpResponseBase:
     request.limited = True
-    _remember(request, status, asked)
+    remember(request, status, asked["rate"].rates)
     return _with_headers(request, _answer(request, RateLimited(status=status)))
 
 
@@ -107,13 +108,7 @@ def _answer(request: HttpRequest, refusal: RateLimited) -> HttpResponseBase:
     return answer
 
 
-def _remember(request: Any, status: Any, asked: dict[str, Any]) -> None:
-    request.ratelimit = status
-    request._ratelimit_rates = asked["rate"].rates
-
-
 def _with_headers(request: Any, response: HttpResponseBase) -> HttpResponseBase:
     if "RateLimit" not in response:
-        status = getattr(request, "ratelimit", None)
-        set_headers(response, status, getattr(request, "_ratelimit_rates", None))
+        add_headers(request, response)
     return response

@@ -12,7 +12,7 @@ from typing import Any
 from rest_framework import throttling
 
 from .conf import DEFAULT_ALIAS
-from .limiting import get_ip
+from .limiting import get_ip, remember
 from .rates import Rate
 from .stores import RateLimitStatus, RateLimitStore
 
@@ -35,7 +35,7 @@ class DynamoRateThrottle(throttling.SimpleRateThrottle):  # type: ignore[misc]
         self.status = RateLimitStore(self.using).acquire(
             f"throttle:{self.scope}", key=key, rate=rate, cost=self.cost
         )
-        request._request.ratelimit = self.status
+        remember(request._request, self.status, [rate])
         return self.status.allowed
 
     def wait(self) -> float | None:

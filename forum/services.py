@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from django.core.cache import cache
 
 from dynamo_stores.calls.batches import execute_in_parallel
+from dynamo_stores.stores import AdaptiveRateLimitStore
 
 from .models import LISTING, Post, Thread, User
 
@@ -20,6 +21,16 @@ THREADS_PER_PAGE = 500
 POSTS_PER_PAGE = 200
 # Seconds that a page may be old.
 FRESH_FOR = 60
+# What may be read past the cache, by visitors before background work.
+READS, READ_RATE = "forum.reads", "1200/m"
+
+
+class Busy(Exception):
+    """Too much is read from the tables just now; ``status`` says for how long."""
+
+    def __init__(self, status: Any) -> None:
+        super().__init__("The forum is busy.")
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -68,19 +79,40 @@ class Page(Generic[T]):
     from_cache: bool
 
 
-def list_threads(before: str = "") -> Page[ThreadList]:
-    """Return the newest threads, or those older than the moment ``before``: one Query."""
-    return _cached(f"threads:{before}", lambda: _read_threads(before))
+def list_threads(before: str = "", priority: str = "user") -> Page[ThreadList]:
+    """
+    Return the newest threads, or those older than the moment ``before``: one Query.
+
+    Raises Busy, as :func:`show_thread` does, where reading past the cache is over its limit.
+    """
+    return _cached(f"threads:{before}", lambda: _read_threads(before), priority)
 
 
-def show_thread(thread_id: str, after: str = "") -> Page[ThreadPage] | None:
+def show_thread(thread_id: str, after: str = "", priority: str = "user") -> Page[ThreadPage] | None:
     """
     Return a thread and its posts, from the moment ``after`` on; None if there is no such thread.
 
     A GetItem and a Query side by side, then a BatchGetItem for the authors' names.
     """
-    page = _cached(_thread_key(thread_id, after), lambda: _read_thread(thread_id, after))
+    key = _thread_key(thread_id, after)
+    page = _cached(key, lambda: _read_thread(thread_id, after), priority)
     return None if page.content is None else page
+
+
+def search(words: str) -> Page[ThreadList]:
+    """
+    Return those of the newest 500 threads whose title holds all of ``words``.
+
+    DynamoDB has no index of words: this looks through the front page's list.
+    """
+    wanted = words.casefold().split()
+    page = list_threads()
+    found = [
+        thread
+        for thread in page.content.threads
+        if all(word in thread.title.casefold() for word in wanted)
+    ]
+    return Page(ThreadList(found), page.from_cache)
 
 
 def forget(*thread_ids: str) -> None:
@@ -93,10 +125,13 @@ def _thread_key(thread_id: str, after: str = "") -> str:
     return f"thread:{hashlib.sha256(thread_id.encode()).hexdigest()}:{after}"
 
 
-def _cached(key: str, read: Callable[[], T]) -> Page[T]:
+def _cached(key: str, read: Callable[[], T], priority: str) -> Page[T]:
     found = cache.get(key)
     if found is not None:
         return Page(found, from_cache=True)
+    status = AdaptiveRateLimitStore().acquire(READS, rate=READ_RATE, priority=priority)
+    if not status.allowed:
+        raise Busy(status)
     content = read()
     if content is not None:
         cache.set(key, content, FRESH_FOR)

@@ -16,9 +16,10 @@ app.autodiscover_tasks()
 @app.on_after_finalize.connect
 def schedule(sender: Celery, **kwargs: object) -> None:
     """Let beat do what the settings ask for."""
-    from dynamo_stores.tasks import beat_schedule
+    from dynamo_stores import tasks
+    from forum import tasks as forum_tasks
 
-    sender.conf.beat_schedule = beat_schedule()
+    sender.conf.beat_schedule = {**tasks.beat_schedule(), **forum_tasks.beat_schedule()}
 
 
 @app.on_configure.connect

@@ -18,6 +18,9 @@ from .. import clock
 # What two of the service's machines may differ by, and how far our clock may drift a second.
 _FRONTENDS = 0.01
 _DRIFT = 1e-4
+# When our clocks part by so many seconds, one was set or the machine slept: what was learned is
+# forgotten.
+_PARTED = 0.5
 
 
 class Times(NamedTuple):
@@ -31,6 +34,7 @@ class _Ahead(NamedTuple):
     low: float
     high: float
     at: float
+    wall_ahead: float
 
 
 class ServerClock:
@@ -44,7 +48,7 @@ class ServerClock:
     @property
     def is_learned(self) -> bool:
         """Whether there was an answer to learn from, or nothing need be learned."""
-        return self._ahead is not None or not clock.skew()
+        return not clock.skew() or self._known(clock.monotonic()) is not None
 
     def note(self, date: str, sent_at: float, received_at: float) -> None:
         """Learn from an answer's ``Date``, sent and received at these monotonic times."""
@@ -58,10 +62,10 @@ class ServerClock:
         low = second - received_at - _FRONTENDS
         high = second + 1 - sent_at + _FRONTENDS
         with self._lock:
-            known = self._widened(received_at)
+            known = self._known(received_at)
             if known is not None and max(low, known.low) < min(high, known.high):
                 low, high = max(low, known.low), min(high, known.high)
-            self._ahead = _Ahead(low, high, received_at)
+            self._ahead = _Ahead(low, high, received_at, clock.now() - received_at)
 
     def times(self) -> Times:
         """Return the bounds; before any answer those of a clock that is right within its skew."""
@@ -70,14 +74,14 @@ class ServerClock:
         if not skew:
             return Times(now, now)
         monotonic = clock.monotonic()
-        known = self._widened(monotonic)
+        known = self._known(monotonic)
         if known is None:
             return Times(now - skew, now + skew)
         return Times(monotonic + known.low, monotonic + known.high)
 
-    def _widened(self, monotonic: float) -> _Ahead | None:
+    def _known(self, monotonic: float) -> _Ahead | None:
         known = self._ahead
-        if known is None:
+        if known is None or abs(clock.now() - monotonic - known.wall_ahead) > _PARTED:
             return None
         drift = max(0.0, monotonic - known.at) * _DRIFT
-        return _Ahead(known.low - drift, known.high + drift, known.at)
+        return known._replace(low=known.low - drift, high=known.high + drift)

@@ -17,14 +17,15 @@ from ..limiting import (
     ALL,
     UNSAFE,
     Limit,
+    add_headers,
     aget_limit,
     find_problems,
     get_limit,
     get_store,
     group_of,
     refuse,
+    remember,
     resource_of,
-    set_headers,
     usage_of,
 )
 from ..rules import Problem
@@ -220,8 +221,7 @@ def _note(request: Any, status: Any, asked: Any, *, shadow: bool) -> bool:
     if status is not None:
         known = getattr(request, "ratelimit", None)
         if known is None or _is_tighter(status, known):
-            request.ratelimit = status
-            request._ratelimit_rates = asked["rate"].rates
+            remember(request, status, asked["rate"].rates)
     return limited
 
 
@@ -233,11 +233,7 @@ def _is_tighter(status: Any, known: Any) -> bool:
 
 def _finish(request: Any, response: Any) -> Any:
     if isinstance(response, HttpResponseBase):
-        set_headers(
-            response,
-            getattr(request, "ratelimit", None),
-            getattr(request, "_ratelimit_rates", None),
-        )
+        add_headers(request, response)
     return response
 
 

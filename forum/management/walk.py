@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
+import secrets
 import time
 from html import unescape
 from typing import NamedTuple
@@ -34,13 +36,19 @@ class Browser:
         """Return the answer to a GET."""
         return self._ask("GET", path)
 
-    def post(self, path: str, fields: dict[str, str]) -> Answer:
+    def post(self, path: str, fields: dict[str, str], **headers: str) -> Answer:
         """Return the answer to a form, sent with the CSRF token that the server gave."""
         form = {**fields, "csrfmiddlewaretoken": self._cookies.get("csrftoken", "")}
-        return self._ask("POST", path, urlencode(form))
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._ask("POST", path, urlencode(form), named)
 
-    def _ask(self, method: str, path: str, body: str | None = None) -> Answer:
-        headers = {"Cookie": "; ".join(f"{k}={v}" for k, v in self._cookies.items())}
+    def _ask(
+        self, method: str, path: str, body: str | None = None, more: dict[str, str] | None = None
+    ) -> Answer:
+        headers = {
+            "Cookie": "; ".join(f"{k}={v}" for k, v in self._cookies.items()),
+            **(more or {}),
+        }
         if body is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         connection = http.client.HTTPConnection(self._host, self._port, timeout=30)
@@ -94,7 +102,41 @@ def walk(browser: Browser, username: str, password: str) -> list[str]:
     if admin.status != 200 or "Log out" not in admin.text:
         raise WalkFailed(f"/admin/ answered {admin.status} and is not logged in.")
     seen.append(f"/admin/ logged in as {username}: in {admin.milliseconds:.0f} ms")
-    return seen
+    return [*seen, *_write(browser)]
+
+
+def _write(browser: Browser) -> list[str]:
+    """Start a thread twice with one key, then post until that is too often."""
+    browser.get("/new/")
+    thread = {"title": "Walked here", "text": "A thread that is started once."}
+    key = {"Idempotency_Key": secrets.token_urlsafe(12), "Accept": "application/json"}
+    first, again = (browser.post("/new/", thread, **key) for _ in range(2))
+    if first.status != 201 or again.text != first.text:
+        raise WalkFailed(f"/new/ answered {first.status} and {again.status}, expected one thread.")
+    if again.headers.get("idempotency-replayed") != "true":
+        raise WalkFailed("/new/ did not mark the answer to a repeated request as a replay.")
+    seen = [f"/new/ started {first.text}; sent again, the same answer was replayed"]
+    path = f"/threads/{json.loads(first.text)['thread_id']}/"
+    if "Walked here" not in browser.get("/").text:
+        raise WalkFailed("The front page does not list the new thread.")
+    for count in range(1, 20):
+        answer = browser.post(f"{path}reply/", {"text": f"Reply {count}"})
+        if answer.status == 429:
+            break
+        if answer.status != 302:
+            raise WalkFailed(f"{path}reply/ answered {answer.status}, expected 302 or 429.")
+    shown = ("retry-after", "ratelimit", "ratelimit-policy", "x-ratelimit-remaining")
+    headers = ", ".join(f"{name}: {answer.headers.get(name)}" for name in shown)
+    if answer.status != 429 or "None" in headers:
+        raise WalkFailed(f"Posting was never too often: {answer.status}, {headers}.")
+    replies = re.findall(r"Reply \d+", browser.get(path).text)
+    if len(replies) != count - 1:
+        raise WalkFailed(f"{path} shows {len(replies)} replies, expected {count - 1}.")
+    seen.append(f"{path}reply/ took {count - 1} posts and refused the next: 429, {headers}")
+    found = browser.get("/search/?q=walked").text
+    if "Walked here" not in found:
+        raise WalkFailed("/search/ does not find the new thread.")
+    return [*seen, "/search/?q=walked finds it"]
 
 
 def _page(browser: Browser, path: str, *, cache: str) -> Answer:

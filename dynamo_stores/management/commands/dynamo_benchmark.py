@@ -22,6 +22,7 @@ from ...calls.transport import is_loopback
 from ...exceptions import CircuitBreakerOpenError, StoreUnavailable
 from ...infrastructure.tables import create_table, table_of
 from ...models import StoreItem
+from ...stores import RateLimitStore
 from ...testing.engine import EmbeddedEngine, EngineError
 from ..tables import sentences
 
@@ -37,8 +38,8 @@ class Timing(NamedTuple):
 
 class Command(BaseCommand):
     help = (
-        "Compares cache operations with a bare boto3 client that makes the same calls, in one run "
-        "and in turns. Works on a table of its own, which it deletes."
+        "Compares cache operations and limits with a bare boto3 client that makes the same calls, "
+        "in one run and in turns. Works on a table of its own, which it deletes."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -133,6 +134,20 @@ def _pairs(table: str, size: int) -> dict[str, tuple[Call, Call]]:
 
     item = client.get_item(TableName=table, Key=key("k"))["Item"]
     bare = {**item, "PK": {"S": "bare"}}
+    limits = RateLimitStore()
+    limits.acquire("benchmark", rate="1000000/h")
+    count = {
+        "TableName": table,
+        "Key": {"PK": {"S": "bare count"}, "SK": {"S": "SW"}},
+        "UpdateExpression": "SET c0 = if_not_exists(c0, :zero) + :n",
+        "ConditionExpression": "attribute_not_exists(c0) OR c0 <= :most",
+        "ExpressionAttributeValues": {
+            ":n": {"N": "1"},
+            ":zero": {"N": "0"},
+            ":most": {"N": "1000000"},
+        },
+        "ReturnValues": "ALL_NEW",
+    }
     names = [f"k{number}" for number in range(25)]
     keys = [key(name) for name in names]
     request = {table: {"Keys": keys}}
@@ -148,6 +163,10 @@ def _pairs(table: str, size: int) -> dict[str, tuple[Call, Call]]:
         "get_many(25)": (
             lambda: client.batch_get_item(RequestItems=request),
             lambda: cache.get_many(names),
+        ),
+        "acquire": (
+            lambda: client.update_item(**count),
+            lambda: limits.acquire("benchmark", rate="1000000/h"),
         ),
     }
 
@@ -169,7 +188,12 @@ def _alone(size: int) -> dict[str, Call]:
 
     near = DynamoDBCache("default", {"KEY_PREFIX": "near", "OPTIONS": {"LOCAL_TIMEOUT": 3600}})
     near.set("k", "x" * size, 3600)
+    limits = RateLimitStore()
+    limits.acquire("benchmark", key="refused", rate="1/h")
     return {
+        "a refusal that is remembered": lambda: limits.acquire(
+            "benchmark", key="refused", rate="1/h"
+        ),
         "a near hit": lambda: near.get("k"),
         "making a cache": lambda: DynamoDBCache("default", {"KEY_PREFIX": "p"}),
         "a call refused by an open breaker": fail_fast,

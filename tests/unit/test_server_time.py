@@ -1,0 +1,95 @@
+"""What time it is at the service, by its answers."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+import pytest
+
+from dynamo_stores import clock
+from dynamo_stores.calls.server_time import ServerClock
+
+
+class TwoClocks(clock.Clock):
+    """A wall clock that is wrong by ``wrong`` seconds, and a monotonic one; told to go."""
+
+    def __init__(self, wrong: float) -> None:
+        self.wrong = wrong
+        self.true = 1_800_000_000.3
+
+    def now(self):
+        return self.true + self.wrong
+
+    def monotonic(self):
+        return self.true - 1_799_999_000.0
+
+
+@pytest.fixture(params=[0.0, -2.0, 300.0])
+def clocks(request):
+    found = TwoClocks(request.param)
+    before = clock.use(found)
+    yield found
+    clock.use(before)
+
+
+def answer(server, clocks, took=0.02):
+    """An answer, made in the middle of the time that it took."""
+    sent_at = clocks.monotonic()
+    clocks.true += took / 2
+    date = formatdate(clocks.true, usegmt=True)
+    clocks.true += took / 2
+    server.note(date, sent_at, clocks.monotonic())
+
+
+def test_it_is_within_the_bounds_and_they_get_narrow(clocks):
+    """Whatever the own clock says."""
+    server = ServerClock()
+    assert not server.is_learned
+    before = server.times()
+    assert (before.low, before.high) == (clocks.now() - 2, clocks.now() + 2)
+    for number in range(60):
+        answer(server, clocks)
+        times = server.times()
+        assert times.low <= clocks.true <= times.high
+        clocks.true += 0.137 * (number % 5 + 1)
+    assert server.is_learned
+    assert times.high - times.low < 0.15
+
+
+def test_it_is_forgotten_when_a_clock_was_set(clocks):
+    """Or when the machine slept; the next answer says it again."""
+    server = ServerClock()
+    answer(server, clocks)
+    clocks.wrong += 5
+    assert not server.is_learned
+    answer(server, clocks)
+    times = server.times()
+    assert times.low <= clocks.true <= times.high
+
+
+def test_a_service_whose_clock_was_set_is_believed(clocks):
+    """Its newest answer counts."""
+    server = ServerClock()
+    answer(server, clocks)
+    moved = clocks.true + 10
+    server.note(formatdate(moved, usegmt=True), clocks.monotonic(), clocks.monotonic() + 0.01)
+    times = server.times()
+    assert times.low <= moved + 1
+    assert times.high >= moved
+
+
+def test_no_date_is_no_answer(clocks):
+    """What cannot be read is left alone."""
+    server = ServerClock()
+    server.note("yesterday", 0, 1)
+    assert not server.is_learned
+
+
+def test_doubt_grows_with_time(clocks):
+    """Our clock may drift meanwhile."""
+    server = ServerClock()
+    answer(server, clocks)
+    first = server.times()
+    clocks.true += 1000
+    later = server.times()
+    assert later.high - later.low == pytest.approx(first.high - first.low + 0.2, abs=0.01)
