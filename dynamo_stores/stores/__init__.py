@@ -3,8 +3,9 @@
 from .adaptive import AdaptiveRateLimitStore
 from .cache import CacheStore
 from .dedupe import DedupeStore
+from .leases import LockStore
 from .limits import RateLimitStatus
-from .locks import AsyncLock, Lock, LockStore
+from .locks import AsyncLock, Lock
 from .ratelimit import RateLimitStore
 
 __all__ = [

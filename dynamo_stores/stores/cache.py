@@ -14,10 +14,11 @@ from ..models import CacheEntry, NumberItem, RawItem, ttl_of
 from ..patterns import compile_pattern, literal_start
 from .base import Refused
 from .counting import CountingStore
-from .entries import LIFE, MISSING, is_live
+from .entries import LIFE, MISSING
 from .many import ManyStore
 from .numbers import checked_tags
 from .sweeps import CacheStats, Progress, Sweep
+from .validity import is_live
 from .writing import expiry_after
 
 __all__ = ["MISSING", "CacheStore", "expiry_after"]

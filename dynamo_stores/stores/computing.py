@@ -13,9 +13,11 @@ from ..calls.steps import Call, Compute, Prepare, Steps, Wait
 from ..exceptions import StoreUnavailable
 from ..models import RawItem
 from .cache import CacheStore
-from .entries import MISSING, is_live, is_same_write
-from .locks import LeaseStore, Lock
+from .entries import MISSING, is_same_write
+from .leases import LeaseStore
+from .locks import Lock
 from .near import Found
+from .validity import is_live
 from .values import Written
 
 logger = logging.getLogger(__name__)

@@ -7,17 +7,13 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from pynamodb.expressions.condition import Condition
-
-from .. import clock, keys
-from ..calls.batches import batch_get
+from .. import keys
 from ..codecs import Forged
 from ..exceptions import StoreUnavailable
 from ..keys import ItemKey
-from ..models import CacheEntry, RawItem
+from ..models import RawItem
 from .near import Found, NearStats, NearTier, get_near
-from .numbers import Numbers, get_numbers
-from .parts import PartsStore
+from .validity import ValidityStore, is_live, tags_of
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +23,8 @@ LIFE = ["PK", "SK", "e", "g", "t"]
 _warned: set[tuple[str, str]] = set()
 
 
-class EntriesStore(PartsStore):
-    """
-    Reads entries, and knows which of them count.
-
-    An entry is invalid when its prefix was cleared or one of its tags invalidated since it was
-    written: it carries the numbers of that time. A number is asked for again when it was last
-    asked for over ``generation_timeout`` seconds ago: in one call with the entry, strongly.
-    """
+class EntriesStore(ValidityStore):
+    """Reads entries, and knows which of them count; see :class:`ValidityStore`."""
 
     def find(self, key: str, *, strongly: bool = False, expired: bool = False) -> Found | None:
         """
@@ -74,23 +64,6 @@ class EntriesStore(PartsStore):
         """Return what this process's near tier holds and did, None where there is none."""
         near = self._near
         return None if near is None else near.stats()
-
-    def look(self, tags: Iterable[str] = ()) -> RawItem:
-        """Return the numbers that an entry with ``tags`` carries if it is computed from now on."""
-        tag_keys = {tag: keys.tag(self.prefix, tag) for tag in tags}
-        generation = self._generation
-        with self._in_time():
-            self._ask(self._not_fresh([*generation, *tag_keys.values()]))
-        numbers = self._numbers
-        stamps: RawItem = {}
-        for key in generation:
-            if number := numbers.number(key.pk):
-                stamps["g"] = {"N": str(number)}
-        if tag_keys:
-            stamps["t"] = {
-                "M": {tag: {"N": str(numbers.number(key.pk) or 0)} for tag, key in tag_keys.items()}
-            }
-        return stamps
 
     def _fetch_near(self, near: NearTier, key: ItemKey) -> Found | None:
         def fetch(pks: list[str]) -> dict[str, Found]:
@@ -140,7 +113,7 @@ class EntriesStore(PartsStore):
                     head = self._get(key, consistent=consistent, attributes=attributes)
                 if head is None:
                     return None
-                self._numbers.remember_tags(key.pk, _tags_of(head))
+                self._numbers.remember_tags(key.pk, tags_of(head))
                 # Tags that were not known here, or a slow answer to a plain read.
                 more = [
                     each for each in self._not_fresh(self._numbers_of(head)) if each not in asked
@@ -207,7 +180,7 @@ class EntriesStore(PartsStore):
         numbers, has_generation = self._numbers, bool(self._generation)
         wanted: list[ItemKey] = []
         for head in live:
-            numbers.remember_tags(head["PK"]["S"], _tags_of(head))
+            numbers.remember_tags(head["PK"]["S"], tags_of(head))
             if has_generation or "t" in head:
                 wanted += self._numbers_of(head)
         known = set(asked)
@@ -227,59 +200,6 @@ class EntriesStore(PartsStore):
             and self._is_valid(found.head)
         )
 
-    def _is_valid(self, head: RawItem) -> bool:
-        """Return whether no number that is known here is above the one that ``head`` carries."""
-        if "t" not in head and self.options.clear != "generation":
-            return True
-        numbers = self._numbers
-        for key, number in self._numbers_of(head).items():
-            known = numbers.number(key.pk)
-            if known is None or number < known:
-                return False
-            numbers.adopt(key.pk, number)
-        return True
-
-    def _numbers_of(self, head: RawItem) -> dict[ItemKey, int]:
-        """Return the numbers that ``head`` carries; -1, which is never valid, for what is none."""
-        found = {
-            keys.tag(self.prefix, tag): _whole_number(held) for tag, held in _tags_of(head).items()
-        }
-        for key in self._generation:
-            found[key] = _whole_number(head.get("g", {"N": "0"}))
-        return found
-
-    def _numbers_for(self, pk: str) -> list[ItemKey]:
-        """Return the numbers on which the entry depends, as far as this process knows."""
-        tags = self._numbers.tags_of(pk)
-        return [*self._generation, *(keys.tag(self.prefix, tag) for tag in tags)]
-
-    def _not_fresh(self, wanted: Iterable[ItemKey]) -> list[ItemKey]:
-        numbers, timeout = self._numbers, self.options.generation_timeout
-        return [key for key in dict.fromkeys(wanted) if not numbers.is_fresh(key.pk, timeout)]
-
-    def _ask(
-        self,
-        asked: Sequence[ItemKey],
-        wanted: Sequence[ItemKey] = (),
-        attributes: Sequence[str] | None = None,
-    ) -> dict[str, RawItem]:
-        """Learn these numbers, strongly, and return the items ``wanted`` with them, by key."""
-        if not asked:
-            return {}
-        table, asked_at = self._table, clock.monotonic()
-        answer = batch_get(
-            table.connection,
-            table.table_name,
-            self._raw_keys([*wanted, *asked]),
-            consistent=True,
-            attributes={"ProjectionExpression": ", ".join(attributes)} if attributes else None,
-        )
-        found = {item["PK"]["S"]: item for item in answer}
-        for key in asked:
-            held = found.pop(key.pk, {}).get("g", {"N": "0"})
-            self._numbers.learn(key.pk, max(_whole_number(held), 0), asked_at)
-        return found
-
     @contextlib.contextmanager
     def _writing(self, pks: Sequence[str]) -> Iterator[dict[str, Found]]:
         """Keep the near tier true while these are written; put into the dict what was written."""
@@ -296,36 +216,8 @@ class EntriesStore(PartsStore):
         finally:
             near.end_write(pks, written if done else {}, began_at)
 
-    def _live(self) -> Condition:
-        """Return the condition that an entry without tags counts."""
-        now = clock.now_ms()
-        live: Condition = CacheEntry.pk.exists() & (
-            CacheEntry.expiry.does_not_exist() | (CacheEntry.expiry > now)
-        )
-        if number := self._known_generation():
-            live &= CacheEntry.generation >= number
-        return live
-
-    def _free(self) -> Condition:
-        """Return the condition that nothing is there, or an entry that does not count."""
-        free: Condition = CacheEntry.pk.does_not_exist() | (CacheEntry.expiry <= clock.now_ms())
-        if number := self._known_generation():
-            free = free | CacheEntry.generation.does_not_exist() | (CacheEntry.generation < number)
-        return free
-
-    def _known_generation(self) -> int:
-        return max((self._numbers.number(key.pk) or 0 for key in self._generation), default=0)
-
     def _key(self, key: str) -> ItemKey:
         return keys.cache_entry(self.prefix, key)
-
-    @property
-    def _generation(self) -> tuple[ItemKey, ...]:
-        return (keys.generation(self.prefix),) if self.options.clear == "generation" else ()
-
-    @property
-    def _numbers(self) -> Numbers:
-        return get_numbers(self.using, self.prefix)
 
     @property
     def _near(self) -> NearTier | None:
@@ -348,21 +240,6 @@ class EntriesStore(PartsStore):
             )
 
 
-def is_live(head: RawItem | None) -> bool:
-    """Return whether there is an entry that has not expired."""
-    return head is not None and CacheEntry.is_raw_live(head, clock.now())
-
-
 def is_same_write(old: RawItem | None, written: Mapping[str, Any]) -> bool:
     """Return whether ``old`` is what ``written`` wrote."""
     return old is not None and old.get("w") == written["w"]
-
-
-def _tags_of(head: RawItem) -> dict[str, Any]:
-    tags: dict[str, Any] = head.get("t", {}).get("M", {})
-    return tags
-
-
-def _whole_number(held: Mapping[str, Any]) -> int:
-    digits = str(held.get("N", ""))
-    return int(digits) if digits.isdecimal() else -1

@@ -13,9 +13,10 @@ from .. import clock
 from ..keys import ItemKey
 from ..models import CacheEntry, RawItem
 from .base import Refused
-from .entries import LIFE, EntriesStore, is_live, is_same_write
+from .entries import LIFE, EntriesStore, is_same_write
 from .near import Found
 from .numbers import checked_tags
+from .validity import is_live
 from .values import Written
 
 
