@@ -8,9 +8,11 @@ never touch somebody's data.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +20,9 @@ from ..calls.transport import is_loopback
 from .clock import FakeClock
 from .engine import EmbeddedEngine
 from .faults import FaultProxy
+
+if TYPE_CHECKING:
+    from .relay import CapacityRelay
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +60,12 @@ def dynamo_faults(dynamo_engine: str) -> Iterator[FaultProxy]:
     """A relay before the engine with faults by name; its ``url`` is an endpoint of its own."""
     with FaultProxy(dynamo_engine) as faults:
         yield faults
+
+
+@pytest.fixture
+def dynamo_capacity(dynamo_engine: str) -> Iterator[Callable[..., CapacityRelay]]:
+    """``dynamo_capacity(updating=3, burst=5)``: a relay before the engine that throttles."""
+    from .relay import CapacityRelay
+
+    with contextlib.ExitStack() as relays:
+        yield lambda **options: relays.enter_context(CapacityRelay(dynamo_engine, **options))

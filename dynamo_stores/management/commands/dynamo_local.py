@@ -6,12 +6,16 @@ import signal
 import threading
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from ...testing.engine import EmbeddedEngine, EngineError
+from ...testing.throughput import Partitions
+
+if TYPE_CHECKING:
+    from ...testing.relay import CapacityRelay
 
 DEFAULT_PORT = 8000
 
@@ -35,8 +39,39 @@ class Command(BaseCommand):
             help="Folder to keep data in (default: .dynamo-local beside manage.py).",
         )
 
+        parser.add_argument(
+            "--enforce-capacity",
+            action="store_true",
+            help="Throttle provisioned tables as the service does; GET / shows their buckets.",
+        )
+        parser.add_argument(
+            "--updating",
+            type=float,
+            default=30.0,
+            metavar="SECONDS",
+            help="How long an UpdateTable takes, with --enforce-capacity (default: %(default)s).",
+        )
+        parser.add_argument(
+            "--burst",
+            type=float,
+            default=300.0,
+            metavar="SECONDS",
+            help="How much unused capacity is kept, with --enforce-capacity (%(default)s).",
+        )
+        parser.add_argument(
+            "--hot-partitions",
+            action="store_true",
+            help="Limit each partition key to 3,000 read and 1,000 write units as well.",
+        )
+
     def handle(
-        self, *args: Any, port: int, in_memory: bool, data_dir: Path | None, **options: Any
+        self,
+        *args: Any,
+        port: int,
+        in_memory: bool,
+        data_dir: Path | None,
+        enforce_capacity: bool,
+        **options: Any,
     ) -> None:
         stopping = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -44,21 +79,44 @@ class Command(BaseCommand):
         data = None if in_memory else data_dir or _default_folder()
         if data is not None:
             _make_ignored(data)
-        engine = EmbeddedEngine(port, data)
+        engine = EmbeddedEngine(None if enforce_capacity else port, data)
+        relay = None
         try:
             engine.start()
+            if enforce_capacity:
+                relay = _relay(engine.url, port, options).start()
         except EngineError as exc:
+            engine.stop()
             raise CommandError(str(exc)) from exc
         try:
             kept = f"keeping its data in {data}" if data else "keeping nothing"
-            self.stdout.write(f"DynamoDB answers at {engine.url}, {kept}. Ctrl-C stops it.")
+            if relay is not None:
+                kept += ", throttling provisioned tables"
+            url = engine.url if relay is None else relay.url
+            self.stdout.write(f"DynamoDB answers at {url}, {kept}. Ctrl-C stops it.")
             self.stdout.flush()
             while not stopping.wait(0.2):
                 if (status := engine.process.poll()) is not None:
                     raise CommandError(f"The embedded DynamoDB ended with status {status}.")
         finally:
+            if relay is not None:
+                relay.stop()
             engine.stop()
         self.stdout.write("Stopped.")
+
+
+def _relay(upstream: str, port: int, options: dict[str, Any]) -> CapacityRelay:
+    try:
+        from ...testing.relay import CapacityRelay
+    except ImportError as exc:
+        raise EngineError(f"{exc}. Install dynamo-stores[local].") from exc
+    return CapacityRelay(
+        upstream,
+        port=port,
+        updating=options["updating"],
+        burst=options["burst"],
+        partitions=Partitions() if options["hot_partitions"] else None,
+    )
 
 
 def _default_folder() -> Path:
