@@ -1,0 +1,1 @@
+"""How much capacity a provisioned table has, needs and gets."""

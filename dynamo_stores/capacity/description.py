@@ -1,0 +1,162 @@
+"""What DescribeTable and DescribeLimits say of capacity; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+KINDS = ("Read", "Write")
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html
+FREE_DECREASES, MAX_DECREASES, QUIET_HOUR = 4, 27, 3600.0
+DEFAULT_QUOTA = 40_000
+
+
+class Units(NamedTuple):
+    """Provisioned read and write units a second."""
+
+    read: int
+    write: int
+
+    def of(self, kind: str) -> int:
+        """Return those of ``"Read"`` or ``"Write"``."""
+        return self.read if kind == "Read" else self.write
+
+    def with_kind(self, kind: str, units: int) -> Units:
+        """Return these with another number of one kind."""
+        return self._replace(read=units) if kind == "Read" else self._replace(write=units)
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A table (``name`` is ``""``) or one of its indexes; times in seconds since the epoch."""
+
+    name: str
+    units: Units
+    decreases_today: int = 0
+    last_increase: float | None = None
+    last_decrease: float | None = None
+
+    def decreases_left(self, now: float) -> int:
+        """
+        Return how many decreases are allowed now: of the four of a UTC day, else the one of an
+        hour without any, up to 27.
+        """
+        used = self._used(now)
+        if used < FREE_DECREASES:
+            return FREE_DECREASES - used
+        return 1 if self._is_quiet(now) and used < MAX_DECREASES else 0
+
+    def may_decrease(self, now: float, reserve: int = 0) -> bool:
+        """
+        Return whether to use one of them, keeping ``reserve`` of the four for others: an hour
+        after the last decrease there is another one anyway.
+        """
+        left = self.decreases_left(now)
+        return left > reserve or (left > 0 and self._is_quiet(now))
+
+    def _used(self, now: float) -> int:
+        if self.last_decrease is not None and _day(self.last_decrease) != _day(now):
+            # The number is that of the day on which it was asked for.
+            return 0
+        return self.decreases_today
+
+    def _is_quiet(self, now: float) -> bool:
+        return self.last_decrease is None or now - self.last_decrease >= QUIET_HOUR
+
+
+@dataclass(frozen=True)
+class TableCapacity:
+    """A table and its indexes by their names (``""`` is the table)."""
+
+    table: str
+    arn: str
+    status: str
+    is_on_demand: bool
+    has_replicas: bool
+    resources: Mapping[str, Resource] = field(default_factory=dict)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a change may be asked for."""
+        return self.status == "ACTIVE"
+
+
+class Quota(NamedTuple):
+    """The most units that a table or index may have."""
+
+    read: int = DEFAULT_QUOTA
+    write: int = DEFAULT_QUOTA
+
+    def of(self, kind: str) -> int:
+        """Return that of ``"Read"`` or ``"Write"``."""
+        return self.read if kind == "Read" else self.write
+
+
+def read_description(description: Mapping[str, Any]) -> TableCapacity:
+    """Return what ``Table`` of DescribeTable says."""
+    mode = (description.get("BillingModeSummary") or {}).get("BillingMode", "PROVISIONED")
+    resources = {"": _resource("", description.get("ProvisionedThroughput") or {})}
+    status = str(description["TableStatus"])
+    for index in description.get("GlobalSecondaryIndexes") or ():
+        name = index["IndexName"]
+        resources[name] = _resource(name, index.get("ProvisionedThroughput") or {})
+        if index.get("IndexStatus", "ACTIVE") != "ACTIVE":
+            status = "UPDATING"
+    is_on_demand = mode == "PAY_PER_REQUEST" or resources[""].units == (0, 0)
+    return TableCapacity(
+        table=str(description["TableName"]),
+        arn=str(description.get("TableArn", "")),
+        status=status,
+        is_on_demand=is_on_demand,
+        has_replicas=bool(description.get("Replicas")),
+        resources=resources,
+    )
+
+
+def read_limits(limits: Mapping[str, Any]) -> Quota:
+    """Return what DescribeLimits says of one table."""
+    return Quota(
+        int(limits.get("TableMaxReadCapacityUnits", DEFAULT_QUOTA)),
+        int(limits.get("TableMaxWriteCapacityUnits", DEFAULT_QUOTA)),
+    )
+
+
+def as_request(table: str, changes: Mapping[str, Units]) -> dict[str, Any]:
+    """Return UpdateTable's arguments for ``changes``, by resource: one request for all."""
+    request: dict[str, Any] = {"TableName": table}
+    updates = []
+    for name, units in changes.items():
+        throughput = {"ReadCapacityUnits": units.read, "WriteCapacityUnits": units.write}
+        if name:
+            update = {"IndexName": name, "ProvisionedThroughput": throughput}
+            updates.append({"Update": update})
+        else:
+            request["ProvisionedThroughput"] = throughput
+    if updates:
+        request["GlobalSecondaryIndexUpdates"] = updates
+    return request
+
+
+def _resource(name: str, throughput: Mapping[str, Any]) -> Resource:
+    return Resource(
+        name=name,
+        units=Units(
+            int(throughput.get("ReadCapacityUnits", 0)),
+            int(throughput.get("WriteCapacityUnits", 0)),
+        ),
+        decreases_today=int(throughput.get("NumberOfDecreasesToday", 0)),
+        last_increase=_moment(throughput.get("LastIncreaseDateTime")),
+        last_decrease=_moment(throughput.get("LastDecreaseDateTime")),
+    )
+
+
+def _moment(value: Any) -> float | None:
+    if value is None:
+        return None
+    return value.timestamp() if isinstance(value, datetime) else float(value)
+
+
+def _day(moment: float) -> object:
+    return datetime.fromtimestamp(moment, UTC).date()
