@@ -240,6 +240,17 @@ def aliases() -> list[str]:
     return list(_raw())
 
 
+def provisioned_aliases() -> list[str]:
+    """Return the aliases that have a provisioned table, or scaling switched on."""
+    found = []
+    for using in aliases():
+        config = get_config(using)
+        tables = [config, *(config.for_table(name) for name in config.tables)]
+        if any(each.scaling.enabled or each.billing_mode == "PROVISIONED" for each in tables):
+            found.append(using)
+    return found
+
+
 def find_problems() -> list[Problem]:
     """Return everything that is wrong in ``DYNAMO_STORES``, most general first."""
     try:

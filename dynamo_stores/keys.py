@@ -25,6 +25,9 @@ STORED_RATE = "RATE"
 CONFIG = "CONFIG"
 DEDUPE = "DD"
 JOB = "JOB"
+CAPACITY = "CAP"
+RECORD = "RECORD"
+CLAIM = "CLAIM"
 EXPIRY = "X"
 EXPIRY_SHARDS = 8
 
@@ -85,6 +88,16 @@ def dedupe_job(key: str) -> ItemKey:
 def dedupe_part(job: ItemKey, fence: int, number: int) -> ItemKey:
     """Return the key of part ``number``, from 0, of the result that was got under ``fence``."""
     return ItemKey(job.pk, f"R#{fence}#{number}")
+
+
+def capacity(table: str, sk: str) -> ItemKey:
+    """Return the key of what the control table says of ``table``: its RECORD, its CLAIM."""
+    return ItemKey(f"{CAPACITY}#{table}", sk)
+
+
+def capacity_tables() -> ItemKey:
+    """Return the key of the list of tables that have a record."""
+    return ItemKey("CAPACITY", "TABLES")
 
 
 def stored_rate(resource: str) -> ItemKey:

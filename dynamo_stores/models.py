@@ -10,7 +10,13 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, ClassVar, Self, cast
 
-from pynamodb.attributes import BinaryAttribute, MapAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.attributes import (
+    BinaryAttribute,
+    MapAttribute,
+    NumberAttribute,
+    UnicodeAttribute,
+    UnicodeSetAttribute,
+)
 from pynamodb.connection import TableConnection
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
 from pynamodb.models import Model
@@ -23,17 +29,19 @@ from .keys import ItemKey, expiry_index_sort_key
 class TableName:
     """The name of a model's table, looked up in the settings of its alias when it is read."""
 
-    def __init__(self, name: str | None, using: str) -> None:
+    def __init__(self, name: str | None, using: str, suffix: str = "") -> None:
         self._name = name
         self._using = using
+        self._suffix = suffix
 
     def __get__(self, instance: object, owner: type) -> str:
         config = get_config(self._using)
-        return config.store_table if self._name is None else config.real_name(self._name)
+        name = config.store_table if self._name is None else config.real_name(self._name)
+        return name + self._suffix
 
     def for_alias(self, using: str) -> TableName:
         """Return the same table's name in another alias."""
-        return TableName(self._name, using)
+        return TableName(self._name, using, self._suffix)
 
 
 # Models for aliases other than their own. A lock here could be held when the process forks; two
@@ -282,3 +290,43 @@ class NumberItem(StoreItem):
 def ttl_of(removal: int) -> int:
     """Return the first whole second at which ``removal``, in milliseconds, has passed."""
     return -(-removal // 1000)
+
+
+class ControlItem(DynamoModel):
+    """
+    An item of the control table, which says what is done to the other tables and must not live on
+    one of them. It is on demand, whatever the others are.
+    """
+
+    class Meta:
+        table_name = TableName(None, DEFAULT_ALIAS, "-control")
+
+    pk = UnicodeAttribute(hash_key=True, attr_name="PK")
+    sk = UnicodeAttribute(range_key=True, attr_name="SK")
+    ttl = NumberAttribute(null=True, attr_name="TTL")
+
+
+class CapacityRecord(ControlItem):
+    """
+    What was decided about a table: ``deadline`` is when it is to come down, in ms since the epoch,
+    absent when nothing is to; ``generation`` counts its raises; ``lease_end`` is until when
+    ``owner`` brings it down; ``decision`` is the last one, in JSON.
+    """
+
+    generation = IntegerAttribute(null=True, attr_name="g")
+    deadline = IntegerAttribute(null=True, attr_name="d")
+    lease_end = IntegerAttribute(null=True, attr_name="l")
+    owner = UnicodeAttribute(null=True, attr_name="o")
+    decision = UnicodeAttribute(null=True, attr_name="x")
+
+
+class CapacityTables(ControlItem):
+    """The tables that have a record."""
+
+    tables = UnicodeSetAttribute(null=True, attr_name="t")
+
+
+class CapacityClaim(ControlItem):
+    """Who raises a table now: nobody else does until ``until``, in ms since the epoch."""
+
+    until = IntegerAttribute(null=True, attr_name="u")

@@ -7,6 +7,9 @@ News for whoever wants to hear it. No answer depends on whether anyone listens.
 ``throttled``: ``sender`` the measurement's class; ``measurement``
 (:class:`~dynamo_stores.calls.observer.Measurement`), whose ``reasons`` say what was short.
 
+``capacity_changed``: ``sender`` the records' class; ``using``, ``table``, ``changes`` (new units by
+resource, ``""`` is the table), ``code`` and ``why``.
+
 ``rate_limited``: ``sender`` the store's class; ``using``, ``resource``, ``status``
 (:class:`~dynamo_stores.stores.RateLimitStatus`), ``priority`` (None, ``"user"`` or
 ``"background"``). Sent for each refusal, also those that were remembered; it names no key.
@@ -19,3 +22,4 @@ from django.dispatch import Signal
 breaker_state_changed = Signal()
 throttled = Signal()
 rate_limited = Signal()
+capacity_changed = Signal()

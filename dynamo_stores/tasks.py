@@ -9,6 +9,10 @@ from django.core.cache import caches
 
 from . import conf, options
 from .cache import DynamoDBCache
+from .capacity.lowering import reconcile
+
+# Seconds between two sweeps of what is to come down.
+_RECONCILE = 60.0
 
 
 def our_caches() -> dict[str, DynamoDBCache]:
@@ -31,25 +35,43 @@ def cleanup_expired() -> int:
     return sum(cache.store.cleanup() for cache in our_caches().values())
 
 
+@shared_task(name="dynamo_stores.reconcile_capacity", ignore_result=True)  # type: ignore[untyped-decorator]
+def reconcile_capacity() -> int:
+    """Lower every table whose time has come; return how many were looked at."""
+    return sum(len(reconcile(using)) for using in conf.provisioned_aliases())
+
+
+@shared_task(name="dynamo_stores.scale_down", ignore_result=True)  # type: ignore[untyped-decorator]
+def scale_down(table: str, using: str = conf.DEFAULT_ALIAS) -> int:
+    """Lower one table if its time has come: a hint, for the sweep does the same."""
+    return len(reconcile(using, table))
+
+
 def beat_schedule() -> dict[str, dict[str, Any]]:
     """
     Return what ``beat_schedule`` of a Celery application should hold.
 
     Cleanup runs every ``CLEANUP_INTERVAL`` where an alias of a cache has the expiry index. Without
-    it a cleanup is a Scan of the whole table, and DynamoDB's own TTL deletes for free.
+    it a cleanup is a Scan of the whole table, and DynamoDB's own TTL deletes for free. What was
+    raised is brought down every minute, where an alias has provisioned tables.
     """
+    schedule: dict[str, dict[str, Any]] = {}
+    if conf.provisioned_aliases():
+        schedule["dynamo_stores.reconcile_capacity"] = {
+            "task": "dynamo_stores.reconcile_capacity",
+            "schedule": _RECONCILE,
+            "options": {"expires": _RECONCILE},
+        }
     configs = [
         conf.get_config(cache.get("LOCATION") or conf.DEFAULT_ALIAS).cache
         for cache in options.our_caches().values()
     ]
     intervals = [float(config.cleanup_interval) for config in configs if config.expiry_index]
-    if not intervals:
-        return {}
-    interval = min(intervals)
-    return {
-        "dynamo_stores.cleanup_expired": {
+    if intervals:
+        interval = min(intervals)
+        schedule["dynamo_stores.cleanup_expired"] = {
             "task": "dynamo_stores.cleanup_expired",
             "schedule": interval,
             "options": {"expires": interval},
         }
-    }
+    return schedule

@@ -16,7 +16,7 @@ from .. import clock
 from ..calls.control import ControlPlane, get_control
 from ..conf import StoreConfig, aliases, get_config
 from ..exceptions import ConfigurationError, StoreError
-from ..models import DynamoModel, StoreItem, concrete_models
+from ..models import ControlItem, DynamoModel, StoreItem, concrete_models
 
 Progress = Callable[[str], None]
 
@@ -60,6 +60,12 @@ class TableSpec:
     types: Mapping[str, str] = field(compare=False)
     indexes: tuple[IndexSpec, ...] = ()
     ttl: str | None = None
+    always_on_demand: bool = False
+
+    @property
+    def billing_mode(self) -> str:
+        """``PROVISIONED`` or ``PAY_PER_REQUEST``."""
+        return "PAY_PER_REQUEST" if self.always_on_demand else self.config.billing_mode
 
     @property
     def config(self) -> StoreConfig:
@@ -69,7 +75,7 @@ class TableSpec:
     def as_request(self) -> dict[str, Any]:
         """Return the arguments of CreateTable, provisioned at the settings' baselines."""
         provisioned = {}
-        if self.config.billing_mode == "PROVISIONED":
+        if self.billing_mode == "PROVISIONED":
             scaling = self.config.scaling
             provisioned["ProvisionedThroughput"] = {
                 "ReadCapacityUnits": scaling.base_read_capacity,
@@ -82,7 +88,7 @@ class TableSpec:
                 {"AttributeName": name, "AttributeType": kind}
                 for name, kind in sorted(self.types.items())
             ],
-            "BillingMode": self.config.billing_mode,
+            "BillingMode": self.billing_mode,
             **provisioned,
         }
         for index in self.indexes:
@@ -108,11 +114,14 @@ def wanted_tables() -> list[TableSpec]:
     Raises ConfigurationError where two models want one table differently.
     """
     found: dict[tuple[str, str], TableSpec] = {}
-    models: list[type[DynamoModel]] = [StoreItem.bound_to(using) for using in aliases()]
+    models: list[type[DynamoModel]] = [
+        model.bound_to(using) for using in aliases() for model in (StoreItem, ControlItem)
+    ]
     models += [
         model
         for model in concrete_models()
-        if not issubclass(model, StoreItem) and apps.get_containing_app_config(model.__module__)
+        if not issubclass(model, StoreItem | ControlItem)
+        and apps.get_containing_app_config(model.__module__)
     ]
     for model in models:
         spec = table_of(model)
@@ -146,7 +155,8 @@ def table_of(model: type[DynamoModel]) -> TableSpec:
         keys=_keys_of(attributes, types, model.__name__),
         types=types,
         indexes=indexes,
-        ttl=StoreItem.ttl.attr_name if issubclass(model, StoreItem) else ttl,
+        ttl=StoreItem.ttl.attr_name if issubclass(model, StoreItem | ControlItem) else ttl,
+        always_on_demand=issubclass(model, ControlItem),
     )
 
 
@@ -208,8 +218,8 @@ def differences(spec: TableSpec, description: Mapping[str, Any], ttl: str | None
         state = f"on for {ttl}" if ttl else "off"
         found.append(f"its TTL is {state}, expected on for the attribute {spec.ttl}")
     billing = description.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED")
-    if billing != spec.config.billing_mode:
-        found.append(f"its billing mode is {billing}, expected {spec.config.billing_mode}")
+    if billing != spec.billing_mode:
+        found.append(f"its billing mode is {billing}, expected {spec.billing_mode}")
     return found
 
 

@@ -15,10 +15,10 @@ from ..calls.policy import deadline
 from ..conf import DEFAULT_ALIAS
 from ..exceptions import ConfigurationError
 from ..keys import ItemKey
-from ..models import RawItem, StoreItem
+from ..models import DynamoModel, RawItem
 from ..options import CacheOptions, wrong_prefix
 
-K = TypeVar("K", bound=StoreItem)
+K = TypeVar("K", bound=DynamoModel)
 
 _DEFAULT_OPTIONS = CacheOptions()
 

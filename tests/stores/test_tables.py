@@ -152,4 +152,10 @@ def test_an_engine_that_is_not_there_is_a_sentence(alias):
 def test_every_table_of_the_project_is_found(tables, dynamo_prefix):
     """The store's and the forum's; nothing twice."""
     names = [spec.name.removeprefix(dynamo_prefix) for spec in wanted_tables()]
-    assert names == ["dynamo-stores", "forum-users", "forum-threads", "forum-posts"]
+    assert names == [
+        "dynamo-stores",
+        "dynamo-stores-control",
+        "forum-users",
+        "forum-threads",
+        "forum-posts",
+    ]

@@ -53,7 +53,7 @@ class Command(BaseCommand):
 def _summary(spec: TableSpec) -> str:
     config = spec.config
     billing = "on demand"
-    if config.billing_mode == "PROVISIONED":
+    if spec.billing_mode == "PROVISIONED":
         scaling = config.scaling
         billing = f"{scaling.base_read_capacity} RCU and {scaling.base_write_capacity} WCU"
     indexes = ", ".join(index.name for index in spec.indexes) or "no index"

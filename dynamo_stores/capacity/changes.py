@@ -1,0 +1,97 @@
+"""UpdateTable, once, and what its answers mean."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from .. import clock
+from ..calls.control import get_control
+from ..signals import capacity_changed
+from .description import TableCapacity, Units, as_request, read_description
+from .planner import Plan
+from .records import CapacityRecords
+
+logger = logging.getLogger(__name__)
+
+# What a refusal of UpdateTable means, and what is said of it.
+_REFUSALS = {
+    "ResourceInUseException": ("in_progress", "is being changed already"),
+    "LimitExceededException": ("no_decreases_left", "has no change of this kind left for now"),
+    "AccessDeniedException": (
+        "not_allowed",
+        "may not be changed by these credentials: dynamodb:UpdateTable is missing",
+    ),
+}
+
+
+def describe(using: str, table: str) -> TableCapacity | None:
+    """Return what a table has, None if there is no such table; one call of the control plane."""
+    description = get_control(using).describe(table)
+    return None if description is None else read_description(description)
+
+
+def apply(using: str, capacity: TableCapacity, plan: Plan, *, dry_run: bool = False) -> Plan:
+    """
+    Ask for what ``plan`` changes, all in one request, and return what came of it: the plan, or one
+    without changes that says why DynamoDB refused. Nobody waits for the table to be ACTIVE.
+
+    Raises StoreUnavailable when there is no answer.
+    """
+    if not plan.changes:
+        return plan
+    if dry_run:
+        would = f"it would be changed to {in_words(plan.changes)}: {plan.why}"
+        return Plan("dry_run", would, again=plan.again)
+    table = capacity.table
+    try:
+        get_control(using).call("UpdateTable", as_request(table, plan.changes))
+    except ClientError as exc:
+        code = exc.response.get("Error", {}).get("Code", "")
+        if code not in _REFUSALS:
+            message = exc.response.get("Error", {}).get("Message", "")
+            return Plan("refused", f"DynamoDB refused to change {table}: {message}", again=True)
+        refusal, why = _REFUSALS[code]
+        return Plan(refusal, f"{table} {why}", again=True)
+    logger.info(
+        "The capacity of table %s goes to %s: %s.",
+        table, in_words(plan.changes), plan.why,
+        extra={
+            "dynamodb_table": table,
+            "dynamodb_using": using,
+            "dynamodb_decision": plan.code,
+            "dynamodb_capacity": {name: list(units) for name, units in plan.changes.items()},
+        },
+    )  # fmt: skip
+    capacity_changed.send_robust(
+        CapacityRecords,
+        using=using,
+        table=table,
+        changes=dict(plan.changes),
+        code=plan.code,
+        why=plan.why,
+    )
+    return plan
+
+
+def as_decision(plan: Plan, capacity: TableCapacity | None) -> dict[str, Any]:
+    """Return what a record keeps of a decision: when, what, why, from and to which units."""
+    before = capacity.resources if capacity is not None else {}
+    return {
+        "at": clock.now(),
+        "code": plan.code,
+        "why": plan.why,
+        "from": {name: list(before[name].units) for name in plan.changes if name in before},
+        "to": {name: list(units) for name, units in plan.changes.items()},
+    }
+
+
+def in_words(changes: Mapping[str, Units]) -> str:
+    """Return ``5 RCU and 10 WCU, index I 5 RCU and 10 WCU``."""
+    return ", ".join(
+        f"{f'index {name} ' if name else ''}{units.read} RCU and {units.write} WCU"
+        for name, units in changes.items()
+    )

@@ -1,0 +1,98 @@
+"""Coming down: what is due is lowered, once, by whoever looks first."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from .. import clock
+from ..conf import DEFAULT_ALIAS, ScalingConfig, get_config
+from ..exceptions import StoreUnavailable
+from .changes import apply, as_decision, describe
+from .description import QUIET_HOUR, TableCapacity
+from .planner import Plan, plan_down
+from .records import CapacityRecords, Record
+
+logger = logging.getLogger(__name__)
+
+# How long whoever brings a table down has it for himself; he needs two calls.
+_LEASE = 120.0
+# When to look again at a table that is being changed, or that could not be asked.
+_SOON = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one table that was due, and when it is looked at next (None: never)."""
+
+    table: str
+    plan: Plan
+    next_deadline: float | None
+
+
+def reconcile(using: str = DEFAULT_ALIAS, table: str | None = None) -> list[Outcome]:
+    """
+    Lower what is due in the alias, or only ``table``; idempotent, and one at a time per table.
+
+    Return what was done and what was not, with the reasons. Raises StoreUnavailable where the
+    control table cannot be asked.
+    """
+    records = CapacityRecords(using)
+    outcomes = []
+    for record in records.due():
+        if table is not None and record.table != table:
+            continue
+        leased = records.lease(record, _LEASE)
+        if leased is not None:
+            outcomes.append(_lower(using, records, leased))
+    return outcomes
+
+
+def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
+    config = get_config(using).for_table(record.table).scaling
+    capacity: TableCapacity | None = None
+    try:
+        capacity = describe(using, record.table)
+        if capacity is None:
+            plan = Plan("no_table", f"there is no table {record.table} any more")
+        else:
+            plan = plan_down(capacity, config, clock.now())
+            plan = apply(using, capacity, plan, dry_run=config.dry_run)
+    except StoreUnavailable as exc:
+        plan = Plan("unavailable", f"{record.table} could not be asked: {exc}", again=True)
+    next_deadline = _next(plan, capacity, config) if plan.again else None
+    if plan.code not in ("lowered", "in_progress"):
+        quiet = plan.code in ("at_baseline", "on_demand")
+        logger.log(
+            logging.INFO if quiet else logging.WARNING,
+            "Table %s was not lowered: %s.", record.table, plan.why,
+            extra={
+                "dynamodb_table": record.table,
+                "dynamodb_using": using,
+                "dynamodb_decision": plan.code,
+            },
+        )  # fmt: skip
+    if not records.finish(record, as_decision(plan, capacity), next_deadline):
+        logger.info("Table %s was raised while it came down; that deadline holds.", record.table)
+    return Outcome(record.table, plan, next_deadline)
+
+
+def _next(plan: Plan, capacity: TableCapacity | None, config: ScalingConfig) -> float:
+    now = clock.now()
+    if plan.code == "no_decreases_left" and capacity is not None:
+        # The budget is named once, and asked about when there can be a decrease again.
+        return min(_quiet_hour(capacity, now), _midnight(now))
+    if plan.code in ("lowered", "needed", "not_allowed", "dry_run", "refused"):
+        return now + max(_SOON, config.scale_down_delay)
+    return now + _SOON
+
+
+def _quiet_hour(capacity: TableCapacity, now: float) -> float:
+    last = [each.last_decrease for each in capacity.resources.values() if each.last_decrease]
+    return max(now + _SOON, max(last, default=now) + QUIET_HOUR)
+
+
+def _midnight(now: float) -> float:
+    today = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (today + timedelta(days=1)).timestamp()

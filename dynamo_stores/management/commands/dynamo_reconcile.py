@@ -1,0 +1,36 @@
+"""``manage.py dynamo_reconcile``: lower what is due, once; for cron where there is no Celery."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from ... import conf
+from ...capacity.changes import in_words
+from ...capacity.lowering import reconcile
+from ..tables import sentences
+
+
+class Command(BaseCommand):
+    help = (
+        "Brings down the capacity of every table whose time has come, and says what was done and "
+        "what was not. Running it twice, or beside Celery, does no harm."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--using", default=None, help="Only this alias.")
+
+    def handle(self, *args: Any, using: str | None, **options: Any) -> None:
+        found = 0
+        with sentences():
+            for alias in [using] if using else conf.aliases():
+                for outcome in reconcile(alias):
+                    found += 1
+                    done = "not lowered"
+                    if outcome.plan.changes:
+                        done = f"goes to {in_words(outcome.plan.changes)}"
+                    self.stdout.write(f"{outcome.table}: {done}, {outcome.plan.why}")
+        if not found:
+            self.stdout.write("Nothing is due.")
