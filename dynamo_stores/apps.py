@@ -7,8 +7,11 @@ class DynamoStoresConfig(AppConfig):
     verbose_name = "DynamoDB stores"
 
     def ready(self) -> None:
+        from . import receivers  # noqa: F401 - importing it connects them
+        from .capacity.scaler import watch
         from .checks import check_caches, check_limits, check_settings
 
         checks.register(check_settings)
         checks.register(check_caches, checks.Tags.caches)
         checks.register(check_limits)
+        watch()

@@ -95,6 +95,11 @@ def capacity(table: str, sk: str) -> ItemKey:
     return ItemKey(f"{CAPACITY}#{table}", sk)
 
 
+def demand(table: str, process: str) -> ItemKey:
+    """Return the key of what ``process`` asks of ``table``."""
+    return ItemKey(f"{CAPACITY}#{table}", f"DEMAND#{process}")
+
+
 def capacity_tables() -> ItemKey:
     """Return the key of the list of tables that have a record."""
     return ItemKey("CAPACITY", "TABLES")

@@ -330,3 +330,10 @@ class CapacityClaim(ControlItem):
     """Who raises a table now: nobody else does until ``until``, in ms since the epoch."""
 
     until = IntegerAttribute(null=True, attr_name="u")
+
+
+class DemandItem(ControlItem):
+    """What one process asks of a table, in JSON, and when it said so, in ms since the epoch."""
+
+    at = IntegerAttribute(null=True, attr_name="a")
+    units = UnicodeAttribute(null=True, attr_name="x")

@@ -90,13 +90,17 @@ def plan_up(
         named = [name for name, each in short if each == kind]
         if not named or (kind == "Write" and capacity.has_replicas):
             continue
+        raised: dict[str, Units] = {}
         for name in dict.fromkeys(part for each in named for part in _path(capacity, each, kind)):
             units = changes.get(name, capacity.resources[name].units)
             wanted = _raised(units.of(kind), demand.get((name, kind), 0.0), config)
             is_capped |= wanted > most.of(kind)
-            raised = max(units.of(kind), min(wanted, most.of(kind)))
-            if raised > units.of(kind):
-                changes[name] = units.with_kind(kind, raised)
+            wanted = max(units.of(kind), min(wanted, most.of(kind)))
+            if wanted > units.of(kind):
+                raised[name] = units.with_kind(kind, wanted)
+        # What was short is at its maximum: raising the rest of its path would cost and not help.
+        if any(name in raised for name in named):
+            changes |= raised
     if not changes:
         return Plan(
             "at_maximum",

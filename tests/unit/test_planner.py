@@ -82,6 +82,7 @@ def test_demand_decides_and_the_factor_is_the_least():
         (table(replicas=True), [reason()], "replicas"),
         (table(_=(100, 50)), [reason()], "at_maximum"),
         (table(_=(100, 5)), [reason("Read")], "at_maximum"),
+        (table(_=(5, 50), I=(5, 5)), [reason()], "at_maximum"),
         (table(), [], "nothing"),
         (table(), [ThrottlingReason("SomethingNew", ARN)], "nothing"),
     ],

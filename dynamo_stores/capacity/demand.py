@@ -1,0 +1,123 @@
+"""
+What is asked of a table: units a second, attempted and not only served, summed over processes.
+
+Throttled callers go quiet, so an average is too small: the busiest second of the last few counts. A
+throttled attempt is taken to cost what the last one of its kind did.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from typing import Any
+
+from .. import clock, keys
+from ..calls.observer import Measurement
+from ..models import DemandItem
+from ..stores.base import Store
+
+# The busiest second of so many counts; what other processes said counts for as long.
+WINDOW = 10.0
+_READS = frozenset(["GetItem", "BatchGetItem", "Query", "Scan", "TransactGetItems"])
+
+Units = dict[tuple[str, str], float]
+
+
+def kind_of(operation: str) -> str:
+    """Return ``"Read"`` or ``"Write"``."""
+    return "Read" if operation in _READS else "Write"
+
+
+class LocalDemand:
+    """What this process asks of the tables of one alias. For all threads."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, deque[tuple[int, Units]]] = defaultdict(deque)
+        self._last_cost: dict[tuple[str, str], Mapping[str, float]] = {}
+        self._lock = threading.Lock()
+
+    def note(self, measurement: Measurement) -> None:
+        """Count an attempt, served or throttled."""
+        what = (measurement.table, measurement.operation)
+        with self._lock:
+            if measurement.units:
+                self._last_cost[what] = measurement.units
+            elif not measurement.throttled:
+                return
+            cost = measurement.units or self._last_cost.get(what, {measurement.table: 1.0})
+            second = int(clock.monotonic())
+            kind = kind_of(measurement.operation)
+            for name, units in cost.items():
+                table, _, index = name.partition("/")
+                seconds = self._seconds[table]
+                if not seconds or seconds[-1][0] != second:
+                    seconds.append((second, defaultdict(float)))
+                    while seconds[0][0] < second - WINDOW:
+                        seconds.popleft()
+                seconds[-1][1][index, kind] += units
+
+    def peak(self, table: str) -> Units:
+        """Return the units of the busiest second, by resource and kind."""
+        since = clock.monotonic() - WINDOW
+        found: Units = defaultdict(float)
+        with self._lock:
+            for second, units in self._seconds.get(table, ()):
+                if second >= since:
+                    for what, cost in units.items():
+                        found[what] = max(found[what], cost)
+        return dict(found)
+
+
+class SharedDemand(Store[DemandItem]):
+    """What all processes ask of a table: an item each in the control table, for a minute."""
+
+    kind = DemandItem
+
+    def tell(self, table: str, units: Units) -> None:
+        """Let the others know what this process asks for; one write."""
+        item = keys.demand(table, _process())
+        self._put(
+            {
+                "PK": {"S": item.pk},
+                "SK": {"S": item.sk},
+                "TTL": {"N": str(int(clock.now()) + 60)},
+                "a": {"N": str(clock.now_ms())},
+                "x": {"S": json.dumps([[*what, cost] for what, cost in units.items()])},
+            }
+        )
+
+    def total(self, table: str) -> Units:
+        """Return what all processes that were heard of lately ask for together; one Query."""
+        control = self._table
+        answer = self._call(
+            control,
+            "Query",
+            {
+                "TableName": control.table_name,
+                "KeyConditionExpression": "PK = :pk AND begins_with(SK, :sk)",
+                "ExpressionAttributeValues": {
+                    ":pk": {"S": keys.demand(table, "").pk},
+                    ":sk": {"S": keys.demand(table, "").sk},
+                },
+                "ConsistentRead": True,
+            },
+        )
+        return total_of(answer["Items"], clock.now())
+
+
+def total_of(items: list[Mapping[str, Any]], now: float) -> Units:
+    """Return the sum of what the items say that are not too old."""
+    found: Units = defaultdict(float)
+    for item in items:
+        if int(item["a"]["N"]) / 1000 > now - WINDOW:
+            for index, kind, cost in json.loads(item["x"]["S"]):
+                found[index, kind] += cost
+    return dict(found)
+
+
+def _process() -> str:
+    return f"{socket.gethostname()}#{os.getpid()}"

@@ -1,0 +1,207 @@
+"""
+Raising: at once, by one of all processes, off the path of the request that was throttled.
+
+An observer of all calls counts what is asked for and hears of throttling; a thread of its own then
+says so to the other processes, and one of them, by a claim in the control table, plans and asks for
+the change. Losers wait for nothing, and nobody waits for the table to be ACTIVE.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from botocore.exceptions import ClientError
+
+from .. import clock
+from ..calls import observer
+from ..calls.control import get_control
+from ..calls.observer import Measurement
+from ..calls.process import PerProcess
+from ..conf import ScalingConfig, aliases, get_config, when_changed
+from ..exceptions import ConfigurationError, StoreUnavailable, ThrottlingReason
+from .changes import apply, as_decision, describe
+from .demand import LocalDemand, SharedDemand, kind_of
+from .description import Quota, read_limits
+from .planner import Plan, plan_up
+from .records import CapacityRecords
+
+logger = logging.getLogger(__name__)
+
+# Throttling is gathered so long before anything is done, and the winner hears the others so long.
+_GATHER, _LISTEN = 0.1, 0.3
+# A claim: nobody else raises the table meanwhile.
+_CLAIM = 5.0
+# After a refusal that will not change soon the table is left alone so long.
+_LEAVE_ALONE = 300.0
+_LASTING = frozenset(
+    ["on_demand", "replicas", "at_maximum", "not_allowed", "account_limit", "no_table"]
+)
+# Somebody else is at it, or it was over before anybody looked.
+_GOOD_NEWS = frozenset(["in_progress", "nothing"])
+
+
+@dataclass
+class _Throttled:
+    reasons: set[ThrottlingReason] = field(default_factory=set)
+    kinds: set[str] = field(default_factory=set)
+    config: ScalingConfig | None = None
+
+
+class Scaler:
+    """Raises the tables of one alias, in one process."""
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+        self._demand = LocalDemand()
+        self._waiting: dict[str, _Throttled] = {}
+        self._rests_until: dict[str, float] = {}
+        self._said: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+        self._news = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def note(self, measurement: Measurement) -> None:
+        """Hear of one attempt; costs microseconds, and sends nothing."""
+        self._demand.note(measurement)
+        if measurement.throttled:
+            self.hear(measurement.table, measurement.reasons, {kind_of(measurement.operation)})
+
+    def hear(
+        self,
+        table: str,
+        reasons: Iterable[ThrottlingReason],
+        kinds: Iterable[str],
+        config: ScalingConfig | None = None,
+    ) -> None:
+        """Hear that a call was throttled, and have it looked after; ``config``: by these rules."""
+        if clock.monotonic() < self._rests_until.get(table, 0.0):
+            return
+        with self._lock:
+            waiting = self._waiting.setdefault(table, _Throttled())
+            waiting.reasons.update(reasons)
+            waiting.kinds.update(kinds)
+            waiting.config = config or waiting.config
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._run, name=f"dynamo-stores-scaler-{self._using}", daemon=True
+                )
+                self._thread.start()
+        self._news.set()
+
+    def handle(
+        self,
+        table: str,
+        reasons: Iterable[ThrottlingReason],
+        kinds: Iterable[str] = (),
+        config: ScalingConfig | None = None,
+    ) -> Plan | None:
+        """Raise ``table`` if this process is the one to do it; None for who is not."""
+        config = config or get_config(self._using).for_table(table).scaling
+        if not config.enabled:
+            return None
+        shared = SharedDemand(self._using)
+        shared.tell(table, self._demand.peak(table))
+        records = CapacityRecords(self._using)
+        if not records.claim(table, _CLAIM):
+            self._rest(table, _CLAIM / 2)
+            return None
+        clock.sleep(_LISTEN)
+        plan = self._raise(table, set(reasons), set(kinds), config, shared, records)
+        self._rest(table, _LEAVE_ALONE if plan.code in _LASTING else _CLAIM)
+        self._say(table, plan)
+        return plan
+
+    def _raise(
+        self,
+        table: str,
+        reasons: set[ThrottlingReason],
+        kinds: set[str],
+        config: ScalingConfig,
+        shared: SharedDemand,
+        records: CapacityRecords,
+    ) -> Plan:
+        capacity = describe(self._using, table)
+        if capacity is None:
+            return Plan("no_table", f"there is no table {table}")
+        demand = shared.total(table)
+        plan = plan_up(capacity, reasons, demand, config, self._quota(), kinds=kinds)
+        plan = apply(self._using, capacity, plan, dry_run=config.dry_run)
+        if plan.changes:
+            deadline = clock.now() + config.scale_down_delay
+            records.raised(table, deadline, as_decision(plan, capacity))
+        return plan
+
+    def _quota(self) -> Quota:
+        try:
+            return read_limits(get_control(self._using).call("DescribeLimits", {}))
+        except (ClientError, StoreUnavailable):
+            # Not allowed, or an engine that does not know it: the quota of a new account.
+            return Quota()
+
+    def _say(self, table: str, plan: Plan) -> None:
+        if plan.changes:
+            self._said = {each for each in self._said if each[0] != table}
+            return
+        if plan.code in _GOOD_NEWS or (table, plan.code) in self._said:
+            return
+        self._said.add((table, plan.code))
+        logger.warning(
+            "Table %s is throttled and was not raised: %s.", table, plan.why,
+            extra={
+                "dynamodb_table": table,
+                "dynamodb_using": self._using,
+                "dynamodb_decision": plan.code,
+            },
+        )  # fmt: skip
+
+    def _rest(self, table: str, seconds: float) -> None:
+        self._rests_until[table] = clock.monotonic() + seconds
+
+    def _run(self) -> None:
+        while self._news.wait(60):
+            clock.sleep(_GATHER)
+            self._news.clear()
+            with self._lock:
+                waiting, self._waiting = self._waiting, {}
+            for table, throttled in waiting.items():
+                try:
+                    self.handle(table, throttled.reasons, throttled.kinds, throttled.config)
+                except (ClientError, ConfigurationError, StoreUnavailable) as exc:
+                    self._rest(table, _CLAIM)
+                    self._say(table, Plan("unavailable", str(exc)))
+                except Exception:
+                    self._rest(table, _LEAVE_ALONE)
+                    logger.exception("Table %s could not be raised.", table)
+
+
+_scalers = PerProcess(Scaler)
+
+
+def get_scaler(using: str) -> Scaler:
+    """Return this process's scaler of the alias ``using``."""
+    return _scalers.get(using)
+
+
+def _observe(measurement: Measurement) -> None:
+    config = get_config(measurement.using)
+    if config.for_table(measurement.table).scaling.enabled:
+        get_scaler(measurement.using).note(measurement)
+
+
+@when_changed
+def watch() -> None:
+    """Observe calls where the settings switch scaling on for any table, and not otherwise."""
+    try:
+        configs = [get_config(using) for using in aliases()]
+    except ConfigurationError:
+        return  # the system checks say what is wrong
+    tables = [
+        each for config in configs for each in (config, *map(config.for_table, config.tables))
+    ]
+    if any(each.scaling.enabled for each in tables):
+        observer.subscribe(_observe)
+    else:
+        observer.unsubscribe(_observe)
