@@ -23,6 +23,7 @@ from .rules import (
     BOOLEAN,
     FACTOR,
     FILLED_TEXT,
+    HOURS,
     MAPPING,
     NOT_A_DICT,
     NOT_NEGATIVE,
@@ -90,6 +91,8 @@ class ScalingConfig:
     target_utilization: float = setting(0.7, SHARE, 46)
     scale_down_delay: float = setting(600, NOT_NEGATIVE, 47)
     dry_run: bool = setting(False, BOOLEAN, 48)
+    maintenance_windows: tuple[str, ...] = setting((), HOURS, 49)
+    auto_scaling_endpoint_url: str | None = setting(None, or_none(URL), 52)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from typing import Any, NamedTuple
@@ -69,6 +70,28 @@ PATHS = Rule(
     "a list of dotted paths",
     lambda value: isinstance(value, list | tuple) and all(isinstance(v, str) for v in value),
 )
+
+
+_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+
+def parse_hours(text: str) -> tuple[int, int]:
+    """Return the minutes of the day between which ``"22:00-06:30"`` is; ValueError for others."""
+    found = _HOURS.fullmatch(text)
+    if found is None or found[1] + found[2] == found[3] + found[4]:
+        raise ValueError(text)
+    first, second, third, fourth = map(int, found.groups())
+    return first * 60 + second, third * 60 + fourth
+
+
+def _are_hours(value: Any) -> bool:
+    try:
+        return isinstance(value, list | tuple) and all(parse_hours(each) for each in value)
+    except (TypeError, ValueError):
+        return False
+
+
+HOURS = Rule("a list of hours of the day in UTC, such as '22:00-06:30'", _are_hours)
 
 
 def one_of(*choices: str) -> Rule:

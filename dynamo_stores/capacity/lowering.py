@@ -11,6 +11,7 @@ from ..conf import DEFAULT_ALIAS, ScalingConfig, get_config
 from ..exceptions import StoreUnavailable
 from .changes import apply, as_decision, describe
 from .description import QUIET_HOUR, TableCapacity
+from .guards import end_of_maintenance, is_auto_scaled
 from .planner import Plan, plan_down
 from .records import CapacityRecords, Record
 
@@ -56,6 +57,13 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
         capacity = describe(using, record.table)
         if capacity is None:
             plan = Plan("no_table", f"there is no table {record.table} any more")
+        elif is_auto_scaled(using, record.table):
+            plan = Plan(
+                "auto_scaled",
+                f"{record.table} has targets of Application Auto Scaling, which decides",
+            )
+        elif end_of_maintenance(config.maintenance_windows, clock.now()) is not None:
+            plan = Plan("maintenance_window", "it is in a maintenance window", again=True)
         else:
             plan = plan_down(capacity, config, clock.now())
             plan = apply(using, capacity, plan, dry_run=config.dry_run)
@@ -63,7 +71,7 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
         plan = Plan("unavailable", f"{record.table} could not be asked: {exc}", again=True)
     next_deadline = _next(plan, capacity, config) if plan.again else None
     if plan.code not in ("lowered", "in_progress"):
-        quiet = plan.code in ("at_baseline", "on_demand")
+        quiet = plan.code in ("at_baseline", "on_demand", "maintenance_window")
         logger.log(
             logging.INFO if quiet else logging.WARNING,
             "Table %s was not lowered: %s.", record.table, plan.why,
@@ -83,6 +91,9 @@ def _next(plan: Plan, capacity: TableCapacity | None, config: ScalingConfig) -> 
     if plan.code == "no_decreases_left" and capacity is not None:
         # The budget is named once, and asked about when there can be a decrease again.
         return min(_quiet_hour(capacity, now), _midnight(now))
+    end = end_of_maintenance(config.maintenance_windows, now)
+    if plan.code == "maintenance_window" and end is not None:
+        return end
     if plan.code in ("lowered", "needed", "not_allowed", "dry_run", "refused"):
         return now + max(_SOON, config.scale_down_delay)
     return now + _SOON

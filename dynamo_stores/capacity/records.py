@@ -66,6 +66,19 @@ class CapacityRecords(Store[CapacityRecord]):
         )
         return int(changed["g"]["N"])
 
+    def postpone(self, table: str, deadline: float) -> bool:
+        """Let a table that is to come down do so at ``deadline`` at the earliest."""
+        later = CapacityRecord.deadline < _ms(deadline)
+        try:
+            self._update(
+                keys.capacity(table, keys.RECORD),
+                [CapacityRecord.deadline.set(_ms(deadline)), CapacityRecord.generation.add(1)],
+                later,
+            )
+        except Refused:
+            return False
+        return True
+
     def get(self, table: str) -> Record | None:
         """Return the record of ``table``, read strongly."""
         item = self._get(keys.capacity(table, keys.RECORD), consistent=True)

@@ -25,6 +25,7 @@ from ..exceptions import ConfigurationError, StoreUnavailable, ThrottlingReason
 from .changes import apply, as_decision, describe
 from .demand import LocalDemand, SharedDemand, kind_of
 from .description import Quota, read_limits
+from .guards import is_auto_scaled
 from .planner import Plan, plan_up
 from .records import CapacityRecords
 
@@ -37,7 +38,15 @@ _CLAIM = 5.0
 # After a refusal that will not change soon the table is left alone so long.
 _LEAVE_ALONE = 300.0
 _LASTING = frozenset(
-    ["on_demand", "replicas", "at_maximum", "not_allowed", "account_limit", "no_table"]
+    [
+        "account_limit",
+        "at_maximum",
+        "auto_scaled",
+        "no_table",
+        "not_allowed",
+        "on_demand",
+        "replicas",
+    ]
 )
 # Somebody else is at it, or it was over before anybody looked.
 _GOOD_NEWS = frozenset(["in_progress", "nothing"])
@@ -110,7 +119,8 @@ class Scaler:
             return None
         clock.sleep(_LISTEN)
         plan = self._raise(table, set(reasons), set(kinds), config, shared, records)
-        self._rest(table, _LEAVE_ALONE if plan.code in _LASTING else _CLAIM)
+        rest = min(_LEAVE_ALONE, max(_CLAIM, config.scale_down_delay / 2))
+        self._rest(table, rest if plan.code in _LASTING else _CLAIM)
         self._say(table, plan)
         return plan
 
@@ -126,12 +136,19 @@ class Scaler:
         capacity = describe(self._using, table)
         if capacity is None:
             return Plan("no_table", f"there is no table {table}")
+        if not capacity.is_on_demand and is_auto_scaled(self._using, table):
+            return Plan(
+                "auto_scaled", f"{table} has targets of Application Auto Scaling, which decides"
+            )
         demand = shared.total(table)
         plan = plan_up(capacity, reasons, demand, config, self._quota(), kinds=kinds)
         plan = apply(self._using, capacity, plan, dry_run=config.dry_run)
+        deadline = clock.now() + config.scale_down_delay
         if plan.changes:
-            deadline = clock.now() + config.scale_down_delay
             records.raised(table, deadline, as_decision(plan, capacity))
+        elif plan.code in ("at_maximum", "in_progress"):
+            # It is throttled as it is: this is no time to come down.
+            records.postpone(table, deadline)
         return plan
 
     def _quota(self) -> Quota:

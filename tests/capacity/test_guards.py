@@ -1,0 +1,141 @@
+"""Whom to stand aside for, and when nothing is lowered."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+
+import boto3
+import pytest
+from django.core import checks
+from django.test import override_settings
+from moto.server import ThreadedMotoServer
+
+from dynamo_stores import clock
+from dynamo_stores.capacity.changes import describe
+from dynamo_stores.capacity.guards import end_of_maintenance
+from dynamo_stores.capacity.lowering import reconcile
+from dynamo_stores.capacity.records import CapacityRecords
+from dynamo_stores.capacity.scaler import get_scaler
+from dynamo_stores.testing import FakeClock
+
+from .test_raising import reason
+
+
+@pytest.fixture(scope="module")
+def auto_scaling():
+    """The endpoint of an Application Auto Scaling that holds targets."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def register(endpoint, table):
+    boto3.client(
+        "application-autoscaling",
+        region_name="us-east-1",
+        endpoint_url=endpoint,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+    ).register_scalable_target(
+        ServiceNamespace="dynamodb",
+        ResourceId=f"table/{table}/index/GSI1",
+        ScalableDimension="dynamodb:index:WriteCapacityUnits",
+        MinCapacity=5,
+        MaxCapacity=50,
+    )
+
+
+def test_a_table_that_is_scaled_by_aws_is_left_alone(provisioned, auto_scaling, caplog):
+    """Up and down: Application Auto Scaling overwrites whoever else changes it."""
+    using, table, relay = provisioned(SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling})
+    register(auto_scaling, table)
+    with caplog.at_level(logging.WARNING):
+        plan = get_scaler(using).handle(table, [reason(using, table)])
+    assert (plan.code, plan.changes) == ("auto_scaled", {})
+    assert caplog.text.count("has targets of Application Auto Scaling, which decides") == 1
+    CapacityRecords(using).raised(table, time.time() - 1, {"code": "raised"})
+    (outcome,) = reconcile(using)
+    assert (outcome.plan.code, outcome.next_deadline) == ("auto_scaled", None)
+    assert relay.status()["tables"][table]["updates"] == 0
+
+
+def test_other_tables_targets_do_not_count(provisioned, auto_scaling):
+    """Only its own, and those of its indexes."""
+    using, table, _ = provisioned(SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling})
+    register(auto_scaling, f"{table}-another")
+    assert get_scaler(using).handle(table, [reason(using, table)]).code == "raised"
+
+
+def test_where_it_cannot_be_asked_there_are_none(provisioned, caplog):
+    """That is said once, and the table is raised."""
+    using, table, _ = provisioned(SCALING={"AUTO_SCALING_ENDPOINT_URL": "http://127.0.0.1:9"})
+    with caplog.at_level(logging.WARNING):
+        plan = get_scaler(using).handle(table, [reason(using, table)])
+    assert plan.code == "raised"
+    assert caplog.text.count("it is taken to have none") == 1
+
+
+def at(hour, minute=0):
+    return datetime(2033, 5, 18, hour, minute, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("now", "end"),
+    [
+        (at(9), at(12)),
+        (at(8, 59), None),
+        (at(12), None),
+        (at(23), at(6, 30) + 86_400),
+        (at(22), at(6, 30) + 86_400),
+        (at(0), at(6, 30)),
+        (at(6, 30), None),
+    ],
+)
+def test_maintenance_windows(now, end):
+    """In UTC, also over midnight."""
+    assert end_of_maintenance(["09:00-12:00", "22:00-06:30"], now) == end
+
+
+def test_nothing_is_lowered_in_a_maintenance_window(provisioned, run):
+    """But when it ends."""
+    using, table, relay = provisioned(SCALING={"MAINTENANCE_WINDOWS": ["00:00-12:00"]})
+    start = at(11) if at(11) > time.time() else at(11) + 86_400
+    run("dynamo_scale", table, "up", using=using)
+    while not describe(using, table).is_active:
+        time.sleep(0.05)
+    with FakeClock(start) as now:
+        (outcome,) = reconcile(using)
+        assert outcome.plan.code == "maintenance_window"
+        assert outcome.next_deadline == start + 3600
+        assert reconcile(using) == []
+        now.advance(3601)
+        (outcome,) = reconcile(using)
+        assert outcome.plan.code == "lowered"
+    assert relay.status()["tables"][table]["updates"] == 2
+
+
+@pytest.mark.parametrize("wrong", ["09:00-12:00", ["9-12"], ["24:00-01:00"], ["09:00-09:00"], [9]])
+def test_wrong_windows_are_found(wrong):
+    """By the check of the setting."""
+    scaling = {"MAINTENANCE_WINDOWS": wrong}
+    with override_settings(DYNAMO_STORES={"default": {"SCALING": scaling}}):
+        assert "dynamo_stores.E049" in {each.id for each in checks.run_checks()}
+
+
+def test_a_table_that_is_throttled_at_its_maximum_does_not_come_down(provisioned, run):
+    """Its deadline moves on."""
+    using, table, _ = provisioned(SCALING={"MAX_WRITE_CAPACITY": 10, "MAX_READ_CAPACITY": 10})
+    run("dynamo_scale", table, "up", using=using)
+    while not describe(using, table).is_active:
+        time.sleep(0.05)
+    before = CapacityRecords(using).get(table).deadline
+    with FakeClock(time.time() + 30):
+        plan = get_scaler(using).handle(table, [reason(using, table)])
+        assert plan.code == "at_maximum"
+        record = CapacityRecords(using).get(table)
+        assert record.deadline == pytest.approx(clock.now() + 60, abs=1)
+    assert record.deadline > before + 20
