@@ -11,9 +11,6 @@ from . import conf, options
 from .cache import DynamoDBCache
 from .capacity.lowering import reconcile
 
-# Seconds between two sweeps of what is to come down.
-_RECONCILE = 60.0
-
 
 def our_caches() -> dict[str, DynamoDBCache]:
     """Return the caches of ``CACHES`` that are ours, by name; one for each alias and prefix."""
@@ -53,14 +50,16 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
 
     Cleanup runs every ``CLEANUP_INTERVAL`` where an alias of a cache has the expiry index. Without
     it a cleanup is a Scan of the whole table, and DynamoDB's own TTL deletes for free. What was
-    raised is brought down every minute, where an alias has provisioned tables.
+    raised is brought down every ``RECONCILE_INTERVAL``, where an alias has provisioned tables.
     """
     schedule: dict[str, dict[str, Any]] = {}
-    if conf.provisioned_aliases():
+    scaled = [conf.get_config(using).scaling for using in conf.provisioned_aliases()]
+    if scaled:
+        often = min(float(each.reconcile_interval) for each in scaled)
         schedule["dynamo_stores.reconcile_capacity"] = {
             "task": "dynamo_stores.reconcile_capacity",
-            "schedule": _RECONCILE,
-            "options": {"expires": _RECONCILE},
+            "schedule": often,
+            "options": {"expires": often},
         }
     configs = [
         conf.get_config(cache.get("LOCATION") or conf.DEFAULT_ALIAS).cache

@@ -112,6 +112,8 @@ DYNAMO_STORES = {
             "CLEANUP_INTERVAL": env.float("DYNAMODB_CLEANUP_INTERVAL", default=300_000) / 1000,
         },
         "SCALING": {
+            "ENABLED": env.bool("DYNAMODB_SCALING_ENABLED", default=False),
+            "RECONCILE_INTERVAL": env.float("DYNAMODB_RECONCILE_INTERVAL", default=60_000) / 1000,
             "BASE_READ_CAPACITY": env.int("DYNAMODB_BASE_READ_CAPACITY", default=5),
             "BASE_WRITE_CAPACITY": env.int("DYNAMODB_BASE_WRITE_CAPACITY", default=5),
             "MAX_READ_CAPACITY": env.int("DYNAMODB_MAX_READ_CAPACITY", default=100),

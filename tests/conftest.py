@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from celery import current_app
 from django.core.management import call_command
 from django.test import override_settings
 
@@ -33,6 +34,12 @@ def default_alias(dynamo_engine: str, dynamo_prefix: str) -> dict[str, Any]:
 def _stores(default_alias: dict[str, Any]) -> Iterator[None]:
     with override_settings(DYNAMO_STORES={"default": default_alias}):
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_broker() -> None:
+    """What this process sends to Celery stays in it; workers of tests have brokers of their own."""
+    current_app.conf.broker_url = "memory://"
 
 
 @pytest.fixture(scope="session")

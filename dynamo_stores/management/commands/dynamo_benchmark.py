@@ -43,6 +43,15 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--scenario",
+            choices=["calls", "scaling"],
+            default="calls",
+            help="calls: beside a bare client. scaling: a throttled table under load, on an "
+            "embedded engine behind a relay that throttles (%(default)s).",
+        )
+        parser.add_argument("--rate", type=int, default=160, help="Puts a second, for scaling.")
+        parser.add_argument("--seconds", type=float, default=20.0, help="How long, for scaling.")
         parser.add_argument("--using", default=conf.DEFAULT_ALIAS, help="Alias to measure.")
         parser.add_argument(
             "--engine",
@@ -59,6 +68,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, using: str, engine: str, **options: Any) -> None:
         with sentences():
+            if options["scenario"] == "scaling":
+                self._scale(options)
+                return
             if engine == "alias":
                 self._run(using, conf.get_config(using).endpoint_url, options)
                 return
@@ -67,6 +79,14 @@ class Command(BaseCommand):
                     self._run(using, embedded.url, options)
             except EngineError as exc:
                 raise CommandError(str(exc)) from exc
+
+    def _scale(self, options: dict[str, Any]) -> None:
+        try:
+            from ..scaling_benchmark import scaling_benchmark
+
+            scaling_benchmark(self.stdout.write, rate=options["rate"], seconds=options["seconds"])
+        except (EngineError, ImportError) as exc:
+            raise CommandError(f"{exc} It needs dynamo-stores[local].") from exc
 
     def _run(self, using: str, url: str | None, options: dict[str, Any]) -> None:
         if not options["allow_remote"] and (url is None or not is_loopback(url)):
