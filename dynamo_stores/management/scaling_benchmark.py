@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import multiprocessing
 import secrets
@@ -13,8 +14,12 @@ from typing import Any, NamedTuple
 from django.test.utils import override_settings
 
 from ..calls.control import get_control
+from ..calls.transport import make_client
 from ..capacity.changes import describe, in_words
 from ..capacity.description import Units
+from ..capacity.lowering import reconcile
+from ..capacity.records import CapacityRecords
+from ..conf import get_config
 from ..exceptions import StoreUnavailable
 from ..infrastructure.tables import create_table, table_of
 from ..models import ControlItem, StoreItem
@@ -23,25 +28,31 @@ from ..testing.engine import EmbeddedEngine
 from ..testing.relay import CapacityRelay
 
 _UNITS = 10
+# Seconds from a raise until the table comes down.
+_DELAY = 10.0
 _PROCESSES, _THREADS = 4, 4
 
 
 class Figures(NamedTuple):
-    """What came of it."""
+    """What came of it; ``stored`` is how many of the puts are in the table."""
 
     done: int
+    stored: int
     wanted: int
     failed: int
     p50: float
     p95: float
     updates: int
     capacity: dict[str, Units]
+    decreases: int
+    after: dict[str, Units]
 
 
 def scaling_benchmark(say: Callable[[str], object], *, rate: int, seconds: float) -> Figures:
     """
     Put ``rate`` values a second for so long, from 4 processes with 4 threads, into a table and an
-    index of 10 units behind a relay that throttles (UPDATING 3 s, burst 5 s); print the figures.
+    index of 10 units behind a relay that throttles (UPDATING 3 s, burst 5 s), then let it come
+    down; print the figures.
     """
     with EmbeddedEngine() as engine, CapacityRelay(engine.url, updating=3.0, burst=5.0) as relay:
         alias = {
@@ -55,6 +66,7 @@ def scaling_benchmark(say: Callable[[str], object], *, rate: int, seconds: float
                 "BASE_READ_CAPACITY": _UNITS,
                 "BASE_WRITE_CAPACITY": _UNITS,
                 "MAX_WRITE_CAPACITY": 1000,
+                "SCALE_DOWN_DELAY": _DELAY,
             },
         }
         with override_settings(DYNAMO_STORES={"default": alias}):
@@ -62,28 +74,66 @@ def scaling_benchmark(say: Callable[[str], object], *, rate: int, seconds: float
             for each in (spec, table_of(ControlItem)):
                 create_table(each, lambda line: None)
             taken, failed = _load(rate, seconds)
-            capacity = describe("default", spec.name)
-            updates = relay.status()["tables"][spec.name]["updates"]
+
+            def updates() -> int:
+                found: int = relay.status()["tables"][spec.name]["updates"]
+                return found
+
+            raises, high = updates(), _units(spec.name)
+            say(_in_words(taken, failed, rate * seconds, raises, high))
+            _come_down(spec.name)
+            stored = _count(engine.url, spec.name)
+            low, decreases = _units(spec.name), updates() - raises
+            say(f"Then back at {in_words(low)}, by {decreases} UpdateTable.")
             for each in (spec, table_of(ControlItem)):
                 get_control().call("DeleteTable", {"TableName": each.name})
-    taken.sort()
-    figures = Figures(
+    return Figures(
         done=len(taken),
+        stored=stored,
         wanted=round(rate * seconds),
         failed=failed,
         p50=_percentile(taken, 0.5),
         p95=_percentile(taken, 0.95),
-        updates=updates,
-        capacity={}
-        if capacity is None
-        else {name: each.units for name, each in capacity.resources.items()},
+        updates=raises,
+        capacity=high,
+        decreases=decreases,
+        after=low,
     )
-    say(
-        f"{figures.done:,} of {figures.wanted:,} puts done, {figures.failed} failed; "
-        f"p50 {figures.p50 * 1000:.0f} ms, p95 {figures.p95 * 1000:.0f} ms; "
-        f"{figures.updates} UpdateTable, then {in_words(figures.capacity)}."
+
+
+def _in_words(
+    taken: list[float], failed: int, wanted: float, raises: int, high: dict[str, Units]
+) -> str:
+    return (
+        f"{len(taken):,} of {wanted:,.0f} puts done, {failed} failed; p50 "
+        f"{_percentile(taken, 0.5) * 1000:.0f} ms, p95 {_percentile(taken, 0.95) * 1000:.0f} ms; "
+        f"{raises} UpdateTable, then {in_words(high)}."
     )
-    return figures
+
+
+def _count(endpoint: str, table: str) -> int:
+    """Return the items of a table, asked for past the relay."""
+    client = make_client(dataclasses.replace(get_config(), endpoint_url=endpoint))
+    pages = client.get_paginator("scan").paginate(TableName=table, Select="COUNT")
+    return sum(page["Count"] for page in pages)
+
+
+def _units(table: str) -> dict[str, Units]:
+    capacity = describe("default", table)
+    if capacity is None:
+        return {}
+    return {name: each.units for name, each in capacity.resources.items()}
+
+
+def _come_down(table: str) -> None:
+    """Sweep every half a second until nothing is due any more and the table is ACTIVE."""
+    records, until = CapacityRecords("default"), time.monotonic() + 6 * _DELAY
+    while time.monotonic() < until:
+        reconcile("default")
+        record, capacity = records.get(table), describe("default", table)
+        if (record is None or record.deadline is None) and capacity and capacity.is_active:
+            return
+        time.sleep(0.5)
 
 
 def _load(rate: int, seconds: float) -> tuple[list[float], int]:
@@ -127,5 +177,6 @@ def _load(rate: int, seconds: float) -> tuple[list[float], int]:
     return [each for taken, _ in found for each in taken], sum(failed for _, failed in found)
 
 
-def _percentile(values: list[float], share: float) -> float:
+def _percentile(unsorted: list[float], share: float) -> float:
+    values = sorted(unsorted)
     return values[min(len(values) - 1, math.floor(len(values) * share))] if values else math.nan

@@ -97,6 +97,9 @@ class Command(BaseCommand):
                 self._say("The worker and its beat are ready.")
                 for line in walk(Browser(HOST, web_port), ADMIN, password):
                     self._say(line)
+                self._say("Throttling a table of 10 units, and 80 writes a second for 8 s:")
+                load = ("--scenario", "scaling", "--rate", "80", "--seconds", "8")
+                self._say(processes.run("load", *manage, "dynamo_benchmark", *load).strip())
                 processes.check()
                 self._say(f"All well after {time.monotonic() - started:.0f} s.")
                 return

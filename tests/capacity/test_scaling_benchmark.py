@@ -1,0 +1,24 @@
+"""The whole of it under load: what is exact about it, not how fast this machine is."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynamo_stores.management.scaling_benchmark import scaling_benchmark
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def test_a_throttled_table_goes_up_in_few_steps_and_down_in_one():
+    """Four processes with four threads: no write is lost, and the baseline is reached again."""
+    said = []
+    figures = scaling_benchmark(said.append, rate=80, seconds=8.0)
+    assert figures.updates <= 3
+    assert figures.capacity[""].write > 10
+    assert figures.capacity[""].read == 10
+    # Without a raise it would be 10 a second and a burst of 50.
+    assert figures.done > 8 * 10 + 50
+    assert figures.done <= figures.stored <= figures.done + figures.failed
+    assert figures.decreases == 1
+    assert figures.after == {"": (10, 10), "GSI1": (10, 10)}
+    assert len(said) == 2
