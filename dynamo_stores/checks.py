@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from celery import current_app
 from django.core import checks
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
@@ -54,6 +55,27 @@ def check_limits(app_configs: Any = None, **kwargs: object) -> Iterable[checks.C
                 )
             )
     return found
+
+
+def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
+    """Return a Warning where tables are raised and nothing brings them down."""
+    try:
+        scaled = [using for using in conf.aliases() if conf.get_config(using).scaling.enabled]
+    except ConfigurationError:
+        return []  # check_settings says what is wrong
+    current_app.finalize()
+    planned = {entry.get("task") for entry in (current_app.conf.beat_schedule or {}).values()}
+    if not scaled or "dynamo_stores.reconcile_capacity" in planned:
+        return []
+    return [
+        checks.Warning(
+            f"SCALING is on for {', '.join(map(repr, scaled))}, and beat does not run "
+            "'dynamo_stores.reconcile_capacity': what was raised may never come down.",
+            hint="Give beat_schedule what dynamo_stores.tasks.beat_schedule() returns, or run "
+            "'manage.py dynamo_reconcile' every minute by cron and silence this.",
+            id="dynamo_stores.W003",
+        )
+    ]
 
 
 def _useless_options() -> Iterator[checks.CheckMessage]:

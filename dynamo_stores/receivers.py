@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from celery.signals import task_postrun, task_prerun
 from django.dispatch import receiver
 
+from .calls.pressure import set_background
 from .conf import get_config
 from .signals import capacity_changed
 
@@ -40,3 +42,15 @@ def schedule_scale_down(using: str, table: str, code: str, **kwargs: Any) -> Non
         )
     except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
         logger.info("The hint to bring %s down was not sent: %s", table, type(exc).__name__)
+
+
+@task_prerun.connect  # type: ignore[untyped-decorator]
+def begin_background(**kwargs: Any) -> None:
+    """Let users' work go before a task's."""
+    set_background(True)
+
+
+@task_postrun.connect  # type: ignore[untyped-decorator]
+def end_background(**kwargs: Any) -> None:
+    """Let the thread serve users again, where a task was called in it."""
+    set_background(False)

@@ -23,6 +23,7 @@ from . import observer
 from .breaker import CircuitBreaker, State
 from .control import get_control
 from .policy import CallPolicy
+from .pressure import Pressure
 from .process import PerProcess
 from .sizes import MAX_ITEM_BYTES, MAX_PARTITION_READ_BYTES, item_size
 from .transport import Transport, attempt_seconds
@@ -174,6 +175,7 @@ class Connection(PynamoConnection):
             retry=config.retry,
             timeout=config.operation_timeout,
             read_timeout=config.read_timeout,
+            pressure=Pressure(table),
         )
 
 

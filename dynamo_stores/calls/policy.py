@@ -24,6 +24,7 @@ from ..exceptions import (
 )
 from . import observer
 from .breaker import Admission, CircuitBreaker
+from .pressure import Pressure
 from .retry import delays
 
 # Sends one request within so many seconds and returns the answer.
@@ -63,6 +64,7 @@ class CallPolicy:
     retry: RetryConfig
     timeout: float
     read_timeout: float
+    pressure: Pressure
 
     def call(
         self,
@@ -88,7 +90,7 @@ class CallPolicy:
             )
         admission = self.breaker.admit()
         try:
-            answer = self._attempts(operation, send, started, until, probe=admission.probe)
+            answer = self._attempts(operation, send, until, probe=admission.probe)
         except ThrottlingError as exc:
             self._throttled(exc, admission, clock.monotonic() - started, breaker_of)
             raise
@@ -107,15 +109,15 @@ class CallPolicy:
             # After an outcome this does nothing: the admission is of an earlier state.
             self.breaker.release(admission)
 
-    def _attempts(
-        self, operation: str, send: Send, now: float, until: float, *, probe: bool
-    ) -> dict[str, Any]:
+    def _attempts(self, operation: str, send: Send, until: float, *, probe: bool) -> dict[str, Any]:
         waits = delays(self.retry)
         attempt = failures = throttles = 0
         while True:
             attempt += 1
+            # Whoever finds no place is not tried again: there is none before the deadline.
+            self.pressure.enter(until)
             try:
-                return self._attempt(operation, send, min(self.read_timeout, until - now), attempt)
+                return self._attempt(operation, send, until, attempt)
             except ThrottlingError as exc:
                 throttles += 1
                 last: StoreUnavailable = exc
@@ -135,19 +137,23 @@ class CallPolicy:
             if now >= until:
                 raise self._out_of_time(last, operation, attempt, wait)
 
-    def _attempt(self, operation: str, send: Send, seconds: float, attempt: int) -> dict[str, Any]:
+    def _attempt(self, operation: str, send: Send, until: float, attempt: int) -> dict[str, Any]:
         started = clock.monotonic()
+        throttled = False
         try:
-            answer = send(seconds)
+            answer = send(max(0.001, min(self.read_timeout, until - started)))
         except Exception as exc:
             original = _original(exc)
             failure = unavailable(original, operation=operation, table=self.table)
+            throttled = isinstance(failure, ThrottlingError)
             self._observe(operation, started, attempt, error=failure or original)
             if failure is None:
                 raise
             if failure is exc:
                 raise
             raise failure from original
+        finally:
+            self.pressure.leave(clock.monotonic() - started, throttled=throttled)
         if observer.is_observed():
             self._observe(operation, started, attempt, answer=answer)
         return answer

@@ -1,5 +1,6 @@
 """How much capacity a provisioned table has, needs and gets."""
 
+from ..calls.pressure import background
 from .using import ThroughputScaler, with_throughput_scaling
 
-__all__ = ["ThroughputScaler", "with_throughput_scaling"]
+__all__ = ["ThroughputScaler", "background", "with_throughput_scaling"]

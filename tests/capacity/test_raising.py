@@ -12,9 +12,11 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from celery import current_app
 from celery.signals import before_task_publish
 
 from dynamo_stores.calls.observer import Measurement
+from dynamo_stores.calls.pressure import is_background
 from dynamo_stores.capacity import ThroughputScaler, with_throughput_scaling
 from dynamo_stores.capacity.changes import describe
 from dynamo_stores.capacity.demand import LocalDemand, SharedDemand, total_of
@@ -298,3 +300,14 @@ def test_a_raise_sends_the_hint_to_come_down(provisioned, tmp_path):
     ((task, args, eta),) = sent
     assert (task, list(args)) == ("dynamo_stores.scale_down", [table, using])
     assert eta is not None
+
+
+def test_celery_tasks_are_background_work():
+    """And whoever called one in his own thread is not, afterwards."""
+
+    @current_app.task
+    def task():
+        return is_background()
+
+    assert task.apply().get() is True
+    assert not is_background()

@@ -7,11 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from celery import current_app
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from dynamo_stores.cache import DynamoDBCache
+from dynamo_stores.tasks import beat_schedule
 
 BACKEND = "dynamo_stores.cache.DynamoDBCache"
 
@@ -120,6 +122,8 @@ def test_every_variable_reaches_its_setting():
         DYNAMODB_MAX_READ_CAPACITY="60",
         DYNAMODB_MAX_WRITE_CAPACITY="70",
         DYNAMODB_SCALE_UP_FACTOR="3.0",
+        DYNAMODB_SCALING_ENABLED="true",
+        DYNAMODB_RECONCILE_INTERVAL="2000",
         DYNAMODB_SCALE_DOWN_DELAY_MINUTES="5",
         DYNAMODB_USERS_TABLE="u",
         DYNAMODB_THREADS_TABLE="t",
@@ -132,7 +136,8 @@ def test_every_variable_reaches_its_setting():
         "eu-west-1 mine http://localhost:8001",
         "2.5 15.0",
         "7",
-        "{'MAX_RETRIES': 5, 'DELAY': 1.0} {'BASE_READ_CAPACITY': 6, 'BASE_WRITE_CAPACITY': 7, "
+        "{'MAX_RETRIES': 5, 'DELAY': 1.0} {'ENABLED': True, 'RECONCILE_INTERVAL': 2.0, "
+        "'BASE_READ_CAPACITY': 6, 'BASE_WRITE_CAPACITY': 7, "
         "'MAX_READ_CAPACITY': 60, 'MAX_WRITE_CAPACITY': 70, 'SCALE_UP_FACTOR': 3.0, "
         "'SCALE_DOWN_DELAY': 300.0} {'forum-users': {'TABLE_NAME': 'u'}, "
         "'forum-threads': {'TABLE_NAME': 't'}, 'forum-posts': {'TABLE_NAME': 'p'}}",
@@ -156,3 +161,19 @@ def test_a_deployment_is_clean():
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_scaling_that_never_comes_down_is_warned_of():
+    """Where beat does not sweep; with the schedule that the tasks give, it does."""
+    scaling = {"default": {"SCALING": {"ENABLED": True}}}
+    before = current_app.conf.beat_schedule
+    try:
+        with override_settings(DYNAMO_STORES=scaling):
+            current_app.conf.beat_schedule = {}
+            assert "dynamo_stores.W003" in ids()
+            current_app.conf.beat_schedule = beat_schedule()
+            assert ids() == []
+        current_app.conf.beat_schedule = {}
+        assert ids() == []
+    finally:
+        current_app.conf.beat_schedule = before

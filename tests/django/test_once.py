@@ -98,7 +98,7 @@ def test_deduplicated_celery_tasks(key):
     """Under @app.task, by name and by position."""
     from celery import Celery
 
-    app = Celery("test")
+    app = Celery("test", set_as_current=False)
     calls = []
 
     @app.task

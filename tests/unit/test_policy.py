@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeou
 from dynamo_stores.calls.breaker import CircuitBreaker, State
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.calls.policy import CallPolicy, deadline
+from dynamo_stores.calls.pressure import Pressure
 from dynamo_stores.calls.retry import delays
 from dynamo_stores.conf import BreakerConfig, RetryConfig
 from dynamo_stores.exceptions import (
@@ -60,6 +61,7 @@ def policy(timeout=30.0, read_timeout=10.0, breaker=None, **retry):
         retry=RetryConfig(**retry),
         timeout=timeout,
         read_timeout=read_timeout,
+        pressure=Pressure("t"),
     )
 
 
