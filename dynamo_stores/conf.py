@@ -94,6 +94,7 @@ class ScalingConfig:
     maintenance_windows: tuple[str, ...] = setting((), HOURS, 49)
     auto_scaling_endpoint_url: str | None = setting(None, or_none(URL), 52)
     reconcile_interval: float = setting(60.0, POSITIVE, 53)
+    name_hot_keys: bool = setting(False, BOOLEAN, 54)
 
 
 @dataclass(frozen=True, kw_only=True)

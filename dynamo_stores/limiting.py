@@ -10,7 +10,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -176,7 +176,8 @@ def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
             if isinstance(limit.rate, str) and "/" not in limit.rate and "." in limit.rate:
                 import_string(limit.rate)
             else:
-                _parsed(limit, limit.rate)
+                # Whatever DYNAMO_STORES says: it has checks of its own.
+                _parsed(replace(limit, algorithm=limit.algorithm or "sliding"), limit.rate)
         except (ConfigurationError, ImportError) as exc:
             yield Problem("dynamo_stores.E121", f"{where}: {exc}", hint)
     if not callable(limit.cost) and (
@@ -292,9 +293,9 @@ def _config(limit: Limit, request: HttpRequest) -> ResourceConfig | None:
 def _parsed(limit: Limit, rate: Any) -> ResourceConfig:
     if isinstance(rate, ResourceConfig):
         return rate
-    algorithm = limit.algorithm or get_config(limit.using).rate_limit.algorithm
-    if limit.priority is not None:
-        algorithm = "sliding"
+    algorithm = limit.algorithm if limit.priority is None else "sliding"
+    if algorithm is None:
+        algorithm = get_config(limit.using).rate_limit.algorithm
     return parse_resource({"RATE": rate, "ALGORITHM": algorithm, "BURST": limit.burst})
 
 

@@ -40,6 +40,10 @@ def schedule_scale_down(using: str, table: str, code: str, **kwargs: Any) -> Non
             retry=False,
             ignore_result=True,
         )
+        logger.info(
+            "Table %s is to come down in %.0f s.", table, delay,
+            extra={"dynamodb_table": table, "dynamodb_delay": delay},
+        )  # fmt: skip
     except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
         logger.info("The hint to bring %s down was not sent: %s", table, type(exc).__name__)
 

@@ -134,6 +134,7 @@ class Connection(PynamoConnection):
             operation_name,
             lambda seconds: self._send(operation_name, operation_kwargs, seconds),
             self._breaker,
+            lambda: self._partition(operation_kwargs),
         )
 
     def close(self) -> None:
@@ -148,6 +149,15 @@ class Connection(PynamoConnection):
             return super().dispatch(operation, kwargs)
         finally:
             attempt_seconds.reset(token)
+
+    def _partition(self, kwargs: dict[str, Any]) -> str:
+        """Return the partition key of a call on one item, as text; ``""`` for others."""
+        item = kwargs.get("Key") or kwargs.get("Item") or {}
+        meta = self._tables.get(kwargs.get("TableName", ""))
+        if meta is None or meta.hash_keyname not in item:
+            return ""
+        ((_, value),) = item[meta.hash_keyname].items()
+        return str(value)
 
     def _breaker(self, table: str) -> CircuitBreaker:
         return self.policy_for(table).breaker

@@ -21,7 +21,8 @@ class Measurement:
 
     ``units`` maps a table's name, or ``table/index``, to the capacity units that it consumed;
     ``error`` is the class name of what went wrong, ``""`` for an answer; ``reasons`` is what
-    DynamoDB named when it throttled; ``attempt`` counts from 1 within the operation.
+    DynamoDB named when it throttled; ``attempt`` counts from 1 within the operation. Where a single
+    partition was too hot, ``partition`` is its key.
     """
 
     using: str
@@ -33,6 +34,7 @@ class Measurement:
     error: str = ""
     reasons: tuple[ThrottlingReason, ...] = ()
     throttled: bool = False
+    partition: str = field(default="", repr=False)
 
 
 Observer = Callable[[Measurement], None]

@@ -71,9 +71,12 @@ class CallPolicy:
         operation: str,
         send: Send,
         breaker_of: Callable[[str], CircuitBreaker] | None = None,
+        partition_of: Callable[[], str] = str,
     ) -> dict[str, Any]:
         """
         Return the answer of ``send``, tried as often as the rule allows.
+
+        ``partition_of`` tells the partition key that the call is about, if it is about one.
 
         ``breaker_of`` finds the breaker of another table that the same call is about. Raises
         StoreUnavailable when no answer could be had; every other exception of ``send`` is an
@@ -90,7 +93,7 @@ class CallPolicy:
             )
         admission = self.breaker.admit()
         try:
-            answer = self._attempts(operation, send, until, probe=admission.probe)
+            answer = self._attempts(operation, send, until, partition_of, probe=admission.probe)
         except ThrottlingError as exc:
             self._throttled(exc, admission, clock.monotonic() - started, breaker_of)
             raise
@@ -109,7 +112,15 @@ class CallPolicy:
             # After an outcome this does nothing: the admission is of an earlier state.
             self.breaker.release(admission)
 
-    def _attempts(self, operation: str, send: Send, until: float, *, probe: bool) -> dict[str, Any]:
+    def _attempts(
+        self,
+        operation: str,
+        send: Send,
+        until: float,
+        partition_of: Callable[[], str],
+        *,
+        probe: bool,
+    ) -> dict[str, Any]:
         waits = delays(self.retry)
         attempt = failures = throttles = 0
         while True:
@@ -117,7 +128,7 @@ class CallPolicy:
             # Whoever finds no place is not tried again: there is none before the deadline.
             self.pressure.enter(until)
             try:
-                return self._attempt(operation, send, until, attempt)
+                return self._attempt(operation, send, until, attempt, partition_of)
             except ThrottlingError as exc:
                 throttles += 1
                 last: StoreUnavailable = exc
@@ -137,7 +148,14 @@ class CallPolicy:
             if now >= until:
                 raise self._out_of_time(last, operation, attempt, wait)
 
-    def _attempt(self, operation: str, send: Send, until: float, attempt: int) -> dict[str, Any]:
+    def _attempt(
+        self,
+        operation: str,
+        send: Send,
+        until: float,
+        attempt: int,
+        partition_of: Callable[[], str],
+    ) -> dict[str, Any]:
         started = clock.monotonic()
         throttled = False
         try:
@@ -146,7 +164,8 @@ class CallPolicy:
             original = _original(exc)
             failure = unavailable(original, operation=operation, table=self.table)
             throttled = isinstance(failure, ThrottlingError)
-            self._observe(operation, started, attempt, error=failure or original)
+            hot = partition_of() if _is_hot(failure) else ""
+            self._observe(operation, started, attempt, error=failure or original, partition=hot)
             if failure is None:
                 raise
             if failure is exc:
@@ -166,6 +185,7 @@ class CallPolicy:
         *,
         answer: dict[str, Any] | None = None,
         error: BaseException | None = None,
+        partition: str = "",
     ) -> None:
         throttling = error if isinstance(error, ThrottlingError) else None
         reasons = throttling.reasons if throttling else ()
@@ -180,6 +200,7 @@ class CallPolicy:
                 error=type(error).__name__ if error else "",
                 reasons=reasons,
                 throttled=throttling is not None,
+                partition=partition,
             )
         )
 
@@ -221,6 +242,12 @@ def _original(exc: Exception) -> Exception:
     # PynamoDB raises a copy of botocore's error that has lost the reasons for throttling.
     cause = exc.__cause__
     return cause if isinstance(exc, VerboseClientError) and isinstance(cause, ClientError) else exc
+
+
+def _is_hot(failure: StoreUnavailable | None) -> bool:
+    return isinstance(failure, ThrottlingError) and any(
+        "KeyRange" in reason.reason for reason in failure.reasons
+    )
 
 
 def _named_table(reasons: Any) -> str:

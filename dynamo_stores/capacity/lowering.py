@@ -10,6 +10,7 @@ from .. import clock
 from ..conf import DEFAULT_ALIAS, ScalingConfig, get_config
 from ..exceptions import StoreUnavailable
 from .changes import apply, as_decision, describe
+from .demand import SharedDemand
 from .description import QUIET_HOUR, TableCapacity
 from .guards import end_of_maintenance, is_auto_scaled
 from .planner import Plan, plan_down
@@ -65,7 +66,9 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
         elif end_of_maintenance(config.maintenance_windows, clock.now()) is not None:
             plan = Plan("maintenance_window", "it is in a maintenance window", again=True)
         else:
-            plan = plan_down(capacity, config, clock.now())
+            # Heard of while it throttles; without a throttle the baseline is enough until one.
+            need = SharedDemand(using).total(record.table)
+            plan = plan_down(capacity, config, clock.now(), need=need)
             plan = apply(using, capacity, plan, dry_run=config.dry_run)
     except StoreUnavailable as exc:
         plan = Plan("unavailable", f"{record.table} could not be asked: {exc}", again=True)
@@ -94,7 +97,9 @@ def _next(plan: Plan, capacity: TableCapacity | None, config: ScalingConfig) -> 
     end = end_of_maintenance(config.maintenance_windows, now)
     if plan.code == "maintenance_window" and end is not None:
         return end
-    if plan.code in ("lowered", "needed", "not_allowed", "dry_run", "refused"):
+    if plan.code in ("lowered", "needed"):
+        return now + max(1.0, config.scale_down_delay)
+    if plan.code in ("not_allowed", "dry_run", "refused"):
         return now + max(_SOON, config.scale_down_delay)
     return now + _SOON
 

@@ -8,8 +8,11 @@ the change. Losers wait for nothing, and nobody waits for the table to be ACTIVE
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -57,6 +60,7 @@ class _Throttled:
     reasons: set[ThrottlingReason] = field(default_factory=set)
     kinds: set[str] = field(default_factory=set)
     config: ScalingConfig | None = None
+    partition: str = ""
 
 
 class Scaler:
@@ -67,6 +71,7 @@ class Scaler:
         self._demand = LocalDemand()
         self._waiting: dict[str, _Throttled] = {}
         self._rests_until: dict[str, float] = {}
+        self._failures: Counter[str] = Counter()
         self._said: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._news = threading.Event()
@@ -76,7 +81,12 @@ class Scaler:
         """Hear of one attempt; costs microseconds, and sends nothing."""
         self._demand.note(measurement)
         if measurement.throttled:
-            self.hear(measurement.table, measurement.reasons, {kind_of(measurement.operation)})
+            self.hear(
+                measurement.table,
+                measurement.reasons,
+                {kind_of(measurement.operation)},
+                partition=measurement.partition,
+            )
 
     def hear(
         self,
@@ -84,8 +94,12 @@ class Scaler:
         reasons: Iterable[ThrottlingReason],
         kinds: Iterable[str],
         config: ScalingConfig | None = None,
+        partition: str = "",
     ) -> None:
-        """Hear that a call was throttled, and have it looked after; ``config``: by these rules."""
+        """
+        Hear that a call was throttled, and have it looked after; ``config``: by these rules.
+        ``partition`` is the key of a partition that is too hot.
+        """
         if clock.monotonic() < self._rests_until.get(table, 0.0):
             return
         with self._lock:
@@ -93,6 +107,7 @@ class Scaler:
             waiting.reasons.update(reasons)
             waiting.kinds.update(kinds)
             waiting.config = config or waiting.config
+            waiting.partition = partition or waiting.partition
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._run, name=f"dynamo-stores-scaler-{self._using}", daemon=True
@@ -106,6 +121,7 @@ class Scaler:
         reasons: Iterable[ThrottlingReason],
         kinds: Iterable[str] = (),
         config: ScalingConfig | None = None,
+        partition: str = "",
     ) -> Plan | None:
         """Raise ``table`` if this process is the one to do it; None for who is not."""
         config = config or get_config(self._using).for_table(table).scaling
@@ -119,8 +135,14 @@ class Scaler:
             return None
         clock.sleep(_LISTEN)
         plan = self._raise(table, set(reasons), set(kinds), config, shared, records)
-        rest = min(_LEAVE_ALONE, max(_CLAIM, config.scale_down_delay / 2))
-        self._rest(table, rest if plan.code in _LASTING else _CLAIM)
+        if plan.code == "hot_partition" and partition:
+            plan = dataclasses.replace(plan, why=f"{plan.why}; {_named(partition, config)}")
+        if plan.code == "refused":
+            self._failed(table)
+        else:
+            self._failures.pop(table, None)
+            rest = min(_LEAVE_ALONE, max(_CLAIM, config.scale_down_delay / 2))
+            self._rest(table, rest if plan.code in _LASTING else _CLAIM)
         self._say(table, plan)
         return plan
 
@@ -174,6 +196,11 @@ class Scaler:
             },
         )  # fmt: skip
 
+    def _failed(self, table: str) -> None:
+        """Leave the table alone for twice as long each time that UpdateTable fails in a row."""
+        self._failures[table] += 1
+        self._rest(table, min(_LEAVE_ALONE, _CLAIM * 2.0 ** self._failures[table]))
+
     def _rest(self, table: str, seconds: float) -> None:
         self._rests_until[table] = clock.monotonic() + seconds
 
@@ -185,13 +212,26 @@ class Scaler:
                 waiting, self._waiting = self._waiting, {}
             for table, throttled in waiting.items():
                 try:
-                    self.handle(table, throttled.reasons, throttled.kinds, throttled.config)
+                    self.handle(
+                        table,
+                        throttled.reasons,
+                        throttled.kinds,
+                        throttled.config,
+                        throttled.partition,
+                    )
                 except (ClientError, ConfigurationError, StoreUnavailable) as exc:
-                    self._rest(table, _CLAIM)
+                    self._failed(table)
                     self._say(table, Plan("unavailable", str(exc)))
                 except Exception:
                     self._rest(table, _LEAVE_ALONE)
                     logger.exception("Table %s could not be raised.", table)
+
+
+def _named(partition: str, config: ScalingConfig) -> str:
+    if config.name_hot_keys:
+        return f"its key is {partition!r}"
+    digest = hashlib.sha256(partition.encode(errors="surrogatepass")).hexdigest()[:16]
+    return f"the SHA-256 of its key begins with {digest} (NAME_HOT_KEYS says the key itself)"
 
 
 _scalers = PerProcess(Scaler)

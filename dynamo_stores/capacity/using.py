@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ from ..exceptions import ConfigurationError, ThrottlingError, unavailable
 from ..rules import wrong_values
 from .demand import kind_of
 from .scaler import get_scaler
+
+logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -96,6 +99,7 @@ class _Attempts:
         config = get_config(scaler.using).for_table(scaler.table)
         self._scaler = scaler
         self._operation = operation
+        self._attempt = 0
         self._waits = delays(config.retry)
         self._until = clock.monotonic() + config.operation_timeout
 
@@ -104,10 +108,20 @@ class _Attempts:
         error = self._scaler.heard(exc, self._operation)
         if error is None:
             raise exc
+        self._attempt += 1
         wait = next(self._waits)
         if clock.monotonic() + wait >= self._until:
             error.retry_after = max(error.retry_after, wait)
             raise error from exc
+        logger.info(
+            "%s hit the throughput limit of table %s (attempt %d); it is tried again in %.2f s.",
+            self._operation, self._scaler.table, self._attempt, wait,
+            extra={
+                "dynamodb_table": self._scaler.table,
+                "dynamodb_attempt": self._attempt,
+                "dynamodb_wait": wait,
+            },
+        )  # fmt: skip
         return wait
 
 

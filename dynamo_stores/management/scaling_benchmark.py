@@ -23,14 +23,17 @@ from ..conf import get_config
 from ..exceptions import StoreUnavailable
 from ..infrastructure.tables import create_table, table_of
 from ..models import ControlItem, StoreItem
+from ..options import CacheOptions
 from ..stores import CacheStore
 from ..testing.engine import EmbeddedEngine
 from ..testing.relay import CapacityRelay
 
 _UNITS = 10
 # Seconds from a raise until the table comes down.
-_DELAY = 10.0
+_DELAY = 15.0
 _PROCESSES, _THREADS = 4, 4
+_BATCH = 10
+KINDS = ("puts", "gets", "batches")
 
 
 class Figures(NamedTuple):
@@ -48,11 +51,13 @@ class Figures(NamedTuple):
     after: dict[str, Units]
 
 
-def scaling_benchmark(say: Callable[[str], object], *, rate: int, seconds: float) -> Figures:
+def scaling_benchmark(
+    say: Callable[[str], object], *, rate: int, seconds: float, kind: str = "puts"
+) -> Figures:
     """
     Put ``rate`` values a second for so long, from 4 processes with 4 threads, into a table and an
     index of 10 units behind a relay that throttles (UPDATING 3 s, burst 5 s), then let it come
-    down; print the figures.
+    down; print the figures. ``kind`` is ``puts``, ``gets`` (strong ones) or ``batches`` (of ten).
     """
     with EmbeddedEngine() as engine, CapacityRelay(engine.url, updating=3.0, burst=5.0) as relay:
         alias = {
@@ -65,6 +70,7 @@ def scaling_benchmark(say: Callable[[str], object], *, rate: int, seconds: float
                 "ENABLED": True,
                 "BASE_READ_CAPACITY": _UNITS,
                 "BASE_WRITE_CAPACITY": _UNITS,
+                "MAX_READ_CAPACITY": 1000,
                 "MAX_WRITE_CAPACITY": 1000,
                 "SCALE_DOWN_DELAY": _DELAY,
             },
@@ -73,14 +79,14 @@ def scaling_benchmark(say: Callable[[str], object], *, rate: int, seconds: float
             spec = table_of(StoreItem)
             for each in (spec, table_of(ControlItem)):
                 create_table(each, lambda line: None)
-            taken, failed = _load(rate, seconds)
+            taken, failed = _load(rate, seconds, kind)
 
             def updates() -> int:
                 found: int = relay.status()["tables"][spec.name]["updates"]
                 return found
 
             raises, high = updates(), _units(spec.name)
-            say(_in_words(taken, failed, rate * seconds, raises, high))
+            say(_in_words(kind, taken, failed, rate * seconds, raises, high))
             _come_down(spec.name)
             stored = _count(engine.url, spec.name)
             low, decreases = _units(spec.name), updates() - raises
@@ -102,10 +108,10 @@ def scaling_benchmark(say: Callable[[str], object], *, rate: int, seconds: float
 
 
 def _in_words(
-    taken: list[float], failed: int, wanted: float, raises: int, high: dict[str, Units]
+    kind: str, taken: list[float], failed: int, wanted: float, raises: int, high: dict[str, Units]
 ) -> str:
     return (
-        f"{len(taken):,} of {wanted:,.0f} puts done, {failed} failed; p50 "
+        f"{len(taken):,} of {wanted:,.0f} {kind} done, {failed} failed; p50 "
         f"{_percentile(taken, 0.5) * 1000:.0f} ms, p95 {_percentile(taken, 0.95) * 1000:.0f} ms; "
         f"{raises} UpdateTable, then {in_words(high)}."
     )
@@ -136,7 +142,19 @@ def _come_down(table: str) -> None:
         time.sleep(0.5)
 
 
-def _load(rate: int, seconds: float) -> tuple[list[float], int]:
+def _act(store: CacheStore, kind: str) -> int:
+    """Do one of ``kind``; return how many values that was."""
+    if kind == "gets":
+        store.get("k")
+        return 1
+    if kind == "batches":
+        values = {secrets.token_hex(4): "x" * 100 for _ in range(_BATCH)}
+        return _BATCH - len(store.set_many(values, 3600))
+    store.set(secrets.token_hex(4), "x" * 100, 3600)
+    return 1
+
+
+def _load(rate: int, seconds: float, kind: str) -> tuple[list[float], int]:
     fork = multiprocessing.get_context("fork")
     results: Any = fork.SimpleQueue()
     begin = time.time() + 1.0
@@ -146,8 +164,9 @@ def _load(rate: int, seconds: float) -> tuple[list[float], int]:
         failures: list[int] = []
 
         def thread(each: int) -> None:
-            store = CacheStore("default", prefix=f"{number}-{each}")
-            pause = _PROCESSES * _THREADS / rate
+            options = CacheOptions(consistent_read=True)
+            store = CacheStore("default", prefix=f"{number}-{each}", options=options)
+            pause = _PROCESSES * _THREADS / rate * (_BATCH if kind == "batches" else 1)
             turn = (number * _THREADS + each) / (_PROCESSES * _THREADS)
             due = begin + pause * turn
             while due < begin + seconds:
@@ -155,11 +174,11 @@ def _load(rate: int, seconds: float) -> tuple[list[float], int]:
                 due = max(due + pause, time.time())
                 asked_at = time.perf_counter()
                 try:
-                    store.set(secrets.token_hex(4), "x" * 100, 3600)
+                    count = _act(store, kind)
                 except StoreUnavailable:
                     failures.append(1)
                 else:
-                    taken.append(time.perf_counter() - asked_at)
+                    taken.extend([time.perf_counter() - asked_at] * count)
 
         running = [threading.Thread(target=thread, args=(each,)) for each in range(_THREADS)]
         for each in running:

@@ -8,17 +8,19 @@ from datetime import UTC, datetime
 
 import boto3
 import pytest
+from django.conf import settings
 from django.core import checks
 from django.test import override_settings
 from moto.server import ThreadedMotoServer
 
 from dynamo_stores import clock
 from dynamo_stores.capacity.changes import describe
+from dynamo_stores.capacity.demand import SharedDemand
 from dynamo_stores.capacity.guards import end_of_maintenance
 from dynamo_stores.capacity.lowering import reconcile
 from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.capacity.scaler import get_scaler
-from dynamo_stores.testing import FakeClock
+from dynamo_stores.testing import FakeClock, FaultProxy
 
 from .test_raising import reason
 
@@ -139,3 +141,37 @@ def test_a_table_that_is_throttled_at_its_maximum_does_not_come_down(provisioned
         record = CapacityRecords(using).get(table)
         assert record.deadline == pytest.approx(clock.now() + 60, abs=1)
     assert record.deadline > before + 20
+
+
+def test_without_the_permission_it_is_said_once(provisioned, dynamo_capacity, alias, caplog):
+    """And the table is left alone for a while."""
+    using, table, relay = provisioned()
+    with FaultProxy(relay.url) as faults:
+        denied = alias(
+            **{
+                **settings.DYNAMO_STORES[using],
+                "ENDPOINT_URL": faults.url,
+            }
+        )
+        faults.fail("UpdateTable", status=400, code="AccessDeniedException")
+        scaler = get_scaler(denied)
+        with caplog.at_level(logging.WARNING):
+            plan = scaler.handle(table, [reason(denied, table)])
+            scaler.hear(table, [reason(denied, table)], ["Write"])
+    assert (plan.code, plan.changes) == ("not_allowed", {})
+    assert caplog.text.count("dynamodb:UpdateTable is missing") == 1
+    assert scaler._thread is None
+    assert CapacityRecords(using).get(table) is None
+
+
+def test_what_is_needed_lately_is_kept(provisioned, run):
+    """Down to that, and looked at again."""
+    using, table, _ = provisioned()
+    run("dynamo_scale", table, "to", read=20, write=40, using=using)
+    while not describe(using, table).is_active:
+        time.sleep(0.05)
+    with FakeClock(time.time() + 61):
+        SharedDemand(using).tell(table, {("", "Write"): 14.0})
+        (outcome,) = reconcile(using)
+        assert outcome.plan.changes == {"": (5, 20), "GSI1": (5, 5)}
+        assert outcome.next_deadline == pytest.approx(clock.now() + 60, abs=1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import logging
 import threading
 import time
@@ -28,8 +30,10 @@ from dynamo_stores.exceptions import (
     ThrottlingError,
     ThrottlingReason,
 )
+from dynamo_stores.options import CacheOptions
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FakeClock
+from dynamo_stores.testing.throughput import Partitions
 from tests.stores.test_processes import in_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -311,3 +315,43 @@ def test_celery_tasks_are_background_work():
 
     assert task.apply().get() is True
     assert not is_background()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_hot_key_is_named_to_the_operator(provisioned, caplog, named):
+    """By its hash, or on request in clear; nothing is raised, for it would not help."""
+    using, table, relay = provisioned(
+        partitions=Partitions(read=5, write=5),
+        burst=100.0,
+        SCALING={"NAME_HOT_KEYS": named, "BASE_WRITE_CAPACITY": 50},
+    )
+    store = CacheStore(using, prefix="p")
+    until = time.monotonic() + 20
+    with caplog.at_level(logging.WARNING):
+        while "would not help" not in caplog.text and time.monotonic() < until:
+            with contextlib.suppress(StoreUnavailable):
+                store.set("hot", "v")
+    key = "CACHE#p#hot"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    assert (key in caplog.text) is named
+    assert (digest in caplog.text) is not named
+    assert "more capacity would not help" in caplog.text
+    assert relay.status()["tables"][table]["updates"] == 0
+
+
+def test_nobody_waits_for_a_table_to_be_active(provisioned):
+    """While it is UPDATING an operation ends by its deadline, with what to do."""
+    using, table, _ = provisioned(updating=6.0, burst=1.0)
+    store = CacheStore(using, prefix="p", options=CacheOptions(operation_timeout=1.0))
+    get_scaler(using).handle(table, [reason(using, table)])
+    longest, refused, until = 0.0, 0, time.monotonic() + 4
+    while time.monotonic() < until:
+        assert not describe(using, table).is_active
+        began_at = time.monotonic()
+        try:
+            store.set("k", "v" * 2000)
+        except ThrottlingError:
+            refused += 1
+        longest = max(longest, time.monotonic() - began_at)
+    assert refused
+    assert longest < 1.0 + 2.0

@@ -50,7 +50,13 @@ class Command(BaseCommand):
             help="calls: beside a bare client. scaling: a throttled table under load, on an "
             "embedded engine behind a relay that throttles (%(default)s).",
         )
-        parser.add_argument("--rate", type=int, default=160, help="Puts a second, for scaling.")
+        parser.add_argument(
+            "--kind",
+            choices=["puts", "gets", "batches"],
+            default="puts",
+            help="Of what, for scaling (%(default)s).",
+        )
+        parser.add_argument("--rate", type=int, default=160, help="Values a second, for scaling.")
         parser.add_argument("--seconds", type=float, default=20.0, help="How long, for scaling.")
         parser.add_argument("--using", default=conf.DEFAULT_ALIAS, help="Alias to measure.")
         parser.add_argument(
@@ -84,7 +90,12 @@ class Command(BaseCommand):
         try:
             from ..scaling_benchmark import scaling_benchmark
 
-            scaling_benchmark(self.stdout.write, rate=options["rate"], seconds=options["seconds"])
+            scaling_benchmark(
+                self.stdout.write,
+                rate=options["rate"],
+                seconds=options["seconds"],
+                kind=options["kind"],
+            )
         except (EngineError, ImportError) as exc:
             raise CommandError(f"{exc} It needs dynamo-stores[local].") from exc
 
