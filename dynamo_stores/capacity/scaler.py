@@ -164,11 +164,12 @@ class Scaler:
             )
         demand = shared.total(table)
         plan = plan_up(capacity, reasons, demand, config, self._quota(), kinds=kinds)
-        plan = apply(self._using, capacity, plan, dry_run=config.dry_run)
         deadline = clock.now() + config.scale_down_delay
-        if plan.changes:
+        if plan.changes and not config.dry_run:
+            # Before the change: whoever dies in between leaves no table up that nobody lowers.
             records.raised(table, deadline, as_decision(plan, capacity))
-        elif plan.code in ("at_maximum", "in_progress"):
+        plan = apply(self._using, capacity, plan, dry_run=config.dry_run)
+        if plan.code in ("at_maximum", "in_progress"):
             # It is throttled as it is: this is no time to come down.
             records.postpone(table, deadline)
         return plan

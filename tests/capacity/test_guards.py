@@ -161,7 +161,9 @@ def test_without_the_permission_it_is_said_once(provisioned, dynamo_capacity, al
     assert (plan.code, plan.changes) == ("not_allowed", {})
     assert caplog.text.count("dynamodb:UpdateTable is missing") == 1
     assert scaler._thread is None
-    assert CapacityRecords(using).get(table) is None
+    with FakeClock(time.time() + 61):
+        (outcome,) = reconcile(using)
+    assert (outcome.plan.code, outcome.next_deadline) == ("at_baseline", None)
 
 
 def test_what_is_needed_lately_is_kept(provisioned, run):

@@ -16,12 +16,14 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from celery import current_app
 from celery.signals import before_task_publish
+from django.conf import settings
 
 from dynamo_stores.calls.observer import Measurement
 from dynamo_stores.calls.pressure import is_background
 from dynamo_stores.capacity import ThroughputScaler, with_throughput_scaling
 from dynamo_stores.capacity.changes import describe
 from dynamo_stores.capacity.demand import LocalDemand, SharedDemand, total_of
+from dynamo_stores.capacity.lowering import reconcile
 from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.capacity.scaler import get_scaler
 from dynamo_stores.exceptions import (
@@ -32,7 +34,7 @@ from dynamo_stores.exceptions import (
 )
 from dynamo_stores.options import CacheOptions
 from dynamo_stores.stores import CacheStore
-from dynamo_stores.testing import FakeClock
+from dynamo_stores.testing import FakeClock, FaultProxy
 from dynamo_stores.testing.throughput import Partitions
 from tests.stores.test_processes import in_processes
 
@@ -341,7 +343,7 @@ def test_a_hot_key_is_named_to_the_operator(provisioned, caplog, named):
 
 def test_nobody_waits_for_a_table_to_be_active(provisioned):
     """While it is UPDATING an operation ends by its deadline, with what to do."""
-    using, table, _ = provisioned(updating=6.0, burst=1.0)
+    using, table, _ = provisioned(updating=15.0, burst=1.0)
     store = CacheStore(using, prefix="p", options=CacheOptions(operation_timeout=1.0))
     get_scaler(using).handle(table, [reason(using, table)])
     longest, refused, until = 0.0, 0, time.monotonic() + 4
@@ -349,9 +351,25 @@ def test_nobody_waits_for_a_table_to_be_active(provisioned):
         assert not describe(using, table).is_active
         began_at = time.monotonic()
         try:
-            store.set("k", "v" * 2000)
+            store.set("k", "v" * 20_000)
         except ThrottlingError:
             refused += 1
         longest = max(longest, time.monotonic() - began_at)
     assert refused
     assert longest < 1.0 + 2.0
+
+
+def test_a_raise_is_on_record_before_it_is_asked_for(provisioned, alias):
+    """Who dies between the two leaves no table up for ever."""
+    using, table, relay = provisioned()
+    with FaultProxy(relay.url) as faults:
+        broken = alias(**{**settings.DYNAMO_STORES[using], "ENDPOINT_URL": faults.url})
+        faults.lose_answer("UpdateTable")
+        with pytest.raises(StoreUnavailable):
+            get_scaler(broken).handle(table, [reason(broken, table)])
+    while not describe(using, table).is_active:
+        time.sleep(0.05)
+    assert describe(using, table).resources[""].units == (5, 10)
+    with FakeClock(time.time() + 61):
+        (outcome,) = reconcile(using)
+    assert outcome.plan.changes == {"": (5, 5), "GSI1": (5, 5)}

@@ -44,9 +44,9 @@ class Command(BaseCommand):
                 raise CommandError(f"{table} is on demand: it has no capacity to change.")
             config = conf.get_config(using).for_table(table).scaling
             wanted = _plan(capacity, config, direction, read, write)
+            if not dry_run:
+                self._record(using, capacity, wanted, config)
             plan = apply(using, capacity, wanted, dry_run=dry_run)
-            if plan.changes:
-                self._record(using, capacity, plan, config)
         if not plan.changes and not dry_run:
             raise CommandError(f"{table} was not changed: {plan.why}.")
         done = f"{table} goes to {in_words(plan.changes)}." if plan.changes else f"{plan.why}."
@@ -60,6 +60,7 @@ class Command(BaseCommand):
             units.read > base.read or units.write > base.write for units in plan.changes.values()
         )
         if is_above:
+            # Before the change: whoever dies in between leaves no table up that nobody lowers.
             deadline = clock.now() + config.scale_down_delay
             CapacityRecords(using).raised(capacity.table, deadline, as_decision(plan, capacity))
 
