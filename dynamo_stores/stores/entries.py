@@ -43,11 +43,17 @@ class EntriesStore(ValidityStore):
         return found if found is not None and (expired or is_live(found.head)) else None
 
     def peek(self, key: str) -> Any:
-        """Return the value that the near tier has, ``MISSING`` if none; sends nothing."""
+        """
+        Return the value that the near tier has, ``MISSING`` if none; sends nothing.
+
+        A miss is not counted: the read that follows counts it.
+        """
         near = self._near
         if near is None:
             return MISSING
-        found = near.get(self._key(key).pk, self.options.local_timeout, self._counts_near)
+        found = near.get(
+            self._key(key).pk, self.options.local_timeout, self._counts_near, counts_misses=False
+        )
         return self.value_of(found)
 
     def value_of(self, found: Found | None, default: Any = MISSING) -> Any:

@@ -86,7 +86,14 @@ class NearTier:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def get(self, pk: str, timeout: float, is_good: Callable[[Found], bool]) -> Found | None:
+    def get(
+        self,
+        pk: str,
+        timeout: float,
+        is_good: Callable[[Found], bool],
+        *,
+        counts_misses: bool = True,
+    ) -> Found | None:
         """Return the entry if it was asked for within ``timeout`` seconds and ``is_good``."""
         with self._lock:
             kept = self._kept.get(pk)
@@ -100,7 +107,7 @@ class NearTier:
                 return kept.found
             if kept is not None:
                 self._drop(pk)
-            self._counts["misses"] += 1
+            self._counts["misses"] += counts_misses
             return None
 
     def fetch(

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 from .. import clock
 from ..calls.process import PerProcess
@@ -16,7 +17,6 @@ from .rate_blocks import Blocks
 V = TypeVar("V")
 
 _REMEMBERED = 10_000
-_STRIPES = 256
 # A refusal is remembered so long at most, in seconds: a reset, a refund or another rate elsewhere
 # gets through after it.
 LONGEST_REFUSAL = 2.0
@@ -166,11 +166,16 @@ class RateMemory:
         self.local = LocalLimiter()
         self.configs: Bounded[StoredConfig] = Bounded()
         self.blocks = Blocks()
-        self._locks = [threading.Lock() for _ in range(_STRIPES)]
+        self._guard = threading.Lock()
+        self._locks: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
 
     def lock_of(self, name: Hashable) -> threading.Lock:
-        """Return the lock under which ``name`` (and some others) is replaced in this process."""
-        return self._locks[hash(name) % _STRIPES]
+        """Return the lock under which ``name`` is replaced in this process."""
+        with self._guard:
+            lock = self._locks.get(name)
+            if lock is None:
+                lock = self._locks[name] = threading.Lock()
+            return lock
 
 
 def _make(using: str) -> RateMemory:

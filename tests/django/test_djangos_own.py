@@ -4,46 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import subprocess
-import sys
-from pathlib import Path
 
-import pytest
 from django.conf import settings
 
-ROOT = Path(settings.BASE_DIR)
+from tests.django.others import needs_source, run_their_tests
 
 
-@pytest.mark.skipif(
-    "DJANGO_TESTS" not in os.environ,
-    reason="DJANGO_TESTS is not set: the folder tests of Django's source, which CI fetches.",
-)
+@needs_source("DJANGO_TESTS", "Django")
 def test_djangos_own_cache_tests_pass(dynamo_engine):
     """Sync and through the a* methods, sessions, middleware, cache tag; only culling is skipped."""
-    folder = Path(os.environ["DJANGO_TESTS"])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
-        "DJANGO_SETTINGS_MODULE": "tests.djangos_own.settings",
-        "DYNAMODB_ENDPOINT": dynamo_engine,
-        "DYNAMODB_TABLE_PREFIX": f"test-{secrets.token_hex(4)}-",
-    }
-
-    def django(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "django", *arguments],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    made = django("dynamo_create_tables")
-    assert made.returncode == 0, made.stderr
-    done = django("test", "tests.djangos_own.suite", "--verbosity", "2")
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-20000:]
-    skipped = re.findall(r"^(test_\w+) .*skipped", done.stderr, re.MULTILINE)
+    printed = run_their_tests(
+        dynamo_engine,
+        *("django", "test", "tests.djangos_own.suite", "--verbosity", "2"),
+        folder=settings.BASE_DIR,
+        settings="tests.djangos_own.settings",
+        path=[settings.BASE_DIR, os.environ["DJANGO_TESTS"]],
+    )
+    skipped = re.findall(r"^(test_\w+) .*skipped", printed, re.MULTILINE)
     assert set(skipped) <= {"test_cull", "test_zero_cull"}, skipped
-    assert int(re.search(r"^Ran (\d+) tests", done.stderr, re.MULTILINE).group(1)) > 300
+    assert int(re.search(r"^Ran (\d+) tests", printed, re.MULTILINE).group(1)) > 300

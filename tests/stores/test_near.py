@@ -53,6 +53,16 @@ def test_a_read_is_served_until_its_timeout(cache, far, dynamo_clock: FakeClock)
     assert far.store.get_near_stats() is None
 
 
+def test_an_async_read_counts_as_one(cache):
+    """Whether it finds something near or asks the table."""
+    cache.set("k", "v")
+    before = cache.store.get_near_stats()
+    assert asyncio.run(cache.aget("k")) == "v"
+    assert asyncio.run(cache.aget("none")) is None
+    stats = cache.store.get_near_stats()
+    assert (stats.hits - before.hits, stats.misses - before.misses) == (1, 1)
+
+
 def test_never_older_than_the_entrys_own_expiry(cache, far, dynamo_clock: FakeClock):
     """Five seconds of life are five seconds here too."""
     far.set("k", "v", 5)

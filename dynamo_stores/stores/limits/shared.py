@@ -13,7 +13,7 @@ from ...calls.server_time import Times
 from ...models import RawItem
 from ...rates import Rate
 from .base import Decision, Level, Write, number, tightest, whole
-from .windows import GRACE, Buckets, Changes, Window, read_window
+from .windows import GRACE, Buckets, Changes, Window, read_window, take_back
 
 _BUCKETS = 10
 # The monitoring window is kept in so many pieces.
@@ -149,18 +149,7 @@ class SharedWindows:
             return None
         now = self._now(state, rates[0], times)
         counted = (_TOTAL, _BACKGROUND) if self._is_background else (_TOTAL, _USERS)
-        changes, conditions, values = [], [], {}
-        for each in counted:
-            old = state.windows[each]
-            if old.bucket != now[each].bucket or not old.held:
-                continue
-            changes.append(f"c{each} = c{each} - :n{each}")
-            conditions.append(f"b{each} = :b{each} AND c{each} >= :n{each}")
-            values[f":n{each}"] = number(min(cost, old.held))
-            values[f":b{each}"] = number(old.bucket)
-        if not changes:
-            return None
-        return Write(f"SET {', '.join(changes)}", " AND ".join(conditions), values)
+        return take_back(((each, state.windows[each], now[each]) for each in counted), cost)
 
     def _now(self, state: State | None, rate: Rate, times: Times) -> list[Window]:
         cut = (Buckets(rate, _BUCKETS), Buckets(rate, _BUCKETS), Buckets(self._history, _HISTORY))

@@ -15,7 +15,7 @@ within its bounds, it errs towards refusing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ...calls.server_time import Times
@@ -41,6 +41,21 @@ def read_window(item: RawItem, each: int) -> Window:
     return Window(
         whole(item, f"b{each}"), whole(item, f"c{each}"), tuple(int(held["N"]) for held in frozen)
     )
+
+
+def take_back(windows: Iterable[tuple[int, Window, Window]], cost: int) -> Write | None:
+    """Return what takes ``cost`` out of the live buckets: number, as it was read, as it is now."""
+    changes, conditions, values = [], [], {}
+    for each, old, now in windows:
+        if old.bucket != now.bucket or not old.held:
+            continue
+        changes.append(f"c{each} = c{each} - :n{each}")
+        conditions.append(f"b{each} = :b{each} AND c{each} >= :n{each}")
+        values[f":n{each}"] = number(min(cost, old.held))
+        values[f":b{each}"] = number(old.bucket)
+    if not changes:
+        return None
+    return Write(f"SET {', '.join(changes)}", " AND ".join(conditions), values)
 
 
 class Buckets:
@@ -199,18 +214,9 @@ class Windows:
     def refund(
         self, state: State | None, rates: Sequence[Rate], cost: int, times: Times
     ) -> Write | None:
-        changes, conditions, values = [], [], {}
         now = self._now(state, rates, times)
-        for each, (old, window) in enumerate(zip(state or (), now, strict=False)):
-            if old.bucket != window.bucket or not old.held:
-                continue
-            changes.append(f"c{each} = c{each} - :n{each}")
-            conditions.append(f"b{each} = :b{each} AND c{each} >= :n{each}")
-            values[f":n{each}"] = number(min(cost, old.held))
-            values[f":b{each}"] = number(old.bucket)
-        if not changes:
-            return None
-        return Write(f"SET {', '.join(changes)}", " AND ".join(conditions), values)
+        pairs = enumerate(zip(state or (), now, strict=False))
+        return take_back(((each, old, window) for each, (old, window) in pairs), cost)
 
     def is_live(self, state: State, rates: Sequence[Rate], times: Times) -> bool:
         """Return whether a request now would be counted in the same buckets as in ``state``."""
