@@ -93,6 +93,7 @@ class ScalingConfig:
     dry_run: bool = setting(False, BOOLEAN, 48)
     maintenance_windows: tuple[str, ...] = setting((), HOURS, 49)
     auto_scaling_endpoint_url: str | None = setting(None, or_none(URL), 52)
+    auto_scaling: str = setting("leave", one_of("leave", "raise_minimum"), 55)
     reconcile_interval: float = setting(60.0, POSITIVE, 53)
     name_hot_keys: bool = setting(False, BOOLEAN, 54)
 

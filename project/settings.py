@@ -151,6 +151,14 @@ if CELERY_BROKER_URL == "filesystem://":
         "data_folder_out": str(BROKER_FOLDER / "queue"),
         "control_folder": str(BROKER_FOLDER / "control"),
     }
+elif CELERY_BROKER_URL.startswith(("redis", "sqs", "sentinel")):
+    # They deliver again what was not done by then, and the hint to scale down waits in a worker for
+    # all its delay. Twelve hours are the most that SQS takes.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "visibility_timeout": min(
+            12 * 3600, int(DYNAMO_STORES["default"]["SCALING"]["SCALE_DOWN_DELAY"]) + 3600
+        )
+    }
 CELERY_TASK_IGNORE_RESULT = True
 
 LOGGING = {

@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from .. import clock
 from ..conf import DEFAULT_ALIAS, ScalingConfig, get_config
 from ..exceptions import StoreUnavailable
+from .auto_scaling import get_auto_scaling, left_alone, plan_minimums_down
 from .changes import apply, as_decision, describe
 from .demand import SharedDemand
 from .description import QUIET_HOUR, TableCapacity
-from .guards import end_of_maintenance, is_auto_scaled
+from .guards import end_of_maintenance
 from .planner import Plan, plan_down
 from .records import CapacityRecords, Record
 
@@ -56,24 +57,11 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
     capacity: TableCapacity | None = None
     try:
         capacity = describe(using, record.table)
-        if capacity is None:
-            plan = Plan("no_table", f"there is no table {record.table} any more")
-        elif is_auto_scaled(using, record.table):
-            plan = Plan(
-                "auto_scaled",
-                f"{record.table} has targets of Application Auto Scaling, which decides",
-            )
-        elif end_of_maintenance(config.maintenance_windows, clock.now()) is not None:
-            plan = Plan("maintenance_window", "it is in a maintenance window", again=True)
-        else:
-            # Heard of while it throttles; without a throttle the baseline is enough until one.
-            need = SharedDemand(using).total(record.table)
-            plan = plan_down(capacity, config, clock.now(), need=need)
-            plan = apply(using, capacity, plan, dry_run=config.dry_run)
+        plan = _plan(using, record.table, capacity, config)
     except StoreUnavailable as exc:
         plan = Plan("unavailable", f"{record.table} could not be asked: {exc}", again=True)
     next_deadline = _next(plan, capacity, config) if plan.again else None
-    if plan.code not in ("lowered", "in_progress"):
+    if plan.code not in ("lowered", "minimum_lowered", "in_progress"):
         quiet = plan.code in ("at_baseline", "on_demand", "maintenance_window")
         logger.log(
             logging.INFO if quiet else logging.WARNING,
@@ -87,6 +75,26 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
     if not records.finish(record, as_decision(plan, capacity), next_deadline):
         logger.info("Table %s was raised while it came down; that deadline holds.", record.table)
     return Outcome(record.table, plan, next_deadline)
+
+
+def _plan(using: str, table: str, capacity: TableCapacity | None, config: ScalingConfig) -> Plan:
+    if capacity is None:
+        return Plan("no_table", f"there is no table {table} any more")
+    auto_scaling = get_auto_scaling(using)
+    targets = auto_scaling.targets(table)
+    if targets and config.auto_scaling == "leave":
+        return left_alone(table)
+    if end_of_maintenance(config.maintenance_windows, clock.now()) is not None:
+        return Plan("maintenance_window", "it is in a maintenance window", again=True)
+    if targets:
+        plan = plan_minimums_down(capacity, config, targets)
+        if not plan.changes or config.dry_run:
+            return apply(using, capacity, plan, dry_run=config.dry_run)
+        return auto_scaling.set_minimums(capacity, plan)
+    # Heard of while it throttles; without a throttle the baseline is enough until one.
+    need = SharedDemand(using).total(table)
+    plan = plan_down(capacity, config, clock.now(), need=need)
+    return apply(using, capacity, plan, dry_run=config.dry_run)
 
 
 def _next(plan: Plan, capacity: TableCapacity | None, config: ScalingConfig) -> float:

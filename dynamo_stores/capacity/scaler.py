@@ -25,10 +25,10 @@ from ..calls.observer import Measurement
 from ..calls.process import PerProcess
 from ..conf import ScalingConfig, aliases, get_config, when_changed
 from ..exceptions import ConfigurationError, StoreUnavailable, ThrottlingReason
+from .auto_scaling import get_auto_scaling, left_alone, plan_minimums_up
 from .changes import apply, as_decision, describe
 from .demand import LocalDemand, SharedDemand, kind_of
 from .description import Quota, read_limits
-from .guards import is_auto_scaled
 from .planner import Plan, plan_up
 from .records import CapacityRecords
 
@@ -158,16 +158,20 @@ class Scaler:
         capacity = describe(self._using, table)
         if capacity is None:
             return Plan("no_table", f"there is no table {table}")
-        if not capacity.is_on_demand and is_auto_scaled(self._using, table):
-            return Plan(
-                "auto_scaled", f"{table} has targets of Application Auto Scaling, which decides"
-            )
+        auto_scaling = get_auto_scaling(self._using)
+        targets = {} if capacity.is_on_demand else auto_scaling.targets(table)
+        if targets and config.auto_scaling == "leave":
+            return left_alone(table)
         demand = shared.total(table)
         plan = plan_up(capacity, reasons, demand, config, self._quota(), kinds=kinds)
+        if targets:
+            plan = plan_minimums_up(capacity, plan, targets)
         deadline = clock.now() + config.scale_down_delay
         if plan.changes and not config.dry_run:
             # Before the change: whoever dies in between leaves no table up that nobody lowers.
             records.raised(table, deadline, as_decision(plan, capacity))
+        if targets and plan.changes and not config.dry_run:
+            return auto_scaling.set_minimums(capacity, plan)
         plan = apply(self._using, capacity, plan, dry_run=config.dry_run)
         if plan.code in ("at_maximum", "in_progress"):
             # It is throttled as it is: this is no time to come down.

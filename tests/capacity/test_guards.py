@@ -1,4 +1,4 @@
-"""Whom to stand aside for, and when nothing is lowered."""
+"""When nothing is raised, or lowered."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import logging
 import time
 from datetime import UTC, datetime
 
-import boto3
 import pytest
 from django.conf import settings
 from django.core import checks
 from django.test import override_settings
-from moto.server import ThreadedMotoServer
 
 from dynamo_stores import clock
 from dynamo_stores.capacity.changes import describe
@@ -23,62 +21,6 @@ from dynamo_stores.capacity.scaler import get_scaler
 from dynamo_stores.testing import FakeClock, FaultProxy
 
 from .test_raising import reason
-
-
-@pytest.fixture(scope="module")
-def auto_scaling():
-    """The endpoint of an Application Auto Scaling that holds targets."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-def register(endpoint, table):
-    boto3.client(
-        "application-autoscaling",
-        region_name="us-east-1",
-        endpoint_url=endpoint,
-        aws_access_key_id="local",
-        aws_secret_access_key="local",
-    ).register_scalable_target(
-        ServiceNamespace="dynamodb",
-        ResourceId=f"table/{table}/index/GSI1",
-        ScalableDimension="dynamodb:index:WriteCapacityUnits",
-        MinCapacity=5,
-        MaxCapacity=50,
-    )
-
-
-def test_a_table_that_is_scaled_by_aws_is_left_alone(provisioned, auto_scaling, caplog):
-    """Up and down: Application Auto Scaling overwrites whoever else changes it."""
-    using, table, relay = provisioned(SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling})
-    register(auto_scaling, table)
-    with caplog.at_level(logging.WARNING):
-        plan = get_scaler(using).handle(table, [reason(using, table)])
-    assert (plan.code, plan.changes) == ("auto_scaled", {})
-    assert caplog.text.count("has targets of Application Auto Scaling, which decides") == 1
-    CapacityRecords(using).raised(table, time.time() - 1, {"code": "raised"})
-    (outcome,) = reconcile(using)
-    assert (outcome.plan.code, outcome.next_deadline) == ("auto_scaled", None)
-    assert relay.status()["tables"][table]["updates"] == 0
-
-
-def test_other_tables_targets_do_not_count(provisioned, auto_scaling):
-    """Only its own, and those of its indexes."""
-    using, table, _ = provisioned(SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling})
-    register(auto_scaling, f"{table}-another")
-    assert get_scaler(using).handle(table, [reason(using, table)]).code == "raised"
-
-
-def test_where_it_cannot_be_asked_there_are_none(provisioned, caplog):
-    """That is said once, and the table is raised."""
-    using, table, _ = provisioned(SCALING={"AUTO_SCALING_ENDPOINT_URL": "http://127.0.0.1:9"})
-    with caplog.at_level(logging.WARNING):
-        plan = get_scaler(using).handle(table, [reason(using, table)])
-    assert plan.code == "raised"
-    assert caplog.text.count("it is taken to have none") == 1
 
 
 def at(hour, minute=0):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import logging
 import threading
 import time
@@ -35,7 +33,6 @@ from dynamo_stores.exceptions import (
 from dynamo_stores.options import CacheOptions
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FakeClock, FaultProxy
-from dynamo_stores.testing.throughput import Partitions
 from tests.stores.test_processes import in_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -106,28 +103,6 @@ def test_one_claim_decides(provisioned):
     assert plan.code == "raised"
     assert scaler.handle(table, [reason(using, table)]) is None
     assert relay.status()["tables"][table]["updates"] == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("TableWriteKeyRangeThroughputExceeded", "hot_partition"),
-        ("TableWriteAccountLimitExceeded", "account_limit"),
-    ],
-)
-def test_what_is_not_cured_is_said_once(provisioned, caplog, text, code):
-    """In one line, and nothing is changed."""
-    using, table, relay = provisioned()
-    scaler = get_scaler(using)
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            with FakeClock(time.time() + 10):
-                plan = scaler.handle(table, [reason(using, table, text)])
-            time.sleep(0.01)
-            if plan is not None:
-                assert (plan.code, plan.changes) == (code, {})
-    assert caplog.text.count("is throttled and was not raised") == 1
-    assert relay.status()["tables"][table]["updates"] == 0
 
 
 def test_a_dry_run_says_what_it_would_do(provisioned, caplog):
@@ -317,28 +292,6 @@ def test_celery_tasks_are_background_work():
 
     assert task.apply().get() is True
     assert not is_background()
-
-
-@pytest.mark.parametrize("named", [False, True])
-def test_a_hot_key_is_named_to_the_operator(provisioned, caplog, named):
-    """By its hash, or on request in clear; nothing is raised, for it would not help."""
-    using, table, relay = provisioned(
-        partitions=Partitions(read=5, write=5),
-        burst=100.0,
-        SCALING={"NAME_HOT_KEYS": named, "BASE_WRITE_CAPACITY": 50},
-    )
-    store = CacheStore(using, prefix="p")
-    until = time.monotonic() + 20
-    with caplog.at_level(logging.WARNING):
-        while "would not help" not in caplog.text and time.monotonic() < until:
-            with contextlib.suppress(StoreUnavailable):
-                store.set("hot", "v")
-    key = "CACHE#p#hot"
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    assert (key in caplog.text) is named
-    assert (digest in caplog.text) is not named
-    assert "more capacity would not help" in caplog.text
-    assert relay.status()["tables"][table]["updates"] == 0
 
 
 def test_nobody_waits_for_a_table_to_be_active(provisioned):

@@ -1,0 +1,112 @@
+"""Standing aside for Application Auto Scaling."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from dynamo_stores.capacity.auto_scaling import Target, get_auto_scaling
+from dynamo_stores.capacity.lowering import reconcile
+from dynamo_stores.capacity.records import CapacityRecords
+from dynamo_stores.capacity.scaler import get_scaler
+from dynamo_stores.testing import FakeClock
+
+from .test_raising import reason
+
+
+@pytest.fixture(scope="module")
+def auto_scaling():
+    """The endpoint of an Application Auto Scaling that holds targets."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def register(endpoint, table, index="GSI1"):
+    boto3.client(
+        "application-autoscaling",
+        region_name="us-east-1",
+        endpoint_url=endpoint,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+    ).register_scalable_target(
+        ServiceNamespace="dynamodb",
+        ResourceId=f"table/{table}/index/{index}" if index else f"table/{table}",
+        ScalableDimension=f"dynamodb:{'index' if index else 'table'}:WriteCapacityUnits",
+        MinCapacity=5,
+        MaxCapacity=50,
+    )
+
+
+def test_a_table_that_is_scaled_by_aws_is_left_alone(provisioned, auto_scaling, caplog):
+    """Up and down: Application Auto Scaling overwrites whoever else changes it."""
+    using, table, relay = provisioned(SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling})
+    register(auto_scaling, table)
+    with caplog.at_level(logging.WARNING):
+        plan = get_scaler(using).handle(table, [reason(using, table)])
+    assert (plan.code, plan.changes) == ("auto_scaled", {})
+    assert caplog.text.count("has targets of Application Auto Scaling, which decides") == 1
+    CapacityRecords(using).raised(table, time.time() - 1, {"code": "raised"})
+    (outcome,) = reconcile(using)
+    assert (outcome.plan.code, outcome.next_deadline) == ("auto_scaled", None)
+    assert relay.status()["tables"][table]["updates"] == 0
+
+
+def test_other_tables_targets_do_not_count(provisioned, auto_scaling):
+    """Only its own, and those of its indexes."""
+    using, table, _ = provisioned(SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling})
+    register(auto_scaling, f"{table}-another")
+    assert get_scaler(using).handle(table, [reason(using, table)]).code == "raised"
+
+
+def test_where_it_cannot_be_asked_there_are_none(provisioned, caplog):
+    """That is said once, and the table is raised."""
+    using, table, _ = provisioned(SCALING={"AUTO_SCALING_ENDPOINT_URL": "http://127.0.0.1:9"})
+    with caplog.at_level(logging.WARNING):
+        plan = get_scaler(using).handle(table, [reason(using, table)])
+    assert plan.code == "raised"
+    assert caplog.text.count("it is taken to have none") == 1
+
+
+def test_by_option_its_minimum_goes_up_and_comes_down(provisioned, auto_scaling, caplog):
+    """As far as its maximum, in one raise; the table's capacity is left to it."""
+    using, table, relay = provisioned(
+        SCALING={
+            "AUTO_SCALING_ENDPOINT_URL": auto_scaling,
+            "AUTO_SCALING": "raise_minimum",
+            "MAX_WRITE_CAPACITY": 80,
+            "SCALE_UP_FACTOR": 3.0,
+        }
+    )
+    register(auto_scaling, table)
+    register(auto_scaling, table, index="")
+    with caplog.at_level(logging.INFO):
+        plan = get_scaler(using).handle(table, [reason(using, table)])
+    assert plan.code == "minimum_raised"
+    expected = {("", "Write"): Target(15, 50), ("GSI1", "Write"): Target(15, 50)}
+    assert get_auto_scaling(using).targets(table) == expected
+    assert "the minimum for Application Auto Scaling is raised" in caplog.text
+    assert reconcile(using) == []
+    with FakeClock(time.time() + 61):
+        (outcome,) = reconcile(using)
+        assert (outcome.plan.code, outcome.next_deadline) == ("minimum_lowered", None)
+        targets = get_auto_scaling(using).targets(table)
+    assert targets == {("", "Write"): Target(5, 50), ("GSI1", "Write"): Target(5, 50)}
+    assert relay.status()["tables"][table]["updates"] == 0
+
+
+def test_what_its_targets_do_not_reach_is_not_asked_for(provisioned, auto_scaling, caplog):
+    """Said once, and nothing is on record."""
+    using, table, _ = provisioned(
+        SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling, "AUTO_SCALING": "raise_minimum"}
+    )
+    register(auto_scaling, table)
+    read = reason(using, table, "TableReadProvisionedThroughputExceeded")
+    assert get_scaler(using).handle(table, [read]).code == "at_maximum"
+    assert CapacityRecords(using).get(table) is None
