@@ -1,18 +1,25 @@
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.core import checks
 
 
 class DynamoStoresConfig(AppConfig):
     name = "dynamo_stores"
     verbose_name = "DynamoDB stores"
+    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import receivers  # noqa: F401 - importing it connects them
-        from .capacity.scaler import watch
-        from .checks import check_caches, check_limits, check_scaling, check_settings
+        from . import receivers, reports  # noqa: F401 - importing them connects them
+        from .capacity import scaler
+        from .checks import check_admin, check_caches, check_limits, check_scaling, check_settings
 
         checks.register(check_settings)
         checks.register(check_caches, checks.Tags.caches)
         checks.register(check_limits)
         checks.register(check_scaling)
-        watch()
+        checks.register(check_admin, checks.Tags.admin)
+        scaler.watch()
+        reports.watch()
+        from .admin import permissions  # noqa: F401 - the model that carries the permissions
+
+        if apps.is_installed("django.contrib.admin"):
+            from .admin import index  # noqa: F401 - registers it

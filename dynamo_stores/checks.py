@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from celery import current_app
+from django.apps import apps
 from django.core import checks
-from django.urls import get_resolver
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import NoReverseMatch, get_resolver, reverse
 from django.utils.module_loading import import_string
 
 from . import codecs, conf, options
@@ -55,6 +57,30 @@ def check_limits(app_configs: Any = None, **kwargs: object) -> Iterable[checks.C
                 )
             )
     return found
+
+
+def check_admin(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
+    """Return a Warning where Django's admin is there, and the status pages are not in it."""
+    if not apps.is_installed("django.contrib.admin"):
+        return []
+    for name, missing in (("admin:index", False), ("dynamo_stores_admin:overview", True)):
+        try:
+            reverse(name)
+        except (NoReverseMatch, ImproperlyConfigured):
+            if not missing:
+                return []  # the admin itself has no pages
+            break
+    else:
+        return []
+    return [
+        checks.Warning(
+            "The status pages are not among the URLs of the admin.",
+            hint="Before path('admin/', …): "
+            "path('admin/dynamo-stores/', include('dynamo_stores.admin.urls')). "
+            "Or silence this.",
+            id="dynamo_stores.W004",
+        )
+    ]
 
 
 def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:

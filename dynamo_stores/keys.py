@@ -28,6 +28,10 @@ JOB = "JOB"
 CAPACITY = "CAP"
 RECORD = "RECORD"
 CLAIM = "CLAIM"
+STATUS = "STATUS"
+USE = "USE"
+DECISIONS = "DECISIONS"
+ACTIONS = "ACTIONS"
 EXPIRY = "X"
 EXPIRY_SHARDS = 8
 
@@ -103,6 +107,26 @@ def demand(table: str, process: str) -> ItemKey:
 def capacity_tables() -> ItemKey:
     """Return the key of the list of tables that have a record."""
     return ItemKey("CAPACITY", "TABLES")
+
+
+def process_status(process: str) -> ItemKey:
+    """Return the key of what the process, ``<host>#<pid>``, reports of itself."""
+    return ItemKey(STATUS, process)
+
+
+def use(minute: int, table: str = "") -> ItemKey:
+    """Return the key of what was used of ``table`` in that minute since the epoch."""
+    return ItemKey(USE, f"{minute:010}#{table}")
+
+
+def decision(at: int, table: str = "") -> ItemKey:
+    """Return the key of what was decided about ``table`` at ``at``, in ms since the epoch."""
+    return ItemKey(DECISIONS, f"{at:015}#{table}")
+
+
+def action(token: str) -> ItemKey:
+    """Return the key that tells that the action of the form with ``token`` was done."""
+    return ItemKey(f"{ACTIONS}#{token}", ACTIONS)
 
 
 def stored_rate(resource: str) -> ItemKey:

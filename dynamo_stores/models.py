@@ -1,5 +1,6 @@
 """
-What an item looks like: the base of every model, and the kinds of item in the store's table.
+What an item looks like: the base of every model, and the kinds of item in the store's table. Those
+of the control table are in :mod:`dynamo_stores.control_items`.
 
 Importing this reads no settings: the table's name, the region and the time-outs come from the
 alias when they are used.
@@ -15,13 +16,14 @@ from pynamodb.attributes import (
     MapAttribute,
     NumberAttribute,
     UnicodeAttribute,
-    UnicodeSetAttribute,
 )
 from pynamodb.connection import TableConnection
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
 from pynamodb.models import Model
 
+from .calls.connection import TableConnection as DoorTable
 from .calls.connection import get_connection
+from .calls.side_door import get_side_door
 from .conf import DEFAULT_ALIAS, get_config
 from .keys import ItemKey, expiry_index_sort_key
 
@@ -94,6 +96,11 @@ class DynamoModel(Model):
         # PynamoDB's classes share what this returns with every class of the same table name. The
         # door keeps one for each class, in each process.
         return get_connection(cls.using).table(cls, super()._get_connection)
+
+    @classmethod
+    def side_connection(cls) -> DoorTable:
+        """Return what the model talks to past policy and breaker: see the side door."""
+        return get_side_door(cls.using).table(cls, super()._get_connection)
 
 
 def concrete_models() -> list[type[DynamoModel]]:
@@ -290,50 +297,3 @@ class NumberItem(StoreItem):
 def ttl_of(removal: int) -> int:
     """Return the first whole second at which ``removal``, in milliseconds, has passed."""
     return -(-removal // 1000)
-
-
-class ControlItem(DynamoModel):
-    """
-    An item of the control table, which says what is done to the other tables and must not live on
-    one of them. It is on demand, whatever the others are.
-    """
-
-    class Meta:
-        table_name = TableName(None, DEFAULT_ALIAS, "-control")
-
-    pk = UnicodeAttribute(hash_key=True, attr_name="PK")
-    sk = UnicodeAttribute(range_key=True, attr_name="SK")
-    ttl = NumberAttribute(null=True, attr_name="TTL")
-
-
-class CapacityRecord(ControlItem):
-    """
-    What was decided about a table: ``deadline`` is when it is to come down, in ms since the epoch,
-    absent when nothing is to; ``generation`` counts its raises; ``lease_end`` is until when
-    ``owner`` brings it down; ``decision`` is the last one, in JSON.
-    """
-
-    generation = IntegerAttribute(null=True, attr_name="g")
-    deadline = IntegerAttribute(null=True, attr_name="d")
-    lease_end = IntegerAttribute(null=True, attr_name="l")
-    owner = UnicodeAttribute(null=True, attr_name="o")
-    decision = UnicodeAttribute(null=True, attr_name="x")
-
-
-class CapacityTables(ControlItem):
-    """The tables that have a record."""
-
-    tables = UnicodeSetAttribute(null=True, attr_name="t")
-
-
-class CapacityClaim(ControlItem):
-    """Who raises a table now: nobody else does until ``until``, in ms since the epoch."""
-
-    until = IntegerAttribute(null=True, attr_name="u")
-
-
-class DemandItem(ControlItem):
-    """What one process asks of a table, in JSON, and when it said so, in ms since the epoch."""
-
-    at = IntegerAttribute(null=True, attr_name="a")
-    units = UnicodeAttribute(null=True, attr_name="x")

@@ -10,6 +10,7 @@ from django.dispatch import receiver
 
 from .calls.pressure import set_background
 from .conf import get_config
+from .monitoring.snapshot import get_descriptions
 from .signals import capacity_changed
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,12 @@ def schedule_scale_down(using: str, table: str, code: str, **kwargs: Any) -> Non
         )  # fmt: skip
     except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
         logger.info("The hint to bring %s down was not sent: %s", table, type(exc).__name__)
+
+
+@receiver(capacity_changed, dispatch_uid="dynamo_stores.receivers.status")
+def forget_description(using: str, table: str, **kwargs: Any) -> None:
+    """Let the status pages ask again what the table has."""
+    get_descriptions(using).forget(table)
 
 
 @task_prerun.connect  # type: ignore[untyped-decorator]

@@ -10,6 +10,7 @@ from django.core.cache import caches
 from . import conf, options
 from .cache import DynamoDBCache
 from .capacity.lowering import reconcile
+from .monitoring.roll_up import roll_up
 
 
 def our_caches() -> dict[str, DynamoDBCache]:
@@ -44,6 +45,16 @@ def scale_down(table: str, using: str = conf.DEFAULT_ALIAS) -> int:
     return len(reconcile(using, table))
 
 
+@shared_task(name="dynamo_stores.roll_up_status", ignore_result=True)  # type: ignore[untyped-decorator]
+def roll_up_status() -> int:
+    """Sum up what processes report and delete what is over; return how many items were written."""
+    return sum(roll_up(using).written for using in _reporting())
+
+
+def _reporting() -> list[str]:
+    return [using for using in conf.aliases() if conf.get_config(using).reports.enabled]
+
+
 def beat_schedule() -> dict[str, dict[str, Any]]:
     """
     Return what ``beat_schedule`` of a Celery application should hold.
@@ -51,8 +62,15 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
     Cleanup runs every ``CLEANUP_INTERVAL`` where an alias of a cache has the expiry index. Without
     it a cleanup is a Scan of the whole table, and DynamoDB's own TTL deletes for free. What was
     raised is brought down every ``RECONCILE_INTERVAL``, where an alias has provisioned tables.
+    Reports are summed up once a minute where any alias has them.
     """
     schedule: dict[str, dict[str, Any]] = {}
+    if _reporting():
+        schedule["dynamo_stores.roll_up_status"] = {
+            "task": "dynamo_stores.roll_up_status",
+            "schedule": 60.0,
+            "options": {"expires": 60.0},
+        }
     scaled = [conf.get_config(using).scaling for using in conf.provisioned_aliases()]
     if scaled:
         often = min(float(each.reconcile_interval) for each in scaled)

@@ -2,6 +2,8 @@ from django.contrib import admin
 from django.urls import include, path
 
 urlpatterns = [
+    path("admin/dynamo-stores/", include("dynamo_stores.admin.urls")),
     path("admin/", admin.site.urls),
+    path("dynamo-stores/", include("dynamo_stores.urls")),
     path("", include("forum.urls")),
 ]

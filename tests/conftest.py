@@ -27,7 +27,13 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def default_alias(dynamo_engine: str, dynamo_prefix: str) -> dict[str, Any]:
     """The settings of the alias ``default`` in tests."""
-    return {"ENDPOINT_URL": dynamo_engine, "REGION": "us-east-1", "TABLE_PREFIX": dynamo_prefix}
+    return {
+        "ENDPOINT_URL": dynamo_engine,
+        "REGION": "us-east-1",
+        "TABLE_PREFIX": dynamo_prefix,
+        # Calls are counted in many tests; those of the reports are for the tests of reports.
+        "REPORTS": {"ENABLED": False},
+    }
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,15 +25,17 @@ class ControlPlane:
         self._config = get_config(using)
         self._transport: Transport | None = None
 
-    def call(self, operation: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def call(
+        self, operation: str, kwargs: dict[str, Any], *, seconds: float | None = None
+    ) -> dict[str, Any]:
         """
-        Return the answer to one request.
+        Return the answer to one request, waited for ``seconds`` (``READ_TIMEOUT``) at most.
 
         Raises StoreUnavailable when there is none, and botocore's ClientError for a refusal.
         """
         if self._transport is None or not self._transport.has_credentials:
             self._transport = Transport(self._config, control_plane=True)
-        token = attempt_seconds.set(self._config.read_timeout)
+        token = attempt_seconds.set(seconds or self._config.read_timeout)
         try:
             return self._transport.send(operation, kwargs)
         except Exception as exc:
@@ -45,10 +47,11 @@ class ControlPlane:
         finally:
             attempt_seconds.reset(token)
 
-    def describe(self, table: str) -> dict[str, Any] | None:
+    def describe(self, table: str, *, seconds: float | None = None) -> dict[str, Any] | None:
         """Return ``Table`` of DescribeTable, or None if there is no such table."""
         try:
-            description: dict[str, Any] = self.call("DescribeTable", {"TableName": table})["Table"]
+            answer = self.call("DescribeTable", {"TableName": table}, seconds=seconds)
+            description: dict[str, Any] = answer["Table"]
         except ClientError as exc:
             if exc.response["Error"]["Code"] == "ResourceNotFoundException":
                 return None

@@ -15,13 +15,13 @@ from botocore.exceptions import ClientError
 from pynamodb.exceptions import VerboseClientError
 
 from .. import clock
-from ..conf import RetryConfig
 from ..exceptions import (
     OperationTimeoutError,
     StoreUnavailable,
     ThrottlingError,
     unavailable,
 )
+from ..setting_groups import RetryConfig
 from . import observer
 from .breaker import Admission, CircuitBreaker
 from .pressure import Pressure
@@ -161,7 +161,7 @@ class CallPolicy:
         try:
             answer = send(max(0.001, min(self.read_timeout, until - started)))
         except Exception as exc:
-            original = _original(exc)
+            original = original_error(exc)
             failure = unavailable(original, operation=operation, table=self.table)
             throttled = isinstance(failure, ThrottlingError)
             hot = partition_of() if _is_hot(failure) else ""
@@ -238,7 +238,8 @@ class CallPolicy:
         return late
 
 
-def _original(exc: Exception) -> Exception:
+def original_error(exc: Exception) -> Exception:
+    """Return botocore's own error where PynamoDB raised a copy of it."""
     # PynamoDB raises a copy of botocore's error that has lost the reasons for throttling.
     cause = exc.__cause__
     return cause if isinstance(exc, VerboseClientError) and isinstance(cause, ClientError) else exc

@@ -40,6 +40,10 @@ class PerProcess(Generic[T]):
                     found = self._found[using] = self._make(using)
         return found
 
+    def all(self) -> list[T]:
+        """Return what this process has made so far."""
+        return list(self._found.values()) if self._pid == os.getpid() else []
+
     def clear(self) -> None:
         """Forget everything; the next use makes it anew."""
         self._found.clear()

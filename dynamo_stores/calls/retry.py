@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from ..conf import RetryConfig
+from ..setting_groups import RetryConfig
 
 
 def delays(config: RetryConfig) -> Iterator[float]:

@@ -26,12 +26,17 @@ from .server_time import ServerClock
 # How long the attempt that is being made may take, in seconds.
 attempt_seconds: ContextVar[float | None] = ContextVar("dynamo_stores_attempt", default=None)
 
+# Tables are described side by side.
+_CONTROL_CONNECTIONS = 10
+
 
 class Transport:
     """One botocore client, shared by the threads of a process, that makes one attempt a call."""
 
     def __init__(self, config: StoreConfig, *, control_plane: bool = False) -> None:
-        self._client: Any = make_client(config, max_connections=1 if control_plane else None)
+        self._client: Any = make_client(
+            config, max_connections=_CONTROL_CONNECTIONS if control_plane else None
+        )
         self.endpoint_url: str = self._client.meta.endpoint_url
         self._client.meta.events.register_first("before-call.dynamodb", self._cut_time)
         self._client.meta.events.register_first("after-call.dynamodb", self._look_at_answer)

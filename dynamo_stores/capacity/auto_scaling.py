@@ -15,7 +15,8 @@ from botocore.session import get_session
 from .. import clock
 from ..calls.process import PerProcess
 from ..calls.transport import is_loopback
-from ..conf import ScalingConfig, get_config
+from ..conf import get_config
+from ..setting_groups import ScalingConfig
 from .description import TableCapacity, Units
 from .planner import Plan
 

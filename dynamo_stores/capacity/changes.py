@@ -28,9 +28,9 @@ _REFUSALS = {
 }
 
 
-def describe(using: str, table: str) -> TableCapacity | None:
+def describe(using: str, table: str, *, seconds: float | None = None) -> TableCapacity | None:
     """Return what a table has, None if there is no such table; one call of the control plane."""
-    description = get_control(using).describe(table)
+    description = get_control(using).describe(table, seconds=seconds)
     return None if description is None else read_description(description)
 
 

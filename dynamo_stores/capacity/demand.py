@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import clock, keys
 from ..calls.observer import Measurement
-from ..models import DemandItem
+from ..control_items import DemandItem
 from ..stores.base import Store
 
 # The busiest second of so many counts; what other processes said counts for as long.

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from .. import clock
-from ..conf import DEFAULT_ALIAS, ScalingConfig, get_config
+from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import StoreUnavailable
+from ..setting_groups import ScalingConfig
 from .auto_scaling import get_auto_scaling, left_alone, plan_minimums_down
 from .changes import apply, as_decision, describe
+from .decisions import Decisions
 from .demand import SharedDemand
 from .description import QUIET_HOUR, TableCapacity
 from .guards import end_of_maintenance
@@ -72,7 +74,10 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
                 "dynamodb_decision": plan.code,
             },
         )  # fmt: skip
-    if not records.finish(record, as_decision(plan, capacity), next_deadline):
+    decision = as_decision(plan, capacity)
+    if plan.code != "in_progress":
+        Decisions(using).tell(record.table, decision)
+    if not records.finish(record, decision, next_deadline):
         logger.info("Table %s was raised while it came down; that deadline holds.", record.table)
     return Outcome(record.table, plan, next_deadline)
 

@@ -14,8 +14,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..conf import ScalingConfig
 from ..exceptions import ThrottlingReason
+from ..setting_groups import ScalingConfig
 from .description import KINDS, Quota, TableCapacity, Units
 
 # Units a second that were attempted or consumed, by resource ("" is the table) and kind.

@@ -23,12 +23,14 @@ from ..calls import observer
 from ..calls.control import get_control
 from ..calls.observer import Measurement
 from ..calls.process import PerProcess
-from ..conf import ScalingConfig, aliases, get_config, when_changed
+from ..conf import aliases, get_config, when_changed
 from ..exceptions import ConfigurationError, StoreUnavailable, ThrottlingReason
+from ..setting_groups import ScalingConfig
 from .auto_scaling import get_auto_scaling, left_alone, plan_minimums_up
 from .changes import apply, as_decision, describe
+from .decisions import Decisions
 from .demand import LocalDemand, SharedDemand, kind_of
-from .description import Quota, read_limits
+from .description import Quota, TableCapacity, read_limits
 from .planner import Plan, plan_up
 from .records import CapacityRecords
 
@@ -134,7 +136,11 @@ class Scaler:
             self._rest(table, _CLAIM / 2)
             return None
         clock.sleep(_LISTEN)
-        plan = self._raise(table, set(reasons), set(kinds), config, shared, records)
+        capacity = describe(self._using, table)
+        if capacity is None:
+            plan = Plan("no_table", f"there is no table {table}")
+        else:
+            plan = self._raise(capacity, set(reasons), set(kinds), config, shared, records)
         if plan.code == "hot_partition" and partition:
             plan = dataclasses.replace(plan, why=f"{plan.why}; {_named(partition, config)}")
         if plan.code == "refused":
@@ -143,21 +149,20 @@ class Scaler:
             self._failures.pop(table, None)
             rest = min(_LEAVE_ALONE, max(_CLAIM, config.scale_down_delay / 2))
             self._rest(table, rest if plan.code in _LASTING else _CLAIM)
-        self._say(table, plan)
+        if self._say(table, plan):
+            Decisions(self._using).tell(table, as_decision(plan, capacity))
         return plan
 
     def _raise(
         self,
-        table: str,
+        capacity: TableCapacity,
         reasons: set[ThrottlingReason],
         kinds: set[str],
         config: ScalingConfig,
         shared: SharedDemand,
         records: CapacityRecords,
     ) -> Plan:
-        capacity = describe(self._using, table)
-        if capacity is None:
-            return Plan("no_table", f"there is no table {table}")
+        table = capacity.table
         auto_scaling = get_auto_scaling(self._using)
         targets = {} if capacity.is_on_demand else auto_scaling.targets(table)
         if targets and config.auto_scaling == "leave":
@@ -185,12 +190,13 @@ class Scaler:
             # Not allowed, or an engine that does not know it: the quota of a new account.
             return Quota()
 
-    def _say(self, table: str, plan: Plan) -> None:
+    def _say(self, table: str, plan: Plan) -> bool:
+        """Return whether ``plan`` is news; one that changes nothing is logged once."""
         if plan.changes:
             self._said = {each for each in self._said if each[0] != table}
-            return
+            return True
         if plan.code in _GOOD_NEWS or (table, plan.code) in self._said:
-            return
+            return False
         self._said.add((table, plan.code))
         logger.warning(
             "Table %s is throttled and was not raised: %s.", table, plan.why,
@@ -200,6 +206,7 @@ class Scaler:
                 "dynamodb_decision": plan.code,
             },
         )  # fmt: skip
+        return True
 
     def _failed(self, table: str) -> None:
         """Leave the table alone for twice as long each time that UpdateTable fails in a row."""

@@ -20,9 +20,10 @@ from botocore.exceptions import ClientError
 
 from .. import clock
 from ..calls.retry import delays
-from ..conf import DEFAULT_ALIAS, ScalingConfig, get_config
+from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import ConfigurationError, ThrottlingError, unavailable
 from ..rules import wrong_values
+from ..setting_groups import ScalingConfig
 from .demand import kind_of
 from .scaler import get_scaler
 

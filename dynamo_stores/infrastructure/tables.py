@@ -15,8 +15,9 @@ from pynamodb.indexes import GlobalSecondaryIndex, Index
 from .. import clock
 from ..calls.control import ControlPlane, get_control
 from ..conf import StoreConfig, aliases, get_config
+from ..control_items import ControlItem
 from ..exceptions import ConfigurationError, StoreError
-from ..models import ControlItem, DynamoModel, StoreItem, concrete_models
+from ..models import DynamoModel, StoreItem, concrete_models
 
 Progress = Callable[[str], None]
 

@@ -20,9 +20,10 @@ from ..capacity.description import Units
 from ..capacity.lowering import reconcile
 from ..capacity.records import CapacityRecords
 from ..conf import get_config
+from ..control_items import ControlItem
 from ..exceptions import StoreUnavailable
 from ..infrastructure.tables import create_table, table_of
-from ..models import ControlItem, StoreItem
+from ..models import StoreItem
 from ..options import CacheOptions
 from ..stores import CacheStore
 from ..testing.engine import EmbeddedEngine

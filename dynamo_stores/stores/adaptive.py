@@ -8,9 +8,10 @@ from typing import Any
 
 from .. import keys
 from ..calls.threads import in_thread
-from ..conf import AdaptiveConfig, get_config
+from ..conf import get_config
 from ..exceptions import ConfigurationError, StoreUnavailable
 from ..keys import ItemKey
+from ..setting_groups import AdaptiveConfig
 from .limits import RateLimitStatus
 from .limits.shared import AdaptiveStatus, Allocation, SharedWindows
 from .rate_settling import Limited, SettlingStore, check_cost

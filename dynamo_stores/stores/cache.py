@@ -36,7 +36,9 @@ class CacheStore(CountingStore, ManyStore):
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value, or ``default`` where there is none alive."""
-        return self.value_of(self.find(key), default)
+        value = self.value_of(self.find(key))
+        self.count_lookups(1, value is not MISSING)
+        return default if value is MISSING else value
 
     def set(
         self,

@@ -37,6 +37,7 @@ def get_or_compute(
     or wait. The error of a computation reaches its caller alone, and the next one tries.
     """
     found = yield Call(lambda: store.find(key, expired=True))
+    store.count_lookups(1, found is not None and is_live(found.head))
     if not store.options.stampede_lease or (timeout is not None and timeout <= 0):
         value = _live_value(store, found)
         if value is MISSING:

@@ -12,6 +12,7 @@ from ..codecs import Forged
 from ..exceptions import StoreUnavailable
 from ..keys import ItemKey
 from ..models import RawItem
+from .lookups import get_lookups
 from .near import Found, NearStats, NearTier, get_near
 from .validity import ValidityStore, is_live, tags_of
 
@@ -54,7 +55,14 @@ class EntriesStore(ValidityStore):
         found = near.get(
             self._key(key).pk, self.options.local_timeout, self._counts_near, counts_misses=False
         )
-        return self.value_of(found)
+        value = self.value_of(found)
+        if value is not MISSING:
+            self.count_lookups(1, 1)
+        return value
+
+    def count_lookups(self, asked: int, found: int) -> None:
+        """Count keys that were ``asked`` for, and those of them that were ``found``."""
+        get_lookups(self.using).add(found, asked - found)
 
     def value_of(self, found: Found | None, default: Any = MISSING) -> Any:
         """Return the value of an entry, ``default`` where there is none that is ours."""

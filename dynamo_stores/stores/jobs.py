@@ -15,10 +15,11 @@ from .. import clock, keys
 from ..calls.batches import batch_get, batch_write, chunks
 from ..calls.policy import deadline
 from ..calls.threads import in_thread
-from ..conf import DedupeConfig, get_config
+from ..conf import get_config
 from ..exceptions import DedupeError, DedupeFailedError, StoreUnavailable
 from ..keys import ItemKey
 from ..models import DedupeJob, RawItem, ttl_of
+from ..setting_groups import DedupeConfig
 from .base import Refused, Store
 
 logger = logging.getLogger(__name__)

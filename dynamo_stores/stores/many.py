@@ -29,7 +29,9 @@ class ManyStore(WritingStore):
         except StoreUnavailable as exc:
             exc.found = self._values_of(exc.found or {}, by_pk)
             raise
-        return self._values_of(found, by_pk)
+        values = self._values_of(found, by_pk)
+        self.count_lookups(len(by_pk), len(values))
+        return values
 
     def set_many(
         self,

@@ -7,10 +7,11 @@ from typing import Any
 
 from .. import clock, keys
 from ..calls.policy import deadline
-from ..conf import RateLimitConfig, get_config
+from ..conf import get_config
 from ..exceptions import StoreUnavailable
 from ..models import RateWindow
 from ..rates import Rate, ResourceConfig, describe, parse_resource, resolve_rate
+from ..setting_groups import RateLimitConfig
 from .base import Store
 from .rate_memory import RateMemory, StoredConfig, get_rate_memory
 

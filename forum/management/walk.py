@@ -102,7 +102,28 @@ def walk(browser: Browser, username: str, password: str) -> list[str]:
     if admin.status != 200 or "Log out" not in admin.text:
         raise WalkFailed(f"/admin/ answered {admin.status} and is not logged in.")
     seen.append(f"/admin/ logged in as {username}: in {admin.milliseconds:.0f} ms")
-    return [*seen, *_write(browser)]
+    return [*seen, *_write(browser), *_status(browser)]
+
+
+def _status(browser: Browser) -> list[str]:
+    """Look at the status page, and at a breaker and a table's capacity in its JSON."""
+    path = "/admin/dynamo-stores/"
+    page = browser.get(path)
+    if page.status != 200 or "Calm" not in page.text:
+        raise WalkFailed(f"{path} answered {page.status} and is not calm.")
+    found = json.loads(browser.get(f"{path}?format=json").text)
+    breaker = next(each for each in found["breakers"] if each["table"] == "forum-threads")
+    table = next(each for each in found["capacity"] if each["table"] == "forum-threads")
+    write = table["resources"][0]["write"]
+    if breaker["state"] != "closed" or table["status"] != "ACTIVE":
+        raise WalkFailed(f"{path} says that the breaker is {breaker['state']}.")
+    if (ready := browser.get("/dynamo-stores/health/ready")).status != 200:
+        raise WalkFailed(f"health/ready answered {ready.status}, expected 200.")
+    return [
+        f"{path} in {page.milliseconds:.0f} ms: the breaker of forum-threads is "
+        f"{breaker['state']} in {breaker['role']}; it has {write['capacity']} WCU of "
+        f"{write['baseline']} to {write['maximum']}; ready"
+    ]
 
 
 def _write(browser: Browser) -> list[str]:

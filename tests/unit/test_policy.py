@@ -13,7 +13,6 @@ from dynamo_stores.calls.observer import measuring
 from dynamo_stores.calls.policy import CallPolicy, deadline
 from dynamo_stores.calls.pressure import Pressure
 from dynamo_stores.calls.retry import delays
-from dynamo_stores.conf import BreakerConfig, RetryConfig
 from dynamo_stores.exceptions import (
     THROTTLING_CODES,
     CircuitBreakerOpenError,
@@ -21,6 +20,7 @@ from dynamo_stores.exceptions import (
     StoreUnavailable,
     ThrottlingError,
 )
+from dynamo_stores.setting_groups import BreakerConfig, RetryConfig
 from dynamo_stores.testing import FakeClock
 
 

@@ -1,84 +1,156 @@
-"""``manage.py dynamo_status``: what tables have, why, and what comes next."""
+"""``manage.py dynamo_status``: the snapshot of the status pages, in a terminal."""
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser
-from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import clock
-from ...capacity.changes import describe
-from ...capacity.description import TableCapacity
-from ...capacity.records import CapacityRecords, Record
-from ...conf import ScalingConfig
+from ...monitoring.snapshot import read_all
+from ...monitoring.status import AliasStatus, BreakerRow, TableStatus, as_json
+from ...monitoring.words import ago, count_of, exact, number
+from ...reports import get_reporter
 from ..tables import chosen_tables, sentences
+
+_CLEAR = "\x1b[2J\x1b[H"
 
 
 class Command(BaseCommand):
     help = (
-        "Shows for each table and index the capacity that it has, its baseline and maximum, how "
-        "many decreases are left, the last decision and why, and when it comes down."
+        "Shows for each table and index the capacity that it has, its baseline and maximum, what "
+        "is used, what was throttled, the last decision and why, and when it comes down; then the "
+        "processes that report and their open breakers."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--table", action="append", metavar="NAME", help="Only this table; may be repeated."
         )
+        parser.add_argument("--json", action="store_true", help="For scripts, one JSON object.")
+        parser.add_argument(
+            "--watch",
+            nargs="?",
+            type=float,
+            const=5.0,
+            metavar="SECONDS",
+            help="Again and again, every 5 seconds or so many, until Ctrl-C.",
+        )
 
-    def handle(self, *args: Any, table: list[str] | None, **options: Any) -> None:
-        missing = []
+    def handle(
+        self, *args: Any, table: list[str] | None, watch: float | None, **options: Any
+    ) -> None:
+        if watch is None:
+            self._show(table, as_object=options["json"])
+            return
+        if watch <= 0:
+            raise CommandError(f"--watch is {watch:g}; expected seconds, more than 0.")
+        while True:
+            try:
+                if not options["json"]:
+                    self.stdout.write(_CLEAR, ending="")
+                self._show(table, as_object=options["json"])
+            except CommandError as exc:
+                self.stderr.write(str(exc))
+            try:
+                clock.sleep(watch)
+            except KeyboardInterrupt:
+                return
+
+    def _show(self, names: list[str] | None, *, as_object: bool) -> None:
         with sentences():
-            for spec in chosen_tables(table):
-                capacity = describe(spec.using, spec.name)
-                if capacity is None:
-                    missing.append(spec.name)
-                    self.stdout.write(f"{spec.name}: there is no such table")
-                    continue
-                record = None
-                if not capacity.is_on_demand:
-                    record = CapacityRecords(spec.using).get(spec.name)
-                for line in lines(capacity, record, spec.config.scaling):
-                    self.stdout.write(line)
-        if missing:
+            wanted = {(spec.using, spec.name) for spec in chosen_tables(names)}
+            statuses = read_all(lambda using: get_reporter(using).report())
+        tables = [
+            each
+            for status in statuses
+            for each in status.tables
+            if (each.using, each.table) in wanted
+        ]
+        if as_object:
+            found = as_json(statuses)
+            found["capacity"] = [
+                each for each in found["capacity"] if (each["using"], each["table"]) in wanted
+            ]
+            self.stdout.write(json.dumps(found, indent=1))
+        else:
+            for line in self._lines(statuses, tables):
+                self.stdout.write(line)
+        unknown = [each.table for each in tables if each.status == "unknown"]
+        if unknown:
+            problems = [problem for status in statuses for problem in status.problems]
+            raise CommandError(f"{'. '.join(problems)}.")
+        if missing := [each.table for each in tables if each.status == "missing"]:
             raise CommandError(
                 f"{', '.join(missing)}: missing. 'manage.py dynamo_create_tables' makes them."
             )
 
+    @staticmethod
+    def _lines(statuses: list[AliasStatus], tables: list[TableStatus]) -> list[str]:
+        now = clock.now()
+        lines = [line for table in tables for line in table_lines(table, now)]
+        for status in statuses:
+            others = [
+                each
+                for each in status.reports
+                if not each.has_ended and each.process != status.here
+            ]
+            late = sum(each.is_late(status.at) for each in others)
+            lines.append(
+                f"alias {status.using}: {count_of(len(others), 'process')} reporting"
+                f"{f', {late} of them late' if late else ''}"
+            )
+            lines += [_breaker(row, now) for row in status.breakers if row.state != "closed"]
+            lines += [f"  {problem}" for problem in status.problems]
+        return lines
 
-def lines(capacity: TableCapacity, record: Record | None, config: ScalingConfig) -> list[str]:
+
+def table_lines(table: TableStatus, now: float) -> list[str]:
     """Return what there is to say of a table."""
-    if capacity.is_on_demand:
-        return [f"{capacity.table}: {capacity.status}, on demand"]
-    now = clock.now()
-    found = [
-        f"{capacity.table}: {capacity.status}, baseline {config.base_read_capacity} RCU and "
-        f"{config.base_write_capacity} WCU, maximum {config.max_read_capacity} and "
-        f"{config.max_write_capacity}, scaling {'on' if config.enabled else 'off'}"
-    ]
-    for name, resource in capacity.resources.items():
-        left = resource.decreases_left(now)
-        found.append(
-            f"  {f'index {name}' if name else 'table'}: {resource.units.read} RCU and "
-            f"{resource.units.write} WCU, {left} decrease{'' if left == 1 else 's'} left now"
+    if table.status == "missing":
+        return [f"{table.table}: there is no such table"]
+    if table.status == "unknown":
+        return [f"{table.table}: not known"]
+    if table.is_on_demand:
+        lines = [f"{table.table}: {table.status}, on demand"]
+    else:
+        read, write = table.resources[0].read, table.resources[0].write
+        lines = [
+            f"{table.table}: {table.status}, baseline {read.baseline} RCU and {write.baseline} "
+            f"WCU, maximum {read.maximum} and {write.maximum}, scaling {table.scaling}"
+        ]
+    for resource in table.resources:
+        what = f"index {resource.name}" if resource.name else "table"
+        used = f"{number(resource.read.used)}/s read and {number(resource.write.used)}/s written"
+        if resource.read.capacity is None:
+            lines.append(f"  {what}: {used}")
+            continue
+        lines.append(
+            f"  {what}: {resource.read.capacity} RCU and {resource.write.capacity} WCU, "
+            f"{count_of(resource.decreases_left or 0, 'decrease')} left now, {used}"
         )
-    if record is None:
-        return [*found, "  nothing was decided yet"]
-    if record.decision:
-        found.append(
-            f"  last decision: {record.decision['code']}, {_ago(now - record.decision['at'])}: "
-            f"{record.decision['why']}"
+    if table.throttled:
+        reasons = ", ".join(f"{name}: {count}" for name, count in table.reasons.items())
+        lines.append(
+            f"  throttled: {count_of(table.throttled, 'attempt')} in the last hour"
+            f"{f' ({reasons})' if reasons else ''}"
         )
-    if record.deadline is not None:
-        moment = datetime.fromtimestamp(record.deadline, UTC)
-        found.append(f"  comes down at {moment:%Y-%m-%d %H:%M:%S} UTC")
-    return found
+    if table.decision is not None:
+        lines.append(
+            f"  last decision: {table.decision.code}, {ago(table.decision.at, now)}: "
+            f"{table.decision.why}"
+        )
+    elif not table.is_on_demand:
+        lines.append("  nothing was decided yet")
+    if table.comes_down_at is not None:
+        lines.append(f"  comes down at {exact(table.comes_down_at)}")
+    return lines
 
 
-def _ago(seconds: float) -> str:
-    for size, name in ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {name}{'' if count == 1 else 's'} ago"
-    return "just now"
+def _breaker(row: BreakerRow, now: float) -> str:
+    return (
+        f"  breaker of {row.table} is {row.state} in {row.process} ({row.role}) since "
+        f"{ago(row.since, now)}, after {row.error or 'failures'}"
+    )

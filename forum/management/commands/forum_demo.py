@@ -106,6 +106,7 @@ class Command(BaseCommand):
             self._say(
                 f"\n  Forum     http://{HOST}:{web_port}/\n"
                 f"  Admin     http://{HOST}:{web_port}/admin/   {ADMIN} / {password}\n"
+                f"  Status    http://{HOST}:{web_port}/admin/dynamo-stores/\n"
                 f"  DynamoDB  http://{HOST}:{engine_port}\n"
                 f"  Logs      {folder}\n\n"
                 "Ctrl-C ends it all."
@@ -135,6 +136,8 @@ def _environment(folder: Path, engine_port: int) -> dict[str, str]:
         "ALLOWED_HOSTS": HOST,
         "USE_DYNAMODB": "true",
         "DYNAMODB_ENDPOINT": f"http://{HOST}:{engine_port}",
+        "DYNAMODB_BILLING_MODE": "PROVISIONED",
+        "DYNAMODB_SCALING_ENABLED": "true",
         "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
         "CELERY_BROKER_FOLDER": str(folder / "broker"),
         "PYTHONUNBUFFERED": "1",

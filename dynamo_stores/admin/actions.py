@@ -1,0 +1,214 @@
+"""What somebody who may act can do: asked, done once, and said."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from .. import clock, keys, reports
+from ..capacity.by_hand import DOWN, UP, change_by_hand
+from ..capacity.changes import in_words
+from ..capacity.lowering import reconcile
+from ..capacity.planner import Plan
+from ..conf import aliases
+from ..control_items import ActionItem
+from ..exceptions import StoreError
+from ..infrastructure.tables import wanted_tables
+from ..monitoring.processes import Processes
+from ..monitoring.words import exact
+from ..stores.base import Refused, SideStore
+
+# A form that was sent is known for a day; it is not sent again later than that.
+_KEPT = 86_400
+EVERYWHERE = "*"
+
+
+class Wrong(Exception):
+    """The form names something that is not there; says what."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an action is about; ``process`` for breakers, ``EVERYWHERE`` for all of a table."""
+
+    using: str
+    table: str = ""
+    process: str = ""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of it, in a sentence, and whether it is what was asked for."""
+
+    message: str
+    is_good: bool = True
+
+
+@dataclass(frozen=True)
+class Action:
+    """``question`` and ``effect`` stand on the page that asks; ``do`` does it."""
+
+    name: str
+    label: str
+    question: Callable[[Target], str]
+    effect: str
+    do: Callable[[Target], Done]
+
+
+def checked(name: str, target: Target) -> Action:
+    """Return the action; raises Wrong where there is no such action, alias or table."""
+    action = ACTIONS.get(name)
+    if action is None:
+        raise Wrong(f"There is no action {name!r}.")
+    if target.using not in aliases():
+        raise Wrong(f"There is no alias {target.using!r}.")
+    if name in (RAISE, LOWER) and target.table not in {
+        spec.name for spec in wanted_tables() if spec.using == target.using
+    }:
+        raise Wrong(f"Alias {target.using!r} has no table {target.table!r}.")
+    if name == RESET and not (target.table and target.process):
+        raise Wrong("A reset names a table and a process.")
+    return action
+
+
+def perform(action: Action, target: Target) -> Done:
+    """Do it and say what came of it; what DynamoDB does not answer is said too."""
+    try:
+        return action.do(target)
+    except (BotoCoreError, ClientError, StoreError) as exc:
+        return Done(f"{action.label} failed: {exc}", is_good=False)
+
+
+def _reset(target: Target) -> Done:
+    here = reports.get_reporter(target.using).report()
+    others = Processes(target.using)
+    is_here = target.process in (EVERYWHERE, here.process)
+    if is_here:
+        reports.reset_breaker(target.using, target.table)
+    if target.process == here.process:
+        return Done(f"The circuit breaker of {target.table} is reset in this process.")
+    asked = (
+        [each.process for each in others.latest() if each.process != here.process]
+        if target.process == EVERYWHERE
+        else [target.process]
+    )
+    asked = [process for process in asked if others.ask_to_reset(process, [target.table])]
+    if not asked and not is_here:
+        return Done(f"{target.process} has not reported for an hour: it is gone.", is_good=False)
+    this = "is reset in this process, and " if is_here else ""
+    return Done(
+        f"The circuit breaker of {target.table} {this}is reset in {len(asked)} other"
+        f"{'' if len(asked) == 1 else 's'} at the next report, within {here.interval:g} s."
+    )
+
+
+def _raise(target: Target) -> Done:
+    return _of(target, change_by_hand(target.using, target.table, UP))
+
+
+def _lower(target: Target) -> Done:
+    return _of(target, change_by_hand(target.using, target.table, DOWN))
+
+
+def _of(target: Target, plan: Plan) -> Done:
+    if not plan.changes:
+        return Done(f"{target.table} was not changed: {plan.why}.", is_good=False)
+    return Done(f"{target.table} goes to {in_words(plan.changes)}.")
+
+
+def _reconcile(target: Target) -> Done:
+    outcomes = reconcile(target.using)
+    if not outcomes:
+        return Done("Nothing was due: no table's time to come down has come.")
+    sentences = []
+    for outcome in outcomes:
+        later = f"; again {exact(outcome.next_deadline)}" if outcome.next_deadline else ""
+        sentences.append(f"{outcome.table}: {outcome.plan.why}{later}.")
+    return Done(" ".join(sentences))
+
+
+RESET, RAISE, LOWER, RECONCILE = "reset", "raise", "lower", "reconcile"
+
+
+def _whose(target: Target) -> str:
+    return "every process" if target.process == EVERYWHERE else target.process
+
+
+ACTIONS = {
+    RESET: Action(
+        RESET,
+        "Reset the breaker",
+        lambda target: f"Reset the circuit breaker of {target.table} in {_whose(target)}?",
+        "Calls are made again at once, whether DynamoDB answers or not. Other processes than the "
+        "one that serves this page do it when they next report.",
+        _reset,
+    ),
+    RAISE: Action(
+        RAISE,
+        "Raise",
+        lambda target: f"Raise the capacity of {target.table} and its indexes?",
+        "By SCALE_UP_FACTOR, up to the maximum. It costs money until it comes down, after "
+        "SCALE_DOWN_DELAY.",
+        _raise,
+    ),
+    LOWER: Action(
+        LOWER,
+        "Lower",
+        lambda target: f"Lower {target.table} and its indexes to their baseline?",
+        "It uses one of the few decreases that DynamoDB allows a day.",
+        _lower,
+    ),
+    RECONCILE: Action(
+        RECONCILE,
+        "Reconcile now",
+        lambda target: f"Look now for tables of alias {target.using} that are due to come down?",
+        "The same that beat does every minute: what is due is lowered, once.",
+        _reconcile,
+    ),
+}
+
+
+class Receipts(SideStore[ActionItem]):
+    """Which forms were carried out; a double click, or two processes, find the first one's."""
+
+    kind = ActionItem
+
+    def take(self, token: str) -> bool:
+        """
+        Return whether this is the first time that the form with ``token`` is sent.
+
+        Where the control table cannot be asked, this process decides by itself.
+        """
+        key = keys.action(token)
+        try:
+            self._put(
+                {
+                    "PK": {"S": key.pk},
+                    "SK": {"S": key.sk},
+                    "TTL": {"N": str(int(clock.now()) + _KEPT)},
+                },
+                ActionItem.pk.does_not_exist(),
+            )
+        except Refused:
+            return False
+        except (BotoCoreError, ClientError, StoreError):
+            return _take_here(token)
+        return _take_here(token)
+
+
+_taken: OrderedDict[str, None] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _take_here(token: str) -> bool:
+    with _lock:
+        if token in _taken:
+            return False
+        _taken[token] = None
+        if len(_taken) > 1000:
+            _taken.popitem(last=False)
+        return True

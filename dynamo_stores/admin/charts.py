@@ -1,0 +1,71 @@
+"""Bars and sparklines as numbers for inline SVG: pure. Nothing needs a script or a style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..monitoring.status import Line
+from ..monitoring.words import count_of, number
+
+WIDTH, HEIGHT, BAR_HEIGHT = 300.0, 40.0, 14.0
+_TOP = 3.0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Where things are in a bar of 300 by 14, and the same in words."""
+
+    used: float
+    capacity: float
+    baseline: float
+    words: str
+    is_full: bool
+
+
+@dataclass(frozen=True)
+class Sparkline:
+    """The points of a polyline and of the area below it in 300 by 40, and the same in words."""
+
+    points: str
+    area: str
+    marks: tuple[float, ...]
+    words: str
+
+
+def bar(line: Line, kind: str) -> Bar | None:
+    """Return the bar of a line's capacity, None where it has none (on demand)."""
+    if line.capacity is None or line.baseline is None or line.maximum is None:
+        return None
+    whole = max(line.maximum, line.capacity, line.used, 1)
+    words = (
+        f"{number(line.used)} {kind} units a second used of {number(line.capacity)}; baseline "
+        f"{number(line.baseline)}, maximum {number(line.maximum)}"
+    )
+    return Bar(
+        used=round(WIDTH * line.used / whole, 1),
+        capacity=round(WIDTH * line.capacity / whole, 1),
+        baseline=round(WIDTH * line.baseline / whole, 1),
+        words=words,
+        is_full=line.used >= line.capacity * 0.9,
+    )
+
+
+def sparkline(values: Sequence[float], throttled: Sequence[int], kind: str) -> Sparkline:
+    """Return the line of ``values``, one a minute, with a mark where calls were throttled."""
+    peak = max(values, default=0.0)
+    step = WIDTH / max(1, len(values) - 1)
+    xs = [round(step * each, 1) for each in range(len(values))]
+    ys = [
+        round(HEIGHT - 1 - (HEIGHT - 1 - _TOP) * value / peak, 1) if peak else HEIGHT - 1
+        for value in values
+    ]
+    points = " ".join(f"{x:g},{y:g}" for x, y in zip(xs, ys, strict=True))
+    marks = tuple(x for x, count in zip(xs, throttled, strict=True) if count)
+    times = sum(throttled)
+    words = f"{kind} in the last hour: at most {number(peak)} units a second"
+    if times:
+        words += f", {count_of(times, 'attempt')} throttled"
+    return Sparkline(
+        points, f"0,{HEIGHT:g} {points} {WIDTH:g},{HEIGHT:g}" if points else "", marks, words
+    )

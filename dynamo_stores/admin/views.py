@@ -1,0 +1,180 @@
+"""The status pages: read a snapshot, show it; ask, act once, and log who did."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.views.decorators.http import require_POST, require_safe
+
+from ..monitoring.snapshot import read_all
+from ..monitoring.status import AliasStatus, as_json
+from ..reports import get_reporter
+from .actions import ACTIONS, EVERYWHERE, LOWER, RAISE, Receipts, Target, Wrong, checked, perform
+from .cards import cards, processes, summary, what_was_done
+from .permissions import Status
+
+REFRESH = 30
+_PAGES = ("overview", "breakers", "history")
+_TOKEN = re.compile(r"[\w-]{20,60}")
+
+View = Callable[..., HttpResponse]
+
+
+def _permitted(permission: str) -> Callable[[View], View]:
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if not _has(request, permission):
+                raise PermissionDenied(f"This takes the permission dynamo_stores.{permission}.")
+            return view(request, *args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+@require_safe
+@_permitted("view_status")
+def overview(request: HttpRequest) -> HttpResponse:
+    """Show a card for each table."""
+    statuses = _read()
+    return _page(
+        request,
+        "overview",
+        statuses,
+        groups=[(status, cards(status)) for status in statuses],
+        processes=[row for status in statuses for row in processes(status)],
+        scale_actions=[(name, ACTIONS[name].label) for name in (RAISE, LOWER)],
+        title="DynamoDB status",
+    )
+
+
+@require_safe
+@_permitted("view_status")
+def breakers(request: HttpRequest) -> HttpResponse:
+    """Show every breaker of every process."""
+    statuses = _read()
+    return _page(
+        request,
+        "breakers",
+        statuses,
+        rows=[row for status in statuses for row in status.breakers],
+        everywhere=EVERYWHERE,
+        title="Circuit breakers",
+    )
+
+
+@require_safe
+@_permitted("view_status")
+def history(request: HttpRequest) -> HttpResponse:
+    """Show each decision about capacity, taken or not."""
+    statuses = _read()
+    rows = [
+        (status.using, decision, what_was_done(decision))
+        for status in statuses
+        for decision in status.decisions
+    ]
+    return _page(
+        request,
+        "history",
+        statuses,
+        rows=sorted(rows, key=lambda row: -row[1].at),
+        title="Scaling history",
+    )
+
+
+@require_POST
+@_permitted("view_status")
+@_permitted("manage_capacity")
+def act(request: HttpRequest) -> HttpResponse:
+    """Ask whether it is meant, then do it once."""
+    name = request.POST.get("action", "")
+    back = request.POST.get("back", "")
+    back = back if back in _PAGES else "overview"
+    target = Target(
+        request.POST.get("using", ""),
+        request.POST.get("table", ""),
+        request.POST.get("process", ""),
+    )
+    try:
+        action = checked(name, target)
+    except Wrong as exc:
+        return HttpResponseBadRequest(str(exc), content_type="text/plain")
+    token = request.POST.get("token", "")
+    if not _TOKEN.fullmatch(token):
+        context = {
+            "action": action,
+            "target": target,
+            "token": secrets.token_urlsafe(24),
+            "back": back,
+            "back_url": f"dynamo_stores_admin:{back}",
+            "title": action.question(target),
+        }
+        return _respond(request, "confirm", context)
+    if not Receipts(target.using).take(token):
+        messages.info(request, "That was done already; it was not done twice.")
+        return redirect(f"dynamo_stores_admin:{back}")
+    done = perform(action, target)
+    LogEntry.objects.create(
+        user_id=request.user.pk,
+        content_type=ContentType.objects.get_for_model(Status),
+        object_id=target.table or target.using,
+        object_repr=(target.table or target.using)[:200],
+        action_flag=CHANGE,
+        change_message=f"{action.label}: {done.message}",
+    )
+    say = messages.success if done.is_good else messages.error
+    say(request, done.message)
+    return redirect(f"dynamo_stores_admin:{back}")
+
+
+def _read() -> list[AliasStatus]:
+    return read_all(lambda using: get_reporter(using).report())
+
+
+def _has(request: HttpRequest, permission: str) -> bool:
+    user: Any = request.user
+    return bool(user.has_perm(f"dynamo_stores.{permission}"))
+
+
+def _page(
+    request: HttpRequest, name: str, statuses: list[AliasStatus], **context: Any
+) -> HttpResponse:
+    if request.GET.get("format") == "json":
+        return JsonResponse(as_json(statuses), json_dumps_params={"indent": 1})
+    mood, sentences = summary(statuses)
+    refreshes = request.GET.get("refresh") == "on"
+    return _respond(
+        request,
+        name,
+        {
+            **context,
+            "page": name,
+            "statuses": statuses,
+            "now": statuses[0].at,
+            "mood": mood,
+            "sentences": sentences,
+            "can_manage": _has(request, "manage_capacity"),
+            "refresh": REFRESH if refreshes else None,
+            "refresh_seconds": REFRESH,
+        },
+    )
+
+
+def _respond(request: HttpRequest, name: str, context: dict[str, Any]) -> HttpResponse:
+    return TemplateResponse(
+        request,
+        f"admin/dynamo_stores/{name}.html",
+        {**admin.site.each_context(request), **context},
+    )

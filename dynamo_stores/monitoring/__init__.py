@@ -1,0 +1,1 @@
+"""What happens in all processes, gathered and shown."""

@@ -1,0 +1,167 @@
+"""What one process says of itself: pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
+
+# A report is one item of at most so many bytes: 8 write units a minute at the most.
+MAX_BYTES = 7_900
+# A process that has not reported for so many of its intervals is late.
+LATE_AFTER = 2.5
+# Reports are gone so many seconds after the last one.
+KEPT = 3_600.0
+# So many minutes of use are in a report: whoever rolls up may be that late.
+MINUTES = 5
+
+
+class Use(NamedTuple):
+    """Units that a table or index used in one minute, and attempts that were throttled."""
+
+    read: float = 0.0
+    write: float = 0.0
+    throttled_reads: int = 0
+    throttled_writes: int = 0
+
+    def plus(self, other: Use) -> Use:
+        """Return the sum of both."""
+        return Use(
+            self.read + other.read,
+            self.write + other.write,
+            self.throttled_reads + other.throttled_reads,
+            self.throttled_writes + other.throttled_writes,
+        )
+
+    def at_least(self, other: Use) -> Use:
+        """Return the higher ones of both."""
+        return Use(
+            max(self.read, other.read),
+            max(self.write, other.write),
+            max(self.throttled_reads, other.throttled_reads),
+            max(self.throttled_writes, other.throttled_writes),
+        )
+
+
+# By minute since the epoch, then by "table" or "table/index".
+UseByMinute = Mapping[int, Mapping[str, Use]]
+
+
+@dataclass(frozen=True)
+class BreakerReport:
+    """A breaker of one process: see :class:`~dynamo_stores.calls.breaker.BreakerStatus`."""
+
+    table: str
+    state: str
+    failures: int
+    error: str
+    since: float
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Attempts on one table since the process began."""
+
+    attempts: int = 0
+    errors: int = 0
+    throttled: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """
+    What the process ``host``#``pid`` said ``at`` a moment, which it does every ``interval``
+    seconds; times in seconds since the epoch. ``reasons`` counts throttles by table and reason;
+    ``left_out`` is how many tables did not fit.
+    """
+
+    host: str
+    pid: int
+    role: str
+    version: str
+    started: float
+    at: float
+    interval: float
+    has_ended: bool = False
+    breakers: tuple[BreakerReport, ...] = ()
+    calls: Mapping[str, Calls] = field(default_factory=dict)
+    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    use: UseByMinute = field(default_factory=dict)
+    cache_hits: int = 0
+    cache_misses: int = 0
+    limits_refused: int = 0
+    left_out: int = 0
+
+    @property
+    def process(self) -> str:
+        """``<host>#<pid>``."""
+        return f"{self.host}#{self.pid}"
+
+    def is_late(self, now: float) -> bool:
+        """Return whether it should have reported again by ``now``."""
+        return not self.has_ended and now - self.at > self.interval * LATE_AFTER
+
+    def as_text(self) -> str:
+        """Return the report as JSON of at most 8 KB: tables that did least are left out."""
+        report = self
+        while len(text := json.dumps(asdict(report), separators=(",", ":"))) > MAX_BYTES:
+            report = report._without_smallest()
+        return text
+
+    def _without_smallest(self) -> Report:
+        if len(self.use) > 1:
+            oldest = min(self.use)
+            return replace(self, use={each: use for each, use in self.use.items() if each > oldest})
+        names = {each.table for each in self.breakers} | set(self.calls) | set(self.reasons)
+        if not names:
+            return replace(self, use={})
+        calm = {each.table for each in self.breakers if each.state == "closed"} | set(self.calls)
+        smallest = min(
+            calm & names or names, key=lambda name: self.calls.get(name, Calls()).attempts
+        )
+        return replace(
+            self,
+            breakers=tuple(each for each in self.breakers if each.table != smallest),
+            calls={name: each for name, each in self.calls.items() if name != smallest},
+            reasons={name: each for name, each in self.reasons.items() if name != smallest},
+            use={
+                minute: {
+                    name: use
+                    for name, use in resources.items()
+                    if name.partition("/")[0] != smallest
+                }
+                for minute, resources in self.use.items()
+            },
+            left_out=self.left_out + 1,
+        )
+
+
+def read_report(text: str) -> Report:
+    """Return what :meth:`Report.as_text` wrote; fields of other versions are passed over."""
+    values: dict[str, Any] = json.loads(text)
+    known = {name: values[name] for name in Report.__dataclass_fields__ if name in values}
+    known["breakers"] = tuple(
+        BreakerReport(**{name: each[name] for name in BreakerReport.__dataclass_fields__})
+        for each in known.get("breakers", ())
+    )
+    known["calls"] = {
+        name: Calls(each["attempts"], each["errors"], each["throttled"])
+        for name, each in known.get("calls", {}).items()
+    }
+    known["use"] = {
+        int(minute): {name: Use(*use) for name, use in resources.items()}
+        for minute, resources in known.get("use", {}).items()
+    }
+    return Report(**known)
+
+
+def total_use(reports: list[Report]) -> dict[int, dict[str, Use]]:
+    """Return the sum of what all reports say, by minute and resource."""
+    found: dict[int, dict[str, Use]] = {}
+    for report in reports:
+        for minute, resources in report.use.items():
+            total = found.setdefault(minute, {})
+            for name, use in resources.items():
+                total[name] = total.get(name, Use()).plus(use)
+    return found
