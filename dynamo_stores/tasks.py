@@ -10,6 +10,7 @@ from django.core.cache import caches
 from . import conf, options
 from .cache import DynamoDBCache
 from .capacity.lowering import reconcile
+from .exceptions import StoreError
 from .monitoring.roll_up import roll_up
 
 
@@ -47,8 +48,20 @@ def scale_down(table: str, using: str = conf.DEFAULT_ALIAS) -> int:
 
 @shared_task(name="dynamo_stores.roll_up_status", ignore_result=True)  # type: ignore[untyped-decorator]
 def roll_up_status() -> int:
-    """Sum up what processes report and delete what is over; return how many items were written."""
-    return sum(roll_up(using).written for using in _reporting())
+    """
+    Sum up what processes report and delete what is over; return how many items were written.
+
+    An alias that does not answer does not keep the others from it: an ExceptionGroup says which.
+    """
+    written, failures = 0, []
+    for using in _reporting():
+        try:
+            written += roll_up(using).written
+        except StoreError as exc:
+            failures.append(exc)
+    if failures:
+        raise ExceptionGroup("Reports could not be summed up.", failures)
+    return written
 
 
 def _reporting() -> list[str]:

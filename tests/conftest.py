@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -111,6 +112,20 @@ def make_cache(tables: None) -> Iterator[Callable[..., DynamoDBCache]]:
 def cache(make_cache: Callable[..., DynamoDBCache]) -> DynamoDBCache:
     """A cache that is empty."""
     return make_cache()
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """``until(function)``: what it returns, as soon as that is true, for 20 seconds."""
+
+    def wait(function: Callable[[], Any], seconds: float = 20) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := function()):
+            assert time.monotonic() < deadline, "It did not happen in time."
+            time.sleep(0.05)
+        return found
+
+    return wait
 
 
 class _Silence:

@@ -186,7 +186,10 @@ def _throttled(table: TableStatus, lately: int, now: float) -> str:
     if table.decision is None:
         return f"{said}; nothing was decided about it yet."
     did = what_was_done(table.decision) if table.decision.is_taken else table.decision.code
-    return f"{said}; {ago(table.decision.at, now)}: {did}, for {table.decision.why}."
+    said += f"; {ago(table.decision.at, now)}: {did}, because {table.decision.why}"
+    if table.comes_down_at is not None:
+        said += f"; it comes down {ago(table.comes_down_at, now)}"
+    return f"{said}."
 
 
 def _advice(table: TableStatus) -> str:

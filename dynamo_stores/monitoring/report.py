@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -104,37 +105,43 @@ class Report:
 
     def as_text(self) -> str:
         """Return the report as JSON of at most 8 KB: tables that did least are left out."""
-        report = self
-        while len(text := json.dumps(asdict(report), separators=(",", ":"))) > MAX_BYTES:
-            report = report._without_smallest()
-        return text
-
-    def _without_smallest(self) -> Report:
-        if len(self.use) > 1:
-            oldest = min(self.use)
-            return replace(self, use={each: use for each, use in self.use.items() if each > oldest})
+        for report in (self, replace(self, use=dict(sorted(self.use.items())[-2:]))):
+            if len(text := _dump(report)) <= MAX_BYTES:
+                return text
+        troubled = {each.table for each in self.breakers if each.state != "closed"}
         names = {each.table for each in self.breakers} | set(self.calls) | set(self.reasons)
-        if not names:
-            return replace(self, use={})
-        calm = {each.table for each in self.breakers if each.state == "closed"} | set(self.calls)
-        smallest = min(
-            calm & names or names, key=lambda name: self.calls.get(name, Calls()).attempts
+        ranked = sorted(
+            names, key=lambda name: (name in troubled, self.calls.get(name, Calls()).attempts)
         )
+        # The fewest of those that did least that must go.
+        out = bisect_left(
+            range(len(ranked)), True, key=lambda out: _fits(report._only(ranked[out:], out))
+        )
+        return _dump(report._only(ranked[out:], out))
+
+    def _only(self, names: Iterable[str], left_out: int) -> Report:
+        kept = frozenset(names)
         return replace(
             self,
-            breakers=tuple(each for each in self.breakers if each.table != smallest),
-            calls={name: each for name, each in self.calls.items() if name != smallest},
-            reasons={name: each for name, each in self.reasons.items() if name != smallest},
+            breakers=tuple(each for each in self.breakers if each.table in kept),
+            calls={name: each for name, each in self.calls.items() if name in kept},
+            reasons={name: each for name, each in self.reasons.items() if name in kept},
             use={
                 minute: {
-                    name: use
-                    for name, use in resources.items()
-                    if name.partition("/")[0] != smallest
+                    name: use for name, use in resources.items() if name.partition("/")[0] in kept
                 }
                 for minute, resources in self.use.items()
             },
-            left_out=self.left_out + 1,
+            left_out=left_out,
         )
+
+
+def _dump(report: Report) -> str:
+    return json.dumps(asdict(report), separators=(",", ":"))
+
+
+def _fits(report: Report) -> bool:
+    return len(_dump(report)) <= MAX_BYTES
 
 
 def read_report(text: str) -> Report:

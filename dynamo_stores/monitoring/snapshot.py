@@ -52,6 +52,10 @@ class Descriptions:
             known = self._known[table] = (clock.monotonic(), clock.now(), found)
         return known[1:]
 
+    def clear(self) -> None:
+        """Ask again about all of them."""
+        self._known.clear()
+
     def forget(self, table: str) -> None:
         """Ask again: it was changed."""
         self._known.pop(table, None)

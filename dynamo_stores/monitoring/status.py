@@ -134,7 +134,12 @@ def as_json(statuses: list[AliasStatus]) -> dict[str, Any]:
             for table in status.tables
         ],
         "processes": [
-            {"using": status.using, **asdict(report), "is_late": report.is_late(status.at)}
+            {
+                "using": status.using,
+                "process": report.process,
+                **asdict(report),
+                "is_late": report.is_late(status.at),
+            }
             for status in statuses
             for report in status.reports
         ],

@@ -1,0 +1,248 @@
+"""The status pages in a browser: for all who look, in good times and bad."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+
+from dynamo_stores.capacity.scaler import get_scaler
+from dynamo_stores.conf import get_config
+from dynamo_stores.exceptions import StoreUnavailable
+from dynamo_stores.monitoring.processes import Processes
+from dynamo_stores.monitoring.report import BreakerReport, Calls, Report, Use
+from dynamo_stores.monitoring.use import UseHistory, minute_of
+from dynamo_stores.options import CacheOptions
+from dynamo_stores.stores import CacheStore
+from tests.monitoring.conftest import reporting  # noqa: F401 - a fixture
+
+PAGES = ["", "breakers/", "history/"]
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
+POLICY = "default-src 'self'; form-action 'self'; frame-ancestors 'none'"
+
+
+class WithPolicy:
+    """The strictest policy that a project may have."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        response = self.get_response(request)
+        response["Content-Security-Policy"] = POLICY
+        return response
+
+
+@pytest.fixture
+def site(settings, reporting, live_server):  # noqa: F811
+    """``site(…)``: one alias with reports and tables; returns the address of the pages."""
+
+    def make(**changes):
+        using = reporting(**changes)
+        settings.DYNAMO_STORES = {"default": settings.DYNAMO_STORES[using]}
+        return f"{live_server.url}/admin/dynamo-stores/"
+
+    settings.MIDDLEWARE = [
+        "tests.browser.test_status_pages.WithPolicy",
+        *settings.MIDDLEWARE,
+    ]
+    return make
+
+
+@pytest.fixture
+def visit(chromium, people, live_server, tmp_path):
+    """
+    ``visit("root")``: a page of a browser in which that user is logged in. Anything that the
+    browser complains of, or asks another host for, fails the test.
+    """
+    contexts, complaints = [], []
+
+    def visit(user, *, viewport=WIDE, scheme="light", scripts=True):
+        context = chromium.new_context(
+            viewport=viewport, color_scheme=scheme, java_script_enabled=scripts
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda said: said.type == "error" and complaints.append(complaint(said)))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda sent: sent.url.startswith(live_server.url) or complaints.append(sent.url),
+        )
+        if user is not None:
+            client = Client()
+            client.force_login(people[user])
+            cookie = client.cookies["sessionid"].value
+            context.add_cookies([{"name": "sessionid", "value": cookie, "url": live_server.url}])
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    expected = ("403", "favicon.ico")
+    assert not [each for each in complaints if not any(part in each for part in expected)]
+
+
+def tell_of_an_hour(using="default"):
+    """An hour of use, and processes: one well, one with an open breaker, one late."""
+    table = get_config(using).store_table
+    now, history = minute_of(time.time()), UseHistory(using)
+    for back in range(1, 6):
+        history.roll_up({now - back: {table: Use(90.0 * back, 40.0, 0, back == 4)}})
+    for pid, role, age, state in (
+        (11, "gunicorn", 20, "closed"),
+        (12, "celery worker", 20, "open"),
+        (13, "gunicorn", 400, "closed"),
+    ):
+        at = time.time() - age
+        opened = BreakerReport(table, state, 5, "ConnectTimeoutError", at - 60)
+        calls = {table: Calls(1200, 3, 12)}
+        Processes(using).tell(
+            Report("web-1", pid, role, "0.1.0", at - 9000, at, 60.0, False, (opened,), calls)
+        )
+    return table
+
+
+def complaint(said):
+    """What the browser's console says, and of what."""
+    return f"{said.text} {said.location.get('url', '')}"
+
+
+def is_wider_than_its_window(page):
+    return page.evaluate("document.documentElement.scrollWidth > window.innerWidth + 1")
+
+
+def serious(page):
+    """What an accessibility check finds that keeps people out."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe.Axe().run(page, context=".ds").response["violations"]
+    return [each["id"] for each in found if each["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_pages_fit_and_exclude_nobody(site, visit, scheme, viewport):
+    """On a phone and on a desk, light and dark; the text can be read, and by machines too."""
+    address = site(BILLING_MODE="PROVISIONED")
+    tell_of_an_hour()
+    page = visit("root", viewport=viewport, scheme=scheme)
+    for name in PAGES:
+        page.goto(address + name)
+        assert page.locator(".ds-summary").is_visible()
+        assert not is_wider_than_its_window(page)
+        assert serious(page) == []
+
+
+def test_an_incident_is_understood_at_a_glance(site, visit):
+    """Which breaker, where, since when, after what; a bar, a line, and when it was."""
+    address = site(BILLING_MODE="PROVISIONED")
+    table = tell_of_an_hour()
+    page = visit("watcher")
+    page.goto(address)
+    summary = page.locator(".ds-summary").inner_text()
+    assert "Attention" in summary
+    assert f"The circuit breaker of {table} is open in 1 process of 4" in summary
+    card = page.locator("article", has=page.get_by_role("heading", name=table, exact=True))
+    bar = card.get_by_role("img", name="write units a second used of 5; baseline 5, maximum 50")
+    assert bar.count() == 2
+    assert card.get_by_role("img", name="Reads in the last hour: at most 7.5 units").count() == 1
+    assert "1 in the last hour" in card.inner_text()
+    assert card.get_by_text("Scaling is off for this table: set").is_visible()
+    page.click("nav >> text=Breakers")
+    first = page.locator(".ds tbody tr").first.inner_text()
+    assert "open" in first
+    assert "web-1#12" in first
+    assert "1 minute ago" in first
+
+
+def test_who_sees_what(site, visit):
+    """All of it, all but the buttons, nothing, and the log-in."""
+    address = site(BILLING_MODE="PROVISIONED")
+    root, watcher, staff = visit("root"), visit("watcher"), visit("staff")
+    root.goto(address)
+    assert root.get_by_role("button", name="Raise").count() > 0
+    watcher.goto(address)
+    assert watcher.locator(".ds-card").count() > 0
+    assert watcher.locator(".ds button").count() == 0
+    assert staff.goto(address).status == 403
+    stranger = visit(None)
+    stranger.goto(address)
+    assert "/admin/login/" in stranger.url
+
+
+def test_acting_without_a_script(site, visit):
+    """Ask, say yes, done: by forms alone; twice is once."""
+    address = site(BILLING_MODE="PROVISIONED", SCALING={"ENABLED": True})
+    table = get_config().store_table
+    page = visit("root", scripts=False)
+    page.goto(address)
+    page.get_by_role("button", name=f"Raise {table}", exact=True).click()
+    assert f"Raise the capacity of {table}" in page.locator("h1, h2").all_inner_texts()[-1] + (
+        page.title()
+    )
+    page.locator(".ds-yes").dblclick()
+    page.wait_for_url(address)
+    entry = LogEntry.objects.get()
+    assert "goes to 10 RCU and 10 WCU, index GSI1 10 RCU and 10 WCU" in entry.change_message
+    assert page.locator(".messagelist").is_visible()
+    assert "by_hand" in page.locator("article", has_text=table).first.inner_text()
+    page.goto(f"{address}history/")
+    assert page.locator(".ds tbody tr").count() == 1
+
+
+def test_a_throttled_table(site, visit, dynamo_capacity, until):
+    """Through the relay that throttles: raised, and the page says why."""
+    relay = dynamo_capacity(updating=1.0, burst=1.0)
+    address = site(
+        ENDPOINT_URL=relay.url,
+        BILLING_MODE="PROVISIONED",
+        SCALING={"ENABLED": True, "SCALE_DOWN_DELAY": 600},
+    )
+    table = get_config().store_table
+    store = CacheStore(options=CacheOptions(operation_timeout=0.5))
+
+    def is_raised():
+        with contextlib.suppress(StoreUnavailable):
+            store.set(secrets.token_hex(8), "v" * 4000)
+        return relay.status()["tables"][table]["updates"]
+
+    until(is_raised)
+    until(lambda: get_scaler("default")._rests_until.get(table))
+    page = visit("watcher")
+    page.goto(address)
+    summary = page.locator(".ds-summary").inner_text()
+    assert f"Table {table} is throttled:" in summary
+    assert "TableWriteProvisionedThroughputExceeded" in summary
+    assert "because the write capacity of the table was short of what is asked for" in summary
+    assert "it comes down in 9 minutes" in summary
+    page.goto(f"{address}history/")
+    assert "raised" in page.locator(".ds tbody tr").first.inner_text()
+
+
+def test_a_dead_dynamodb(site, visit):
+    """The page is there, with what this process knows, and says what it cannot know."""
+    address = site(
+        make_tables=False,
+        ENDPOINT_URL="http://127.0.0.1:9",
+        RETRY={"MAX_RETRIES": 0},
+        CIRCUIT_BREAKER={"FAILURE_THRESHOLD": 1},
+    )
+    with pytest.raises(StoreUnavailable):
+        CacheStore().get("k")
+    page = visit("root")
+    for name in PAGES:
+        assert page.goto(address + name).status == 200
+        assert "DynamoDB could not be asked for" in page.locator(".ds-summary").inner_text()
+        assert serious(page) == []
+    page.goto(f"{address}breakers/")
+    row = page.locator(".ds tbody tr").first
+    assert "this one" in row.inner_text()
+    row.get_by_role("button", name="in every process").click()
+    page.locator(".ds-yes").click()
+    assert "failed" in page.locator(".messagelist").inner_text()
+    row = page.locator(".ds tbody tr").first
+    assert "closed" in row.inner_text()

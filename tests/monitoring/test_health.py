@@ -1,0 +1,117 @@
+"""Health for machines, and the checks about the pages."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.core import checks
+from django.core.management import CommandError
+from django.test import override_settings
+from django.urls import clear_url_caches
+
+from dynamo_stores.conf import get_config
+from dynamo_stores.stores import CacheStore
+from tests.capacity.conftest import run  # noqa: F401 - a fixture
+
+READY = "/dynamo-stores/health/ready"
+
+
+@pytest.fixture
+def only(alias, default_alias):
+    """``only(…)``: the settings of the one alias that there is."""
+    entered = []
+
+    def make(**changes):
+        override = override_settings(DYNAMO_STORES={"default": {**default_alias, **changes}})
+        override.enable()
+        entered.append(override)
+
+    yield make
+    for override in reversed(entered):
+        override.disable()
+
+
+def test_live_asks_nobody(only, client):
+    """The process answers, whatever DynamoDB does."""
+    only(ENDPOINT_URL="http://127.0.0.1:9")
+    answer = client.get("/dynamo-stores/health/live")
+    assert (answer.status_code, answer.text) == (200, "ok")
+    assert "no-store" in answer["Cache-Control"]
+    assert client.post("/dynamo-stores/health/live").status_code == 405
+
+
+def test_ready_while_the_table_answers(only, client, dynamo_faults, dynamo_clock):
+    """By one small read, remembered for a second."""
+    only(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
+    for _ in range(5):
+        assert client.get(READY).status_code == 200
+    assert dynamo_faults.requests == {"GetItem": 1}
+    dynamo_faults.fail("GetItem")
+    assert client.get(READY).status_code == 200
+    dynamo_clock.advance(1.1)
+    answer = client.get(READY)
+    assert (answer.status_code, answer.text) == (503, "unavailable")
+    dynamo_faults.clear()
+    dynamo_clock.advance(1.1)
+    assert client.get(READY).status_code == 200
+
+
+def test_not_ready_without_an_answer_in_time(only, client, dynamo_faults):
+    """By a deadline of its own, over all attempts."""
+    only(ENDPOINT_URL=dynamo_faults.url, HEALTH={"TIMEOUT": 0.2})
+    dynamo_faults.hang("GetItem")
+    assert client.get(READY).status_code == 503
+
+
+def test_ready_where_the_application_can_do_without(only, client):
+    """It was said so, and nobody is asked."""
+    only(ENDPOINT_URL="http://127.0.0.1:9", HEALTH={"REQUIRED": False})
+    assert client.get(READY).status_code == 200
+
+
+def test_an_open_breaker_is_not_ready(only, client, dynamo_faults):
+    """Its calls are refused at once; none is sent for the asking."""
+    only(
+        ENDPOINT_URL=dynamo_faults.url,
+        RETRY={"MAX_RETRIES": 0},
+        CIRCUIT_BREAKER={"FAILURE_THRESHOLD": 1},
+    )
+    dynamo_faults.fail("GetItem", times=1)
+    with pytest.raises(Exception, match="GetItem"):
+        CacheStore().get("k")
+    dynamo_faults.requests.clear()
+    assert client.get(READY).status_code == 503
+    assert not dynamo_faults.requests
+
+
+def test_pages_that_are_not_included_are_missed(tables):
+    """By a check that says how; without them the index does not list them."""
+    with override_settings(ROOT_URLCONF="tests.monitoring.admin_alone"):
+        clear_url_caches()
+        assert [each.id for each in checks.run_checks()] == ["dynamo_stores.W004"]
+    clear_url_caches()
+    assert checks.run_checks() == []
+
+
+def test_the_command_shows_the_same(reporting, run):  # noqa: F811
+    """For people and for scripts; a table that is missing is an error."""
+    using = reporting(BILLING_MODE="PROVISIONED")
+    table = get_config(using).store_table
+    found = json.loads(run("dynamo_status", "--json", table=[table]))
+    assert [each["table"] for each in found["capacity"]] == [table]
+    assert "breakers" in found
+    printed = run("dynamo_status", table=[table])
+    assert f"alias {using}: 0 processes reporting" in printed
+    with pytest.raises(CommandError, match="expected seconds, more than 0"):
+        run("dynamo_status", watch=0.0)
+    missing = reporting(make_tables=False)
+    with pytest.raises(CommandError, match="dynamo_create_tables"):
+        run("dynamo_status", table=[get_config(missing).store_table])
+
+
+def test_the_command_without_dynamodb(reporting, run):  # noqa: F811
+    """A sentence, and a status that is not 0."""
+    using = reporting(make_tables=False, ENDPOINT_URL="http://127.0.0.1:9")
+    with pytest.raises(CommandError, match="DynamoDB could not be asked for"):
+        run("dynamo_status", table=[get_config(using).store_table])

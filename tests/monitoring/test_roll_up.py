@@ -1,0 +1,127 @@
+"""What beat sums up for the chart of the last hour, and what it deletes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from django.test import override_settings
+
+from dynamo_stores import keys
+from dynamo_stores.capacity.decisions import Decisions
+from dynamo_stores.monitoring.processes import Processes
+from dynamo_stores.monitoring.report import Report, Use
+from dynamo_stores.monitoring.roll_up import roll_up
+from dynamo_stores.monitoring.use import UseHistory, minute_of
+from dynamo_stores.tasks import beat_schedule, roll_up_status
+from dynamo_stores.testing import FakeClock, FaultProxy
+from tests.stores.test_processes import in_processes
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@pytest.fixture
+def now():
+    """A moment in the middle of a minute, and the minute."""
+    moment = (time.time() // 60) * 60 + 30
+    with FakeClock(moment) as clock:
+        yield clock
+
+
+def tell(using, clock, pid, use, at=0.0):
+    Processes(using).tell(
+        Report("h", pid, "test", "1", clock.now(), clock.now() + at, 60.0, use=use)
+    )
+
+
+def test_processes_are_summed_up_by_minute_and_table(reporting, now):
+    """Minutes that are over; the running one is still to come."""
+    using, minute = reporting(), minute_of(now.now())
+    tell(using, now, 1, {minute - 1: {"t": Use(1.5, 1.0), "t/I": Use(0, 2.0)}, minute: {}})
+    tell(using, now, 2, {minute - 1: {"t": Use(1.0, 0.0, 3, 0), "u": Use(1.0)}})
+    assert roll_up(using).written == 2
+    assert UseHistory(using).last_hour() == {
+        minute - 1: {"t": Use(2.5, 1.0, 3, 0), "t/I": Use(0, 2.0), "u": Use(1.0)}
+    }
+    assert roll_up(using).written == 0
+
+
+def test_late_reports_are_added(reporting, now):
+    """As long as they tell of the minute; twice does no harm."""
+    using, minute = reporting(), minute_of(now.now())
+    tell(using, now, 1, {minute - 1: {"t": Use(1.0)}})
+    assert roll_up(using).written == 1
+    tell(using, now, 2, {minute - 1: {"t": Use(2.0)}})
+    assert sorted(in_processes(2, lambda number: roll_up(using).written))[-1] == 1
+    assert UseHistory(using).last_hour() == {minute - 1: {"t": Use(3.0)}}
+
+
+def test_the_last_hour_is_one_query(reporting, now, dynamo_faults):
+    """Of sixty minutes and several tables."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url)
+    history, minute = UseHistory(using), minute_of(now.now())
+    for back in range(1, 6):
+        history.roll_up({minute - back: {f"t{n}": Use(1.0, 1.0) for n in range(5)}})
+    dynamo_faults.requests.clear()
+    assert len(history.last_hour()) == 5
+    assert dynamo_faults.requests == {"Query": 1}
+
+
+def test_what_is_over_is_deleted(reporting, now):
+    """Use after two hours, reports after one, decisions after thirty days."""
+    using, minute = reporting(), minute_of(now.now())
+    tell(using, now, 1, {minute - 1: {"t": Use(1.0)}})
+    tell(using, now, 2, {}, at=-3700.0)
+    decisions = Decisions(using)
+    for days in (1, 31):
+        decisions.tell("t", {"at": now.now() - days * 86_400, "code": "raised", "why": "x"})
+    roll_up(using)
+    old = UseHistory(using)
+    key = keys.use(minute - 121, "t")
+    old._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "{}"}})
+    assert roll_up(using) == (0, 1)
+    assert [each.pid for each in Processes(using).all()] == [1]
+    assert len(decisions.latest()) == 1
+    now.advance(31 * 86_400)
+    roll_up(using)
+    assert Processes(using).all() == []
+    assert decisions.latest() == []
+    assert (
+        list(
+            old._query(
+                {
+                    "KeyConditionExpression": "PK = :p",
+                    "ExpressionAttributeValues": {":p": {"S": "USE"}},
+                }
+            )
+        )
+        == []
+    )
+
+
+def test_beat_does_it_every_minute(reporting, now):
+    """Where reports are on; one task for all aliases."""
+    using, minute = reporting(), minute_of(now.now())
+    assert beat_schedule()["dynamo_stores.roll_up_status"] == {
+        "task": "dynamo_stores.roll_up_status",
+        "schedule": 60.0,
+        "options": {"expires": 60.0},
+    }
+    tell(using, now, 1, {minute - 1: {"t": Use(1.0)}})
+    assert roll_up_status() == 1
+    off = {"default": {"REPORTS": {"ENABLED": False}}}
+    with override_settings(DYNAMO_STORES=off):
+        assert "dynamo_stores.roll_up_status" not in beat_schedule()
+
+
+def test_an_alias_that_cannot_be_reached_fails_alone(reporting, now, dynamo_engine):
+    """The task says so, as tasks do; the others are summed up."""
+    using, minute = reporting(), minute_of(now.now())
+    with FaultProxy(dynamo_engine) as faults:
+        reporting(make_tables=False, ENDPOINT_URL=faults.url)
+        faults.fail("Query")
+        tell(using, now, 1, {minute - 1: {"t": Use(1.0)}})
+        with pytest.raises(ExceptionGroup) as raised:
+            roll_up_status()
+    assert len(raised.value.exceptions) == 1
+    assert UseHistory(using).last_hour() == {minute - 1: {"t": Use(1.0)}}

@@ -1,0 +1,113 @@
+"""What a process says of itself, and how it is summed up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynamo_stores.monitoring.report import (
+    MAX_BYTES,
+    BreakerReport,
+    Calls,
+    Report,
+    Use,
+    read_report,
+    total_use,
+)
+from dynamo_stores.monitoring.use import merged
+from dynamo_stores.reports import role_of
+
+FULL = Report(
+    host="web-1",
+    pid=7,
+    role="gunicorn",
+    version="0.1.0",
+    started=1_000.0,
+    at=2_000.0,
+    interval=60.0,
+    breakers=(BreakerReport("t", "open", 5, "ConnectTimeoutError", 1_990.0),),
+    calls={"t": Calls(10, 5, 2)},
+    reasons={"t": {"TableWriteProvisionedThroughputExceeded": 2}},
+    use={33: {"t": Use(1.5, 2.0, 0, 2), "t/GSI1": Use(0.0, 1.0)}},
+    cache_hits=3,
+    cache_misses=1,
+    limits_refused=4,
+)
+
+
+def test_a_report_is_read_as_it_was_written():
+    """All of it."""
+    assert read_report(FULL.as_text()) == FULL
+
+
+def test_another_versions_fields_do_no_harm():
+    """Those that are not known are passed over, those that are missing have their defaults."""
+    values = json.loads(FULL.as_text())
+    del values["cache_hits"]
+    assert read_report(json.dumps({**values, "more": 1})) == replace(FULL, cache_hits=0)
+
+
+@given(st.integers(0, 400), st.integers(1, 200))
+def test_a_report_is_never_too_large(tables, name_length):
+    """Tables that did least are left out, and that is said; open breakers stay longest."""
+    names = [f"{number:03}{'x' * name_length}" for number in range(tables)]
+    report = replace(
+        FULL,
+        breakers=tuple(
+            BreakerReport(name, "open" if not number else "closed", 0, "", 0.0)
+            for number, name in enumerate(names)
+        ),
+        calls={name: Calls(number) for number, name in enumerate(names)},
+        reasons={},
+        use={minute: {name: Use(1.0, 2.0) for name in names} for minute in range(5)},
+    )
+    text = report.as_text()
+    assert len(text) <= MAX_BYTES
+    read = read_report(text)
+    assert len(read.calls) + read.left_out == tables
+    if tables:
+        assert read.breakers[0].state == "open"
+        assert max(read.calls.values(), key=lambda calls: calls.attempts).attempts == tables - 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "has_ended", "late"), [(149, False, False), (151, False, True), (151, True, False)]
+)
+def test_a_process_is_late_after_two_and_a_half_intervals(seconds, has_ended, late):
+    """Unless it said that it ends."""
+    assert replace(FULL, has_ended=has_ended).is_late(FULL.at + seconds) is late
+
+
+def test_use_is_summed_over_processes():
+    """Minute by minute, table and indexes apart."""
+    other = replace(FULL, use={33: {"t": Use(1.0, 0.0, 1, 0)}, 34: {"u": Use(5.0)}})
+    assert total_use([FULL, other]) == {
+        33: {"t": Use(2.5, 2.0, 1, 2), "t/GSI1": Use(0.0, 1.0)},
+        34: {"u": Use(5.0)},
+    }
+
+
+def test_of_two_sums_the_later_counts():
+    """Sums of a minute only rise while reports come in."""
+    early, late = {1: {"t": Use(1.0, 2.0)}}, {1: {"t": Use(3.0, 2.0)}, 2: {"t": Use(1.0)}}
+    assert merged(early, late) == merged(late, early) == late
+
+
+@pytest.mark.parametrize(
+    ("argv", "role"),
+    [
+        (["/srv/manage.py", "runserver", "--token=secret"], "manage.py runserver"),
+        (["/usr/bin/gunicorn", "site.wsgi", "--env", "KEY=secret"], "gunicorn"),
+        (["/lib/celery/__main__.py", "--app", "project", "worker", "-B"], "celery worker"),
+        (["/lib/uvicorn/__main__.py", "site:app"], "uvicorn"),
+        ([""], "python"),
+        ([], "python"),
+    ],
+)
+def test_what_a_process_is_called(argv, role):
+    """Never by arguments that may be secret."""
+    assert role_of(argv) == role
