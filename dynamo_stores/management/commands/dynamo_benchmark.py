@@ -19,6 +19,7 @@ from ... import conf
 from ...cache import DynamoDBCache
 from ...calls.control import get_control
 from ...calls.transport import is_loopback
+from ...control_items import ControlItem
 from ...exceptions import CircuitBreakerOpenError, StoreUnavailable
 from ...infrastructure.tables import create_table, table_of
 from ...models import StoreItem
@@ -112,12 +113,15 @@ class Command(BaseCommand):
             "REGION": conf.get_config(using).region,
         }
         with override_settings(DYNAMO_STORES={"default": alias}):
-            spec = table_of(StoreItem)
-            create_table(spec, lambda line: None)
+            # As in a project: with the control table, to which the process reports meanwhile.
+            specs = [table_of(model) for model in (StoreItem, ControlItem)]
+            for spec in specs:
+                create_table(spec, lambda line: None)
             try:
-                self._compare(spec.name, options)
+                self._compare(specs[0].name, options)
             finally:
-                get_control().call("DeleteTable", {"TableName": spec.name})
+                for spec in specs:
+                    get_control().call("DeleteTable", {"TableName": spec.name})
 
     def _compare(self, table: str, options: dict[str, Any]) -> None:
         rounds, calls = options["rounds"], options["calls"]
