@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 # A process is there a second after its first call, and news are told at most so often, in seconds.
 _FIRST, _GATHER = 1.0, 2.0
+# Throttling is news again after so many seconds without.
+_CALM = 60.0
 
 
 class Reporter:
@@ -55,6 +57,7 @@ class Reporter:
         self._errors: Counter[str] = Counter()
         self._throttled: Counter[str] = Counter()
         self._reasons: dict[str, Counter[str]] = {}
+        self._throttled_at: dict[str, float] = {}
         self._use: dict[int, dict[str, Use]] = {}
         self._refused = 0
         self._has_told = False
@@ -144,8 +147,9 @@ class Reporter:
     def _note_throttle(self, measurement: Measurement) -> None:
         table = measurement.table
         reasons = self._reasons.setdefault(table, Counter())
-        if not reasons:
+        if clock.monotonic() - self._throttled_at.get(table, -_CALM) >= _CALM:
             self.news.set()
+        self._throttled_at[table] = clock.monotonic()
         reasons.update(reason.reason for reason in measurement.reasons)
         if not measurement.reasons:
             reasons["no reason named"] += 1

@@ -8,6 +8,7 @@ through the side door. What could not be asked is said, and the rest is there.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -31,6 +32,8 @@ from .processes import Processes
 from .report import Report, Use, UseByMinute, total_use
 from .status import AliasStatus, Line, ResourceStatus, TableStatus
 from .use import HOUR, UseHistory, merged, minute_of
+
+logger = logging.getLogger(__name__)
 
 # A description is gone by so many seconds, and all answers are waited for so long.
 _REMEMBERED, _PATIENCE = 10.0, 2 * SIDE_SECONDS + 0.5
@@ -131,6 +134,10 @@ def _ask(questions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], tu
                 found[futures[future]] = future.result()
             except (BotoCoreError, ClientError, StoreError) as exc:
                 failed.setdefault(_why(exc), []).append(futures[future])
+            except Exception as exc:
+                # An item that somebody else wrote, say: the rest of the page is there.
+                logger.exception("The status pages could not read %s.", futures[future])
+                failed.setdefault(type(exc).__name__, []).append(futures[future])
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
     order = list(questions)

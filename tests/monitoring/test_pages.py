@@ -14,6 +14,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
+from dynamo_stores import keys
 from dynamo_stores.admin.actions import Receipts
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.capacity.decisions import Decisions
@@ -22,13 +23,18 @@ from dynamo_stores.conf import get_config
 from dynamo_stores.monitoring.processes import Processes
 from dynamo_stores.monitoring.report import BreakerReport, Report
 from dynamo_stores.monitoring.snapshot import get_descriptions
+from dynamo_stores.monitoring.use import UseHistory, minute_of
 from dynamo_stores.reports import get_reporter
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FaultProxy
+from tests.stores.test_processes import fork
 
 from .test_reports import HERE, open_breaker
 
-pytestmark = pytest.mark.django_db
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
 PAGES = ["overview", "breakers", "history"]
 
 
@@ -203,6 +209,43 @@ def test_another_processs_breaker_shows(reporting, manager):
     assert "(late)" in html
     (row,) = [each for each in read(manager, using)["breakers"] if each["process"] == "far#1"]
     assert (row["state"], row["failures"], row["is_late"]) == ("open", 5, True)
+
+
+def test_a_breaker_that_opens_elsewhere_shows(reporting, manager, dynamo_faults, until):
+    """In another process of this host, by its own report; when that is killed, it goes late."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
+
+    def work():
+        open_breaker(using, dynamo_faults)
+        time.sleep(60)
+
+    dynamo_faults.fail("GetItem")
+    other = fork.Process(target=work)
+    other.start()
+
+    def row():
+        found = read(manager, using)["breakers"]
+        return next((each for each in found if each["process"].endswith(f"#{other.pid}")), None)
+
+    try:
+        found = until(row)
+        assert (found["state"], found["failures"], found["is_here"]) == ("open", 5, False)
+        other.kill()
+        until(lambda: row()["is_late"])
+    finally:
+        other.kill()
+        other.join(30)
+
+
+def test_an_item_that_nobody_can_read(reporting, manager):
+    """Costs its part of the page, and not the page."""
+    using = reporting()
+    history = UseHistory(using)
+    key = keys.use(minute_of(time.time()), "t")
+    history._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "what?"}})
+    assert manager.get(page("overview")).status_code == 200
+    (problem,) = read(manager, using)["problems"]
+    assert "the use of the last hour: JSONDecodeError" in problem["problem"]
 
 
 def ask(client, **fields):
