@@ -46,10 +46,14 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--scenario",
-            choices=["calls", "scaling"],
+            choices=["calls", "scaling", "status"],
             default="calls",
             help="calls: beside a bare client. scaling: a throttled table under load, on an "
-            "embedded engine behind a relay that throttles (%(default)s).",
+            "embedded engine behind a relay that throttles. status: the pages of the admin while "
+            "many processes report, on an embedded engine (%(default)s).",
+        )
+        parser.add_argument(
+            "--processes", type=int, default=100, help="How many, for status (%(default)s)."
         )
         parser.add_argument(
             "--kind",
@@ -78,6 +82,9 @@ class Command(BaseCommand):
             if options["scenario"] == "scaling":
                 self._scale(options)
                 return
+            if options["scenario"] == "status":
+                self._show(options)
+                return
             if engine == "alias":
                 self._run(using, conf.get_config(using).endpoint_url, options)
                 return
@@ -86,6 +93,16 @@ class Command(BaseCommand):
                     self._run(using, embedded.url, options)
             except EngineError as exc:
                 raise CommandError(str(exc)) from exc
+
+    def _show(self, options: dict[str, Any]) -> None:
+        from ..status_benchmark import status_benchmark
+
+        try:
+            status_benchmark(
+                self.stdout.write, processes=options["processes"], rounds=options["rounds"]
+            )
+        except EngineError as exc:
+            raise CommandError(str(exc)) from exc
 
     def _scale(self, options: dict[str, Any]) -> None:
         try:

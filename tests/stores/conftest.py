@@ -1,0 +1,24 @@
+"""What tests of faults share."""
+
+from __future__ import annotations
+
+import pytest
+
+QUICK = {"DELAY": 0.01, "MAX_DELAY": 0.05}
+
+
+@pytest.fixture
+def faulty(alias, make_cache, dynamo_faults):
+    """A cache behind the relay of faults; opens its breaker after three failures, for 0.3 s."""
+
+    def make(options=None, **changes):
+        settings = {
+            "ENDPOINT_URL": dynamo_faults.url,
+            "CONNECT_TIMEOUT": 1.0,
+            "RETRY": QUICK,
+            "CIRCUIT_BREAKER": {"FAILURE_THRESHOLD": 3, "RECOVERY_TIMEOUT": 0.3},
+            **changes,
+        }
+        return make_cache(alias(**settings), OPTIONS={"OPERATION_TIMEOUT": 1.0, **(options or {})})
+
+    return make

@@ -1,0 +1,112 @@
+"""Batches under faults: what was left of them is finished or returned."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynamo_stores.calls.batches import BatchWriter
+from dynamo_stores.exceptions import (
+    OperationTimeoutError,
+    StoreUnavailable,
+    ThrottlingError,
+)
+from dynamo_stores.models import CacheEntry
+
+
+def test_a_batch_taken_in_part_is_finished(faulty, dynamo_faults):
+    """What DynamoDB left is sent again, only that, and read again, only that."""
+    cache = faulty()
+    values = {f"k{number}": number for number in range(25)}
+    dynamo_faults.take_in_part("BatchWriteItem", 10, times=2)
+    assert cache.set_many(values) == []
+    sizes = [
+        len(next(iter(body["RequestItems"].values())))
+        for operation, body in dynamo_faults.bodies
+        if operation == "BatchWriteItem"
+    ]
+    assert sizes == [25, 15, 5]
+    dynamo_faults.take_in_part("BatchGetItem", 10, times=2)
+    assert cache.get_many(values) == values
+
+
+def test_leftovers_of_set_many_are_returned(faulty, dynamo_faults):
+    """At the deadline the keys that were not taken come back, and only those."""
+    cache = faulty()
+    values = {f"k{number}": number for number in range(25)}
+    dynamo_faults.take_in_part("BatchWriteItem", 20, times=1)
+    dynamo_faults.take_in_part("BatchWriteItem", 0)
+    left = cache.set_many(values)
+    dynamo_faults.clear()
+    assert left == [f"k{number}" for number in range(20, 25)]
+    assert set(cache.get_many(values)) == set(values) - set(left)
+    dynamo_faults.take_in_part("BatchWriteItem", 0)
+    with pytest.raises(ThrottlingError):
+        cache.delete_many(values)
+
+
+def test_set_many_returns_what_there_was_no_time_for(faulty, dynamo_faults):
+    """A slow table takes some batches; the keys of the others come back. None in time: an error."""
+    cache = faulty({"OPERATION_TIMEOUT": 3.0})
+    values = {f"k{number}": number for number in range(150)}
+    dynamo_faults.delay(0.8, "BatchWriteItem")
+    left = cache.set_many(values)
+    assert 0 < len(left) < 150
+    dynamo_faults.clear()
+    assert set(values) - set(left) <= set(cache.get_many(values))
+    dynamo_faults.hang("BatchWriteItem")
+    with pytest.raises(OperationTimeoutError) as late:
+        faulty().set_many(values)
+    ((_, unprocessed),) = late.value.unprocessed.items()
+    assert len(unprocessed) == 150
+
+
+def test_get_many_of_many_keys_keeps_what_it_read(faulty, dynamo_faults):
+    """One batch of three is never answered: the others' values are returned or in the error."""
+    values = {f"k{number}": number for number in range(250)}
+    for options in ({}, {"IGNORE_EXCEPTIONS": True}):
+        cache = faulty(options)
+        cache.set_many(values)
+        dynamo_faults.hang("BatchGetItem", times=1)
+        if options:
+            found = cache.get_many(values)
+        else:
+            with pytest.raises(StoreUnavailable) as late:
+                cache.get_many(values)
+            found = late.value.found
+        assert 150 <= len(found) <= 200
+        dynamo_faults.clear()
+
+
+def test_get_many_raises_or_returns_what_was_read(faulty, dynamo_faults):
+    """With IGNORE_EXCEPTIONS what had been read by the deadline is returned."""
+    values = {f"k{number}": number for number in range(25)}
+    for options in ({}, {"IGNORE_EXCEPTIONS": True}):
+        cache = faulty(options)
+        cache.set_many(values)
+        dynamo_faults.take_in_part("BatchGetItem", 20, times=1)
+        dynamo_faults.take_in_part("BatchGetItem", 0)
+        if options:
+            assert len(cache.get_many(values)) == 20
+        else:
+            with pytest.raises(ThrottlingError):
+                cache.get_many(values)
+        dynamo_faults.clear()
+
+
+def test_writer_for_models_returns_what_was_left(faulty, dynamo_faults):
+    """BatchWriter keeps the requests that DynamoDB did not take, and writes them later."""
+    cache = faulty(OPERATION_TIMEOUT=0.5)
+    model = CacheEntry.bound_to(cache.store.using)
+    dynamo_faults.take_in_part("BatchWriteItem", 20, times=1)
+    dynamo_faults.take_in_part("BatchWriteItem", 0)
+    writer = BatchWriter.for_model(model)
+    for number in range(25):
+        writer.put(model(f"{cache.key_prefix}{number}", "ENTRY", number=number))
+    left = writer.flush()
+    assert len(left) == 5
+    dynamo_faults.clear()
+    with BatchWriter.for_model(model) as again:
+        for request in left:
+            again.add(request)
+    found = model.batch_get([(f"{cache.key_prefix}{number}", "ENTRY") for number in range(25)])
+    assert {entry.number for entry in found} == set(range(25))
