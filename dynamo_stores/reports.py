@@ -60,9 +60,9 @@ class Reporter:
         self._throttled_at: dict[str, float] = {}
         self._use: dict[int, dict[str, Use]] = {}
         self._refused = 0
-        self._has_told = False
-        self._has_warned = False
+        self._has_told = self._has_ended = self._has_warned = False
         self._lock = threading.Lock()
+        self._telling = threading.Lock()
         self.news = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -120,9 +120,16 @@ class Reporter:
             )
 
     def tell(self, *, has_ended: bool = False) -> None:
-        """Report, and reset the breakers that somebody asked to reset. Never raises."""
+        """
+        Report, and reset the breakers that somebody asked to reset; ``has_ended`` is the last
+        word. Never raises.
+        """
         try:
-            resets = Processes(self.using).tell(self.report(has_ended=has_ended))
+            with self._telling:
+                if self._has_ended:
+                    return
+                self._has_ended = has_ended
+                resets = Processes(self.using).tell(self.report(has_ended=has_ended))
             self._has_told = True
         except (BotoCoreError, ClientError, StoreError) as exc:
             # The page says that this process is late; without the table nobody would.
@@ -232,7 +239,7 @@ def role_of(argv: list[str]) -> str:
     path = Path(argv[0])
     name = path.parent.name if path.name == "__main__.py" else path.name
     if name in ("manage.py", "django-admin"):
-        name = " ".join([name, *argv[1:2]])
+        name = " ".join([name, *[each for each in argv[1:] if each.isidentifier()][:1]])
     elif name == "celery":
         name = " ".join([name, *(each for each in argv[1:] if each in ("worker", "beat"))])
     return name[:64]

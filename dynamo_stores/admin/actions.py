@@ -85,24 +85,29 @@ def perform(action: Action, target: Target) -> Done:
 
 def _reset(target: Target) -> Done:
     here = reports.get_reporter(target.using).report()
-    others = Processes(target.using)
+    what = f"The circuit breaker of {target.table}"
     is_here = target.process in (EVERYWHERE, here.process)
     if is_here:
         reports.reset_breaker(target.using, target.table)
     if target.process == here.process:
-        return Done(f"The circuit breaker of {target.table} is reset in this process.")
-    asked = (
-        [each.process for each in others.latest() if each.process != here.process]
-        if target.process == EVERYWHERE
-        else [target.process]
-    )
-    asked = [process for process in asked if others.ask_to_reset(process, [target.table])]
+        return Done(f"{what} is reset in this process.")
+    others = Processes(target.using)
+    try:
+        wanted = (
+            [each.process for each in others.latest() if each.process != here.process]
+            if target.process == EVERYWHERE
+            else [target.process]
+        )
+        asked = [process for process in wanted if others.ask_to_reset(process, [target.table])]
+    except (BotoCoreError, ClientError, StoreError) as exc:
+        this = f"{what} is reset in this process; others" if is_here else target.process
+        return Done(f"{this} could not be asked: {exc}", is_good=False)
     if not asked and not is_here:
         return Done(f"{target.process} has not reported for an hour: it is gone.", is_good=False)
     this = "is reset in this process, and " if is_here else ""
     return Done(
-        f"The circuit breaker of {target.table} {this}is reset in {len(asked)} other"
-        f"{'' if len(asked) == 1 else 's'} at the next report, within {here.interval:g} s."
+        f"{what} {this}is reset in {len(asked)} other{'' if len(asked) == 1 else 's'} at the next "
+        f"report, within {here.interval:g} s."
     )
 
 

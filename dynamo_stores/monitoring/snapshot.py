@@ -193,11 +193,7 @@ def _table(
         status=capacity.status if capacity else _MISSING if described else _UNKNOWN,
         status_at=status_at,
         is_on_demand=capacity.is_on_demand if capacity else spec.billing_mode != "PROVISIONED",
-        scaling="dry run"
-        if config.enabled and config.dry_run
-        else "on"
-        if config.enabled
-        else "off",
+        scaling=_scaling(config),
         resources=tuple(_resource(name, spec.name, capacity, config, use, last) for name in names),
         reasons=reasons,
         decision=decision,

@@ -13,13 +13,14 @@ CHROMIUM = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
     """A headless Chromium."""
     if CHROMIUM is None:
         pytest.skip("There is no Chromium on this machine.")
     playwright = pytest.importorskip("playwright.sync_api")
-    # Playwright runs an event loop in this thread; the tests' own queries are not within it.
+    # Playwright runs an event loop in this thread until it is closed: before tests of other modules
+    # run loops of their own. The tests' own queries are not within it.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:
         with playwright.sync_playwright() as started:

@@ -101,6 +101,7 @@ def test_of_two_sums_the_later_counts():
     ("argv", "role"),
     [
         (["/srv/manage.py", "runserver", "--token=secret"], "manage.py runserver"),
+        (["manage.py", "--settings=secret", "runserver"], "manage.py runserver"),
         (["/usr/bin/gunicorn", "site.wsgi", "--env", "KEY=secret"], "gunicorn"),
         (["/lib/celery/__main__.py", "--app", "project", "worker", "-B"], "celery worker"),
         (["/lib/uvicorn/__main__.py", "site:app"], "uvicorn"),
