@@ -18,7 +18,7 @@ from .costs import (
     write_cost,
 )
 from .ledger import TOO_MUCH, Ask, Ledger, Refused, name_of, partition_of, units_of
-from .throughput import Partitions, RefusedUpdate
+from .throughput import RefusedUpdate
 
 _READS = frozenset(["GetItem", "Query", "Scan"])
 _WRITES = frozenset(["PutItem", "UpdateItem", "DeleteItem"])
@@ -31,14 +31,11 @@ class CapacityRules:
         self,
         ask: Ask,
         now: Callable[[], float],
-        *,
-        updating: float,
-        burst: float,
-        partitions: Partitions | None,
+        books: Ledger,
     ) -> None:
         self._ask = ask
         self._now = now
-        self._books = Ledger(ask, now, updating=updating, burst=burst, partitions=partitions)
+        self._books = books
         self._handlers = {
             "DescribeTable": self._describe_table,
             "DeleteTable": self._delete_table,

@@ -23,6 +23,7 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 from ..calls.transport import is_loopback
 from .capacity import CapacityRules
 from .engine import HOST, EngineError
+from .ledger import Ledger
 from .throughput import BURST, Partitions
 
 _TARGET = "DynamoDB_20120810"
@@ -58,9 +59,8 @@ class CapacityRelay:
         self._upstream = upstream
         self._port = port
         self._speed = speed
-        self._rules = CapacityRules(
-            self._send, self.now, updating=updating, burst=burst, partitions=partitions
-        )
+        books = Ledger(self._send, self.now, updating=updating, burst=burst, partitions=partitions)
+        self._rules = CapacityRules(self._send, self.now, books)
         self._started = time.time(), time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None

@@ -241,7 +241,7 @@ def test_a_dead_dynamodb(site, visit):
     page.goto(f"{address}breakers/")
     row = page.locator(".ds tbody tr").first
     assert "this one" in row.inner_text()
-    row.get_by_role("button", name="in every process").click()
+    row.get_by_role("button", name="Everywhere").click()
     page.locator(".ds-yes").click()
     said = page.locator(".messagelist").inner_text()
     assert "is reset in this process; others could not be asked" in said

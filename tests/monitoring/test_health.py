@@ -89,9 +89,9 @@ def test_pages_that_are_not_included_are_missed(tables):
     """By a check that says how; without them the index does not list them."""
     with override_settings(ROOT_URLCONF="tests.monitoring.admin_alone"):
         clear_url_caches()
-        assert [each.id for each in checks.run_checks()] == ["dynamo_stores.W004"]
+        assert "dynamo_stores.W004" in {each.id for each in checks.run_checks()}
     clear_url_caches()
-    assert checks.run_checks() == []
+    assert "dynamo_stores.W004" not in {each.id for each in checks.run_checks()}
 
 
 def test_the_command_shows_the_same(reporting, run):  # noqa: F811
