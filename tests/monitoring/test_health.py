@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
+from django.conf import settings
 from django.core import checks
 from django.core.management import CommandError
 from django.test import override_settings
@@ -115,3 +120,28 @@ def test_the_command_without_dynamodb(reporting, run):  # noqa: F811
     using = reporting(make_tables=False, ENDPOINT_URL="http://127.0.0.1:9")
     with pytest.raises(CommandError, match="DynamoDB could not be asked for"):
         run("dynamo_status", table=[get_config(using).store_table])
+
+
+def test_the_command_watches_until_it_is_stopped(tables, dynamo_engine, default_alias):
+    """Again and again; Ctrl-C is a good end."""
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "dynamo_status", "--watch", "0.1"],
+        cwd=settings.BASE_DIR,
+        env={
+            **os.environ,
+            "ENV_FILE": os.devnull,
+            "DYNAMODB_ENDPOINT": dynamo_engine,
+            "DYNAMODB_TABLE_PREFIX": default_alias["TABLE_PREFIX"],
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    screens = 0
+    for line in process.stdout:
+        screens += "forum-posts: ACTIVE" in line
+        if screens == 2:
+            break
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=30)
+    assert (screens, process.returncode, complaints) == (2, 0, "")

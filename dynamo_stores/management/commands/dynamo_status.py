@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from argparse import ArgumentParser
 from typing import Any
@@ -47,17 +48,15 @@ class Command(BaseCommand):
             return
         if watch <= 0:
             raise CommandError(f"--watch is {watch:g}; expected seconds, more than 0.")
-        while True:
-            try:
-                if not options["json"]:
-                    self.stdout.write(_CLEAR, ending="")
-                self._show(table, as_object=options["json"])
-            except CommandError as exc:
-                self.stderr.write(str(exc))
-            try:
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                try:
+                    if not options["json"]:
+                        self.stdout.write(_CLEAR, ending="")
+                    self._show(table, as_object=options["json"])
+                except CommandError as exc:
+                    self.stderr.write(str(exc))
                 clock.sleep(watch)
-            except KeyboardInterrupt:
-                return
 
     def _show(self, names: list[str] | None, *, as_object: bool) -> None:
         with sentences():
