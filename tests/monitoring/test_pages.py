@@ -228,8 +228,8 @@ def test_a_breaker_that_opens_elsewhere_shows(reporting, manager, dynamo_faults,
         return next((each for each in found if each["process"].endswith(f"#{other.pid}")), None)
 
     try:
-        found = until(row)
-        assert (found["state"], found["failures"], found["is_here"]) == ("open", 5, False)
+        found = until(lambda: (shown := row()) and shown["state"] == "open" and shown)
+        assert (found["failures"], found["is_here"]) == (5, False)
         other.kill()
         until(lambda: row()["is_late"])
     finally:

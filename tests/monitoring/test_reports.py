@@ -101,9 +101,15 @@ def test_an_open_breaker_is_reported(reporting, dynamo_faults, until):
         REPORTS={"INTERVAL": 3600.0}, ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0}
     )
     open_breaker(using, dynamo_faults)
-    report = until(lambda: (found := report_of(using)) and found.breakers and found)
+    report = until(
+        lambda: (
+            (found := report_of(using))
+            and [each.state for each in found.breakers] == ["open"]
+            and found
+        )
+    )
     (breaker,) = report.breakers
-    assert (breaker.state, breaker.failures) == ("open", 5)
+    assert breaker.failures == 5
     assert breaker.error
     assert breaker.since == pytest.approx(clock.now(), abs=20)
     assert report.calls[breaker.table].errors == 5
