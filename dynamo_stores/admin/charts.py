@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..monitoring.status import Line
 from ..monitoring.words import count_of, number
 
-WIDTH, HEIGHT, BAR_HEIGHT = 300.0, 40.0, 14.0
+WIDTH, HEIGHT = 300.0, 40.0
 _TOP = 3.0
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import secrets
 
 import boto3
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
+from django.test import Client
+from django.urls import reverse
 
 from dynamo_stores.infrastructure.tables import wanted_tables
 
@@ -42,3 +46,45 @@ def reporting(alias, dynamo_engine):
     )
     for name in made:
         engine.delete_table(TableName=name)
+
+
+def page(name, **query):
+    """The address of a status page."""
+    url = reverse(f"dynamo_stores_admin:{name}")
+    return f"{url}?{'&'.join(f'{k}={v}' for k, v in query.items())}" if query else url
+
+
+@pytest.fixture
+def log_in(client):
+    """``log_in("view_status", …)``: a client logged in as staff with these permissions."""
+
+    def log_in(*permissions, is_staff=True, csrf=False):
+        user = User.objects.create_user(secrets.token_hex(4), is_staff=is_staff)
+        for permission in permissions:
+            user.user_permissions.add(Permission.objects.get(codename=permission))
+        found = Client(enforce_csrf_checks=csrf)
+        found.force_login(user)
+        return found
+
+    return log_in
+
+
+@pytest.fixture
+def manager(log_in):
+    """A client of who may look and act."""
+    return log_in("view_status", "manage_capacity")
+
+
+def read(client, using=None):
+    """What the overview says to programs, of one alias or of all."""
+    found = json.loads(client.get(page("overview", format="json")).content)
+    return found if using is None else only(found, using)
+
+
+def only(found, using):
+    """The parts of one alias."""
+    return {
+        name: [each for each in part if each["using"] == using]
+        for name, part in found.items()
+        if name != "at"
+    }
