@@ -69,12 +69,12 @@ class AutoScaling:
             for (name, kind), target in targets.items():
                 if name not in plan.changes or plan.changes[name].of(kind) == target.minimum:
                     continue
+                # Only the minimum: what is remembered of the maximum may be old.
                 self._client.register_scalable_target(
                     ServiceNamespace="dynamodb",
                     ResourceId=_resource_of(table, name),
                     ScalableDimension=_dimension_of(name, kind),
                     MinCapacity=plan.changes[name].of(kind),
-                    MaxCapacity=target.maximum,
                 )
         except (BotoCoreError, ClientError) as exc:
             why = f"Application Auto Scaling refused a minimum for {table} ({type(exc).__name__})"

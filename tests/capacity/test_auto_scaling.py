@@ -28,7 +28,7 @@ def auto_scaling():
     server.stop()
 
 
-def register(endpoint, table, index="GSI1"):
+def register(endpoint, table, index="GSI1", maximum=50):
     boto3.client(
         "application-autoscaling",
         region_name="us-east-1",
@@ -40,7 +40,7 @@ def register(endpoint, table, index="GSI1"):
         ResourceId=f"table/{table}/index/{index}" if index else f"table/{table}",
         ScalableDimension=f"dynamodb:{'index' if index else 'table'}:WriteCapacityUnits",
         MinCapacity=5,
-        MaxCapacity=50,
+        MaxCapacity=maximum,
     )
 
 
@@ -99,6 +99,18 @@ def test_by_option_its_minimum_goes_up_and_comes_down(provisioned, auto_scaling,
         targets = get_auto_scaling(using).targets(table)
     assert targets == {("", "Write"): Target(5, 50), ("GSI1", "Write"): Target(5, 50)}
     assert relay.status()["tables"][table]["updates"] == 0
+
+
+def test_a_maximum_that_was_changed_meanwhile_stays(provisioned, auto_scaling):
+    """What is remembered of the targets is up to five minutes old, and not written back."""
+    using, table, _ = provisioned(
+        SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling, "AUTO_SCALING": "raise_minimum"}
+    )
+    register(auto_scaling, table)
+    assert get_auto_scaling(using).targets(table)["GSI1", "Write"] == Target(5, 50)
+    register(auto_scaling, table, maximum=80)
+    assert get_scaler(using).handle(table, [reason(using, table)]).code == "minimum_raised"
+    assert get_auto_scaling(using).targets(table)["GSI1", "Write"] == Target(10, 80)
 
 
 def test_what_its_targets_do_not_reach_is_not_asked_for(provisioned, auto_scaling, caplog):
