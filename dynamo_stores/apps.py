@@ -8,9 +8,10 @@ class DynamoStoresConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import receivers, reports  # noqa: F401 - importing them connects them
-        from .capacity import scaler
+        from . import receivers  # noqa: F401 - importing them connects them
+        from .capacity import scale_up as scaler
         from .checks import check_admin, check_caches, check_limits, check_scaling, check_settings
+        from .monitoring import reporter as reports
 
         checks.register(check_settings)
         checks.register(check_caches, checks.Tags.caches)

@@ -13,10 +13,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import NoReverseMatch, get_resolver, reverse
 from django.utils.module_loading import import_string
 
-from . import codecs, conf, options
-from .decorators import limits
+from . import conf
+from .cache import options
+from .cache.store import codecs
+from .conf.rules import Problem
 from .exceptions import ConfigurationError
-from .rules import Problem
+from .ratelimit import decorators as limits
 
 
 def check_settings(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:

@@ -11,6 +11,9 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.http import HttpRequest
+
+from .conf import DEFAULT_ALIAS, get_config, imported, ratelimit_setting
 from .exceptions import ConfigurationError
 
 IPv4_MASK, IPv6_MASK = 32, 64
@@ -84,22 +87,27 @@ def is_in(address: Address, networks: Sequence[str]) -> bool:
     return any(address in ipaddress.ip_network(each, strict=False) for each in networks)
 
 
-def wrong_proxies(value: Any) -> str:
-    """Return what is wrong with a value of ``TRUSTED_PROXIES``, ``""`` for nothing."""
-    if isinstance(value, bool):
-        return " It is a bool."
-    if isinstance(value, int):
-        return "" if value >= 0 else " It is negative."
-    return wrong_networks(value)
+def get_ip(request: HttpRequest, using: str = DEFAULT_ALIAS) -> str:
+    """Return what stands for the client's address: the masks of the settings applied."""
+    return masked(
+        get_address(request, using),
+        ratelimit_setting("IPV4_MASK", 32),
+        ratelimit_setting("IPV6_MASK", 64),
+    )
 
 
-def wrong_networks(value: Any) -> str:
-    """Return what is wrong with a list of networks, ``""`` for nothing."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return " It is no list."
-    for each in value:
-        try:
-            ipaddress.ip_network(each, strict=False)
-        except (TypeError, ValueError) as exc:
-            return f" {exc}."
-    return ""
+def get_address(request: HttpRequest, using: str = DEFAULT_ALIAS) -> Any:
+    """Return the client's address; raises ConfigurationError where there is none."""
+    source = ratelimit_setting("IP_META_KEY")
+    if not source:
+        return client_address(request.META, get_config(using).rate_limit.trusted_proxies)
+    if callable(source) or "." in source:
+        text = imported(source)(request)
+    else:
+        text = request.META.get(source, "")
+    found = parse_address(str(text or ""))
+    if found is None:
+        raise ConfigurationError(
+            f"RATELIMIT_IP_META_KEY {source!r} gives no IP address for this request."
+        )
+    return found

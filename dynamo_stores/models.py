@@ -1,6 +1,6 @@
 """
 What an item looks like: the base of every model, and the kinds of item in the store's table. Those
-of the control table are in :mod:`dynamo_stores.control_items`.
+of the control table are in :mod:`dynamo_stores.models`.
 
 Importing this reads no settings: the table's name, the region and the time-outs come from the
 alias when they are used.
@@ -12,8 +12,6 @@ from decimal import Decimal
 from typing import Any, ClassVar, Self, cast
 
 from pynamodb.attributes import (
-    BinaryAttribute,
-    MapAttribute,
     NumberAttribute,
     UnicodeAttribute,
 )
@@ -23,9 +21,8 @@ from pynamodb.models import Model
 
 from .calls.connection import TableConnection as DoorTable
 from .calls.connection import get_connection
-from .calls.side_door import get_side_door
+from .calls.direct import get_side_door
 from .conf import DEFAULT_ALIAS, get_config
-from .keys import ItemKey, expiry_index_sort_key
 
 
 class TableName:
@@ -160,140 +157,20 @@ class StoreItem(DynamoModel):
 RawItem = dict[str, Any]
 
 
-class CacheEntry(StoreItem):
-    """
-    A cached value: ``number`` for an int, ``sealed`` bytes for everything else.
-
-    ``expiry`` is in milliseconds since the epoch, exact; absent, the entry never expires. It may
-    be kept longer, until its removal time, by which ``ttl`` and the index go.
-    ``write`` names the write that made it and begins with its time. With ``parts`` over 1 the
-    value is in so many :class:`CachePart`, and ``sealed`` holds its signature alone.
-    ``generation`` and ``tags`` are the numbers (:class:`NumberItem`) at the time of the write,
-    absent for 0 and for none; ``took`` is how many ms it took to compute the value, where that is
-    known. Names are short because DynamoDB bills them.
-    """
-
-    expiry = IntegerAttribute(null=True, attr_name="e")
-    number = IntegerAttribute(null=True, attr_name="n")
-    sealed = BinaryAttribute(null=True, attr_name="v", legacy_encoding=False)
-    write = UnicodeAttribute(null=True, attr_name="w")
-    parts = IntegerAttribute(null=True, attr_name="p")
-    original = BinaryAttribute(null=True, attr_name="k", legacy_encoding=False)
-    generation = IntegerAttribute(null=True, attr_name="g")
-    tags: MapAttribute[str, Any] = MapAttribute(  # type: ignore[no-untyped-call]
-        null=True, attr_name="t"
-    )
-    took = IntegerAttribute(null=True, attr_name="d")
-
-    def is_live(self, now: float) -> bool:
-        return self.expiry is None or self.expiry > now * 1000
-
-    @staticmethod
-    def is_raw_live(item: RawItem, now: float) -> bool:
-        """Return the same of an item as DynamoDB wrote it: reads make no model of each."""
-        expiry = item.get("e")
-        if expiry is None:
-            return True
-        digits = expiry.get("N", "")
-        # What is no whole number was not written by us.
-        return digits.isdecimal() and int(digits) > now * 1000
-
-    @staticmethod
-    def make_raw(
-        key: ItemKey,
-        *,
-        write: str,
-        expiry: int | None,
-        removal: int | None,
-        number: int | None = None,
-        sealed: bytes | None = None,
-        parts: int = 1,
-        index_shard: str | None = None,
-    ) -> RawItem:
-        """Return an entry as DynamoDB writes it: writes make no model of each."""
-        item: RawItem = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "w": {"S": write}}
-        if number is not None:
-            item["n"] = {"N": str(number)}
-        else:
-            item["v"] = {"B": sealed}
-        if expiry is not None:
-            item["e"] = {"N": str(expiry)}
-        if removal is not None:
-            item["TTL"] = {"N": str(ttl_of(removal))}
-        if key.original is not None:
-            item["k"] = {"B": key.original}
-        if parts > 1:
-            item["p"] = {"N": str(parts)}
-        if index_shard is not None:
-            item["GSI1PK"] = {"S": index_shard}
-            item["GSI1SK"] = {"S": expiry_index_sort_key(key.pk, removal)}
-        return item
-
-
-class LockItem(StoreItem):
-    """
-    A lock: who holds it until when (``lease_end``, in ms since the epoch; 0: nobody), and the
-    fence of the last one who got it.
-    """
-
-    owner = UnicodeAttribute(null=True, attr_name="o")
-    fence = IntegerAttribute(null=True, attr_name="f")
-    lease_end = IntegerAttribute(null=True, attr_name="l")
-
-
-class RateWindow(StoreItem):
-    """
-    What was admitted of one key lately. Its attributes are those of the algorithm that its sort
-    key names (:mod:`dynamo_stores.stores.limits`), numbered by the windows that it counts in.
-    """
-
-
-class StoredRate(StoreItem):
-    """The limit of a resource, set for all processes: JSON, as settings write it."""
-
-    config = UnicodeAttribute(attr_name="config")
-
-
-class DedupeJob(StoreItem):
-    """
-    A job that runs once: its ``state`` (``P`` in progress, ``C`` completed, ``F`` failed), which
-    counts ``until`` a moment in ms since the epoch: the end of the lease, or when the result is
-    forgotten. ``fence`` only ever rises.
-    """
-
-    owner = UnicodeAttribute(null=True, attr_name="o")
-    fence = IntegerAttribute(null=True, attr_name="f")
-    state = UnicodeAttribute(null=True, attr_name="s")
-    until = IntegerAttribute(null=True, attr_name="u")
-    payload = UnicodeAttribute(null=True, attr_name="h")
-    result = BinaryAttribute(null=True, attr_name="r", legacy_encoding=False)
-    parts = IntegerAttribute(null=True, attr_name="p")
-    error = UnicodeAttribute(null=True, attr_name="e")
-
-
-class CachePart(StoreItem):
-    """One part of a value that is too large for one item; it belongs to one write."""
-
-    data = BinaryAttribute(attr_name="v", legacy_encoding=False)
-
-    @staticmethod
-    def make_raw(key: ItemKey, *, data: bytes, removal: int | None) -> RawItem:
-        """Return a part as DynamoDB writes it."""
-        item: RawItem = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "v": {"B": data}}
-        if removal is not None:
-            item["TTL"] = {"N": str(ttl_of(removal))}
-        return item
-
-
-class NumberItem(StoreItem):
-    """
-    A number that only rises: the generation of a prefix, or of a tag. An entry that was written
-    under a lower one is invalid. It is kept for ever: its entries would come back without it.
-    """
-
-    number = IntegerAttribute(null=True, attr_name="g")
-
-
 def ttl_of(removal: int) -> int:
     """Return the first whole second at which ``removal``, in milliseconds, has passed."""
     return -(-removal // 1000)
+
+
+class ControlItem(DynamoModel):
+    """
+    An item of the control table, which says what is done to the other tables and must not live on
+    one of them. It is on demand, whatever the others are.
+    """
+
+    class Meta:
+        table_name = TableName(None, DEFAULT_ALIAS, "-control")
+
+    pk = UnicodeAttribute(hash_key=True, attr_name="PK")
+    sk = UnicodeAttribute(range_key=True, attr_name="SK")
+    ttl = NumberAttribute(null=True, attr_name="TTL")

@@ -8,7 +8,7 @@ from typing import Any
 from celery.signals import task_postrun, task_prerun
 from django.dispatch import receiver
 
-from .calls.pressure import set_background
+from .calls.backpressure import set_background
 from .conf import get_config
 from .monitoring.snapshot import get_descriptions
 from .signals import capacity_changed

@@ -7,9 +7,10 @@ from typing import Any, cast
 from celery import shared_task
 from django.core.cache import caches
 
-from . import conf, options
-from .cache import DynamoDBCache
-from .capacity.lowering import reconcile
+from . import conf
+from .cache import options
+from .cache.backend import DynamoDBCache
+from .capacity.scale_down import reconcile
 from .exceptions import StoreError
 from .monitoring.roll_up import roll_up
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from dynamo_stores.calls.sizes import MAX_ITEM_BYTES, item_size
+from dynamo_stores.calls.item_size import MAX_ITEM_BYTES, item_size
 from dynamo_stores.models import DynamoModel
 
 from .models import Post, Thread, User

@@ -14,7 +14,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from dynamo_stores.decorators import idempotent, ratelimit
-from dynamo_stores.limiting import remember, too_many
+from dynamo_stores.ratelimit.responses import remember, too_many
 
 from . import posting, services
 

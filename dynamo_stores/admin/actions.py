@@ -9,18 +9,24 @@ from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from .. import clock, keys, reports
-from ..capacity.by_hand import DOWN, UP, change_by_hand
-from ..capacity.changes import in_words
-from ..capacity.lowering import reconcile
+from .. import clock, keys
+from ..capacity.manual import DOWN, UP, change_by_hand
 from ..capacity.planner import Plan
+from ..capacity.scale_down import reconcile
+from ..capacity.update import in_words
 from ..conf import aliases
-from ..control_items import ActionItem
 from ..exceptions import StoreError
 from ..infrastructure.tables import wanted_tables
-from ..monitoring.processes import Processes
-from ..monitoring.words import exact
-from ..stores.base import Refused, SideStore
+from ..item_access import Refused, SideStore
+from ..models import ControlItem
+from ..monitoring import reporter as reports
+from ..monitoring.formatting import exact
+from ..monitoring.report_store import Processes
+
+
+class ActionItem(ControlItem):
+    """That somebody's action was done: a second click finds it."""
+
 
 # A form that was sent is known for a day; it is not sent again later than that.
 _KEPT = 86_400

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..capacity.decisions import Decision
+from ..capacity.history import Decision
+from ..monitoring.formatting import ago, count_of, number
 from ..monitoring.report import Report
 from ..monitoring.status import AliasStatus, ResourceStatus, TableStatus
-from ..monitoring.words import ago, count_of, number
 from .charts import Bar, Sparkline, bar, sparkline
 
 # Throttling of the last minutes is news, what was before is history.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..monitoring.formatting import count_of, number
 from ..monitoring.status import Line
-from ..monitoring.words import count_of, number
 
 WIDTH, HEIGHT = 300.0, 40.0
 _TOP = 3.0

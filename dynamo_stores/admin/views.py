@@ -17,9 +17,9 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.views.decorators.http import require_POST, require_safe
 
+from ..monitoring.reporter import get_reporter
 from ..monitoring.snapshot import read_all
 from ..monitoring.status import AliasStatus, as_json
-from ..reports import get_reporter
 from .actions import ACTIONS, EVERYWHERE, LOWER, RAISE, Receipts, Target, Wrong, checked, perform
 from .cards import cards, processes, summary, what_was_done
 from .permissions import Status

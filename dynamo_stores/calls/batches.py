@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from ..conf.rules import NOT_NEGATIVE, POSITIVE
 from ..exceptions import (
     ConfigurationError,
     ItemTooLargeError,
@@ -22,9 +23,8 @@ from ..exceptions import (
     StoreUnavailable,
     ThrottlingError,
 )
-from ..rules import NOT_NEGATIVE, POSITIVE
 from .connection import Connection
-from .sizes import MAX_BATCH_BYTES, MAX_ITEM_BYTES, item_size
+from .item_size import MAX_BATCH_BYTES, MAX_ITEM_BYTES, item_size
 
 if TYPE_CHECKING:
     from pynamodb.models import Model

@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from .. import clock
+from ..conf.groups import BreakerConfig
 from ..exceptions import CircuitBreakerOpenError
-from ..setting_groups import BreakerConfig
 
 
 class State(StrEnum):

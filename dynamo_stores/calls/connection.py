@@ -17,15 +17,15 @@ from pynamodb.connection import Connection as PynamoConnection
 from pynamodb.connection import TableConnection as PynamoTableConnection
 
 from .. import clock, signals
+from ..concurrency.per_process import PerProcess
 from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import StoreUnavailable, ThrottlingError
 from . import observer
+from .backpressure import Pressure
 from .breaker import CircuitBreaker, State
 from .control import get_control
+from .item_size import MAX_ITEM_BYTES, MAX_PARTITION_READ_BYTES, item_size
 from .policy import CallPolicy
-from .pressure import Pressure
-from .process import PerProcess
-from .sizes import MAX_ITEM_BYTES, MAX_PARTITION_READ_BYTES, item_size
 from .transport import Transport, attempt_seconds
 
 if TYPE_CHECKING:

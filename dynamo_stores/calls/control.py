@@ -11,9 +11,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from ..concurrency.per_process import PerProcess
 from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import unavailable
-from .process import PerProcess
 from .transport import Transport, attempt_seconds
 
 

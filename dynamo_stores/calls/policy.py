@@ -15,16 +15,11 @@ from botocore.exceptions import ClientError
 from pynamodb.exceptions import VerboseClientError
 
 from .. import clock
-from ..exceptions import (
-    OperationTimeoutError,
-    StoreUnavailable,
-    ThrottlingError,
-    unavailable,
-)
-from ..setting_groups import RetryConfig
+from ..conf.groups import RetryConfig
+from ..exceptions import OperationTimeoutError, StoreUnavailable, ThrottlingError, unavailable
 from . import observer
+from .backpressure import Pressure
 from .breaker import Admission, CircuitBreaker
-from .pressure import Pressure
 from .retry import delays
 
 # Sends one request within so many seconds and returns the answer.

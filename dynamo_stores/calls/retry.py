@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from ..setting_groups import RetryConfig
+from ..conf.groups import RetryConfig
 
 
 def delays(config: RetryConfig) -> Iterator[float]:

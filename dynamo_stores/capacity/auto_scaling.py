@@ -13,10 +13,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import get_session
 
 from .. import clock
-from ..calls.process import PerProcess
 from ..calls.transport import is_loopback
+from ..concurrency.per_process import PerProcess
 from ..conf import get_config
-from ..setting_groups import ScalingConfig
+from ..conf.groups import ScalingConfig
 from .description import TableCapacity, Units
 from .planner import Plan
 

@@ -15,10 +15,20 @@ from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
 
+from pynamodb.attributes import UnicodeAttribute
+
 from .. import clock, keys
 from ..calls.observer import Measurement
-from ..control_items import DemandItem
-from ..stores.base import Store
+from ..item_access import Store
+from ..models import ControlItem, IntegerAttribute
+
+
+class DemandItem(ControlItem):
+    """What one process asks of a table, in JSON, and when it said so, in ms since the epoch."""
+
+    at = IntegerAttribute(null=True, attr_name="a")
+    units = UnicodeAttribute(null=True, attr_name="x")
+
 
 # The busiest second of so many counts; what other processes said counts for as long.
 WINDOW = 10.0

@@ -11,11 +11,13 @@ write capacity.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
+from ..conf.groups import ScalingConfig
+from ..conf.rules import parse_hours
 from ..exceptions import ThrottlingReason
-from ..setting_groups import ScalingConfig
 from .description import KINDS, Quota, TableCapacity, Units
 
 # Units a second that were attempted or consumed, by resource ("" is the table) and kind.
@@ -233,3 +235,20 @@ def _named(short: Iterable[tuple[str, str]]) -> str:
 
 def _resources(names: Iterable[str]) -> str:
     return ", ".join(f"the index {name}" if name else "the table" for name in names)
+
+
+def end_of_maintenance(windows: Sequence[str], now: float) -> float | None:
+    """Return when the maintenance window ends in which ``now`` is, None outside of all; UTC."""
+    moment = datetime.fromtimestamp(now, UTC)
+    minute = moment.hour * 60 + moment.minute
+    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    ends = []
+    for window in windows:
+        begin, end = parse_hours(window)
+        if begin <= end and begin <= minute < end:
+            ends.append(midnight + timedelta(minutes=end))
+        elif begin > end and minute >= begin:
+            ends.append(midnight + timedelta(days=1, minutes=end))
+        elif begin > end and minute < end:
+            ends.append(midnight + timedelta(minutes=end))
+    return max(ends).timestamp() if ends else None

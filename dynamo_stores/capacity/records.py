@@ -16,11 +16,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
+
 from .. import clock, keys
 from ..calls.batches import MAX_READS, chunks
-from ..control_items import CapacityClaim, CapacityRecord, CapacityTables
-from ..models import RawItem
-from ..stores.base import Refused, SideStore, Store
+from ..item_access import Refused, SideStore, Store
+from ..models import ControlItem, IntegerAttribute, RawItem
+
+
+class CapacityRecord(ControlItem):
+    """
+    What was decided about a table: ``deadline`` is when it is to come down, in ms since the epoch,
+    absent when nothing is to; ``generation`` counts its raises; ``lease_end`` is until when
+    ``owner`` brings it down; ``decision`` is the last one, in JSON.
+    """
+
+    generation = IntegerAttribute(null=True, attr_name="g")
+    deadline = IntegerAttribute(null=True, attr_name="d")
+    lease_end = IntegerAttribute(null=True, attr_name="l")
+    owner = UnicodeAttribute(null=True, attr_name="o")
+    decision = UnicodeAttribute(null=True, attr_name="x")
+
+
+class CapacityTables(ControlItem):
+    """The tables that have a record."""
+
+    tables = UnicodeSetAttribute(null=True, attr_name="t")
+
+
+class CapacityClaim(ControlItem):
+    """Who raises a table now: nobody else does until ``until``, in ms since the epoch."""
+
+    until = IntegerAttribute(null=True, attr_name="u")
 
 
 @dataclass(frozen=True)

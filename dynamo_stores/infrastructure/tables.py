@@ -15,9 +15,8 @@ from pynamodb.indexes import GlobalSecondaryIndex, Index
 from .. import clock
 from ..calls.control import ControlPlane, get_control
 from ..conf import StoreConfig, aliases, get_config
-from ..control_items import ControlItem
 from ..exceptions import ConfigurationError, StoreError
-from ..models import DynamoModel, StoreItem, concrete_models
+from ..models import ControlItem, DynamoModel, StoreItem, concrete_models
 
 Progress = Callable[[str], None]
 

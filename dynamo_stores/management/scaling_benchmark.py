@@ -13,21 +13,20 @@ from typing import Any, NamedTuple
 
 from django.test.utils import override_settings
 
+from ..cache.options import CacheOptions
+from ..cache.store.store import CacheStore
 from ..calls.control import get_control
 from ..calls.transport import make_client
-from ..capacity.changes import describe, in_words
 from ..capacity.description import Units
-from ..capacity.lowering import reconcile
 from ..capacity.records import CapacityRecords
+from ..capacity.scale_down import reconcile
+from ..capacity.update import describe, in_words
 from ..conf import get_config
-from ..control_items import ControlItem
 from ..exceptions import StoreUnavailable
 from ..infrastructure.tables import create_table, table_of
-from ..models import StoreItem
-from ..options import CacheOptions
-from ..stores import CacheStore
+from ..models import ControlItem, StoreItem
 from ..testing.engine import EmbeddedEngine
-from ..testing.relay import CapacityRelay
+from ..testing.throttling.relay import CapacityRelay
 
 _UNITS = 10
 # Seconds from a raise until the table comes down.

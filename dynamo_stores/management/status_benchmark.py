@@ -16,13 +16,13 @@ from django.test.utils import override_settings
 
 from .. import clock
 from ..calls.control import get_control
-from ..capacity.decisions import Decisions
+from ..capacity.history import Decisions
 from ..infrastructure.tables import create_table, wanted_tables
-from ..monitoring.processes import Processes
 from ..monitoring.report import MINUTES, BreakerReport, Calls, Use
+from ..monitoring.report_store import Processes
+from ..monitoring.reporter import get_reporter
 from ..monitoring.snapshot import get_descriptions, read_all
-from ..monitoring.use import UseHistory, minute_of
-from ..reports import get_reporter
+from ..monitoring.usage import UseHistory, minute_of
 from ..testing.engine import EmbeddedEngine
 
 _DECISIONS = 50

@@ -7,12 +7,12 @@ import threading
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .. import clock, keys
+from ..cache.store.items import CacheEntry
 from ..calls.policy import deadline
-from ..calls.process import PerProcess
+from ..concurrency.per_process import PerProcess
 from ..conf import get_config
 from ..exceptions import StoreError
-from ..models import CacheEntry
-from ..stores.base import Store
+from ..item_access import Store
 
 # However often it is asked, DynamoDB is asked once in so many seconds.
 _REMEMBERED = 1.0

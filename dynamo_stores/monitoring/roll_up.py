@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 from .. import clock, keys
 from ..calls.batches import MAX_WRITES, chunks
-from ..capacity.decisions import KEPT as DECISIONS_KEPT
-from ..control_items import ControlItem
+from ..capacity.history import KEPT as DECISIONS_KEPT
+from ..item_access import SideStore
 from ..keys import ItemKey
-from ..models import RawItem
-from ..stores.base import SideStore
-from .processes import Processes
+from ..models import ControlItem, RawItem
 from .report import KEPT, total_use
-from .use import HOUR, UseHistory, minute_of
+from .report_store import Processes
+from .usage import HOUR, UseHistory, minute_of
 
 # Old items that are deleted in one go; the next go takes more.
 _MOST = 100

@@ -18,20 +18,20 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .. import clock
-from ..calls.process import PerProcess
-from ..calls.side_door import SIDE_SECONDS
-from ..capacity.changes import describe
-from ..capacity.decisions import Decision, Decisions, decision_of
+from ..calls.direct import SIDE_SECONDS
 from ..capacity.description import TableCapacity
+from ..capacity.history import Decision, Decisions, decision_of
 from ..capacity.records import Record, RecordsAtAGlance
+from ..capacity.update import describe
+from ..concurrency.per_process import PerProcess
 from ..conf import aliases
+from ..conf.groups import ScalingConfig
 from ..exceptions import StoreError
 from ..infrastructure.tables import TableSpec, wanted_tables
-from ..setting_groups import ScalingConfig
-from .processes import Processes
 from .report import Report, Use, UseByMinute, total_use
+from .report_store import Processes
 from .status import AliasStatus, Line, ResourceStatus, TableStatus
-from .use import HOUR, UseHistory, merged, minute_of
+from .usage import HOUR, UseHistory, merged, minute_of
 
 logger = logging.getLogger(__name__)
 

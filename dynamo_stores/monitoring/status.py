@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .. import clock
-from ..capacity.decisions import Decision
+from ..capacity.history import Decision
 from .report import Report
-from .use import HOUR
+from .usage import HOUR
 
 
 @dataclass(frozen=True)

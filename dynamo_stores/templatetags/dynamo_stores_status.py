@@ -8,7 +8,7 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from ..monitoring import words
+from ..monitoring import formatting as words
 
 register = template.Library()
 

@@ -22,7 +22,7 @@ from .engine import EmbeddedEngine
 from .faults import FaultProxy
 
 if TYPE_CHECKING:
-    from .relay import CapacityRelay
+    from .throttling.relay import CapacityRelay
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +65,7 @@ def dynamo_faults(dynamo_engine: str) -> Iterator[FaultProxy]:
 @pytest.fixture
 def dynamo_capacity(dynamo_engine: str) -> Iterator[Callable[..., CapacityRelay]]:
     """``dynamo_capacity(updating=3, burst=5)``: a relay before the engine that throttles."""
-    from .relay import CapacityRelay
+    from .throttling.relay import CapacityRelay
 
     with contextlib.ExitStack() as relays:
         yield lambda **options: relays.enter_context(CapacityRelay(dynamo_engine, **options))

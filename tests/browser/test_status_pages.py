@@ -10,13 +10,13 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.test import Client
 
-from dynamo_stores.capacity.scaler import get_scaler
+from dynamo_stores.cache.options import CacheOptions
+from dynamo_stores.capacity.scale_up import get_scaler
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
-from dynamo_stores.monitoring.processes import Processes
 from dynamo_stores.monitoring.report import BreakerReport, Calls, Report, Use
-from dynamo_stores.monitoring.use import UseHistory, minute_of
-from dynamo_stores.options import CacheOptions
+from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.usage import UseHistory, minute_of
 from dynamo_stores.stores import CacheStore
 from tests.monitoring.conftest import reporting  # noqa: F401 - a fixture
 

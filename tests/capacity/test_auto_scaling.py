@@ -10,9 +10,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from dynamo_stores.capacity.auto_scaling import Target, get_auto_scaling
-from dynamo_stores.capacity.lowering import reconcile
 from dynamo_stores.capacity.records import CapacityRecords
-from dynamo_stores.capacity.scaler import get_scaler
+from dynamo_stores.capacity.scale_down import reconcile
+from dynamo_stores.capacity.scale_up import get_scaler
 from dynamo_stores.testing import FakeClock
 
 from .test_raising import reason

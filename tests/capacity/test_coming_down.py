@@ -11,9 +11,9 @@ from django.core.management import CommandError
 
 from dynamo_stores import clock
 from dynamo_stores.calls.control import get_control
-from dynamo_stores.capacity.changes import describe
-from dynamo_stores.capacity.lowering import reconcile
 from dynamo_stores.capacity.records import CapacityRecords
+from dynamo_stores.capacity.scale_down import reconcile
+from dynamo_stores.capacity.update import describe
 from dynamo_stores.signals import capacity_changed
 from dynamo_stores.tasks import beat_schedule, reconcile_capacity, scale_down
 from dynamo_stores.testing import FakeClock

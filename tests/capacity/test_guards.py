@@ -12,12 +12,12 @@ from django.core import checks
 from django.test import override_settings
 
 from dynamo_stores import clock
-from dynamo_stores.capacity.changes import describe
 from dynamo_stores.capacity.demand import SharedDemand
-from dynamo_stores.capacity.guards import end_of_maintenance
-from dynamo_stores.capacity.lowering import reconcile
+from dynamo_stores.capacity.planner import end_of_maintenance
 from dynamo_stores.capacity.records import CapacityRecords
-from dynamo_stores.capacity.scaler import get_scaler
+from dynamo_stores.capacity.scale_down import reconcile
+from dynamo_stores.capacity.scale_up import get_scaler
+from dynamo_stores.capacity.update import describe
 from dynamo_stores.testing import FakeClock, FaultProxy
 
 from .test_raising import reason

@@ -9,14 +9,14 @@ import time
 
 import pytest
 
+from dynamo_stores.cache.options import CacheOptions
 from dynamo_stores.calls.control import get_control
-from dynamo_stores.capacity.scaler import get_scaler
+from dynamo_stores.capacity.scale_up import get_scaler
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable, ThrottlingError
-from dynamo_stores.options import CacheOptions
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FakeClock
-from dynamo_stores.testing.throughput import Partitions
+from dynamo_stores.testing.throttling.buckets import Partitions
 
 from .test_raising import reason
 

@@ -16,21 +16,21 @@ from celery import current_app
 from celery.signals import before_task_publish
 from django.conf import settings
 
+from dynamo_stores.cache.options import CacheOptions
+from dynamo_stores.calls.backpressure import is_background
 from dynamo_stores.calls.observer import Measurement
-from dynamo_stores.calls.pressure import is_background
 from dynamo_stores.capacity import ThroughputScaler, with_throughput_scaling
-from dynamo_stores.capacity.changes import describe
 from dynamo_stores.capacity.demand import LocalDemand, SharedDemand, total_of
-from dynamo_stores.capacity.lowering import reconcile
 from dynamo_stores.capacity.records import CapacityRecords
-from dynamo_stores.capacity.scaler import get_scaler
+from dynamo_stores.capacity.scale_down import reconcile
+from dynamo_stores.capacity.scale_up import get_scaler
+from dynamo_stores.capacity.update import describe
 from dynamo_stores.exceptions import (
     ConfigurationError,
     StoreUnavailable,
     ThrottlingError,
     ThrottlingReason,
 )
-from dynamo_stores.options import CacheOptions
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FakeClock, FaultProxy
 from tests.stores.test_processes import in_processes

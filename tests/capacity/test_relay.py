@@ -12,12 +12,12 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from dynamo_stores.cache.options import CacheOptions
 from dynamo_stores.exceptions import ThrottlingError
-from dynamo_stores.options import CacheOptions
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing.engine import EngineError
-from dynamo_stores.testing.relay import CapacityRelay
-from dynamo_stores.testing.throughput import Partitions
+from dynamo_stores.testing.throttling.buckets import Partitions
+from dynamo_stores.testing.throttling.relay import CapacityRelay
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import ClassVar
 import pytest
 from asgiref.sync import async_to_sync
 
+from dynamo_stores.cache.fallback import ignored_exceptions
 from dynamo_stores.calls.observer import measuring
-from dynamo_stores.misses import ignored_exceptions
 
 
 class Lazy:

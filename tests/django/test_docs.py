@@ -11,7 +11,8 @@ import pytest
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
 
-from dynamo_stores import conf, options
+from dynamo_stores import conf
+from dynamo_stores.cache import options
 
 ROOT = Path(settings.BASE_DIR)
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

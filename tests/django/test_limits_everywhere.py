@@ -10,12 +10,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 from django.test import RequestFactory, override_settings
 
-from dynamo_stores.decorators import (
-    limits,
-    ratelimit,
-)
+from dynamo_stores.decorators import ratelimit
 from dynamo_stores.exceptions import ConfigurationError, RateLimited
-from dynamo_stores.middleware import RateLimitMiddleware
+from dynamo_stores.ratelimit import decorators as limits
+from dynamo_stores.ratelimit.middleware import RateLimitMiddleware
 from dynamo_stores.stores import RateLimitStore
 
 from .test_limited_views import get, ok

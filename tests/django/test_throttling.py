@@ -32,7 +32,7 @@ def make_view(throttle, **attributes):
 
 
 def make_throttle(name, rate="2/min"):
-    from dynamo_stores import throttling
+    from dynamo_stores.ratelimit import rest_framework as throttling
 
     base = getattr(throttling, name)
     return type(name, (base,), {"rate": rate, "scope": secrets.token_hex(6)})
@@ -74,7 +74,7 @@ def test_users_are_counted_by_themselves(dynamo_clock: FakeClock):
 
 def test_scopes(dynamo_clock: FakeClock):
     """Rates by throttle_scope; a view without one is not limited."""
-    from dynamo_stores import throttling
+    from dynamo_stores.ratelimit import rest_framework as throttling
 
     scope = secrets.token_hex(6)
     rates = {scope: "1/min"}

@@ -8,7 +8,7 @@ from django_ratelimit import tests
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.infrastructure.tables import create_table, table_of
 from dynamo_stores.models import StoreItem
-from dynamo_stores.stores.rate_memory import _memories
+from dynamo_stores.ratelimit.memory import _memories
 
 # They are about Django's caches, in which nothing is counted here.
 OTHERS = {"CacheFailTests"}

@@ -10,7 +10,7 @@ import time
 import pytest
 from django.conf import settings
 
-from dynamo_stores.models import CacheEntry
+from dynamo_stores.cache.store.items import CacheEntry
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import time
 import pytest
 from django.conf import settings
 
-from dynamo_stores.capacity.changes import describe
+from dynamo_stores.capacity.update import describe
 from dynamo_stores.conf import get_config
 from dynamo_stores.testing import find_free_port
 from tests.capacity.conftest import provisioned, run  # noqa: F401 - fixtures

@@ -20,7 +20,8 @@ from dynamo_stores.testing.engine import is_taken
 ROOT = Path(settings.BASE_DIR)
 PUT = """
 from dynamo_stores.models import StoreItem
-from dynamo_stores.infrastructure.tables import create_table, table_of
+from dynamo_stores.infrastructure.tables import create_table
+from dynamo_stores.infrastructure.tables import table_of
 create_table(table_of(StoreItem), print)
 from django.core.cache import cache
 cache.set("kept", "value", None)

@@ -11,7 +11,7 @@ import time
 import pytest
 from django.conf import settings
 
-from dynamo_stores.monitoring.processes import Processes
+from dynamo_stores.monitoring.report_store import Processes
 from dynamo_stores.testing import find_free_port
 
 from .test_servers import ask

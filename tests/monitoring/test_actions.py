@@ -13,8 +13,8 @@ from django.contrib.admin.models import LogEntry
 from dynamo_stores.admin.actions import Receipts
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.conf import get_config
-from dynamo_stores.monitoring.processes import Processes
-from dynamo_stores.reports import get_reporter
+from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.reporter import get_reporter
 
 from .conftest import page, read
 from .test_reports import HERE, open_breaker

@@ -10,14 +10,14 @@ import pytest
 from django.urls import reverse
 
 from dynamo_stores import keys
-from dynamo_stores.capacity.decisions import Decisions
+from dynamo_stores.capacity.history import Decisions
 from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.conf import get_config
-from dynamo_stores.monitoring.processes import Processes
 from dynamo_stores.monitoring.report import BreakerReport, Report
+from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.monitoring.snapshot import get_descriptions
-from dynamo_stores.monitoring.use import UseHistory, minute_of
-from dynamo_stores.reports import get_reporter
+from dynamo_stores.monitoring.usage import UseHistory, minute_of
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FaultProxy
 from tests.stores.test_processes import fork

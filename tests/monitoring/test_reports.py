@@ -21,9 +21,9 @@ from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import CircuitBreakerOpenError, StoreUnavailable
-from dynamo_stores.monitoring.processes import Processes
 from dynamo_stores.monitoring.report import KEPT, Calls, Use
-from dynamo_stores.reports import get_reporter
+from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.stores import CacheStore, RateLimitStore
 from dynamo_stores.testing import FakeClock
 from tests.stores.test_processes import in_processes

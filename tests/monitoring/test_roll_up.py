@@ -8,11 +8,11 @@ import pytest
 from django.test import override_settings
 
 from dynamo_stores import keys
-from dynamo_stores.capacity.decisions import Decisions
-from dynamo_stores.monitoring.processes import Processes
+from dynamo_stores.capacity.history import Decisions
 from dynamo_stores.monitoring.report import Report, Use
+from dynamo_stores.monitoring.report_store import Processes
 from dynamo_stores.monitoring.roll_up import roll_up
-from dynamo_stores.monitoring.use import UseHistory, minute_of
+from dynamo_stores.monitoring.usage import UseHistory, minute_of
 from dynamo_stores.tasks import beat_schedule, roll_up_status
 from dynamo_stores.testing import FakeClock, FaultProxy
 from tests.stores.test_processes import in_processes

@@ -10,10 +10,10 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from dynamo_stores import keys
+from dynamo_stores.cache.store.items import CacheEntry
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import ConfigurationError, ItemTooLargeError
-from dynamo_stores.models import CacheEntry
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FakeClock
 

@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dynamo_stores import keys
+from dynamo_stores.cache import stampede as computing
+from dynamo_stores.cache.store.items import CacheEntry
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import StoreUnavailable
-from dynamo_stores.models import CacheEntry
-from dynamo_stores.stores import computing
 from dynamo_stores.testing import FakeClock
 
 from .test_locks import operations

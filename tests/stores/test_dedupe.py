@@ -14,13 +14,13 @@ import pytest
 
 from dynamo_stores import keys
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.dedupe.jobs import DedupeJob
 from dynamo_stores.exceptions import (
     DedupeError,
     DedupeFailedError,
     DedupeTimeoutError,
     StoreUnavailable,
 )
-from dynamo_stores.models import DedupeJob
 from dynamo_stores.stores import DedupeStore
 from dynamo_stores.testing import FakeClock
 

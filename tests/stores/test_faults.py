@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 from dynamo_stores import signals
+from dynamo_stores.cache.store.items import CacheEntry
 from dynamo_stores.calls.breaker import State
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.observer import measuring
@@ -19,7 +20,6 @@ from dynamo_stores.exceptions import (
     StoreUnavailable,
     ThrottlingError,
 )
-from dynamo_stores.models import CacheEntry
 from dynamo_stores.testing import EmbeddedEngine, find_free_port
 
 from .conftest import QUICK

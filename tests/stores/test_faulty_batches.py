@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dynamo_stores.cache.store.items import CacheEntry
 from dynamo_stores.calls.batches import BatchWriter
-from dynamo_stores.exceptions import (
-    OperationTimeoutError,
-    StoreUnavailable,
-    ThrottlingError,
-)
-from dynamo_stores.models import CacheEntry
+from dynamo_stores.exceptions import OperationTimeoutError, StoreUnavailable, ThrottlingError
 
 
 def test_a_batch_taken_in_part_is_finished(faulty, dynamo_faults):

@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from dynamo_stores.models import CacheEntry
+from dynamo_stores.cache.store.items import CacheEntry
 
 CALLS = []
 

@@ -15,9 +15,9 @@ from collections import Counter
 import pytest
 from asgiref.sync import async_to_sync
 
+from dynamo_stores.cache.store.leases import LockItem
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import ConfigurationError, LockError
-from dynamo_stores.models import LockItem
 from dynamo_stores.testing import FakeClock
 
 from .test_processes import in_processes

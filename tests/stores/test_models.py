@@ -13,11 +13,12 @@ from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, LocalSecondary
 from pynamodb.models import Model
 from pynamodb.transactions import TransactGet, TransactWrite
 
+from dynamo_stores.cache.store.items import CacheEntry
 from dynamo_stores.calls.connection import Connection, get_connection
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.infrastructure.tables import create_table, inspect_table, table_of
-from dynamo_stores.models import CacheEntry, DynamoModel, StoreItem, concrete_models
+from dynamo_stores.models import DynamoModel, StoreItem, concrete_models
 
 
 class ByColour(GlobalSecondaryIndex["Car"]):

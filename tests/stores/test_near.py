@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from dynamo_stores.cache.store.near import Found, NearTier
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import StoreUnavailable
-from dynamo_stores.stores.near import Found, NearTier
 from dynamo_stores.testing import FakeClock
 
 from .test_locks import operations

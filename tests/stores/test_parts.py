@@ -11,11 +11,11 @@ from collections import Counter
 import pytest
 
 from dynamo_stores import clock, keys
+from dynamo_stores.cache.store.items import CacheEntry, CachePart
+from dynamo_stores.cache.store.values import PART_BYTES
+from dynamo_stores.calls.item_size import item_size
 from dynamo_stores.calls.observer import measuring
-from dynamo_stores.calls.sizes import item_size
 from dynamo_stores.exceptions import StoreUnavailable
-from dynamo_stores.models import CacheEntry, CachePart
-from dynamo_stores.stores.values import PART_BYTES
 from dynamo_stores.testing import FakeClock
 
 from .test_processes import in_processes

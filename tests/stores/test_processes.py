@@ -13,8 +13,8 @@ import threading
 import pytest
 
 from dynamo_stores.cache import DynamoDBCache
+from dynamo_stores.cache.store.items import CacheEntry
 from dynamo_stores.calls.connection import get_connection
-from dynamo_stores.models import CacheEntry
 
 fork = multiprocessing.get_context("fork")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -179,7 +179,7 @@ def test_importing_everything_opens_nothing():
         modules = [m.name for m in pkgutil.walk_packages(dynamo_stores.__path__, "dynamo_stores.")]
         # The framework under the throttles reads settings when it is imported, and pages of the
         # admin are for projects that are set up.
-        later = ("dynamo_stores.throttling", "dynamo_stores.admin.")
+        later = ("dynamo_stores.ratelimit.rest_framework", "dynamo_stores.admin.")
         modules.remove("dynamo_stores.testing.fixtures")
         for name in modules:
             if not name.startswith(later):

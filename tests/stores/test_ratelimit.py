@@ -13,10 +13,10 @@ from dynamo_stores import keys
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import ConfigurationError, StoreUnavailable
-from dynamo_stores.models import RateWindow, StoredRate
+from dynamo_stores.ratelimit import counting as settling
+from dynamo_stores.ratelimit.resources import RateWindow, StoredRate
 from dynamo_stores.signals import rate_limited
 from dynamo_stores.stores import RateLimitStore
-from dynamo_stores.stores import rate_settling as settling
 from dynamo_stores.testing import FakeClock
 
 from .test_locks import operations

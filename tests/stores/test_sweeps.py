@@ -9,9 +9,9 @@ import threading
 import pytest
 from django.core.management import CommandError, call_command
 
+from dynamo_stores.cache.store.items import CacheEntry
+from dynamo_stores.cache.store.sweeps import CacheStats
 from dynamo_stores.calls.observer import measuring
-from dynamo_stores.models import CacheEntry
-from dynamo_stores.stores.sweeps import CacheStats
 from dynamo_stores.testing import FakeClock
 
 

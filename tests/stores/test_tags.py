@@ -8,9 +8,9 @@ import time
 import pytest
 
 from dynamo_stores import keys
+from dynamo_stores.cache.store import invalidation as numbers
+from dynamo_stores.cache.store.invalidation import NumberItem
 from dynamo_stores.calls.observer import measuring
-from dynamo_stores.models import NumberItem
-from dynamo_stores.stores import numbers
 from dynamo_stores.testing import FakeClock
 
 from .test_generation import forget

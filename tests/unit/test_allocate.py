@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamo_stores.stores.adaptive import DEFAULTS, allocate
+from dynamo_stores.ratelimit.adaptive import DEFAULTS, allocate
 
 NOW = 1_800_000_000.0
 

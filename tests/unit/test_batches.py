@@ -14,7 +14,7 @@ from dynamo_stores.calls.batches import (
     chunks,
     execute_in_parallel,
 )
-from dynamo_stores.calls.sizes import item_size
+from dynamo_stores.calls.item_size import item_size
 from dynamo_stores.exceptions import ConfigurationError, ThrottlingError
 
 

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from dynamo_stores.calls.breaker import CircuitBreaker, State
+from dynamo_stores.conf.groups import BreakerConfig
 from dynamo_stores.exceptions import CircuitBreakerOpenError
-from dynamo_stores.setting_groups import BreakerConfig
 from dynamo_stores.testing import FakeClock
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from dynamo_stores.admin.cards import cards, processes, summary, what_was_done
 from dynamo_stores.admin.charts import bar, sparkline
-from dynamo_stores.capacity.decisions import Decision
+from dynamo_stores.capacity.history import Decision
+from dynamo_stores.monitoring.formatting import ago, count_of, exact, number, span
 from dynamo_stores.monitoring.report import BreakerReport, Calls, Report
 from dynamo_stores.monitoring.status import AliasStatus, Line, ResourceStatus, TableStatus, as_json
-from dynamo_stores.monitoring.words import ago, count_of, exact, number, span
 
 NOW = 1_000_000.0
 QUIET = Line(10, 5, 50, 2.0, (0.0,) * 59 + (2.0,), (0,) * 60)

@@ -10,7 +10,7 @@ import sys
 import pytest
 from django.test import override_settings
 
-from dynamo_stores.codecs import Codec, Forged, Signer, get_codec
+from dynamo_stores.cache.store.codecs import Codec, Forged, Signer, get_codec
 from dynamo_stores.exceptions import ConfigurationError
 
 CONTEXT = (b"CACHE#p#p:1:k", b"1700000000000aabbccddee")
@@ -118,7 +118,7 @@ def test_the_process_codec_follows_the_settings():
 
 def test_dotted_paths_and_unknown_names():
     """A class of one's own works; what cannot be imported is named."""
-    codec = Codec(SIGNER, serializer="dynamo_stores.codecs.JSONSerializer")
+    codec = Codec(SIGNER, serializer="dynamo_stores.cache.store.codecs.JSONSerializer")
     assert codec.open(codec.seal({"a": 1}, *CONTEXT), *CONTEXT) == {"a": 1}
     with pytest.raises(ConfigurationError, match="COMPRESSOR 'zip' cannot be imported"):
         Codec(SIGNER, compressor="zip")
@@ -129,7 +129,7 @@ def test_optional_compressors_say_what_to_install():
     code = (
         "import sys; sys.modules['zstandard'] = None\n"
         "from django.conf import settings; settings.configure(SECRET_KEY='x')\n"
-        "from dynamo_stores.codecs import Codec, Signer\n"
+        "from dynamo_stores.cache.store.codecs import Codec, Signer\n"
         "try: Codec(Signer(['x']), compressor='zstd')\n"
         "except Exception as exc: print(exc)\n"
     )

@@ -7,7 +7,9 @@ import dataclasses
 import pytest
 from django.test import override_settings
 
-from dynamo_stores import conf, options, rules
+from dynamo_stores import conf
+from dynamo_stores.cache import options
+from dynamo_stores.conf import rules
 from dynamo_stores.exceptions import ConfigurationError
 
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamo_stores.calls.server_time import Times
-from dynamo_stores.rates import Rate
-from dynamo_stores.stores.limits import Windows
-from dynamo_stores.stores.limits.gcra import Gcra
-from dynamo_stores.stores.limits.log import Log
+from dynamo_stores.conf.rates import Rate
+from dynamo_stores.ratelimit.algorithms import Windows
+from dynamo_stores.ratelimit.algorithms.gcra import Gcra
+from dynamo_stores.ratelimit.algorithms.log import Log
 
 
 class Item:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dynamo_stores.patterns import compile_pattern, escape, literal_start
+from dynamo_stores.cache.store.patterns import compile_pattern, escape, literal_start
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from dynamo_stores.capacity.description import (
     read_limits,
 )
 from dynamo_stores.capacity.planner import plan_down, plan_up
+from dynamo_stores.conf.groups import ScalingConfig
 from dynamo_stores.exceptions import ThrottlingReason
-from dynamo_stores.setting_groups import ScalingConfig
 
 NOW = 2_000_030_400.0  # noon
 ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/t"

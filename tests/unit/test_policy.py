@@ -8,11 +8,12 @@ import random
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
+from dynamo_stores.calls.backpressure import Pressure
 from dynamo_stores.calls.breaker import CircuitBreaker, State
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.calls.policy import CallPolicy, deadline
-from dynamo_stores.calls.pressure import Pressure
 from dynamo_stores.calls.retry import delays
+from dynamo_stores.conf.groups import BreakerConfig, RetryConfig
 from dynamo_stores.exceptions import (
     THROTTLING_CODES,
     CircuitBreakerOpenError,
@@ -20,7 +21,6 @@ from dynamo_stores.exceptions import (
     StoreUnavailable,
     ThrottlingError,
 )
-from dynamo_stores.setting_groups import BreakerConfig, RetryConfig
 from dynamo_stores.testing import FakeClock
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dynamo_stores.calls.pressure import Pressure, background, is_background
+from dynamo_stores.calls.backpressure import Pressure, background, is_background
 from dynamo_stores.exceptions import ThrottlingError
 from dynamo_stores.testing import FakeClock
 

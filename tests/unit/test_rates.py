@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dynamo_stores.conf.rates import Rate, describe, parse_rates, parse_resource
 from dynamo_stores.exceptions import ConfigurationError
-from dynamo_stores.rates import Rate, describe, parse_rates, parse_resource
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from dynamo_stores.monitoring.report import (
     read_report,
     total_use,
 )
-from dynamo_stores.monitoring.use import merged
-from dynamo_stores.reports import role_of
+from dynamo_stores.monitoring.reporter import role_of
+from dynamo_stores.monitoring.usage import merged
 
 FULL = Report(
     host="web-1",

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dynamo_stores.testing.costs import index_units, page_units, read_units, write_units
-from dynamo_stores.testing.throughput import Bucket, RefusedUpdate, TableThroughput
+from dynamo_stores.testing.throttling.buckets import Bucket, RefusedUpdate, TableThroughput
+from dynamo_stores.testing.throttling.costs import index_units, page_units, read_units, write_units
 
 NOW = datetime(2033, 5, 18, 12, tzinfo=UTC).timestamp()
 ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/t"

@@ -16,14 +16,13 @@ from django.core.management.base import BaseCommand, CommandError
 from django.test.utils import override_settings
 
 from ... import conf
-from ...cache import DynamoDBCache
+from ...cache.backend import DynamoDBCache
 from ...calls.control import get_control
 from ...calls.transport import is_loopback
-from ...control_items import ControlItem
 from ...exceptions import CircuitBreakerOpenError, StoreUnavailable
 from ...infrastructure.tables import create_table, table_of
-from ...models import StoreItem
-from ...stores import RateLimitStore
+from ...models import ControlItem, StoreItem
+from ...ratelimit.store import RateLimitStore
 from ...testing.engine import EmbeddedEngine, EngineError
 from ..tables import sentences
 

@@ -10,8 +10,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import clock
-from ...cache import DynamoDBCache
-from ...stores.sweeps import Progress
+from ...cache.backend import DynamoDBCache
+from ...cache.store.sweeps import Progress
 from ...tasks import our_caches
 from ..tables import sentences
 

@@ -12,10 +12,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from ...testing.engine import EmbeddedEngine, EngineError
-from ...testing.throughput import Partitions
+from ...testing.throttling.buckets import Partitions
 
 if TYPE_CHECKING:
-    from ...testing.relay import CapacityRelay
+    from ...testing.throttling.relay import CapacityRelay
 
 DEFAULT_PORT = 8000
 
@@ -107,7 +107,7 @@ class Command(BaseCommand):
 
 def _relay(upstream: str, port: int, options: dict[str, Any]) -> CapacityRelay:
     try:
-        from ...testing.relay import CapacityRelay
+        from ...testing.throttling.relay import CapacityRelay
     except ImportError as exc:
         raise EngineError(f"{exc}. Install dynamo-stores[local].") from exc
     return CapacityRelay(

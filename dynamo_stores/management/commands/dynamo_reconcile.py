@@ -8,8 +8,8 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from ... import conf
-from ...capacity.changes import in_words
-from ...capacity.lowering import reconcile
+from ...capacity.scale_down import reconcile
+from ...capacity.update import in_words
 from ..tables import sentences
 
 

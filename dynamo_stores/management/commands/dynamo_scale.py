@@ -8,8 +8,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import conf
-from ...capacity.by_hand import DOWN, TO, UP, change_by_hand
-from ...capacity.changes import in_words
+from ...capacity.manual import DOWN, TO, UP, change_by_hand
+from ...capacity.update import in_words
 from ..tables import sentences
 
 

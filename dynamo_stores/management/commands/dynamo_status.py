@@ -10,10 +10,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import clock
+from ...monitoring.formatting import ago, count_of, exact, number
+from ...monitoring.reporter import get_reporter
 from ...monitoring.snapshot import read_all
 from ...monitoring.status import AliasStatus, BreakerRow, TableStatus, as_json
-from ...monitoring.words import ago, count_of, exact, number
-from ...reports import get_reporter
 from ..tables import chosen_tables, sentences
 
 _CLEAR = "\x1b[2J\x1b[H"

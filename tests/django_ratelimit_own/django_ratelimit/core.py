@@ -1,6 +1,6 @@
+from dynamo_stores.client_address import get_ip as _get_ip
+from dynamo_stores.conf.rates import parse_rates
 from dynamo_stores.decorators import get_usage, is_ratelimited
-from dynamo_stores.limiting import get_ip as _get_ip
-from dynamo_stores.rates import parse_rates
 
 __all__ = ["_get_ip", "_split_rate", "get_usage", "is_ratelimited"]
 

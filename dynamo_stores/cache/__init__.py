@@ -1,0 +1,5 @@
+"""The cache: ``BACKEND = "dynamo_stores.cache.DynamoDBCache"``."""
+
+from .backend import DynamoDBCache
+
+__all__ = ["DynamoDBCache"]

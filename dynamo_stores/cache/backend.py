@@ -1,0 +1,283 @@
+"""Django's cache API, spoken over a :class:`~dynamo_stores.stores.CacheStore`, sync and async."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+
+from ..concurrency.steps import PLAIN_TYPES
+from ..concurrency.threads import in_thread
+from ..conf import DEFAULT_ALIAS
+from ..exceptions import StoreUnavailable
+from . import fallback as misses
+from .extras import BeyondDjango
+from .options import get_cache_options
+from .stampede import ComputesOnce
+from .store.entries import MISSING
+from .store.store import CacheStore
+from .store.values import Written
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
+    """
+    ``BACKEND`` of ``CACHES``; ``LOCATION`` is an alias of ``DYNAMO_STORES``.
+
+    Making one opens nothing: client, breaker and codec belong to the process. Methods raise
+    StoreUnavailable when DynamoDB cannot answer, or answer as for a miss with
+    ``IGNORE_EXCEPTIONS``. The ``a*`` methods are as atomic as the others; their calls run side by
+    side in threads of their own, and what may read the database when it is serialised is
+    serialised on Django's thread-sensitive thread.
+    """
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        self._location = location or DEFAULT_ALIAS
+        self._options = params.get("OPTIONS") or {}
+
+    @functools.cached_property
+    def store(self) -> CacheStore:
+        """The store beneath. Wrong ``OPTIONS`` raise here, so that system checks can name them."""
+        options = get_cache_options(self._options)
+        return CacheStore(self._location, prefix=self.key_prefix, options=options)
+
+    @misses.miss_when_unavailable(misses.default)
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        return self.store.get(self._made(key, version), default)
+
+    @misses.miss_when_unavailable(misses.nothing)
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
+    ) -> None:
+        self.store.set(self._made(key, version), value, self._seconds(timeout), tags)
+
+    @misses.miss_when_unavailable(misses.false)
+    def add(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
+    ) -> bool:
+        return self.store.add(self._made(key, version), value, self._seconds(timeout), tags)
+
+    @misses.miss_when_unavailable(misses.false)
+    def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        return self.store.touch(self._made(key, version), self._seconds(timeout))
+
+    @misses.miss_when_unavailable(misses.false)
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        return self.store.delete(self._made(key, version))
+
+    @misses.miss_when_unavailable(misses.false)
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        return self.store.has_key(self._made(key, version))
+
+    @misses.miss_when_unavailable(misses.missing_key)
+    def incr(
+        self,
+        key: Any,
+        delta: Any = 1,
+        version: int | None = None,
+        *,
+        ignore_key_check: bool = False,
+        timeout: Any = DEFAULT_TIMEOUT,
+    ) -> Any:
+        """
+        Add ``delta`` to a live number; its expiry stays. ValueError where there is none, or with
+        ``ignore_key_check`` it is created with ``timeout``.
+        """
+        if ignore_key_check:
+            seconds = self._seconds(timeout)
+            return self.store.incr_or_create(self._made(key, version), delta, seconds)
+        return self.store.incr(self._made(key, version), delta)
+
+    @misses.miss_when_unavailable(misses.missing_key)
+    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Move the value to another version; it keeps its expiry. Return that version."""
+        return self._move(key, delta, version)
+
+    @misses.miss_when_unavailable(misses.found)
+    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        return self._get_many(self._all_made(keys, version))
+
+    @misses.miss_when_unavailable(misses.all_keys)
+    def set_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
+    ) -> list[Any]:
+        made = self._all_made(data, version)
+        values = {key: data[original] for key, original in made.items()}
+        return [made[key] for key in self.store.set_many(values, self._seconds(timeout), tags)]
+
+    @misses.miss_when_unavailable(misses.nothing)
+    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        self.store.delete_many(self._all_made(keys, version))
+
+    @misses.miss_when_unavailable(misses.nothing)
+    def clear(self) -> None:
+        self.store.clear()
+
+    @misses.miss_when_unavailable(misses.default)
+    async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        made = self._made(key, version)
+        value = self.store.peek(made)
+        return await self._in_thread(self.store.get, made, default) if value is MISSING else value
+
+    @misses.miss_when_unavailable(misses.nothing)
+    async def aset(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
+    ) -> None:
+        made = self._made(key, version)
+        written = await self._prepare(made, value, self._seconds(timeout), tags)
+        await self._in_thread(self.store.commit, made, written)
+
+    @misses.miss_when_unavailable(misses.false)
+    async def aadd(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
+    ) -> bool:
+        made = self._made(key, version)
+        return await self._in_thread(
+            self.store.commit_new,
+            made,
+            await self._prepare(made, value, self._seconds(timeout), tags),
+        )
+
+    @misses.miss_when_unavailable(misses.false)
+    async def atouch(
+        self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        made = self._made(key, version)
+        return await self._in_thread(self.store.touch, made, self._seconds(timeout))
+
+    @misses.miss_when_unavailable(misses.false)
+    async def adelete(self, key: Any, version: int | None = None) -> bool:
+        return await self._in_thread(self.store.delete, self._made(key, version))
+
+    @misses.miss_when_unavailable(misses.false)
+    async def ahas_key(self, key: Any, version: int | None = None) -> bool:
+        return await self._in_thread(self.store.has_key, self._made(key, version))
+
+    @misses.miss_when_unavailable(misses.missing_key)
+    async def aincr(
+        self,
+        key: Any,
+        delta: Any = 1,
+        version: int | None = None,
+        *,
+        ignore_key_check: bool = False,
+        timeout: Any = DEFAULT_TIMEOUT,
+    ) -> Any:
+        made = self._made(key, version)
+        if ignore_key_check:
+            add = self.store.incr_or_create
+            return await self._in_thread(add, made, delta, self._seconds(timeout))
+        return await self._in_thread(self.store.incr, made, delta)
+
+    async def adecr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
+        return await self.aincr(key, -delta, version)
+
+    @misses.miss_when_unavailable(misses.missing_key)
+    async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """See :meth:`incr_version`; the value comes out of the cache, so it is no lazy one."""
+        return await self._in_thread(self._move, key, delta, version)
+
+    async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        return await self.aincr_version(key, -delta, version)
+
+    @misses.miss_when_unavailable(misses.found)
+    async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        return await self._in_thread(self._get_many, self._all_made(keys, version))
+
+    @misses.miss_when_unavailable(misses.all_keys)
+    async def aset_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
+    ) -> list[Any]:
+        made = self._all_made(data, version)
+        values = {key: data[original] for key, original in made.items()}
+        prepare = self.store.prepare_many
+        if all(type(value) in PLAIN_TYPES for value in values.values()):
+            written = await self._in_thread(prepare, values, self._seconds(timeout), tags)
+        else:
+            written = await sync_to_async(prepare)(values, self._seconds(timeout), tags)
+        return [made[key] for key in await self._in_thread(self.store.commit_many, written)]
+
+    @misses.miss_when_unavailable(misses.nothing)
+    async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        await self._in_thread(self.store.delete_many, self._all_made(keys, version))
+
+    @misses.miss_when_unavailable(misses.nothing)
+    async def aclear(self) -> None:
+        await self._in_thread(self.store.clear)
+
+    def _made(self, key: Any, version: int | None) -> str:
+        made: str = self.make_and_validate_key(key, version=version)
+        return made
+
+    def _all_made(self, keys: Iterable[Any], version: int | None) -> dict[str, Any]:
+        return {self._made(key, version): key for key in keys}
+
+    def _get_many(self, made: Mapping[str, Any]) -> dict[Any, Any]:
+        try:
+            found = self.store.get_many(made)
+        except StoreUnavailable as exc:
+            exc.found = {made[key]: value for key, value in (exc.found or {}).items()}
+            raise
+        return {made[key]: value for key, value in found.items()}
+
+    def _move(self, key: Any, delta: int, version: int | None) -> int:
+        old = self.version if version is None else version
+        made, new = self._made(key, old), self._made(key, old + delta)
+        if not self.store.move(made, new):
+            raise ValueError(f"Key '{key}' not found")
+        return old + delta
+
+    def _seconds(self, timeout: Any) -> float | None:
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self.default_timeout
+        return None if timeout is None else float(timeout)
+
+    async def _prepare(
+        self, made: str, value: Any, timeout: float | None, tags: Iterable[str] | None
+    ) -> Written | None:
+        if type(value) in PLAIN_TYPES:
+            return self.store.prepare(made, value, timeout, tags)
+        return await sync_to_async(self.store.prepare)(made, value, timeout, tags)
+
+    async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await in_thread(self._location, function, *args, **kwargs)

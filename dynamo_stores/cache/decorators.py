@@ -1,0 +1,85 @@
+"""``@cached``: a function whose results are kept in the cache, computed by one caller at a time."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+from asgiref.sync import iscoroutinefunction
+from django.core.cache import caches
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
+from ..exceptions import ConfigurationError
+from ..key_templates import key_maker
+from .stampede import ComputesOnce
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MISSING = object()
+
+
+def cached(
+    timeout: Any = DEFAULT_TIMEOUT,
+    *,
+    key: str | Callable[..., str],
+    cache: str = "default",
+    version: int | None = None,
+    tags: Iterable[str] | Callable[..., Iterable[str]] | None = None,
+) -> Callable[[F], F]:
+    """
+    Keep what the function returns for ``timeout`` seconds under ``key``, in the cache ``cache``.
+
+    ``key`` and each of ``tags`` is a template of the function's parameters
+    (``"profile:{user.pk}"``); ``key``, or ``tags`` as a whole, may be a function of the same
+    arguments instead. The function may be a coroutine function. With ``STAMPEDE_LEASE`` one of
+    all callers computes (:meth:`DynamoDBCache.get_or_set`). ``function.cache_key(…)`` is the key
+    of a call, to delete it. Raises ConfigurationError for a template that does not fit.
+    """
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        make_key = key_maker(key, signature)
+        make_tags = _tagskey_maker(tags, signature)
+
+        def arguments(args: Any, kwargs: Any) -> tuple[str, dict[str, Any]]:
+            found = make_tags(*args, **kwargs)
+            extra = {} if found is None else {"tags": list(found)}
+            return make_key(*args, **kwargs), extra
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            made, extra = arguments(args, kwargs)
+            compute = functools.partial(function, *args, **kwargs)
+            return caches[cache].get_or_set(made, compute, timeout, version, **extra)
+
+        @functools.wraps(function)
+        async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
+            made, extra = arguments(args, kwargs)
+            backend = caches[cache]
+            if isinstance(backend, ComputesOnce):
+                compute = functools.partial(function, *args, **kwargs)
+                return await backend.aget_or_set(made, compute, timeout, version, **extra)
+            # Django's own aget_or_set would store the coroutine.
+            value = await backend.aget(made, _MISSING, version)
+            if value is _MISSING:
+                value = await function(*args, **kwargs)
+                await backend.aset(made, value, timeout, version)
+            return value
+
+        chosen: Any = async_wrapper if iscoroutinefunction(function) else wrapper
+        chosen.cache_key = make_key
+        return cast(F, chosen)
+
+    return decorate
+
+
+def _tagskey_maker(
+    tags: Iterable[str] | Callable[..., Iterable[str]] | None, signature: inspect.Signature
+) -> Callable[..., Iterable[str] | None]:
+    if tags is None or callable(tags):
+        return tags or (lambda *args, **kwargs: None)
+    if isinstance(tags, str):
+        raise ConfigurationError(f"tags is the string {tags!r}; expected a list of templates.")
+    makers = [key_maker(tag, signature, needs_parameters=False) for tag in tags]
+    return lambda *args, **kwargs: [make(*args, **kwargs) for make in makers]

@@ -1,0 +1,236 @@
+"""What users of other backends rely on beyond Django's cache API: expiry, patterns of keys."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
+from django.utils.module_loading import import_string
+
+from ..exceptions import ConfigurationError
+from . import fallback as misses
+from .locks import AsyncLock, Lock
+from .store import patterns
+from .store.leases import LockStore
+from .store.store import CacheStore
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# What an async iteration fetches each time that it leaves the loop.
+_KEYS_AT_ONCE = 100
+
+
+class BeyondDjango:
+    """
+    Mixed into the cache backend. The names are those of django-redis, as far as they mean the same.
+
+    Each method has an async twin with an ``a`` before its name.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def store(self) -> CacheStore: ...
+
+        key_prefix: str
+        version: int
+        key_func: Any
+
+        def _made(self, key: Any, version: int | None) -> str: ...
+        def _seconds(self, timeout: Any) -> float | None: ...
+        async def _in_thread(
+            self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+        ) -> R: ...
+
+    @misses.miss_when_unavailable(misses.zero)
+    def ttl(self, key: Any, version: int | None = None) -> int | None:
+        """Return the seconds that the key has left, rounded up, None for ever, 0 for missing."""
+        left = self.pttl(key, version)
+        return None if left is None else math.ceil(left / 1000)
+
+    @misses.miss_when_unavailable(misses.zero)
+    def pttl(self, key: Any, version: int | None = None) -> int | None:
+        """Return the milliseconds that the key has left, None for ever, 0 for missing."""
+        return self.store.ttl(self._made(key, version))
+
+    @misses.miss_when_unavailable(misses.false)
+    def expire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
+        """Let the key expire in ``timeout`` seconds; return whether it was there."""
+        return self.store.touch(self._made(key, version), self._seconds(timeout))
+
+    @misses.miss_when_unavailable(misses.false)
+    def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """Let the key expire at ``when`` (aware, or seconds since the epoch); False if missing."""
+        moment = when.timestamp() if isinstance(when, datetime) else when
+        return self.store.touch_until(self._made(key, version), math.ceil(moment * 1000))
+
+    def pexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
+        """Let the key expire in ``timeout`` milliseconds; return whether it was there."""
+        is_default = timeout is DEFAULT_TIMEOUT
+        return self.expire(key, timeout if is_default else timeout / 1000, version)
+
+    def pexpire_at(self, key: Any, when: datetime | int, version: int | None = None) -> bool:
+        """Let it expire at ``when`` (aware, or milliseconds since the epoch); False if missing."""
+        moment = when if isinstance(when, datetime) else when / 1000
+        return self.expire_at(key, moment, version)
+
+    @misses.miss_when_unavailable(misses.false)
+    def persist(self, key: Any, version: int | None = None) -> bool:
+        """Let the key live for ever; return whether it was there."""
+        return self.store.touch(self._made(key, version), None)
+
+    def iter_keys(
+        self, pattern: str, itersize: int | None = None, version: int | None = None
+    ) -> Iterator[str]:
+        """
+        Yield the live keys of ``version`` that match the glob ``pattern``, as they come.
+
+        ``itersize`` is how many items a page may have (None: a megabyte). The cost is that of
+        the expiry index, or of a Scan of the whole table without it.
+        """
+        for made in self.store.iter_keys(self.make_pattern(pattern, version), page_size=itersize):
+            yield self.reverse_key(made)
+
+    @misses.miss_when_unavailable(misses.empty)
+    def keys(self, pattern: str, version: int | None = None) -> list[str]:
+        """Return what :meth:`iter_keys` yields."""
+        return list(self.iter_keys(pattern, version=version))
+
+    @misses.miss_when_unavailable(misses.zero)
+    def delete_pattern(
+        self, pattern: str, version: int | None = None, itersize: int | None = None
+    ) -> int:
+        """Delete the keys of ``version`` that match ``pattern``; return how many."""
+        made = self.make_pattern(pattern, version)
+        return self.store.delete_pattern(made, page_size=itersize)
+
+    @misses.miss_when_unavailable(misses.nothing)
+    def invalidate_tags(self, tags: Iterable[str]) -> None:
+        """
+        Let all that was stored with one of ``tags`` be missing, in every version of this prefix:
+        a write per tag. Other processes see it within ``GENERATION_TIMEOUT``, and near values
+        within ``LOCAL_TIMEOUT``.
+        """
+        self.store.invalidate_tags(tags)
+
+    def make_pattern(self, pattern: str, version: int | None = None) -> str:
+        """Return the pattern of complete keys; prefix and version stand for themselves."""
+        own = self.version if version is None else version
+        return str(self.key_func(pattern, patterns.escape(self.key_prefix), own))
+
+    def reverse_key(self, made: str) -> str:
+        """Return the key that Django's key function made ``made`` of."""
+        function = self.store.options.reverse_key_function
+        if function is not None:
+            return str(import_string(function)(made))
+        if self.key_func is not default_key_func:
+            raise ConfigurationError(
+                "The keys of a cache with a KEY_FUNCTION of its own are told by the function at "
+                "OPTIONS['REVERSE_KEY_FUNCTION']; set its dotted path."
+            )
+        return made[len(self.key_prefix) + 1 :].partition(":")[2]
+
+    def lock(
+        self,
+        key: Any,
+        timeout: float = 60.0,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        renew: bool = True,
+        version: int | None = None,
+        *,
+        thread_local: bool = False,
+    ) -> Lock:
+        """
+        Return a lock between processes, not taken yet: a context manager with ``acquire``,
+        ``release``, ``extend``, ``locked`` and ``fence``.
+
+        Its lease of ``timeout`` seconds is renewed in the background while it is held, with
+        ``renew``. It is no key of the cache: ``keys``, ``has_key`` and ``clear`` do not see it.
+        It belongs to the object, whichever thread has that: ``thread_local`` can only be False.
+        """
+        if thread_local:
+            raise ConfigurationError(
+                "A lock belongs to its object, not to a thread: thread_local can only be False. "
+                "Make an object for each thread."
+            )
+        return Lock(
+            self._locks,
+            self._made(key, version),
+            timeout,
+            blocking=blocking,
+            blocking_timeout=blocking_timeout,
+            renew=renew,
+        )
+
+    def alock(
+        self,
+        key: Any,
+        timeout: float = 60.0,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        renew: bool = True,
+        version: int | None = None,
+    ) -> AsyncLock:
+        """Return the async twin of :meth:`lock`: ``async with``, and methods to await."""
+        return AsyncLock(
+            self._in_thread,
+            self._locks,
+            self._made(key, version),
+            timeout,
+            blocking=blocking,
+            blocking_timeout=blocking_timeout,
+            renew=renew,
+        )
+
+    @property
+    def _locks(self) -> LockStore:
+        store = self.store
+        return LockStore(store.using, prefix=store.prefix, options=store.options)
+
+    async def attl(self, key: Any, version: int | None = None) -> int | None:
+        return await self._in_thread(self.ttl, key, version)
+
+    async def apttl(self, key: Any, version: int | None = None) -> int | None:
+        return await self._in_thread(self.pttl, key, version)
+
+    async def aexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
+        return await self._in_thread(self.expire, key, timeout, version)
+
+    async def aexpire_at(
+        self, key: Any, when: datetime | float, version: int | None = None
+    ) -> bool:
+        return await self._in_thread(self.expire_at, key, when, version)
+
+    async def apexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
+        return await self._in_thread(self.pexpire, key, timeout, version)
+
+    async def apexpire_at(self, key: Any, when: datetime | int, version: int | None = None) -> bool:
+        return await self._in_thread(self.pexpire_at, key, when, version)
+
+    async def apersist(self, key: Any, version: int | None = None) -> bool:
+        return await self._in_thread(self.persist, key, version)
+
+    async def aiter_keys(
+        self, pattern: str, itersize: int | None = None, version: int | None = None
+    ) -> AsyncIterator[str]:
+        keys = self.iter_keys(pattern, itersize, version)
+        while group := await self._in_thread(list, itertools.islice(keys, _KEYS_AT_ONCE)):
+            for key in group:
+                yield key
+
+    async def akeys(self, pattern: str, version: int | None = None) -> list[str]:
+        return await self._in_thread(self.keys, pattern, version)
+
+    async def adelete_pattern(
+        self, pattern: str, version: int | None = None, itersize: int | None = None
+    ) -> int:
+        return await self._in_thread(self.delete_pattern, pattern, version, itersize)
+
+    async def ainvalidate_tags(self, tags: Iterable[str]) -> None:
+        await self._in_thread(self.invalidate_tags, tags)

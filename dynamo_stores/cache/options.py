@@ -1,0 +1,120 @@
+"""``CACHES``: what a cache of ours may set, and what is wrong with what one sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+
+from ..conf import DEFAULT_ALIAS, aliases
+from ..conf.rules import (
+    BOOLEAN,
+    FILLED_TEXT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    WHOLE,
+    WHOLE_POSITIVE,
+    Problem,
+    one_of,
+    or_none,
+    setting,
+    suggestion,
+    wrong_values,
+)
+from ..exceptions import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """``OPTIONS`` of a cache in ``CACHES``."""
+
+    serializer: str = setting("pickle", FILLED_TEXT, 100)
+    compressor: str | None = setting(None, or_none(FILLED_TEXT), 101)
+    compress_over: int = setting(1024, WHOLE, 102)
+    ignore_exceptions: bool = setting(False, BOOLEAN, 103)
+    consistent_read: bool = setting(False, BOOLEAN, 104)
+    operation_timeout: float = setting(2.0, POSITIVE, 105)
+    max_value_bytes: int = setting(64 * 2**20, WHOLE_POSITIVE, 108)
+    clear_by_index: bool = setting(False, BOOLEAN, 109)
+    reverse_key_function: str | None = setting(None, or_none(FILLED_TEXT), 110)
+    clear: str = setting("delete", one_of("delete", "generation"), 111)
+    generation_timeout: float = setting(1.0, POSITIVE, 112)
+    local_timeout: float = setting(0, NOT_NEGATIVE, 113)
+    local_max_entries: int = setting(1000, WHOLE_POSITIVE, 114)
+    local_max_bytes: int = setting(16 * 2**20, WHOLE_POSITIVE, 115)
+    stampede_lease: float = setting(0, NOT_NEGATIVE, 116)
+    stale_timeout: float = setting(0, NOT_NEGATIVE, 117)
+    early_refresh: float = setting(0, NOT_NEGATIVE, 118)
+
+
+CULLING_OPTIONS = ("MAX_ENTRIES", "CULL_FREQUENCY")
+CACHE_BACKEND = "dynamo_stores.cache.DynamoDBCache"
+CACHE_LOCATION, CACHE_PREFIX = "dynamo_stores.E106", "dynamo_stores.E107"
+MAX_PREFIX_BYTES = 1024
+
+_DEFAULT_OPTIONS = CacheOptions()
+
+
+def get_cache_options(options: Mapping[str, Any]) -> CacheOptions:
+    """Return ``OPTIONS`` as a dataclass; raises ConfigurationError, naming what is wrong."""
+    if not options:
+        return _DEFAULT_OPTIONS
+    own = without_culling(options)
+    if problems := wrong_values(CacheOptions, own, "CACHES[…]['OPTIONS']"):
+        raise ConfigurationError(" ".join(problem.message for problem in problems))
+    return CacheOptions(**{name.lower(): value for name, value in own.items()})
+
+
+def without_culling(options: Any) -> Any:
+    """Return ``OPTIONS`` without Django's for backends of limited size, which mean nothing here."""
+    if not isinstance(options, Mapping):
+        return options
+    return {name: value for name, value in options.items() if name not in CULLING_OPTIONS}
+
+
+def wrong_prefix(prefix: str) -> str:
+    """Return what is wrong with ``prefix`` as part of a partition key, or ``""``."""
+    try:
+        size = len(prefix.encode())
+    except UnicodeEncodeError:
+        return "holds half a character (a lone surrogate)"
+    return f"is over {MAX_PREFIX_BYTES:,} bytes" if size > MAX_PREFIX_BYTES else ""
+
+
+def our_caches() -> dict[str, Mapping[str, Any]]:
+    """Return those of ``CACHES`` whose backend is ours."""
+    return {
+        name: cache
+        for name, cache in settings.CACHES.items()
+        if cache.get("BACKEND") == CACHE_BACKEND
+    }
+
+
+def find_cache_problems() -> list[Problem]:
+    """Return everything that is wrong in the ``CACHES`` whose backend is ours."""
+    problems = []
+    for name, cache in our_caches().items():
+        where = f"CACHES[{name!r}]"
+        options = without_culling(cache.get("OPTIONS", {}))
+        problems += wrong_values(CacheOptions, options, f"{where}['OPTIONS']")
+        location = cache.get("LOCATION") or DEFAULT_ALIAS
+        if location not in (known := aliases()):
+            problems.append(
+                Problem(
+                    CACHE_LOCATION,
+                    f"{where}['LOCATION'] is {location!r}; expected an alias of "
+                    f"DYNAMO_STORES{suggestion(location, known)}",
+                    f"Known: {', '.join(map(repr, known))}.",
+                )
+            )
+        if wrong := wrong_prefix(str(cache.get("KEY_PREFIX", ""))):
+            problems.append(
+                Problem(
+                    CACHE_PREFIX,
+                    f"{where}['KEY_PREFIX'] {wrong}.",
+                    "The prefix is part of every partition key; make it a few letters.",
+                )
+            )
+    return problems

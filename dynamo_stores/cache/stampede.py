@@ -1,0 +1,223 @@
+"""``get_or_set`` and its async twin."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
+from .. import clock
+from ..concurrency.steps import Call, Computation, Compute, Prepare, Steps, Wait, awalk, walk
+from ..exceptions import StoreUnavailable
+from ..models import RawItem
+from . import fallback as misses
+from .locks import Lock
+from .store.entries import MISSING, is_same_write
+from .store.invalidation import checked_tags, is_live
+from .store.leases import LeaseStore
+from .store.near import Found
+from .store.store import CacheStore
+from .store.values import Written
+
+
+class ComputesOnce:
+    """Mixed into the cache backend."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def store(self) -> CacheStore: ...
+
+        def _made(self, key: Any, version: int | None) -> str: ...
+        def _seconds(self, timeout: Any) -> float | None: ...
+
+    def get_or_set(
+        self,
+        key: Any,
+        default: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
+    ) -> Any:
+        """
+        Return the value, or store and return ``default`` or, if it can be called, its result.
+
+        With ``STAMPEDE_LEASE`` one caller computes while the others wait or get a stale value.
+        """
+        computation = Computation(default)
+        steps = self._steps(key, timeout, version, tags)
+        try:
+            return walk(steps, computation)
+        except StoreUnavailable as exc:
+            if exc is computation.error:
+                raise
+            misses.note(self.store, "get_or_set", exc)
+            return computation.run()
+
+    async def aget_or_set(
+        self,
+        key: Any,
+        default: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Iterable[str] | None = None,
+    ) -> Any:
+        """
+        See :meth:`get_or_set`. ``default`` may be a coroutine function; a plain one runs on
+        Django's thread-sensitive thread. Waiting holds no thread.
+        """
+        computation = Computation(default)
+        steps = self._steps(key, timeout, version, tags)
+        try:
+            return await awalk(steps, computation, self.store.using)
+        except StoreUnavailable as exc:
+            if exc is computation.error:
+                raise
+            misses.note(self.store, "aget_or_set", exc)
+            return await computation.arun()
+
+    def _steps(
+        self, key: Any, timeout: Any, version: int | None, tags: Iterable[str] | None
+    ) -> Steps:
+        seconds = self._seconds(timeout)
+        return get_or_compute(self.store, self._made(key, version), seconds, checked_tags(tags))
+
+
+logger = logging.getLogger(__name__)
+
+# Those who wait look again after 0.05 s, then after twice as long each time up to this.
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.5
+
+
+def get_or_compute(
+    store: CacheStore, key: str, timeout: float | None, tags: Sequence[str]
+) -> Steps:
+    """
+    Walk to the value of ``key``, computing it where it is missing, and return it.
+
+    With ``stampede_lease`` one caller of all processes computes, under a lease that is renewed
+    while it works; the others get the value that expired less than ``stale_timeout`` seconds ago,
+    or wait. The error of a computation reaches its caller alone, and the next one tries.
+    """
+    found = yield Call(lambda: store.find(key, expired=True))
+    store.count_lookups(1, found is not None and is_live(found.head))
+    if not store.options.stampede_lease or (timeout is not None and timeout <= 0):
+        value = _live_value(store, found)
+        if value is MISSING:
+            value = yield from _compute(store, key, timeout, tags, found)
+        return value
+    leases = LeaseStore(store.using, prefix=store.prefix, options=store.options)
+    longest = _FIRST_WAIT
+    while True:
+        value = store.value_of(found)
+        if value is not MISSING and not _is_due(store, found):
+            return value
+        lease = Lock(leases, key, store.options.stampede_lease, blocking=False)
+        left = yield Call(lease.attempt)
+        if left is None:
+            return (yield from _compute_under(lease, store, key, timeout, tags, found))
+        while value is MISSING and left > 0:
+            # Near the end of the lease, so that a dead computer is replaced soon after.
+            wait = random.uniform(longest / 2, longest)
+            yield Wait(min(wait, left + random.uniform(0, 0.05)))
+            longest = min(longest * 2, _LONGEST_WAIT)
+            found, left = yield Call(lambda: _look_again(store, leases, key))
+            value = store.value_of(found)
+        if value is not MISSING:
+            return value
+
+
+def _look_again(store: CacheStore, leases: LeaseStore, key: str) -> tuple[Found | None, float]:
+    found = store.find(key, strongly=True, expired=True)
+    return found, leases.left(key) if found is None else 0.0
+
+
+def _compute_under(
+    lease: Lock,
+    store: CacheStore,
+    key: str,
+    timeout: float | None,
+    tags: Sequence[str],
+    seen: Found | None,
+) -> Steps:
+    try:
+        # Between the look and the lease somebody may have finished.
+        again = yield Call(lambda: store.find(key, strongly=True, expired=True))
+        value = _live_value(store, again)
+        is_seen = seen is not None and again is not None and is_same_write(again.head, seen.head)
+        if value is not MISSING and not is_seen:
+            return value
+        return (yield from _compute(store, key, timeout, tags, again, lease))
+    finally:
+        yield Call(lambda: _release(lease))
+
+
+def _compute(
+    store: CacheStore,
+    key: str,
+    timeout: float | None,
+    tags: Sequence[str],
+    seen: Found | None,
+    lease: Lock | None = None,
+) -> Steps:
+    stamps = yield Call(lambda: store.look(tags))
+    began_at = clock.monotonic()
+    value = yield Compute()
+    took = clock.monotonic() - began_at
+    written = yield Prepare(lambda: store.prepare(key, value, timeout, tags), value)
+    if written is None:
+        return value
+    if store.options.early_refresh:
+        written.head["d"] = {"N": str(math.ceil(took * 1000))}
+    if (yield Call(lambda: _commit(store, key, written, stamps, seen, lease))):
+        return value
+    # Somebody else's is there: a set of this key meanwhile, or the result of a successor.
+    others = _live_value(store, (yield Call(lambda: store.find(key, strongly=True))))
+    return value if others is MISSING else others
+
+
+def _commit(
+    store: CacheStore,
+    key: str,
+    written: Written,
+    stamps: RawItem,
+    seen: Found | None,
+    lease: Lock | None,
+) -> bool:
+    if lease is not None and not lease.is_ours():
+        return False
+    return store.commit_new(key, written, stamps, None if seen is None else seen.head)
+
+
+def _release(lease: Lock) -> None:
+    try:
+        lease.release()
+    except StoreUnavailable as exc:
+        logger.warning("The lease of a computation was not given back, and ends later: %s", exc)
+
+
+def _live_value(store: CacheStore, found: Found | None) -> Any:
+    return store.value_of(found) if found is not None and is_live(found.head) else MISSING
+
+
+def _is_due(store: CacheStore, found: Found | None) -> bool:
+    """
+    Return whether a value is to be computed anew: after its expiry, or with ``early_refresh``
+    before it, the likelier the longer it took to compute and the nearer its expiry is.
+
+    XFetch: A. Vattani, F. Chierichetti, K. Lowenstein, "Optimal Probabilistic Cache Stampede
+    Prevention", PVLDB 8(8), 2015.
+    """
+    if found is None or not is_live(found.head):
+        return True
+    beta, head = store.options.early_refresh, found.head
+    if not beta or "e" not in head or "d" not in head:
+        return False
+    ahead = int(head["d"]["N"]) * beta * -math.log(1.0 - random.random())
+    return clock.now_ms() + ahead >= int(head["e"]["N"])

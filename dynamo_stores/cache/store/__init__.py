@@ -1,0 +1,5 @@
+"""The cache store, usable without Django's cache API."""
+
+from .store import CacheStore
+
+__all__ = ["CacheStore"]

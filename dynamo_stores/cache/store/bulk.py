@@ -1,0 +1,111 @@
+"""Many keys at once: 100 read and 25 written in a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ... import keys
+from ...exceptions import OperationTimeoutError, StoreUnavailable, ThrottlingError
+from ...keys import ItemKey
+from .entries import MISSING
+from .near import Found
+from .values import Written
+from .writing import WritingStore
+
+
+class ManyStore(WritingStore):
+    """The verbs on many keys."""
+
+    def get_many(self, wanted: Iterable[str]) -> dict[str, Any]:
+        """
+        Return the live values by key: one call per 100 keys.
+
+        Raises StoreUnavailable; what had been read by then is in its ``found``.
+        """
+        by_pk = {self._key(key).pk: key for key in wanted}
+        try:
+            found = self._find_many(by_pk)
+        except StoreUnavailable as exc:
+            exc.found = self._values_of(exc.found or {}, by_pk)
+            raise
+        values = self._values_of(found, by_pk)
+        self.count_lookups(len(by_pk), len(values))
+        return values
+
+    def set_many(
+        self,
+        values: Mapping[str, Any],
+        timeout: float | None = None,
+        tags: Iterable[str] | None = None,
+    ) -> list[str]:
+        """
+        Store all values, one call per 25 (and per 16 MB), and return the keys that DynamoDB had
+        not taken when the time was up. Raises StoreUnavailable where it did not answer.
+        """
+        return self.commit_many(self.prepare_many(values, timeout, tags))
+
+    def prepare_many(
+        self,
+        values: Mapping[str, Any],
+        timeout: float | None = None,
+        tags: Iterable[str] | None = None,
+    ) -> dict[str, Written | None]:
+        """Return what :meth:`commit_many` writes; serialises and sends nothing."""
+        all_tags = list(tags) if tags and not isinstance(tags, str) else tags
+        return {key: self.prepare(key, value, timeout, all_tags) for key, value in values.items()}
+
+    def commit_many(self, all_written: Mapping[str, Written | None]) -> list[str]:
+        """Write what :meth:`prepare_many` returned; return the keys that were not taken."""
+        by_pk = {self._key(key).pk: key for key in all_written}
+        with self._writing(list(by_pk)) as kept:
+            failed = set(self._commit_many(all_written, by_pk, kept))
+            for pk, key in by_pk.items():
+                if key in failed:
+                    kept.pop(pk, None)
+        return [key for key in all_written if key in failed]
+
+    def _commit_many(
+        self,
+        all_written: Mapping[str, Written | None],
+        by_pk: Mapping[str, str],
+        kept: dict[str, Found],
+    ) -> Iterable[str]:
+        tags = {tag for written in all_written.values() if written for tag in written.tags}
+        stamps = self.look(tags) if tags or self.options.clear == "generation" else {}
+        requests = []
+        for pk, key in by_pk.items():
+            written = all_written[key]
+            if written is None:
+                found = self._raw_keys([ItemKey(pk, keys.ENTRY)])
+                requests.append({"DeleteRequest": {"Key": found[0]}})
+                continue
+            try:
+                self._write_parts(written.parts)
+            except (ThrottlingError, OperationTimeoutError):
+                yield key
+            else:
+                head = {**written.head, **stamps}
+                self._note(kept, head, written)
+                requests.append({"PutRequest": {"Item": head}})
+        with self._in_time():
+            left, _ = self._write_items(requests)
+        for request in left:
+            ((_, content),) = request.items()
+            yield by_pk[(content.get("Item") or content["Key"])["PK"]["S"]]
+
+    def delete_many(self, unwanted: Iterable[str]) -> None:
+        """
+        Delete all these keys, one call per 25; raises StoreUnavailable if any is left.
+
+        BatchWriteItem does not say what was there, so parts are left to their TTL and to cleanup.
+        """
+        found = self._raw_keys(map(self._key, unwanted))
+        with self._writing([key["PK"]["S"] for key in found]), self._in_time():
+            _, why = self._write_items([{"DeleteRequest": {"Key": key}} for key in found])
+        if why is not None:
+            raise why
+
+    def _values_of(self, found: Mapping[str, Any], by_pk: Mapping[str, str]) -> dict[str, Any]:
+        read = {by_pk[pk]: self.value_of(each) for pk, each in found.items()}
+        return {key: value for key, value in read.items() if value is not MISSING}

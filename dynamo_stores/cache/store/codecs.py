@@ -1,0 +1,270 @@
+"""
+How values become bytes and bytes become values: serialise, compress, sign.
+
+Whoever can write the table must neither run code here nor swap two values: every byte value
+carries an HMAC over itself, how it was made, and the full key that it belongs to. What is not
+signed with one of our secrets is never deserialised.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+import json
+import pickle
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from ... import conf
+from ...exceptions import ConfigurationError
+
+
+class Serializer(Protocol):
+    """Makes bytes of a value and the value of its bytes."""
+
+    def dumps(self, value: Any) -> bytes: ...
+    def loads(self, data: bytes) -> Any: ...
+
+
+class Compressor(Protocol):
+    """Makes bytes smaller and whole again."""
+
+    def compress(self, data: bytes) -> bytes: ...
+    def decompress(self, data: bytes) -> bytes: ...
+
+
+class PickleSerializer:
+    """Any Python object, with the newest pickle protocol of the running Python."""
+
+    def dumps(self, value: Any) -> bytes:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+    def loads(self, data: bytes) -> Any:
+        return pickle.loads(data)  # noqa: S301 - its signature was verified
+
+
+class JSONSerializer:
+    """What JSON can say, in UTF-8; tuples come back as lists."""
+
+    def dumps(self, value: Any) -> bytes:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
+            errors="surrogatepass"
+        )
+
+    def loads(self, data: bytes) -> Any:
+        return json.loads(data.decode(errors="surrogatepass"))
+
+
+class ZlibCompressor:
+    """zlib at its default level; always available."""
+
+    def compress(self, data: bytes) -> bytes:
+        return zlib.compress(data)
+
+    def decompress(self, data: bytes) -> bytes:
+        return zlib.decompress(data)
+
+
+class ZstdCompressor:
+    """Zstandard; needs the extra ``compression``."""
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self._zstd = zstandard
+
+    # zstandard's objects must not be shared by threads, and making them is cheap.
+    def compress(self, data: bytes) -> bytes:
+        compressed: bytes = self._zstd.ZstdCompressor().compress(data)
+        return compressed
+
+    def decompress(self, data: bytes) -> bytes:
+        whole: bytes = self._zstd.ZstdDecompressor().decompress(data)
+        return whole
+
+
+class LZ4Compressor:
+    """LZ4 frames; needs the extra ``compression``."""
+
+    def __init__(self) -> None:
+        import lz4.frame
+
+        self._lz4 = lz4.frame
+
+    def compress(self, data: bytes) -> bytes:
+        compressed: bytes = self._lz4.compress(data)
+        return compressed
+
+    def decompress(self, data: bytes) -> bytes:
+        whole: bytes = self._lz4.decompress(data)
+        return whole
+
+
+SERIALIZERS: dict[str, type[Serializer]] = {"pickle": PickleSerializer, "json": JSONSerializer}
+COMPRESSORS: dict[str, type[Compressor]] = {
+    "zlib": ZlibCompressor,
+    "zstd": ZstdCompressor,
+    "lz4": LZ4Compressor,
+}
+
+
+class Signer:
+    """
+    HMAC-SHA256 with a key derived from each secret; signs with the first, accepts them all.
+
+    Each field is signed with its length before it, so no two lists of fields are alike.
+    """
+
+    SIZE = 32
+
+    def __init__(self, secrets: list[str | bytes]) -> None:
+        self._keys = [
+            hashlib.sha256(b"dynamo_stores.codecs:" + _bytes(secret)).digest() for secret in secrets
+        ]
+
+    def sign(self, *fields: bytes) -> bytes:
+        """Return the signature of ``fields``, ``SIZE`` bytes."""
+        return hmac.digest(self._keys[0], _join(fields), "sha256")
+
+    def verify(self, signature: bytes, *fields: bytes) -> bool:
+        """Return whether ``signature`` was made of these ``fields`` with one of the secrets."""
+        message = _join(fields)
+        for key in self._keys:
+            if hmac.compare_digest(signature, hmac.digest(key, message, "sha256")):
+                return True
+        return False
+
+
+def _bytes(secret: str | bytes) -> bytes:
+    return secret.encode() if isinstance(secret, str) else secret
+
+
+def _join(fields: tuple[bytes, ...]) -> bytes:
+    return b"".join(b"%d:%b" % (len(each), each) for each in fields)
+
+
+class Forged(Exception):
+    """The bytes were not signed by us for this key. Carries no content."""
+
+
+# What stored bytes begin with: this format's number, then 1 if they are compressed, else 0.
+_VERSION = b"\x01"
+_PLAIN, _COMPRESSED = b"\x00", b"\x01"
+
+
+SEAL_SIZE = 2 + Signer.SIZE
+
+
+class Encoded(NamedTuple):
+    """Bytes of a value and, in ``header``, how they were made."""
+
+    header: bytes
+    data: bytes
+
+
+class Codec:
+    """
+    Values to signed bytes and back.
+
+    The names of the serializer and, for compressed bytes, of the compressor are signed: bytes
+    made with another one are not ours to read.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        *,
+        serializer: str = "pickle",
+        compressor: str | None = None,
+        compress_over: int = 1024,
+    ) -> None:
+        self._signer = signer
+        self._serializer = make_serializer(serializer)
+        self._compressor = make_compressor(compressor) if compressor is not None else None
+        self._compress_over = compress_over
+        self._makers = {
+            _PLAIN: serializer.encode(),
+            _COMPRESSED: f"{serializer}|{compressor}".encode(),
+        }
+
+    def encode(self, value: Any) -> Encoded:
+        """
+        Return ``value`` as bytes that are not signed yet.
+
+        Raises whatever the serializer raises for a value that it cannot take.
+        """
+        data = self._serializer.dumps(value)
+        if self._compressor is not None and len(data) > self._compress_over:
+            compressed = self._compressor.compress(data)
+            if len(compressed) < len(data):
+                return Encoded(_VERSION + _COMPRESSED, compressed)
+        return Encoded(_VERSION + _PLAIN, data)
+
+    def sign(self, encoded: Encoded, *context: bytes) -> bytes:
+        """Return the ``SEAL_SIZE`` bytes that go before ``encoded.data`` under ``context``."""
+        header, data = encoded
+        return header + self._signer.sign(header, self._makers[header[1:]], *context, data)
+
+    def seal(self, value: Any, *context: bytes) -> bytes:
+        """Return the bytes to store for ``value`` under ``context`` (its full key, its write)."""
+        encoded = self.encode(value)
+        return self.sign(encoded, *context) + encoded.data
+
+    def open(self, sealed: bytes, *context: bytes) -> Any:
+        """
+        Return the value that was sealed under ``context``.
+
+        Raises Forged where the bytes are not signed for it; nothing is deserialised then.
+        """
+        header, form = sealed[:2], sealed[1:2]
+        signature, data = sealed[2:SEAL_SIZE], sealed[SEAL_SIZE:]
+        maker = self._makers.get(form)
+        if maker is None or not self._signer.verify(signature, header, maker, *context, data):
+            raise Forged
+        if form == _COMPRESSED:
+            if self._compressor is None:
+                raise Forged
+            data = self._compressor.decompress(data)
+        return self._serializer.loads(data)
+
+
+@functools.lru_cache(maxsize=32)
+def get_codec(serializer: str, compressor: str | None, compress_over: int) -> Codec:
+    """Return the process's codec of these options, with the secrets of the settings."""
+    secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    return Codec(
+        Signer(secrets), serializer=serializer, compressor=compressor, compress_over=compress_over
+    )
+
+
+conf.when_changed(get_codec.cache_clear)
+
+
+def make_serializer(name: str) -> Serializer:
+    """Return the serializer called ``name``, or at that dotted path; raises ConfigurationError."""
+    serializer: Serializer = _make(name, SERIALIZERS, "SERIALIZER")
+    return serializer
+
+
+def make_compressor(name: str) -> Compressor:
+    """Return the compressor called ``name``, or at that dotted path; raises ConfigurationError."""
+    compressor: Compressor = _make(name, COMPRESSORS, "COMPRESSOR")
+    return compressor
+
+
+def _make(name: str, known: dict[str, type[Any]], setting: str) -> Any:
+    try:
+        make: Callable[[], Any] = known[name] if name in known else import_string(name)
+        return make()
+    except ImportError as exc:
+        hint = (
+            "Install dynamo-stores[compression]."
+            if name in known
+            else f"Expected one of {', '.join(map(repr, known))} or a dotted path to a class."
+        )
+        raise ConfigurationError(f"{setting} {name!r} cannot be imported: {exc}. {hint}") from exc

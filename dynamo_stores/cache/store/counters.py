@@ -1,0 +1,81 @@
+"""Numbers in the cache: added by DynamoDB itself, so that parallel calls all count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...item_access import Refused
+from ...keys import ItemKey
+from ...models import RawItem
+from .entries import MISSING, is_same_write
+from .items import CacheEntry
+from .values import MAX_NUMBER
+from .writing import WritingStore
+
+
+class CountingStore(WritingStore):
+    """What changes a number where it is."""
+
+    def incr_or_create(self, key: str, delta: int, timeout: float | None) -> Any:
+        """Add ``delta``, or store it with ``timeout`` where there is nothing live; atomic."""
+        while True:
+            try:
+                return self.incr(key, delta)
+            except ValueError:
+                written = self.prepare(key, delta, timeout)
+                if written is None or self.commit_new(key, written):
+                    return delta
+
+    def incr(self, key: str, delta: Any = 1) -> Any:
+        """
+        Add ``delta`` and return the new value; the expiry stays. Raises ValueError where there is
+        nothing live.
+
+        Ints are added by DynamoDB itself, so parallel calls all count. A call whose answer is lost
+        is sent again and may then count twice. Other numbers are compared and set.
+        """
+        item_key = self._key(key)
+        with self._writing([item_key.pk]), self._in_time():
+            if type(delta) is not int or abs(delta) >= MAX_NUMBER:
+                return self._replace_number(item_key, delta, None)
+            # DynamoDB refuses a sum of over 38 digits; it then becomes bytes, as a set would.
+            room = MAX_NUMBER - 1 - abs(delta)
+            fits = CacheEntry.number.between(-room, room)
+            try:
+                changed = self._update_live(item_key, [CacheEntry.number.add(delta)], fits)
+            except Refused as refused:
+                return self._replace_number(item_key, delta, refused.old)
+        return CacheEntry.number.deserialize(changed["n"]["N"])
+
+    def _replace_number(self, key: ItemKey, delta: Any, old: RawItem | None) -> Any:
+        while True:
+            if old is None:
+                old = self._get(key, consistent=True)
+            found = self._with_parts(old) if old is not None and self._counts(old) else None
+            value = self.value_of(found)
+            if found is None or value is MISSING:
+                raise ValueError("There is no such key in the cache.")
+            new = value + delta
+            before = self._items.from_raw_data(found.head)
+            expiry = int(before.expiry) if before.expiry is not None else None
+            head = self._values.write(key, new, expiry).head
+            # It is no newer than it was: what invalidates the one invalidates the other.
+            head |= {name: found.head[name] for name in ("g", "t") if name in found.head}
+            unchanged = CacheEntry.write == before.write
+            if before.number is not None:
+                unchanged &= CacheEntry.number == before.number
+            unchanged &= (
+                CacheEntry.expiry.does_not_exist()
+                if before.expiry is None
+                else CacheEntry.expiry == before.expiry
+            )
+            try:
+                self._put(head, unchanged)
+            except Refused as refused:
+                if is_same_write(refused.old, head):
+                    return new
+                old = refused.old
+                if old is None:
+                    raise ValueError("There is no such key in the cache.") from None
+            else:
+                return new

@@ -1,0 +1,259 @@
+"""Entries as they count now: neither expired nor invalidated, out of the near tier or the table."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from ... import keys
+from ...exceptions import StoreUnavailable
+from ...keys import ItemKey
+from ...models import RawItem
+from .codecs import Forged
+from .invalidation import ValidityStore, is_live, tags_of
+from .near import Found, NearStats, NearTier, get_near
+from .statistics import get_lookups
+
+logger = logging.getLogger(__name__)
+
+MISSING: Final = object()
+# What decides whether an entry counts, without its value.
+LIFE = ["PK", "SK", "e", "g", "t"]
+_warned: set[tuple[str, str]] = set()
+
+
+class EntriesStore(ValidityStore):
+    """Reads entries, and knows which of them count; see :class:`ValidityStore`."""
+
+    def find(self, key: str, *, strongly: bool = False, expired: bool = False) -> Found | None:
+        """
+        Return the entry of ``key`` if it counts, with ``expired`` also after its expiry.
+
+        Out of the near tier where there is one, but for ``strongly``.
+        """
+        item_key = self._key(key)
+        near = None if strongly else self._near
+        if near is None:
+            found = self._find(item_key, strongly=strongly)
+        else:
+            found = near.get(item_key.pk, self.options.local_timeout, self._counts_near)
+            if found is None:
+                found = self._fetch_near(near, item_key)
+        return found if found is not None and (expired or is_live(found.head)) else None
+
+    def peek(self, key: str) -> Any:
+        """
+        Return the value that the near tier has, ``MISSING`` if none; sends nothing.
+
+        A miss is not counted: the read that follows counts it.
+        """
+        near = self._near
+        if near is None:
+            return MISSING
+        found = near.get(
+            self._key(key).pk, self.options.local_timeout, self._counts_near, counts_misses=False
+        )
+        value = self.value_of(found)
+        if value is not MISSING:
+            self.count_lookups(1, 1)
+        return value
+
+    def count_lookups(self, asked: int, found: int) -> None:
+        """Count keys that were ``asked`` for, and those of them that were ``found``."""
+        get_lookups(self.using).add(found, asked - found)
+
+    def value_of(self, found: Found | None, default: Any = MISSING) -> Any:
+        """Return the value of an entry, ``default`` where there is none that is ours."""
+        if found is None:
+            return default
+        try:
+            return self._values.read(found.head, found.parts)
+        except Forged:
+            self._warn_of_forged()
+            return default
+
+    def get_near_stats(self) -> NearStats | None:
+        """Return what this process's near tier holds and did, None where there is none."""
+        near = self._near
+        return None if near is None else near.stats()
+
+    def _fetch_near(self, near: NearTier, key: ItemKey) -> Found | None:
+        def fetch(pks: list[str]) -> dict[str, Found]:
+            found = self._find(key)
+            return {} if found is None else {key.pk: found}
+
+        found = near.fetch([key.pk], fetch, join=self._joins, wait=self.options.operation_timeout)
+        return found.get(key.pk)
+
+    def _find(self, key: ItemKey, *, strongly: bool = False) -> Found | None:
+        """Return the entry out of the table, after its expiry if it may be served stale."""
+        head = self._head(key, strongly=strongly)
+        if head is None or not self._is_kept(head):
+            return None
+        found = self._with_parts(head)
+        if found is None and self._parts_of(head):
+            # An overwrite may have taken the parts of this head along meanwhile.
+            again = self._head(key, strongly=True)
+            if again is not None and not is_same_write(again, head):
+                found = self._with_parts(again) if self._is_kept(again) else None
+        return found
+
+    def _is_kept(self, head: RawItem) -> bool:
+        return self.options.stale_timeout > 0 or is_live(head)
+
+    def _with_parts(self, head: RawItem) -> Found | None:
+        if "p" not in head:
+            return Found(head)
+        try:
+            parts = self._read_parts(head)
+        except Forged:
+            self._warn_of_forged()
+            return None
+        return None if parts is None else Found(head, parts)
+
+    def _head(
+        self, key: ItemKey, attributes: Sequence[str] | None = None, *, strongly: bool = False
+    ) -> RawItem | None:
+        """Return the item under ``key`` unless it is invalid; its expiry is not looked at."""
+        asked = self._not_fresh(self._numbers_for(key.pk))
+        consistent = strongly or self.options.consistent_read
+        with self._in_time():
+            while True:
+                if asked:
+                    head = self._ask(asked, [key], attributes).get(key.pk)
+                else:
+                    head = self._get(key, consistent=consistent, attributes=attributes)
+                if head is None:
+                    return None
+                self._numbers.remember_tags(key.pk, tags_of(head))
+                # Tags that were not known here, or a slow answer to a plain read.
+                more = [
+                    each for each in self._not_fresh(self._numbers_of(head)) if each not in asked
+                ]
+                if not more:
+                    return head if self._is_valid(head) else None
+                asked += more
+
+    def _find_many(self, pks: Iterable[str]) -> dict[str, Found]:
+        """Return the entries that count, by partition key."""
+        wanted = list(pks)
+        near = self._near
+        if near is None:
+            return self._fetch_many(wanted)
+        found = {}
+        for pk in wanted:
+            kept = near.get(pk, self.options.local_timeout, self._counts_near)
+            if kept is not None:
+                found[pk] = kept
+        rest = [pk for pk in wanted if pk not in found]
+        try:
+            return {
+                **found,
+                **near.fetch(
+                    rest,
+                    self._fetch_many,
+                    join=self._joins,
+                    wait=self.options.operation_timeout,
+                ),
+            }
+        except StoreUnavailable as exc:
+            exc.found = {**found, **(exc.found or {})}
+            raise
+
+    def _fetch_many(self, pks: Iterable[str]) -> dict[str, Found]:
+        wanted = [ItemKey(pk, keys.ENTRY) for pk in pks]
+        asked = self._not_fresh(each for key in wanted for each in self._numbers_for(key.pk))
+        try:
+            with self._in_time():
+                read: Iterable[RawItem] = (
+                    self._ask(asked, wanted).values() if asked else self._get_items(wanted)
+                )
+                heads = self._counting(read, asked)
+        except StoreUnavailable as exc:
+            read = (exc.responses or {}).get(self._table.table_name, [])
+            exc.found = self._whole(
+                head
+                for head in read
+                if head["SK"]["S"] == keys.ENTRY
+                and is_live(head)
+                and not self._not_fresh(self._numbers_of(head))
+                and self._is_valid(head)
+            )
+            raise
+        return self._whole(heads)
+
+    def _whole(self, heads: Iterable[RawItem]) -> dict[str, Found]:
+        found = {head["PK"]["S"]: self._with_parts(head) for head in heads}
+        return {pk: each for pk, each in found.items() if each is not None}
+
+    def _counting(self, heads: Iterable[RawItem], asked: Iterable[ItemKey] = ()) -> list[RawItem]:
+        """Return those of ``heads`` that count; ``asked`` are numbers that were read with them."""
+        live = [head for head in heads if is_live(head)]
+        numbers, has_generation = self._numbers, bool(self._generation)
+        wanted: list[ItemKey] = []
+        for head in live:
+            numbers.remember_tags(head["PK"]["S"], tags_of(head))
+            if has_generation or "t" in head:
+                wanted += self._numbers_of(head)
+        known = set(asked)
+        with self._in_time():
+            self._ask([each for each in self._not_fresh(wanted) if each not in known])
+        return [head for head in live if self._is_valid(head)]
+
+    def _counts(self, head: RawItem | None) -> bool:
+        """Return whether an item that was just read counts."""
+        return head is not None and bool(self._counting([head]))
+
+    def _counts_near(self, found: Found) -> bool:
+        # The generation's bound holds here too; an invalidated tag is news within LOCAL_TIMEOUT.
+        return (
+            is_live(found.head)
+            and not self._not_fresh(self._generation)
+            and self._is_valid(found.head)
+        )
+
+    @contextlib.contextmanager
+    def _writing(self, pks: Sequence[str]) -> Iterator[dict[str, Found]]:
+        """Keep the near tier true while these are written; put into the dict what was written."""
+        near = self._near
+        written: dict[str, Found] = {}
+        if near is None:
+            yield written
+            return
+        began_at = near.begin_write(pks)
+        done = False
+        try:
+            yield written
+            done = True
+        finally:
+            near.end_write(pks, written if done else {}, began_at)
+
+    def _key(self, key: str) -> ItemKey:
+        return keys.cache_entry(self.prefix, key)
+
+    @property
+    def _near(self) -> NearTier | None:
+        if not self.options.local_timeout:
+            return None
+        return get_near(self.using, self.prefix, self.options)
+
+    @property
+    def _joins(self) -> bool:
+        return not self.options.consistent_read
+
+    def _warn_of_forged(self) -> None:
+        if (self.using, self.prefix) not in _warned:
+            _warned.add((self.using, self.prefix))
+            logger.warning(
+                "A cache entry in alias %s was not signed with one of this project's secrets and "
+                "was taken for missing; further ones are not logged.",
+                self.using,
+                extra={"dynamodb_using": self.using, "cache_prefix": self.prefix},
+            )
+
+
+def is_same_write(old: RawItem | None, written: Mapping[str, Any]) -> bool:
+    """Return whether ``old`` is what ``written`` wrote."""
+    return old is not None and old.get("w") == written["w"]

@@ -1,0 +1,105 @@
+"""Values in parts: reading, writing, touching and deleting what does not fit one item."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterable
+
+from ...calls.batches import batch_get, batch_write, chunks, execute_in_parallel
+from ...conf import get_config
+from ...exceptions import StoreUnavailable
+from ...item_access import Refused
+from ...keys import ItemKey
+from ...models import RawItem, ttl_of
+from .codecs import Forged
+from .items import CacheEntry, CachePart
+from .prefixed import PrefixedStore
+from .values import Values
+
+logger = logging.getLogger(__name__)
+
+# Parts in one request: about 4 MB, which has the store's whole time for itself.
+_PARTS_PER_REQUEST = 10
+
+
+class PartsStore(PrefixedStore[CacheEntry]):
+    """What a cache store does to the parts of a value; ``head`` is the entry that owns them."""
+
+    kind = CacheEntry
+
+    @functools.cached_property
+    def _values(self) -> Values:
+        return Values(self.prefix, self.options, indexed=self._is_indexed)
+
+    @property
+    def _is_indexed(self) -> bool:
+        return get_config(self.using).cache.expiry_index
+
+    def _get_items(self, wanted: Iterable[ItemKey], *, strongly: bool = False) -> list[RawItem]:
+        table = self._table
+        return batch_get(
+            table.connection,
+            table.table_name,
+            self._raw_keys(wanted),
+            consistent=strongly or self.options.consistent_read,
+        )
+
+    def _write_items(
+        self, requests: Iterable[RawItem]
+    ) -> tuple[list[RawItem], StoreUnavailable | None]:
+        table = self._table
+        return batch_write(table.connection, table.table_name, requests)
+
+    def _read_parts(self, head: RawItem) -> list[bytes] | None:
+        """Return the parts of ``head`` in order, None if one is missing."""
+        wanted = self._values.part_keys(head)
+
+        def read(group: list[ItemKey]) -> list[RawItem]:
+            # Strongly: a head that is seen must not miss parts that were written before it.
+            with self._in_time():
+                return self._get_items(group, strongly=True)
+
+        groups = execute_in_parallel(
+            list(chunks(wanted, _PARTS_PER_REQUEST)), read, max_concurrency=4
+        )
+        found = {
+            item["PK"]["S"]: item["v"]["B"]
+            for group in groups
+            for item in group
+            if "B" in item.get("v", {})
+        }
+        if len(found) < len(wanted):
+            return None
+        return [found[key.pk] for key in wanted]
+
+    def _write_parts(self, parts: Iterable[RawItem]) -> None:
+        for group in chunks(parts, _PARTS_PER_REQUEST):
+            with self._in_time():
+                _, why = self._write_items({"PutRequest": {"Item": part}} for part in group)
+            if why is not None:
+                raise why
+
+    def _touch_parts(self, head: RawItem, removal: int | None) -> None:
+        ttl = CachePart.ttl.remove() if removal is None else CachePart.ttl.set(ttl_of(removal))
+
+        def touch(key: ItemKey) -> None:
+            try:
+                with self._in_time():
+                    self._update(key, [ttl], CachePart.pk.exists())
+            except Refused:
+                # The value was overwritten or deleted meanwhile.
+                logger.debug("A part of a touched value was gone.")
+
+        execute_in_parallel(self._parts_of(head), touch, max_concurrency=4)
+
+    def _delete_parts(self, head: RawItem) -> None:
+        for group in chunks(self._parts_of(head), _PARTS_PER_REQUEST):
+            with self._in_time():
+                self._write_items({"DeleteRequest": {"Key": key}} for key in self._raw_keys(group))
+
+    def _parts_of(self, head: RawItem) -> list[ItemKey]:
+        try:
+            return self._values.part_keys(head)
+        except Forged:
+            return []

@@ -1,0 +1,175 @@
+"""What a cache entry holds: an int as a number, all else as signed bytes, in parts if large."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ... import clock, keys
+from ...calls.item_size import MAX_ITEM_BYTES, item_size
+from ...exceptions import ItemTooLargeError
+from ...keys import ItemKey
+from ...models import RawItem
+from ..options import CacheOptions
+from .codecs import Codec, Forged, get_codec
+from .items import CacheEntry, CachePart
+
+# DynamoDB's numbers have 38 digits; larger ints are stored as bytes.
+MAX_NUMBER = 10**38
+# What an item may need for its keys, its names and its numbers.
+_ROOM = 4 * 1024
+PART_BYTES = MAX_ITEM_BYTES - _ROOM
+# The most that DynamoDB counts for a number, and for what holds it.
+_NUMBER_BYTES = 25
+
+
+class Written(NamedTuple):
+    """What is to be written for one value: its head last, after its parts (none: it is whole)."""
+
+    head: RawItem
+    parts: Sequence[RawItem] = ()
+    tags: Sequence[str] = ()
+
+
+def is_number(value: object) -> bool:
+    """Return whether ``value`` is stored as a number: an int, no bool, of up to 38 digits."""
+    return type(value) is int and -MAX_NUMBER < value < MAX_NUMBER
+
+
+def new_write() -> str:
+    """Return a name for a write: its time in milliseconds, and what no other write has."""
+    return f"{clock.now_ms():013}{os.urandom(5).hex()}"
+
+
+class Values:
+    """Makes items of values and values of items, for one prefix and its options."""
+
+    def __init__(self, prefix: str, options: CacheOptions, *, indexed: bool) -> None:
+        self._prefix = prefix
+        self._options = options
+        self._indexed = indexed
+
+    def write(
+        self, key: ItemKey, value: Any, expiry: int | None, tags: Sequence[str] = ()
+    ) -> Written:
+        """
+        Return what to write for ``value``, expiring at ``expiry`` (milliseconds since the epoch).
+
+        The head has room for the numbers of the generation and of ``tags``. Raises
+        ItemTooLargeError over ``MAX_VALUE_BYTES``, and what the serializer raises.
+        """
+        write = new_write()
+        shard = keys.expiry_index_shard(self._prefix, key.pk) if self._indexed else None
+        removal = self.removal(expiry)
+        if is_number(value):
+            return Written(
+                CacheEntry.make_raw(
+                    key,
+                    write=write,
+                    expiry=expiry,
+                    removal=removal,
+                    number=value,
+                    index_shard=shard,
+                ),
+                tags=tags,
+            )
+        codec = self._codec
+        encoded = codec.encode(value)
+        self._check_size(key, len(encoded.data))
+
+        def head(count: int) -> RawItem:
+            seal = codec.sign(encoded, *_context(key.pk, write, count))
+            return CacheEntry.make_raw(
+                key,
+                write=write,
+                expiry=expiry,
+                removal=removal,
+                sealed=seal + encoded.data if count == 1 else seal,
+                parts=count,
+                index_shard=shard,
+            )
+
+        whole = head(1)
+        stamps = _NUMBER_BYTES if self._options.clear == "generation" else 0
+        stamps += sum(len(tag.encode()) + _NUMBER_BYTES for tag in tags)
+        size = len(encoded.data) + len(key.original or b"") + stamps
+        if size <= PART_BYTES or item_size(whole) + stamps <= MAX_ITEM_BYTES:
+            return Written(whole, tags=tags)
+        # At least two, so that a value in parts is never taken for one that is whole.
+        length = min(PART_BYTES, -(-len(encoded.data) // 2))
+        parts = [
+            encoded.data[start : start + length] for start in range(0, len(encoded.data), length)
+        ]
+        return Written(
+            head(len(parts)),
+            [
+                CachePart.make_raw(
+                    keys.cache_part(key.pk, write, number), data=part, removal=removal
+                )
+                for number, part in enumerate(parts)
+            ],
+            tags,
+        )
+
+    def removal(self, expiry: int | None) -> int | None:
+        """Return when an entry that expires at ``expiry`` may go, both in ms since the epoch."""
+        return None if expiry is None else expiry + math.ceil(self._options.stale_timeout * 1000)
+
+    def read(self, head: RawItem, parts: Sequence[bytes] = ()) -> Any:
+        """
+        Return the value of a live ``head``, whose parts hold ``parts`` in order.
+
+        Raises Forged where it is not signed for its key and its write.
+        """
+        try:
+            if "n" in head:
+                return CacheEntry.number.deserialize(head["n"]["N"])
+            sealed, write, pk = head["v"]["B"], head["w"]["S"], head["PK"]["S"]
+        except (KeyError, ArithmeticError):
+            raise Forged from None
+        count = self.count_parts(head)
+        if count > 1:
+            sealed = b"".join((sealed, *parts))
+        return self._codec.open(sealed, *_context(pk, write, count))
+
+    def count_parts(self, head: RawItem) -> int:
+        """
+        Return in how many parts the value of ``head`` is; 1: it is in the head.
+
+        Raises Forged for more than ``MAX_VALUE_BYTES`` would need, or what is no number.
+        """
+        if "p" not in head:
+            return 1
+        digits = head["p"].get("N", "")
+        if not digits.isdecimal() or int(digits) > self._options.max_value_bytes // PART_BYTES + 2:
+            raise Forged
+        return int(digits)
+
+    def part_keys(self, head: RawItem) -> list[ItemKey]:
+        """Return the keys of the parts of ``head`` in order, none where it is whole."""
+        count = self.count_parts(head)
+        if count == 1 or "w" not in head:
+            return []
+        pk, write = head["PK"]["S"], head["w"]["S"]
+        return [keys.cache_part(pk, write, number) for number in range(count)]
+
+    def _check_size(self, key: ItemKey, size: int) -> None:
+        if size > self._options.max_value_bytes:
+            raise ItemTooLargeError(
+                f"The value takes {size:,} bytes; MAX_VALUE_BYTES allows "
+                f"{self._options.max_value_bytes:,}. Store less under one key, set a COMPRESSOR "
+                "or raise it."
+            )
+        if len(key.original or b"") > PART_BYTES:
+            raise ItemTooLargeError(f"A key may have at most {PART_BYTES:,} bytes.")
+
+    @property
+    def _codec(self) -> Codec:
+        options = self._options
+        return get_codec(options.serializer, options.compressor, options.compress_over)
+
+
+def _context(pk: str, write: str, count: int) -> tuple[bytes, ...]:
+    return pk.encode(), write.encode(), b"%d" % count

@@ -1,0 +1,173 @@
+"""Writing entries: prepared (serialised) first, then committed under the numbers of the moment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from ... import clock
+from ...item_access import Refused
+from ...keys import ItemKey
+from ...models import RawItem
+from .entries import LIFE, EntriesStore, is_same_write
+from .invalidation import checked_tags, is_live
+from .items import CacheEntry
+from .near import Found
+from .values import Written
+
+
+class WritingStore(EntriesStore):
+    """
+    Writes single entries. A write of an entry that may have tags reads them first: its condition
+    names the write that it saw.
+    """
+
+    def prepare(
+        self,
+        key: str,
+        value: Any,
+        timeout: float | None = None,
+        tags: Iterable[str] | None = None,
+    ) -> Written | None:
+        """Return what :meth:`commit` writes, None for a delete; serialises and sends nothing."""
+        checked = checked_tags(tags)
+        if timeout is not None and timeout <= 0:
+            return None
+        return self.prepare_until(key, value, expiry_after(timeout), checked)
+
+    def prepare_until(
+        self, key: str, value: Any, expiry: int | None, tags: Sequence[str] = ()
+    ) -> Written:
+        """Return the same for a value that expires at ``expiry``, in ms since the epoch."""
+        return self._values.write(self._key(key), value, expiry, tags)
+
+    def commit(self, key: str, written: Written | None, stamps: RawItem | None = None) -> None:
+        """
+        Write what :meth:`prepare` returned: parts first, head last.
+
+        A value in parts takes those of its predecessor along. A small one does not ask what was
+        there: the answer would be as large as that. ``stamps`` are the numbers to write it under,
+        those of now by default.
+        """
+        if written is None:
+            self.delete(key)
+            return
+        head = self._stamped(written, stamps)
+        self._write_parts(written.parts)
+        with self._writing([head["PK"]["S"]]) as kept, self._in_time():
+            old = self._put(head, return_old=bool(written.parts))
+            self._note(kept, head, written)
+        if old is not None and not is_same_write(old, head):
+            self._delete_parts(old)
+
+    def commit_new(
+        self,
+        key: str,
+        written: Written | None,
+        stamps: RawItem | None = None,
+        seen: RawItem | None = None,
+    ) -> bool:
+        """
+        Write what :meth:`prepare` returned if nothing that counts is there, or still the entry
+        that was ``seen``; return whether it was written.
+        """
+        if written is None:
+            return not self.has_key(key)
+        if written.parts and seen is None and self.has_key(key):
+            return False
+        head = self._stamped(written, stamps)
+        self._write_parts(written.parts)
+        with self._writing([head["PK"]["S"]]) as kept:
+            replaced = self._put_new(head, seen)
+            if isinstance(replaced, Refused):
+                self._delete_parts(head)
+                return False
+            self._note(kept, head, written)
+        if replaced is not None:
+            self._delete_parts(replaced)
+        return True
+
+    def has_key(self, key: str) -> bool:
+        """Return whether there is a live value, without reading it."""
+        return is_live(self._head(self._key(key), LIFE))
+
+    def _put_new(self, head: RawItem, seen: RawItem | None) -> RawItem | Refused | None:
+        """Put ``head`` where it may go; return what it replaced, if known, or the refusal."""
+        condition = self._free()
+        if seen is not None:
+            condition = condition | (CacheEntry.write == seen["w"]["S"])
+        while True:
+            try:
+                with self._in_time():
+                    self._put(head, condition)
+            except Refused as refused:
+                old = refused.old
+                if is_same_write(old, head):
+                    # The answer to our own put was lost, and we met it when we tried again.
+                    return seen
+                if old is None or "t" not in old or "w" not in old or self._counts(old):
+                    return refused
+                # One of its tags was invalidated.
+                condition, seen = CacheEntry.write == old["w"]["S"], old
+            else:
+                return seen
+
+    def _stamped(self, written: Written, stamps: RawItem | None) -> RawItem:
+        if stamps is None:
+            if not written.tags and self.options.clear != "generation":
+                return written.head
+            stamps = self.look(written.tags)
+        return {**written.head, **stamps}
+
+    def _note(self, kept: dict[str, Found], head: RawItem, written: Written) -> None:
+        pk = head["PK"]["S"]
+        self._numbers.remember_tags(pk, written.tags)
+        kept[pk] = Found(head, [part["v"]["B"] for part in written.parts])
+
+    def _update_live(
+        self, key: ItemKey, actions: Sequence[Action], extra: Condition | None = None
+    ) -> RawItem:
+        """
+        Change an entry that counts, and return the attributes that changed.
+
+        Raises Refused where none counts or ``extra`` does not hold. One call for an entry without
+        tags; one with tags is seen by the refusal, and its numbers are asked for.
+        """
+        if generation := self._not_fresh(self._generation):
+            with self._in_time():
+                self._ask(generation)
+        unchanged, seen = CacheEntry.tags.does_not_exist(), None
+        while True:
+            condition = self._live() & unchanged
+            try:
+                return self._update(key, actions, condition if extra is None else condition & extra)
+            except Refused as refused:
+                old = refused.old
+                if old is None or "w" not in old or not self._counts(old):
+                    raise
+                write = old["w"]["S"] if "t" in old else None
+                if write == seen:
+                    raise
+                seen = write
+                unchanged = (
+                    CacheEntry.tags.does_not_exist() if write is None else CacheEntry.write == write
+                )
+
+    def delete(self, key: str) -> bool:
+        """Delete the value and its parts; return whether it counted."""
+        item_key = self._key(key)
+        with self._writing([item_key.pk]), self._in_time():
+            old = self._delete(item_key)
+        if old is None:
+            return False
+        self._delete_parts(old)
+        return is_live(old) and self._counts(old)
+
+
+def expiry_after(timeout: float | None) -> int | None:
+    """Return the moment ``timeout`` seconds from now, in milliseconds since the epoch."""
+    return None if timeout is None else math.ceil((clock.now() + timeout) * 1000)

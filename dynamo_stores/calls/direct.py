@@ -1,0 +1,41 @@
+"""
+The side door, for what watches the others: one attempt of two seconds, no breaker, no retry, no
+measurement, and sockets of its own. What the main door cannot do any more can be told through it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..concurrency.per_process import PerProcess
+from ..exceptions import unavailable
+from .connection import Connection
+from .policy import original_error
+
+# Seconds for connecting, and for each wait for the answer.
+SIDE_SECONDS = 2.0
+
+
+class SideDoor(Connection):
+    """Sends what it is given once; one per alias and process."""
+
+    def dispatch(self, operation_name: str, operation_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return DynamoDB's answer. Raises StoreUnavailable when there is none."""
+        operation_kwargs.setdefault("ReturnConsumedCapacity", "NONE")
+        try:
+            return self._send(operation_name, operation_kwargs, SIDE_SECONDS)
+        except Exception as exc:
+            original = original_error(exc)
+            table = str(operation_kwargs.get("TableName", "the control table"))
+            failure = unavailable(original, operation=operation_name, table=table)
+            if failure is None or failure is exc:
+                raise
+            raise failure from original
+
+
+_side_doors = PerProcess(SideDoor)
+
+
+def get_side_door(using: str) -> SideDoor:
+    """Return this process's side door of the alias ``using``."""
+    return _side_doors.get(using)

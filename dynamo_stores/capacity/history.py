@@ -1,0 +1,108 @@
+"""What was decided about tables, taken or not, one after the other: the history."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+from pynamodb.attributes import UnicodeAttribute
+
+from .. import keys
+from ..exceptions import StoreError
+from ..item_access import SideStore
+from ..models import ControlItem
+
+
+class DecisionItem(ControlItem):
+    """One decision about a table's capacity, taken or not, in JSON."""
+
+    decision = UnicodeAttribute(null=True, attr_name="x")
+
+
+logger = logging.getLogger(__name__)
+
+# So long the history reaches back.
+KEPT = 30 * 86_400.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """
+    What was decided about ``table`` ``at`` a moment (seconds since the epoch): ``code`` is a word,
+    ``why`` a sentence; units by resource (``""`` is the table) before and after, empty where
+    nothing was changed.
+    """
+
+    table: str
+    at: float
+    code: str
+    why: str
+    before: Mapping[str, tuple[int, int]]
+    after: Mapping[str, tuple[int, int]]
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether something was changed."""
+        return bool(self.after)
+
+
+class Decisions(SideStore[DecisionItem]):
+    """The history of one alias, in its control table. Told at once or not at all."""
+
+    kind = DecisionItem
+
+    def tell(self, table: str, decision: Mapping[str, Any]) -> None:
+        """Add what :func:`~dynamo_stores.capacity.update.as_decision` returned; never raises."""
+        key = keys.decision(int(decision["at"] * 1000), table)
+        try:
+            self._put(
+                {
+                    "PK": {"S": key.pk},
+                    "SK": {"S": key.sk},
+                    "TTL": {"N": str(int(decision["at"] + KEPT))},
+                    "x": {"S": json.dumps(decision)},
+                }
+            )
+        except (ClientError, StoreError) as exc:
+            logger.info(
+                "A decision about table %s is missing in the history: %s",
+                table, type(exc).__name__,
+                extra={"dynamodb_table": table, "dynamodb_using": self.using},
+            )  # fmt: skip
+
+    def latest(self, count: int = 200) -> list[Decision]:
+        """Return the last ``count`` decisions about all tables, the newest first; one Query."""
+        control = self._table
+        answer = self._call(
+            control,
+            "Query",
+            {
+                "TableName": control.table_name,
+                "KeyConditionExpression": "PK = :pk",
+                "ExpressionAttributeValues": {":pk": {"S": keys.DECISIONS}},
+                "ScanIndexForward": False,
+                "Limit": count,
+            },
+        )
+        return [read_decision(item["SK"]["S"], item["x"]["S"]) for item in answer["Items"]]
+
+
+def read_decision(sk: str, text: str) -> Decision:
+    """Return a decision as it was put under the sort key ``sk``."""
+    return decision_of(sk.partition("#")[2], json.loads(text))
+
+
+def decision_of(table: str, decision: Mapping[str, Any]) -> Decision:
+    """Return what a record or the history keeps, as a :class:`Decision`."""
+    return Decision(
+        table=table,
+        at=float(decision.get("at", 0.0)),
+        code=str(decision.get("code", "")),
+        why=str(decision.get("why", "")),
+        before={name: (read, write) for name, (read, write) in decision.get("from", {}).items()},
+        after={name: (read, write) for name, (read, write) in decision.get("to", {}).items()},
+    )

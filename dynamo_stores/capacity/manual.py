@@ -1,0 +1,87 @@
+"""Changing a table's capacity because somebody asked for it."""
+
+from __future__ import annotations
+
+from .. import clock
+from ..conf import get_config
+from ..conf.groups import ScalingConfig
+from ..exceptions import StoreError
+from .description import TableCapacity, Units
+from .history import Decisions
+from .planner import Plan, plan_down
+from .records import CapacityRecords
+from .update import apply, as_decision, describe
+
+UP, DOWN, TO = "up", "down", "to"
+
+
+def change_by_hand(
+    using: str,
+    table: str,
+    direction: str,
+    *,
+    read: int | None = None,
+    write: int | None = None,
+    dry_run: bool = False,
+) -> Plan:
+    """
+    Raise a table and its indexes by ``SCALE_UP_FACTOR`` (``"up"``), lower them to their baseline
+    (``"down"``) or set them (``"to"``, with units); return what came of it.
+
+    What is above the baseline comes down after ``SCALE_DOWN_DELAY``. Raises StoreError where there
+    is no such table, or it has no capacity, and StoreUnavailable without an answer.
+    """
+    capacity = describe(using, table)
+    if capacity is None:
+        raise StoreError(f"Alias {using!r} has no table {table}.")
+    if capacity.is_on_demand:
+        raise StoreError(f"{table} is on demand: it has no capacity to change.")
+    config = get_config(using).for_table(table).scaling
+    wanted = _plan(capacity, config, direction, read, write)
+    if not dry_run:
+        _record(using, capacity, wanted, config)
+    plan = apply(using, capacity, wanted, dry_run=dry_run)
+    if not dry_run:
+        Decisions(using).tell(table, as_decision(plan, capacity))
+    return plan
+
+
+def _record(using: str, capacity: TableCapacity, plan: Plan, config: ScalingConfig) -> None:
+    base = Units(config.base_read_capacity, config.base_write_capacity)
+    is_above = any(
+        units.read > base.read or units.write > base.write for units in plan.changes.values()
+    )
+    if is_above:
+        # Before the change: whoever dies in between leaves no table up that nobody lowers.
+        deadline = clock.now() + config.scale_down_delay
+        CapacityRecords(using).raised(capacity.table, deadline, as_decision(plan, capacity))
+
+
+def _plan(
+    capacity: TableCapacity,
+    config: ScalingConfig,
+    direction: str,
+    read: int | None,
+    write: int | None,
+) -> Plan:
+    if direction == DOWN:
+        return plan_down(capacity, config, clock.now(), reserve=0)
+    changes = {}
+    for name, resource in capacity.resources.items():
+        units = resource.units
+        if direction == TO:
+            wanted = Units(read or units.read, write or units.write)
+        else:
+            wanted = Units(
+                max(units.read, min(config.max_read_capacity, _raised(units.read, config))),
+                max(units.write, min(config.max_write_capacity, _raised(units.write, config))),
+            )
+        if wanted != units:
+            changes[name] = wanted
+    if not changes:
+        return Plan("nothing", "it has that already, or its maximum")
+    return Plan("by_hand", "somebody asked for it", changes)
+
+
+def _raised(units: int, config: ScalingConfig) -> int:
+    return max(units + 1, int(units * config.scale_up_factor))

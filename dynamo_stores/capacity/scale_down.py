@@ -1,0 +1,126 @@
+"""Coming down: what is due is lowered, once, by whoever looks first."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from .. import clock
+from ..conf import DEFAULT_ALIAS, get_config
+from ..conf.groups import ScalingConfig
+from ..exceptions import StoreUnavailable
+from .auto_scaling import get_auto_scaling, left_alone, plan_minimums_down
+from .demand import SharedDemand
+from .description import QUIET_HOUR, TableCapacity
+from .history import Decisions
+from .planner import Plan, end_of_maintenance, plan_down
+from .records import CapacityRecords, Record
+from .update import apply, as_decision, describe
+
+logger = logging.getLogger(__name__)
+
+# How long whoever brings a table down has it for himself; he needs two calls.
+_LEASE = 120.0
+# When to look again at a table that is being changed, or that could not be asked.
+_SOON = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one table that was due, and when it is looked at next (None: never)."""
+
+    table: str
+    plan: Plan
+    next_deadline: float | None
+
+
+def reconcile(using: str = DEFAULT_ALIAS, table: str | None = None) -> list[Outcome]:
+    """
+    Lower what is due in the alias, or only ``table``; idempotent, and one at a time per table.
+
+    Return what was done and what was not, with the reasons. Raises StoreUnavailable where the
+    control table cannot be asked.
+    """
+    records = CapacityRecords(using)
+    outcomes = []
+    for record in records.due():
+        if table is not None and record.table != table:
+            continue
+        leased = records.lease(record, _LEASE)
+        if leased is not None:
+            outcomes.append(_lower(using, records, leased))
+    return outcomes
+
+
+def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
+    config = get_config(using).for_table(record.table).scaling
+    capacity: TableCapacity | None = None
+    try:
+        capacity = describe(using, record.table)
+        plan = _plan(using, record.table, capacity, config)
+    except StoreUnavailable as exc:
+        plan = Plan("unavailable", f"{record.table} could not be asked: {exc}", again=True)
+    next_deadline = _next(plan, capacity, config) if plan.again else None
+    if plan.code not in ("lowered", "minimum_lowered", "in_progress"):
+        quiet = plan.code in ("at_baseline", "on_demand", "maintenance_window")
+        logger.log(
+            logging.INFO if quiet else logging.WARNING,
+            "Table %s was not lowered: %s.", record.table, plan.why,
+            extra={
+                "dynamodb_table": record.table,
+                "dynamodb_using": using,
+                "dynamodb_decision": plan.code,
+            },
+        )  # fmt: skip
+    decision = as_decision(plan, capacity)
+    if plan.code != "in_progress":
+        Decisions(using).tell(record.table, decision)
+    if not records.finish(record, decision, next_deadline):
+        logger.info("Table %s was raised while it came down; that deadline holds.", record.table)
+    return Outcome(record.table, plan, next_deadline)
+
+
+def _plan(using: str, table: str, capacity: TableCapacity | None, config: ScalingConfig) -> Plan:
+    if capacity is None:
+        return Plan("no_table", f"there is no table {table} any more")
+    auto_scaling = get_auto_scaling(using)
+    targets = auto_scaling.targets(table)
+    if targets and config.auto_scaling == "leave":
+        return left_alone(table)
+    if end_of_maintenance(config.maintenance_windows, clock.now()) is not None:
+        return Plan("maintenance_window", "it is in a maintenance window", again=True)
+    if targets:
+        plan = plan_minimums_down(capacity, config, targets)
+        if not plan.changes or config.dry_run:
+            return apply(using, capacity, plan, dry_run=config.dry_run)
+        return auto_scaling.set_minimums(capacity, plan)
+    # Heard of while it throttles; without a throttle the baseline is enough until one.
+    need = SharedDemand(using).total(table)
+    plan = plan_down(capacity, config, clock.now(), need=need)
+    return apply(using, capacity, plan, dry_run=config.dry_run)
+
+
+def _next(plan: Plan, capacity: TableCapacity | None, config: ScalingConfig) -> float:
+    now = clock.now()
+    if plan.code == "no_decreases_left" and capacity is not None:
+        # The budget is named once, and asked about when there can be a decrease again.
+        return min(_quiet_hour(capacity, now), _midnight(now))
+    end = end_of_maintenance(config.maintenance_windows, now)
+    if plan.code == "maintenance_window" and end is not None:
+        return end
+    if plan.code in ("lowered", "needed"):
+        return now + max(1.0, config.scale_down_delay)
+    if plan.code in ("not_allowed", "dry_run", "refused"):
+        return now + max(_SOON, config.scale_down_delay)
+    return now + _SOON
+
+
+def _quiet_hour(capacity: TableCapacity, now: float) -> float:
+    last = [each.last_decrease for each in capacity.resources.values() if each.last_decrease]
+    return max(now + _SOON, max(last, default=now) + QUIET_HOUR)
+
+
+def _midnight(now: float) -> float:
+    today = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (today + timedelta(days=1)).timestamp()

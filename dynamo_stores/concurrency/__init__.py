@@ -1,0 +1,1 @@
+"""What lives once per process; threads for async callers; work written once for both."""

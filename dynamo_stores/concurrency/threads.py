@@ -1,0 +1,29 @@
+"""The threads in which async methods make their calls: per alias and process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from ..conf import get_config
+from .per_process import PerProcess
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _make(using: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(get_config(using).max_pool_connections, "dynamo-stores-async")
+
+
+_threads = PerProcess(_make)
+
+
+async def in_thread(using: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Return what ``function`` returns in a thread, with this task's context variables."""
+    run = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_threads.get(using), run)

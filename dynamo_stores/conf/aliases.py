@@ -1,0 +1,287 @@
+"""
+The settings: ``DYNAMO_STORES`` read once into frozen dataclasses, one per alias.
+
+Field names are the settings' names in lower case; every duration is in seconds. Each setting
+carries its default, the rule that it must meet and the id of its system check.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar, cast
+
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from ..exceptions import ConfigurationError
+from .groups import (
+    AdaptiveConfig,
+    BreakerConfig,
+    CacheConfig,
+    DedupeConfig,
+    HealthConfig,
+    MetricsConfig,
+    RateLimitConfig,
+    ReportsConfig,
+    RetryConfig,
+    ScalingConfig,
+)
+from .rules import (
+    FILLED_TEXT,
+    MAPPING,
+    NOT_A_DICT,
+    POSITIVE,
+    TEXT,
+    URL,
+    WHOLE_POSITIVE,
+    Problem,
+    groups_of,
+    one_of,
+    or_none,
+    setting,
+    suggestion,
+    wrong_values,
+)
+
+DEFAULT_ALIAS = "default"
+
+NO_DEFAULT_ALIAS = "dynamo_stores.E003"
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    """One alias of ``DYNAMO_STORES``."""
+
+    table_name: str = setting("dynamo-stores", FILLED_TEXT, 10)
+    table_prefix: str = setting("", TEXT, 4)
+    region: str | None = setting(None, or_none(FILLED_TEXT), 11)
+    endpoint_url: str | None = setting(None, or_none(URL), 12)
+    billing_mode: str = setting("PAY_PER_REQUEST", one_of("PAY_PER_REQUEST", "PROVISIONED"), 13)
+    connect_timeout: float = setting(5.0, POSITIVE, 14)
+    read_timeout: float = setting(10.0, POSITIVE, 15)
+    operation_timeout: float = setting(30.0, POSITIVE, 16)
+    max_pool_connections: int = setting(50, WHOLE_POSITIVE, 17)
+    failover: str | None = setting(None, or_none(FILLED_TEXT), 18)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    circuit_breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    dedupe: DedupeConfig = field(default_factory=DedupeConfig)
+    rate_limit: RateLimitConfig = field(default_factory=RateLimitConfig)
+    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    reports: ReportsConfig = field(default_factory=ReportsConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+    tables: dict[str, Any] = setting({}, MAPPING, 19)
+
+    # Both are asked on every call, so each answer is worked out once.
+    _names: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    _tables: dict[str, Self] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def store_table(self) -> str:
+        """The name of the table of the stores, prefix included."""
+        return self.real_name(self.table_name)
+
+    def real_name(self, table: str) -> str:
+        """Return what the table that a model calls ``table`` is called in DynamoDB."""
+        if (name := self._names.get(table)) is None:
+            name = self.tables.get(table, {}).get("TABLE_NAME", self.table_prefix + table)
+            self._names[table] = name
+        return name
+
+    def for_table(self, name: str) -> Self:
+        """Return these settings with the differences that ``TABLES`` has for the table ``name``."""
+        if (found := self._tables.get(name)) is None:
+            differences: Mapping[str, Any] = next(
+                (
+                    changes
+                    for table, changes in self.tables.items()
+                    if name in (table, self.real_name(table))
+                ),
+                {},
+            )
+            found = self._tables[name] = _merge(self, differences) if differences else self
+        return found
+
+
+# What one table may have differently from its alias.
+TABLE_SETTINGS = frozenset(
+    ["TABLE_NAME", "BILLING_MODE", "OPERATION_TIMEOUT", "RETRY", "CIRCUIT_BREAKER", "SCALING"]
+)
+
+
+def get_config(using: str = DEFAULT_ALIAS) -> StoreConfig:
+    """
+    Return the settings of the alias ``using``.
+
+    Raises ConfigurationError, naming everything that is wrong with the alias.
+    """
+    if (config := _configs.get(using)) is None:
+        config = _read(using)
+        _configs[using] = config
+    return config
+
+
+def aliases() -> list[str]:
+    """Return the names of all aliases; ``["default"]`` where nothing is set."""
+    return list(_raw())
+
+
+def provisioned_aliases() -> list[str]:
+    """Return the aliases that have a provisioned table, or scaling switched on."""
+    found = []
+    for using in aliases():
+        config = get_config(using)
+        tables = [config, *(config.for_table(name) for name in config.tables)]
+        if any(each.scaling.enabled or each.billing_mode == "PROVISIONED" for each in tables):
+            found.append(using)
+    return found
+
+
+def find_problems() -> list[Problem]:
+    """Return everything that is wrong in ``DYNAMO_STORES``, most general first."""
+    try:
+        raw = _raw()
+    except ConfigurationError as exc:
+        return [Problem(NOT_A_DICT, str(exc), "See docs/settings.md for its shape.")]
+    problems = []
+    if DEFAULT_ALIAS not in raw:
+        problems.append(
+            Problem(
+                NO_DEFAULT_ALIAS,
+                "DYNAMO_STORES has no alias 'default'.",
+                "Call one of the aliases 'default'; stores use it when none is named.",
+            )
+        )
+    for using, values in raw.items():
+        problems += _find_problems(using, values, raw)
+    return problems
+
+
+_configs: dict[str, StoreConfig] = {}
+_forgetters: list[Callable[[], None]] = []
+_lock = threading.Lock()
+
+
+def when_changed(forget: Callable[[], None]) -> Callable[[], None]:
+    """Call ``forget`` whenever the settings change (``override_settings``); a decorator."""
+    _forgetters.append(forget)
+    return forget
+
+
+def _forget(*, setting: str, **kwargs: object) -> None:
+    if setting in ("DYNAMO_STORES", "CACHES", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
+        with _lock:
+            _configs.clear()
+            for forget in _forgetters:
+                forget()
+
+
+setting_changed.connect(_forget, dispatch_uid="dynamo_stores.conf")
+
+
+def _raw() -> Mapping[str, Any]:
+    raw = getattr(settings, "DYNAMO_STORES", None)
+    if raw is None:
+        return {DEFAULT_ALIAS: {}}
+    if not isinstance(raw, Mapping):
+        raise ConfigurationError(
+            f"DYNAMO_STORES is {type(raw).__name__}; expected a dict of aliases, "
+            "such as {'default': {'TABLE_NAME': 'dynamo-stores'}}."
+        )
+    return raw
+
+
+def _read(using: str) -> StoreConfig:
+    raw = _raw()
+    if using not in raw:
+        raise ConfigurationError(
+            f"DYNAMO_STORES has no alias {using!r}{suggestion(using, raw)} "
+            f"Known: {', '.join(map(repr, raw)) or 'none'}."
+        )
+    if problems := _find_problems(using, raw[using], raw):
+        raise ConfigurationError(" ".join(problem.message for problem in problems))
+    return _merge(StoreConfig(), raw[using])
+
+
+def _merge(config: C, values: Mapping[str, Any]) -> C:
+    groups = groups_of(type(config))
+    changes: dict[str, Any] = {
+        name.lower(): _merge(getattr(config, name.lower()), value) if name in groups else value
+        for name, value in values.items()
+    }
+    if isinstance(config, StoreConfig):
+        changes |= {"_names": {}, "_tables": {}}
+    if isinstance(config, MetricsConfig) and "sinks" in changes:
+        changes["sinks"] = tuple(changes["sinks"])
+    return cast(C, dataclasses.replace(cast(Any, config), **changes))
+
+
+def _find_problems(using: str, values: Any, raw: Mapping[str, Any]) -> list[Problem]:
+    where = f"DYNAMO_STORES[{using!r}]"
+    problems = list(wrong_values(StoreConfig, values, where))
+    if problems:
+        return problems
+    for table, differences in values.get("TABLES", {}).items():
+        problems += wrong_values(
+            StoreConfig, differences, f"{where}['TABLES'][{table!r}]", only=TABLE_SETTINGS
+        )
+    if problems:
+        return problems
+    config: StoreConfig = _merge(StoreConfig(), values)
+    for each in (config, *(config.for_table(table) for table in config.tables)):
+        problems += _contradictions(each, where)
+    if config.failover is not None and (config.failover == using or config.failover not in raw):
+        problems.append(
+            Problem(
+                "dynamo_stores.E018",
+                f"{where}['FAILOVER'] is {config.failover!r}; expected another alias of "
+                "DYNAMO_STORES.",
+                f"Known: {', '.join(repr(name) for name in raw if name != using) or 'none'}.",
+            )
+        )
+    return list(dict.fromkeys(problems))
+
+
+def _contradictions(config: StoreConfig, where: str) -> list[Problem]:
+    scaling, adaptive, retry = config.scaling, config.adaptive, config.retry
+    pairs = [
+        ("SCALING", "MAX_READ_CAPACITY", scaling.max_read_capacity,
+         "BASE_READ_CAPACITY", scaling.base_read_capacity, 43),
+        ("SCALING", "MAX_WRITE_CAPACITY", scaling.max_write_capacity,
+         "BASE_WRITE_CAPACITY", scaling.base_write_capacity, 44),
+        ("ADAPTIVE", "HIGH_ACTIVITY_THRESHOLD", adaptive.high_activity_threshold,
+         "MODERATE_ACTIVITY_THRESHOLD", adaptive.moderate_activity_threshold, 82),
+        ("RETRY", "MAX_DELAY", retry.max_delay, "DELAY", retry.delay, 23),
+    ]  # fmt: skip
+    return [
+        Problem(
+            f"dynamo_stores.E{number:03}",
+            f"{where}['{group}']['{upper}'] is {high!r}; expected at least {lower}, {low!r}.",
+            f"Raise {upper} or lower {lower}.",
+        )
+        for group, upper, high, lower, low, number in pairs
+        if high < low
+    ]
+
+
+def ratelimit_setting(name: str, default: Any = None) -> Any:
+    """Return django-ratelimit's setting ``RATELIMIT_<name>``."""
+    return getattr(settings, f"RATELIMIT_{name}", default)
+
+
+def imported(function: Any) -> Any:
+    """Return ``function``, or what is at that dotted path; raises ConfigurationError."""
+    if not isinstance(function, str):
+        return function
+    try:
+        return import_string(function)
+    except ImportError as exc:
+        raise ConfigurationError(f"{function!r} cannot be imported: {exc}.") from exc

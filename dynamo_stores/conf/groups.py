@@ -1,0 +1,163 @@
+"""
+The groups of settings in ``DYNAMO_STORES``: defaults, rules and the ids of their checks.
+
+Field names are the settings' names in lower case; every duration is in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .rates import RESOURCES, wrong_paths
+from .rules import (
+    BOOLEAN,
+    FACTOR,
+    FILLED_TEXT,
+    HOURS,
+    NOT_NEGATIVE,
+    PATHS,
+    POSITIVE,
+    SCALING,
+    SHARE,
+    URL,
+    WHOLE,
+    WHOLE_POSITIVE,
+    Rule,
+    is_number,
+    one_of,
+    or_none,
+    setting,
+    wrong_proxies,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryConfig:
+    """``RETRY``: how often a call is tried again, and how long it waits before."""
+
+    max_retries: int = setting(3, WHOLE, 20)
+    throttle_retries: int | None = setting(None, or_none(WHOLE), 21)
+    delay: float = setting(0.1, POSITIVE, 22)
+    max_delay: float = setting(30.0, POSITIVE, 23)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakerConfig:
+    """``CIRCUIT_BREAKER``: when to stop asking, and for how long."""
+
+    enabled: bool = setting(True, BOOLEAN, 30)
+    failure_threshold: int = setting(5, WHOLE_POSITIVE, 31)
+    recovery_timeout: float = setting(60.0, POSITIVE, 32)
+    count_throttles: bool = setting(False, BOOLEAN, 33)
+    failure_rate: float | None = setting(None, or_none(SHARE), 34)
+    slow_call_duration: float | None = setting(None, or_none(POSITIVE), 35)
+    slow_call_rate: float = setting(0.5, SHARE, 36)
+    window: float = setting(60.0, POSITIVE, 37)
+    minimum_calls: int = setting(20, WHOLE_POSITIVE, 38)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingConfig:
+    """``SCALING``: capacity units of a provisioned table and of each of its indexes."""
+
+    enabled: bool = setting(False, BOOLEAN, 40)
+    base_read_capacity: int = setting(5, WHOLE_POSITIVE, 41)
+    base_write_capacity: int = setting(5, WHOLE_POSITIVE, 42)
+    max_read_capacity: int = setting(100, WHOLE_POSITIVE, 43)
+    max_write_capacity: int = setting(50, WHOLE_POSITIVE, 44)
+    scale_up_factor: float = setting(2.0, FACTOR, 45)
+    target_utilization: float = setting(0.7, SHARE, 46)
+    scale_down_delay: float = setting(600, NOT_NEGATIVE, 47)
+    dry_run: bool = setting(False, BOOLEAN, 48)
+    maintenance_windows: tuple[str, ...] = setting((), HOURS, 49)
+    auto_scaling_endpoint_url: str | None = setting(None, or_none(URL), 52)
+    auto_scaling: str = setting("leave", one_of("leave", "raise_minimum"), 55)
+    reconcile_interval: float = setting(60.0, POSITIVE, 53)
+    name_hot_keys: bool = setting(False, BOOLEAN, 54)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """``CACHE``: what the alias' cache entries share; the rest is in ``CACHES`` (options.py)."""
+
+    cleanup_interval: float = setting(300, POSITIVE, 50)
+    expiry_index: bool = setting(False, BOOLEAN, 51)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupeConfig:
+    """``DEDUPE``: deduplicated jobs."""
+
+    ttl: float = setting(300, POSITIVE, 60)
+    lease: float = setting(30, POSITIVE, 61)
+    max_wait: float = setting(30.0, NOT_NEGATIVE, 62)
+    poll_interval: float = setting(0.1, POSITIVE, 63)
+    failure_ttl: float = setting(5.0, NOT_NEGATIVE, 64)
+
+
+PROXIES = Rule(
+    "the number of your proxies, or a list of their networks",
+    lambda value: not wrong_proxies(value),
+    wrong_proxies,
+)
+PATHS_AND_RATES = Rule(
+    "a dict of paths ('/api/') and dicts of RATE, KEY, METHOD and the like",
+    lambda value: not wrong_paths(value),
+    wrong_paths,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateLimitConfig:
+    """``RATE_LIMIT``: the limit of resources that have none of their own."""
+
+    limit: int = setting(200, WHOLE, 70)
+    window: float = setting(60, POSITIVE, 71)
+    resources: dict[str, Any] = setting({}, RESOURCES, 72)
+    algorithm: str = setting("sliding", one_of("sliding", "fixed", "gcra", "log"), 73)
+    on_unavailable: str = setting("allow", one_of("allow", "deny", "local"), 74)
+    operation_timeout: float = setting(5.0, POSITIVE, 75)
+    trusted_proxies: int | list[str] = setting(0, PROXIES, 76)
+    paths: dict[str, Any] = setting({}, PATHS_AND_RATES, 77)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveConfig:
+    """``ADAPTIVE``: how a limit is shared between users and background work."""
+
+    monitoring_window: float = setting(900, POSITIVE, 80)
+    recalculation_interval: float = setting(30, POSITIVE, 81)
+    high_activity_threshold: int = setting(10, WHOLE_POSITIVE, 82)
+    moderate_activity_threshold: int = setting(3, WHOLE_POSITIVE, 83)
+    sustained_inactivity: float = setting(1800, POSITIVE, 84)
+    pause_background_on_increasing_trend: bool = setting(True, BOOLEAN, 85)
+    max_user_scaling: float = setting(2.0, SCALING, 86)
+    min_user_reserved: int = setting(5, WHOLE, 87)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsConfig:
+    """``METRICS``: where measurements go."""
+
+    sinks: tuple[str, ...] = setting(("dynamo_stores.monitoring.sinks.LoggingSink",), PATHS, 90)
+    namespace: str = setting("DynamoDBStore", FILLED_TEXT, 91)
+    sampling_rate: float = setting(
+        1.0, Rule("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1), 92
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportsConfig:
+    """``REPORTS``: what each process says of itself, for the status pages."""
+
+    enabled: bool = setting(True, BOOLEAN, 93)
+    interval: float = setting(60.0, POSITIVE, 94)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthConfig:
+    """``HEALTH``: what ``health/ready`` asks for; ``required``: not ready without DynamoDB."""
+
+    required: bool = setting(True, BOOLEAN, 95)
+    timeout: float = setting(1.0, POSITIVE, 96)

@@ -1,0 +1,211 @@
+"""Rates: ``"100/m"``, ``"10/s,100/m,1000/h"``, ``(100, 60)``; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from django.utils.module_loading import import_string
+
+from ..exceptions import ConfigurationError
+from .rules import POSITIVE, WHOLE, Rule, suggestion
+
+_PERIODS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_RATE = re.compile(r"(\d+)/(\d*)([smhd]?)")
+ALGORITHMS = ("sliding", "fixed", "gcra", "log")
+_MAX_LOGGED = 1_000
+
+
+class Rate(NamedTuple):
+    """At most ``limit`` in any ``window`` seconds."""
+
+    limit: int
+    window: float
+
+    def __str__(self) -> str:
+        return f"{self.limit}/{self.window:g}s"
+
+
+def parse_rates(rate: Any) -> tuple[Rate, ...] | None:
+    """
+    Return what ``rate`` says, the shortest window first; None for no limit.
+
+    A string (``"100/m"``, ``"5/10s"``, ``"100/600"`` in seconds, several with commas between), a
+    pair of limit and seconds, or a list of these. Of two limits of one window the smaller counts.
+    Raises ConfigurationError.
+    """
+    if rate is None:
+        return None
+    by_window: dict[float, int] = {}
+    for limit, window in _parts(rate):
+        by_window[window] = min(limit, by_window.get(window, limit))
+    if not by_window:
+        raise ConfigurationError(f"The rate {rate!r} is empty. {_EXPECTED}")
+    return tuple(Rate(limit, window) for window, limit in sorted(by_window.items()))
+
+
+def resolve_rate(rate: Any, *args: Any) -> Any:
+    """Return ``rate``, or what the function that it is, or that is at that dotted path, returns."""
+    if isinstance(rate, str) and "/" not in rate and "." in rate:
+        try:
+            rate = import_string(rate)
+        except ImportError as exc:
+            raise ConfigurationError(f"The rate {rate!r} cannot be imported: {exc}.") from exc
+    return rate(*args) if callable(rate) else rate
+
+
+_EXPECTED = (
+    "Expected '100/m' (s, m, h, d), '5/10s', '100/600' (seconds), several with commas, a pair "
+    "(100, 60), or None for no limit."
+)
+
+
+def _parts(rate: Any) -> Iterable[Rate]:
+    if isinstance(rate, Rate):
+        return [rate]
+    if isinstance(rate, str):
+        return [_parse(part.strip(), rate) for part in rate.split(",")]
+    if (
+        isinstance(rate, list | tuple)
+        and len(rate) == 2
+        and not isinstance(rate[0], str | tuple | list)
+    ):
+        limit, window = rate
+        if WHOLE.accepts(limit) and POSITIVE.accepts(window):
+            return [Rate(limit, window)]
+    elif isinstance(rate, list | tuple):
+        return [each for part in rate for each in _parts(part)]
+    raise ConfigurationError(f"The rate {rate!r} is none. {_EXPECTED}")
+
+
+def _parse(part: str, whole: str) -> Rate:
+    found = _RATE.fullmatch(part.lower())
+    if found is None or not (found[2] or found[3]):
+        raise ConfigurationError(f"The rate {whole!r} is none. {_EXPECTED}")
+    window = int(found[2] or 1) * _PERIODS[found[3] or "s"]
+    if not window:
+        raise ConfigurationError(f"The rate {whole!r} has a window of 0 seconds. {_EXPECTED}")
+    return Rate(int(found[1]), window)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceConfig:
+    """
+    The limit of a resource: ``rates`` (None: no limit), and how they are counted.
+
+    ``burst`` is what ``gcra`` admits at once (None: a tenth of the limit); ``shards`` the items
+    that a key is spread over; ``block`` the most that a process takes of a key at once.
+    """
+
+    rates: tuple[Rate, ...] | None
+    algorithm: str = "sliding"
+    burst: int | None = None
+    shards: int = 1
+    block: int = 1
+
+
+_WHOLE_POSITIVE_NAMES = ("BURST", "SHARDS", "BLOCK")
+_NAMES = ("RATE", "ALGORITHM", *_WHOLE_POSITIVE_NAMES)
+
+
+def parse_resource(config: Any, *, algorithm: str = "sliding") -> ResourceConfig:
+    """
+    Return what ``config`` says: a rate, or a dict of ``RATE``, ``ALGORITHM``, ``BURST``,
+    ``SHARDS`` and ``BLOCK``. Raises ConfigurationError.
+    """
+    if isinstance(config, ResourceConfig):
+        return config
+    if not isinstance(config, Mapping):
+        return _fitting(ResourceConfig(rates=parse_rates(config), algorithm=algorithm))
+    for name in config:
+        if name not in _NAMES:
+            raise ConfigurationError(f"Unknown setting {name!r}{suggestion(name, _NAMES)}")
+    if "RATE" not in config:
+        raise ConfigurationError("RATE is missing; None is no limit.")
+    for name in _WHOLE_POSITIVE_NAMES:
+        value = config.get(name)
+        if value is not None and not (WHOLE.accepts(value) and value >= 1):
+            raise ConfigurationError(f"{name} is {value!r}; expected a whole number, 1 or more.")
+    return _fitting(
+        ResourceConfig(
+            rates=parse_rates(config["RATE"]),
+            algorithm=config.get("ALGORITHM", algorithm),
+            burst=config.get("BURST"),
+            shards=config.get("SHARDS") or 1,
+            block=config.get("BLOCK") or 1,
+        )
+    )
+
+
+def _fitting(config: ResourceConfig) -> ResourceConfig:
+    if config.algorithm not in ALGORITHMS:
+        raise ConfigurationError(
+            f"ALGORITHM is {config.algorithm!r}; expected one of "
+            f"{', '.join(map(repr, ALGORITHMS))}{suggestion(config.algorithm, ALGORITHMS)}"
+        )
+    for rate in config.rates or ():
+        if config.algorithm == "log" and rate.limit > _MAX_LOGGED:
+            raise ConfigurationError(
+                f"The algorithm 'log' writes down each request: {rate} is over its limit of "
+                f"{_MAX_LOGGED:,}. Use 'sliding'."
+            )
+        if 0 < rate.limit < config.shards:
+            raise ConfigurationError(f"{config.shards} SHARDS are more than the limit of {rate}.")
+    if config.block > 1 and config.algorithm not in ("sliding", "fixed"):
+        raise ConfigurationError("BLOCK is for the algorithms 'sliding' and 'fixed'.")
+    return config
+
+
+def _wrong_resources(value: Any) -> str:
+    """Return what is wrong in a dict of resources, ``""`` for nothing."""
+    if not isinstance(value, Mapping):
+        return " It is no dict."
+    for name, config in value.items():
+        try:
+            parse_resource(config)
+        except ConfigurationError as exc:
+            return f" {name!r}: {exc}"
+    return ""
+
+
+RESOURCES = Rule(
+    "a dict of resources and rates, or dicts of RATE, ALGORITHM, BURST, SHARDS, BLOCK",
+    lambda value: not _wrong_resources(value),
+    _wrong_resources,
+)
+
+
+PATH_NAMES = ("RATE", "KEY", "METHOD", "ALGORITHM", "BURST", "SHARDS", "BLOCK", "ALLOW")
+
+
+def wrong_paths(value: Any) -> str:
+    """Return what is wrong in ``PATHS``, ``""`` for nothing."""
+    if not isinstance(value, Mapping):
+        return " It is no dict."
+    for path, config in value.items():
+        if not isinstance(path, str) or not path.startswith("/"):
+            return f" {path!r} does not begin with a slash."
+        if not isinstance(config, Mapping):
+            return f" {path!r}: {config!r} is no dict."
+        for name in config:
+            if name not in PATH_NAMES:
+                return f" {path!r}: unknown setting {name!r}{suggestion(name, PATH_NAMES)}"
+        own = {name: each for name, each in config.items() if name in _NAMES}
+        try:
+            parse_resource(own)
+        except ConfigurationError as exc:
+            return f" {path!r}: {exc}"
+    return ""
+
+
+def describe(config: ResourceConfig) -> dict[str, Any]:
+    """Return ``config`` as a dict that :func:`parse_resource` takes, of what JSON can say."""
+    return {
+        "RATE": None if config.rates is None else [list(rate) for rate in config.rates],
+        "ALGORITHM": config.algorithm,
+        "BURST": config.burst,
+        "SHARDS": config.shards,
+        "BLOCK": config.block,
+    }

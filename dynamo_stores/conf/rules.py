@@ -1,0 +1,197 @@
+"""
+What a setting may be: rules in words, dataclasses made of them, what is wrong in a dict.
+
+A field made by :func:`setting` carries its rule and the id of its system check.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import field
+from typing import Any, NamedTuple
+
+
+def wrong_proxies(value: Any) -> str:
+    """Return what is wrong with a value of ``TRUSTED_PROXIES``, ``""`` for nothing."""
+    if isinstance(value, bool):
+        return " It is a bool."
+    if isinstance(value, int):
+        return "" if value >= 0 else " It is negative."
+    return wrong_networks(value)
+
+
+def wrong_networks(value: Any) -> str:
+    """Return what is wrong with a list of networks, ``""`` for nothing."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return " It is no list."
+    for each in value:
+        try:
+            ipaddress.ip_network(each, strict=False)
+        except (TypeError, ValueError) as exc:
+            return f" {exc}."
+    return ""
+
+
+class Problem(NamedTuple):
+    """Something wrong in the settings: the check's id, what is wrong, what to do."""
+
+    id: str
+    message: str
+    hint: str
+
+
+def _nothing_more(value: Any) -> str:
+    return ""
+
+
+class Rule(NamedTuple):
+    """What a value must be, in words, the test for it, and what more can be said of a wrong one."""
+
+    expected: str
+    accepts: Callable[[Any], bool]
+    why: Callable[[Any], str] = _nothing_more
+
+
+def is_number(value: object) -> bool:
+    """Return whether ``value`` is a number, finite and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def or_none(rule: Rule) -> Rule:
+    """Return ``rule``, with None allowed."""
+    return Rule(f"{rule.expected}, or None", lambda value: value is None or rule.accepts(value))
+
+
+POSITIVE = Rule("a number above 0", lambda value: is_number(value) and value > 0)
+NOT_NEGATIVE = Rule("a number, 0 or more", lambda value: is_number(value) and value >= 0)
+WHOLE = Rule("a whole number, 0 or more", lambda value: _is_whole(value) and value >= 0)
+WHOLE_POSITIVE = Rule("a whole number, 1 or more", lambda value: _is_whole(value) and value >= 1)
+SHARE = Rule("a number above 0, at most 1", lambda value: is_number(value) and 0 < value <= 1)
+FACTOR = Rule("a number above 1", lambda value: is_number(value) and value > 1)
+SCALING = Rule("a number, 1 or more", lambda value: is_number(value) and value >= 1)
+BOOLEAN = Rule("True or False", lambda value: isinstance(value, bool))
+TEXT = Rule("a string", lambda value: isinstance(value, str))
+FILLED_TEXT = Rule(
+    "a string that is not empty", lambda value: isinstance(value, str) and value != ""
+)
+URL = Rule(
+    "a URL such as 'http://127.0.0.1:8000'",
+    lambda value: isinstance(value, str) and value.startswith(("http://", "https://")),
+)
+MAPPING = Rule("a dict", lambda value: isinstance(value, Mapping))
+PATHS = Rule(
+    "a list of dotted paths",
+    lambda value: isinstance(value, list | tuple) and all(isinstance(v, str) for v in value),
+)
+
+
+_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+
+def parse_hours(text: str) -> tuple[int, int]:
+    """Return the minutes of the day between which ``"22:00-06:30"`` is; ValueError for others."""
+    found = _HOURS.fullmatch(text)
+    if found is None or found[1] + found[2] == found[3] + found[4]:
+        raise ValueError(text)
+    first, second, third, fourth = map(int, found.groups())
+    return first * 60 + second, third * 60 + fourth
+
+
+def _are_hours(value: Any) -> bool:
+    try:
+        return isinstance(value, list | tuple) and all(parse_hours(each) for each in value)
+    except (TypeError, ValueError):
+        return False
+
+
+HOURS = Rule("a list of hours of the day in UTC, such as '22:00-06:30'", _are_hours)
+
+
+def one_of(*choices: str) -> Rule:
+    """Return the rule that a value is one of ``choices``."""
+    return Rule(" or ".join(map(repr, choices)), lambda value: value in choices)
+
+
+def setting(default: Any, rule: Rule, number: int) -> Any:
+    """Return the field of a setting, checked under ``dynamo_stores.E<number>``."""
+    metadata = {"rule": rule, "id": f"dynamo_stores.E{number:03}"}
+    if isinstance(default, dict | list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+UNKNOWN_NAME, NOT_A_DICT = "dynamo_stores.E001", "dynamo_stores.E002"
+
+
+def groups_of(cls: type) -> dict[str, type]:
+    """Return the groups of ``cls`` (settings that are dicts of settings) by their names."""
+    made_by: dict[str, Any] = {
+        each.name.upper(): each.default_factory for each in dataclasses.fields(cls)
+    }
+    return {
+        name: make
+        for name, make in made_by.items()
+        if isinstance(make, type) and dataclasses.is_dataclass(make)
+    }
+
+
+def settings_of(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    """Return the single settings of ``cls`` by their names."""
+    return {each.name.upper(): each for each in dataclasses.fields(cls) if each.metadata}
+
+
+def wrong_values(
+    cls: type, values: Any, where: str, *, only: frozenset[str] | None = None
+) -> list[Problem]:
+    """Return what is wrong with ``values``, a dict of settings that stands at ``where``."""
+    if not isinstance(values, Mapping):
+        return [
+            Problem(
+                NOT_A_DICT,
+                f"{where} is {type(values).__name__}; expected a dict of settings.",
+                "See docs/settings.md for the names.",
+            )
+        ]
+    own, groups = settings_of(cls), groups_of(cls)
+    known = [name for name in (*own, *groups) if only is None or name in only]
+    problems = []
+    for name, value in values.items():
+        if name not in known:
+            problems.append(_unknown(name, known, where))
+        elif name in groups:
+            problems += wrong_values(groups[name], value, f"{where}[{name!r}]")
+        elif not (rule := own[name].metadata["rule"]).accepts(value):
+            problems.append(
+                Problem(
+                    own[name].metadata["id"],
+                    f"{where}[{name!r}] is {value!r}; expected {rule.expected}.{rule.why(value)}",
+                    "Durations are in seconds. docs/settings.md lists every setting.",
+                )
+            )
+    return problems
+
+
+def _unknown(name: object, known: list[str], where: str) -> Problem:
+    group = where.rpartition("[")[2].strip("[']") if where.count("[") > 1 else "DYNAMO_STORES"
+    return Problem(
+        UNKNOWN_NAME,
+        f"Unknown {group} setting {name!r}{suggestion(name, known)}",
+        f"It stands in {where}. Known: {', '.join(known)}.",
+    )
+
+
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'NEAREST'?``, or a full stop where nothing is near."""
+    wanted = str(name)
+    by_upper = {str(each).upper(): each for each in known}
+    near = difflib.get_close_matches(wanted.upper(), list(by_upper), 1, 0.5)
+    return f"; did you mean {by_upper[near[0]]!r}?" if near else "."

@@ -1,0 +1,25 @@
+"""What is put on functions and views."""
+
+from .cache.decorators import cached
+from .dedupe.decorators import deduplicated
+from .dedupe.idempotency import idempotent
+from .ratelimit.decorators import (
+    adaptive_ratelimit,
+    aget_usage,
+    ais_ratelimited,
+    get_usage,
+    is_ratelimited,
+    ratelimit,
+)
+
+__all__ = [
+    "adaptive_ratelimit",
+    "aget_usage",
+    "ais_ratelimited",
+    "cached",
+    "deduplicated",
+    "get_usage",
+    "idempotent",
+    "is_ratelimited",
+    "ratelimit",
+]

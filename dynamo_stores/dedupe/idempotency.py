@@ -1,0 +1,238 @@
+"""
+``@idempotent``: a request that is sent again with its ``Idempotency-Key`` is not done again.
+
+draft-ietf-httpapi-idempotency-key-header: the first response is stored and given back; 409 while
+the first request is in progress, 422 when the key comes with another request.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.utils.decorators import method_decorator
+
+from ..client_address import get_ip
+from ..concurrency.threads import in_thread
+from ..conf import DEFAULT_ALIAS
+from ..exceptions import ConfigurationError, StoreUnavailable
+from .jobs import COMPLETED, Claim, Heartbeat, decode, encode, state_of, time_left
+from .store import DedupeStore
+
+logger = logging.getLogger(__name__)
+
+REPLAYED = "Idempotency-Replayed"
+_MAX_KEY = 255
+_SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+# What belongs to one connection or one visitor is not given back.
+_NOT_STORED = frozenset(["connection", "date", "set-cookie", "transfer-encoding", "content-length"])
+
+
+def idempotent(
+    view: Any = None,
+    *,
+    ttl: float = 86_400,
+    required: bool = False,
+    field: str | None = None,
+    scope: Callable[[HttpRequest], str] | None = None,
+    using: str = DEFAULT_ALIAS,
+) -> Any:
+    """
+    Do an unsafe request once for each ``Idempotency-Key`` that a user sends.
+
+    The first response is stored for ``ttl`` seconds, unless it is a 5xx or streams, and given
+    back with the header ``Idempotency-Replayed: true``. A request without the header, and without
+    the form field ``field``, is done as always, or answered 400 with ``required``. Keys belong to
+    the user, else to the session, else to the client's address, or to what ``scope`` returns of
+    the request. 503 when DynamoDB cannot answer. For function views, coroutine functions, classes
+    and methods of classes.
+    """
+    rule = _Rule(ttl, required, field, scope, using)
+    return rule.decorate if view is None else rule.decorate(view)
+
+
+class _Begun(NamedTuple):
+    """A request that is to be done: its job, and who keeps its lease."""
+
+    job: str
+    fence: int
+    heartbeat: Heartbeat
+
+
+@dataclass(frozen=True)
+class _Rule:
+    ttl: float
+    required: bool
+    field: str | None
+    scope: Callable[[HttpRequest], str] | None
+    using: str
+
+    def decorate(self, view: Any) -> Any:
+        if isinstance(view, type):
+            return method_decorator(self.decorate, name="dispatch")(view)
+
+        @functools.wraps(view)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            begun = self.begin(_request_of(args))
+            if not isinstance(begun, _Begun):
+                return view(*args, **kwargs) if begun is None else begun
+            try:
+                response = view(*args, **kwargs)
+            except BaseException as exc:
+                self.end(begun, exc)
+                raise
+            if not self.waits_for_rendering(begun, response):
+                self.end(begun, response)
+            return response
+
+        @functools.wraps(view)
+        async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
+            begun = await sync_to_async(self.begin)(_request_of(args))
+            if not isinstance(begun, _Begun):
+                return await view(*args, **kwargs) if begun is None else begun
+            try:
+                response = await view(*args, **kwargs)
+            except BaseException as exc:
+                await in_thread(self.using, self.end, begun, exc)
+                raise
+            if not self.waits_for_rendering(begun, response):
+                await in_thread(self.using, self.end, begun, response)
+            return response
+
+        return async_wrapper if iscoroutinefunction(view) else wrapper
+
+    def begin(self, request: HttpRequest) -> _Begun | HttpResponseBase | None:
+        """Return what was begun, the answer that there is already, or None: not idempotent."""
+        if request.method in _SAFE:
+            return None
+        key = request.headers.get("Idempotency-Key")
+        if key is None and self.field is not None:
+            key = request.POST.get(self.field)
+        if key is None:
+            if self.required:
+                return _problem(400, "The header Idempotency-Key is required.")
+            return None
+        if not 0 < len(key) <= _MAX_KEY or not key.isprintable():
+            return _problem(400, f"Idempotency-Key must have 1 to {_MAX_KEY} printable characters.")
+        store = DedupeStore(self.using)
+        who = self.scope(request) if self.scope is not None else _owner(request, self.using)
+        job, payload = f"idempotent:{who}:{key}", _payload(request, self.field)
+        try:
+            claim = store.claim(job, payload)
+            if claim.fence is None:
+                return _answer(store, job, claim, payload)
+        except StoreUnavailable as exc:
+            logger.warning("An idempotent request was not done: %s", exc)
+            return _later(503, "It cannot be told now whether this was done before.", 1)
+        heartbeat = store.heartbeat(job, claim.fence)
+        heartbeat.start()
+        return _Begun(job, claim.fence, heartbeat)
+
+    def waits_for_rendering(self, begun: _Begun, response: Any) -> bool:
+        """Template responses are rendered when the middleware has seen them; end it then."""
+        if getattr(response, "is_rendered", True):
+            return False
+        response.add_post_render_callback(functools.partial(self.end, begun))
+        return True
+
+    def end(self, begun: _Begun, outcome: Any) -> None:
+        """Store the response; let the next request try after an error."""
+        begun.heartbeat.stop()
+        store = DedupeStore(self.using)
+        try:
+            if isinstance(outcome, HttpResponse) and outcome.status_code < 500:
+                data = encode(_stored(outcome))
+                store.complete_encoded(begun.job, data, begun.fence, self.ttl)
+            else:
+                error = outcome if isinstance(outcome, BaseException) else ValueError("not stored")
+                store.fail(begun.job, error, fence=begun.fence, ttl=0)
+        except StoreUnavailable as exc:
+            logger.warning("The response of an idempotent request was not stored: %s", exc)
+
+
+def _request_of(args: Sequence[Any]) -> HttpRequest:
+    for each in args[:2]:
+        if hasattr(each, "META"):
+            request: HttpRequest = each
+            return request
+    raise ConfigurationError("@idempotent is for views: a request is their first argument.")
+
+
+def _owner(request: HttpRequest, using: str) -> str:
+    user = getattr(request, "user", None)
+    if user is not None and user.is_authenticated:
+        return f"user:{user.pk}"
+    session = getattr(request, "session", None)
+    if session is not None and session.session_key:
+        return f"session:{session.session_key}"
+    return f"address:{get_ip(request, using)}"
+
+
+def _payload(request: HttpRequest, field: str | None) -> str:
+    digest = hashlib.sha256()
+    for part in _parts(request, field):
+        digest.update(b"%d:%b" % (len(part), part))
+    return digest.hexdigest()
+
+
+def _parts(request: HttpRequest, field: str | None) -> Iterator[bytes]:
+    yield (request.method or "").encode()
+    yield request.get_full_path().encode(errors="surrogatepass")
+    yield (request.content_type or "").encode()
+    if request.content_type not in _FORMS:
+        yield request.body
+        return
+    # A form that is shown again has another token.
+    for name, values in sorted(request.POST.lists()):
+        if name not in ("csrfmiddlewaretoken", field):
+            yield from (each.encode(errors="surrogatepass") for each in (name, *values))
+    for name, files in sorted(request.FILES.lists()):
+        for file in files:
+            content = hashlib.sha256()
+            for chunk in file.chunks():
+                content.update(chunk)
+            file.seek(0)
+            yield from (name.encode(), str(file.name).encode(), content.digest())
+
+
+def _answer(store: DedupeStore, job: str, claim: Claim, payload: str) -> HttpResponseBase:
+    item = claim.item or {}
+    if item.get("h", {}).get("S") != store.payload_hash(payload):
+        return _problem(422, "This Idempotency-Key was used with another request.")
+    data = store.read_result(job, item) if state_of(item) == COMPLETED else None
+    if data is None:
+        seconds = max(1, math.ceil(min(time_left(item), 60)))
+        return _later(409, "A request with this Idempotency-Key is in progress.", seconds)
+    stored = decode(data)
+    replay = HttpResponse(base64.b64decode(stored["body"]), status=stored["status"])
+    for name in list(replay.headers):
+        del replay[name]
+    for name, value in stored["headers"]:
+        replay[name] = value
+    replay[REPLAYED] = "true"
+    return replay
+
+
+def _stored(response: HttpResponse) -> dict[str, Any]:
+    headers = [each for each in response.items() if each[0].lower() not in _NOT_STORED]
+    body = base64.b64encode(response.content).decode()
+    return {"status": response.status_code, "headers": headers, "body": body}
+
+
+def _later(status: int, detail: str, seconds: int) -> HttpResponse:
+    response = _problem(status, detail)
+    response["Retry-After"] = str(seconds)
+    return response
+
+
+def _problem(status: int, detail: str) -> HttpResponse:
+    return JsonResponse({"error": detail}, status=status)

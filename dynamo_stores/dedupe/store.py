@@ -1,0 +1,198 @@
+"""The dedupe store: an expensive job runs once, and everybody gets its result."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Generator
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
+from typing import Any, Final
+
+from .. import clock
+from ..concurrency.flights import get_flights
+from ..concurrency.steps import Call, Computation, Compute, Join, Steps, Wait, awalk, walk
+from ..exceptions import DedupeError, DedupeTimeoutError, StoreUnavailable
+from ..models import RawItem
+from .jobs import COMPLETED, FAILED, Claim, JobStore, decode, encode, error_of, state_of, time_left
+
+
+class DedupeStore(JobStore):
+    """
+    Jobs by their ``key``, any string. Durations in seconds.
+
+    A job has an owner for a lease, which a heartbeat renews while it works (:meth:`run`), and a
+    fence that only ever rises: who lost the job can neither complete nor fail it. Results are
+    what JSON can say, of any size. Jobs run once per region.
+    """
+
+    def run(
+        self,
+        key: str,
+        function: Callable[[], Any],
+        *,
+        ttl: float | None = None,
+        failure_ttl: float | None = None,
+    ) -> Any:
+        """
+        Call ``function`` unless that was done within ``ttl`` seconds, and return its result as
+        JSON gives it back; or wait, at most ``MAX_WAIT``, for who is calling it now.
+
+        Its error reaches the caller; those who wait, and who come within ``failure_ttl`` seconds
+        (0: the next one tries), get DedupeFailedError. Raises DedupeTimeoutError, DedupeError for
+        a result that JSON cannot say, StoreUnavailable.
+        """
+        return walk(run_once(self, key, ttl, failure_ttl), Computation(function))
+
+    async def arun(
+        self,
+        key: str,
+        function: Callable[[], Any],
+        *,
+        ttl: float | None = None,
+        failure_ttl: float | None = None,
+    ) -> Any:
+        """See :meth:`run`; ``function`` may be a coroutine function."""
+        steps = run_once(self, key, ttl, failure_ttl)
+        return await awalk(steps, Computation(function), self.using)
+
+    def wait_for(self, key: str, *, timeout: float | None = None, default: Any = None) -> Any:
+        """
+        Return the result, waiting for it at most ``timeout`` seconds (``MAX_WAIT``); ``default``
+        where there is no such job, or its owner died.
+
+        Raises DedupeFailedError, DedupeTimeoutError.
+        """
+        return walk(wait_for(self, key, timeout, default), Computation(None))
+
+    async def await_for(
+        self, key: str, *, timeout: float | None = None, default: Any = None
+    ) -> Any:
+        """See :meth:`wait_for`."""
+        return await awalk(wait_for(self, key, timeout, default), Computation(None), self.using)
+
+
+logger = logging.getLogger(__name__)
+
+# The outcome of a flight that has none: who waited for it tries for himself.
+_AGAIN: Final = object()
+_NOTHING: Final = object()
+# Waits between looks grow from POLL_INTERVAL to so many seconds.
+_LONGEST_WAIT = 1.0
+
+
+def run_once(store: JobStore, key: str, ttl: float | None, failure_ttl: float | None) -> Steps:
+    """Walk to the result of the job, working on it if nobody did."""
+    until = clock.monotonic() + store.settings.max_wait
+    data = yield from _shared(
+        store, ("run", key), until, lambda: _lead(store, key, ttl, failure_ttl, until)
+    )
+    return decode(data)
+
+
+def wait_for(store: JobStore, key: str, timeout: float | None, default: Any) -> Steps:
+    """Walk to the result of the job without working on it."""
+    until = clock.monotonic() + (store.settings.max_wait if timeout is None else timeout)
+
+    def lead() -> Steps:
+        item = yield Call(lambda: store.look(key))
+        if item is None:
+            return _NOTHING
+        return (yield from _outcome(store, key, item, until))
+
+    data = yield from _shared(store, ("wait", key), until, lead)
+    return default if data is _NOTHING else decode(data)
+
+
+def _shared(
+    store: JobStore, name: tuple[str, str], until: float, lead: Callable[[], Steps]
+) -> Steps:
+    """Let one of this process's callers walk, and the others have what it comes to."""
+    flights = get_flights(store.using)
+    while True:
+        flight, is_leader = flights.join(name)
+        if not is_leader:
+            try:
+                outcome = yield Join(flight, max(0.0, until - clock.monotonic()))
+            except FutureTimeoutError:
+                raise _timed_out() from None
+            if outcome is _AGAIN:
+                continue
+            return outcome
+        outcome, error = _AGAIN, None
+        try:
+            outcome = yield from lead()
+        except (DedupeError, StoreUnavailable) as exc:
+            error = exc
+            raise
+        finally:
+            flights.land(name, outcome, error)
+        return outcome
+
+
+def _lead(
+    store: JobStore, key: str, ttl: float | None, failure_ttl: float | None, until: float
+) -> Generator[Any, Any, bytes]:
+    while True:
+        claim: Claim = yield Call(lambda: store.claim(key))
+        if claim.fence is None:
+            data = yield from _outcome(store, key, claim.item or {}, until)
+        else:
+            data = yield from _work(store, key, claim.fence, ttl, failure_ttl)
+        if data is not _NOTHING:
+            return data  # type: ignore[no-any-return]
+
+
+def _work(
+    store: JobStore, key: str, fence: int, ttl: float | None, failure_ttl: float | None
+) -> Steps:
+    heartbeat = store.heartbeat(key, fence)
+    heartbeat.start()
+    try:
+        try:
+            data = encode((yield Compute()))
+        except BaseException as exc:
+            # Who was cancelled or stopped did not fail: the next one tries.
+            kept = failure_ttl if isinstance(exc, Exception) else 0.0
+            yield Call(partial(_fail, store, key, exc, fence, kept))
+            raise
+        is_ours = yield Call(lambda: store.complete_encoded(key, data, fence, ttl))
+    finally:
+        heartbeat.stop()
+    # Whoever was paused past his lease has the result of his successor.
+    return data if is_ours else _NOTHING
+
+
+def _fail(store: JobStore, key: str, error: BaseException, fence: int, ttl: float | None) -> None:
+    try:
+        store.fail(key, error, fence=fence, ttl=ttl)
+    except StoreUnavailable as exc:
+        logger.warning("The failure of a job was not stored; its lease will end: %s", exc)
+
+
+def _outcome(store: JobStore, key: str, item: RawItem | None, until: float) -> Steps:
+    """Return the encoded result, ``_NOTHING`` when nobody has the job any more."""
+    longest = store.settings.poll_interval
+    while item is not None and (left := time_left(item)) > 0:
+        if state_of(item) == FAILED:
+            raise error_of(item)
+        if state_of(item) == COMPLETED:
+            data = yield Call(partial(store.read_result, key, item))
+            if data is not None:
+                return data
+        remaining = until - clock.monotonic()
+        if remaining <= 0:
+            raise _timed_out()
+        # Near the end of the lease, so that a dead owner is followed soon after.
+        wait = min(random.uniform(longest / 2, longest), left + random.uniform(0, 0.05))
+        yield Wait(min(wait, remaining))
+        longest = min(longest * 2, _LONGEST_WAIT)
+        item = yield Call(lambda: store.look(key))
+    return _NOTHING
+
+
+def _timed_out() -> DedupeTimeoutError:
+    return DedupeTimeoutError(
+        "The job is still in progress after the time to wait for it; ask again later, or raise "
+        "MAX_WAIT."
+    )

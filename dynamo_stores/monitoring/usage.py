@@ -1,0 +1,97 @@
+"""What was used of each table, minute by minute, for the last hour: rolled up from the reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from pynamodb.attributes import UnicodeAttribute
+
+from .. import clock, keys
+from ..item_access import SideStore
+from ..models import ControlItem, RawItem
+from .report import MINUTES, Use, UseByMinute
+
+
+class UseItem(ControlItem):
+    """What all processes used of one table in one minute, in JSON."""
+
+    use = UnicodeAttribute(null=True, attr_name="x")
+
+
+# Minutes in a chart, and so long an item is kept.
+HOUR = 60
+
+
+class UseHistory(SideStore[UseItem]):
+    """The use of one alias's tables, an item a minute and table in its control table."""
+
+    kind = UseItem
+
+    def last_hour(self) -> UseByMinute:
+        """Return the use of the last 60 minutes by minute and resource; one Query for a MB."""
+        now = minute_of(clock.now())
+        return self._between(now - HOUR, now)
+
+    def roll_up(self, use: Mapping[int, Mapping[str, Use]]) -> int:
+        """
+        Keep the sums of the minutes that are over, where they are news; return how many items
+        were written. Whoever does it twice, or at once, writes the same.
+        """
+        now = minute_of(clock.now())
+        known = self._between(now - MINUTES, now)
+        written = 0
+        for minute in range(now - MINUTES, now):
+            by_table: dict[str, dict[str, Use]] = {}
+            for name, each in use.get(minute, {}).items():
+                by_table.setdefault(name.partition("/")[0], {})[name] = each
+            for table, resources in by_table.items():
+                if all(known.get(minute, {}).get(name) == each for name, each in resources.items()):
+                    continue
+                self._put(_item(minute, table, resources))
+                written += 1
+        return written
+
+    def _between(self, first: int, last: int) -> dict[int, dict[str, Use]]:
+        request = {
+            "KeyConditionExpression": "PK = :pk AND SK BETWEEN :first AND :last",
+            "ExpressionAttributeValues": {
+                ":pk": {"S": keys.USE},
+                ":first": {"S": keys.use(first).sk},
+                ":last": {"S": keys.use(last + 1).sk},
+            },
+        }
+        found: dict[int, dict[str, Use]] = {}
+        for item in self._query(request):
+            minute = int(item["SK"]["S"].partition("#")[0])
+            resources = json.loads(item["x"]["S"])
+            found.setdefault(minute, {}).update(
+                {name: Use(*each) for name, each in resources.items()}
+            )
+        return found
+
+
+def minute_of(moment: float) -> int:
+    """Return the minute since the epoch in which ``moment`` is."""
+    return int(moment // 60)
+
+
+def merged(*histories: UseByMinute) -> dict[int, dict[str, Use]]:
+    """Return what all know: of two sums of the same minute the higher one, which is the later."""
+    found: dict[int, dict[str, Use]] = {}
+    for history in histories:
+        for minute, resources in history.items():
+            known = found.setdefault(minute, {})
+            for name, use in resources.items():
+                known[name] = use.at_least(known.get(name, Use()))
+    return found
+
+
+def _item(minute: int, table: str, resources: Mapping[str, Use]) -> RawItem:
+    key = keys.use(minute, table)
+    return {
+        "PK": {"S": key.pk},
+        "SK": {"S": key.sk},
+        "TTL": {"N": str((minute + 2 * HOUR) * 60)},
+        "x": {"S": json.dumps(resources)},
+    }

@@ -1,0 +1,1 @@
+"""Rate limits: stores, algorithms, views."""

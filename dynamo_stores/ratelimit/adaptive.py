@@ -1,0 +1,239 @@
+"""Adaptive limits: a user's request goes before a background job's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from .. import keys
+from ..concurrency.threads import in_thread
+from ..conf import get_config
+from ..conf.groups import AdaptiveConfig
+from ..exceptions import ConfigurationError, StoreUnavailable
+from ..keys import ItemKey
+from .algorithms.base import RateLimitStatus
+from .algorithms.shared import AdaptiveStatus, Allocation, SharedWindows
+from .counting import Limited, SettlingStore, check_cost
+
+DEFAULTS = AdaptiveConfig()
+PRIORITIES = ("user", "background")
+
+
+def allocate(
+    limit: int,
+    *,
+    user_requests: Sequence[float],
+    background_requests: Sequence[float],
+    now: float,
+    config: AdaptiveConfig = DEFAULTS,
+) -> Allocation:
+    """
+    Return how ``limit`` is shared at ``now``, by the moments (seconds) of the requests so far.
+
+    Many user requests within the monitoring window reserve most of it for users; none for long
+    leave all of it to background work. Pure.
+    """
+    window = config.monitoring_window
+    active = sum(1 for each in user_requests if each > now - window)
+    trend = _trend(user_requests, now, window / 3)
+    paused = False
+    calm = max(math.floor(0.3 * limit), config.min_user_reserved)
+    if active >= config.high_activity_threshold:
+        reserved = min(0.9 * limit, math.floor(0.5 * limit * config.max_user_scaling))
+        paused = config.pause_background_on_increasing_trend and trend == "increasing"
+        reason = f"High user activity: {active} requests"
+        if paused:
+            reason += ", increasing; background is paused"
+    elif active >= config.moderate_activity_threshold:
+        factor = min(config.max_user_scaling, 1 + active / config.high_activity_threshold)
+        factor *= {"increasing": 1.2, "decreasing": 0.8}.get(trend, 1.0)
+        reserved = min(0.7 * limit, math.floor(0.4 * limit) * max(factor, 1.0))
+        reason = f"Moderate user activity: {active} requests, {trend}"
+    elif active:
+        reserved, reason = calm, f"Low user activity: {active} requests"
+    elif not user_requests and not background_requests:
+        reserved, reason = calm, "No requests yet"
+    elif not user_requests:
+        reserved, reason = config.min_user_reserved, "Background requests only"
+    elif now - max(user_requests) > config.sustained_inactivity:
+        reserved, reason = 0, "No user requests for long: all for background"
+    else:
+        reserved, reason = config.min_user_reserved, "No user requests lately"
+    whole = max(0, min(limit, math.floor(reserved)))
+    return Allocation(whole, limit - whole, paused, reason, trend)
+
+
+def _trend(requests: Sequence[float], now: float, third: float) -> str:
+    recent = sum(1 for each in requests if each > now - third)
+    before = sum(1 for each in requests if now - 2 * third < each <= now - third)
+    if not recent and not before:
+        return "none"
+    if recent > 1.5 * before:
+        return "increasing"
+    return "decreasing" if recent < 0.5 * before else "stable"
+
+
+class AdaptiveRateLimitStore(SettlingStore):
+    """
+    A limit per ``resource`` and ``key`` that users and background work share.
+
+    Never more than the limit in total. What is reserved for users is a floor: they may take
+    whatever is free; background work stops at its share. The allocation is worked out at most
+    every ``RECALCULATION_INTERVAL`` by one process and stored with its reason, so that all decide
+    alike. Limits hold within one region.
+    """
+
+    def acquire(
+        self,
+        resource: str,
+        *,
+        key: str = "",
+        rate: Any = None,
+        cost: int = 1,
+        priority: str = "user",
+        on_unavailable: str | None = None,
+    ) -> AdaptiveStatus:
+        """
+        Count ``cost`` requests of ``priority`` if there is room for them; say whether there was.
+
+        One write. Raises ValueError for a cost that could never be admitted, ConfigurationError
+        for a rate or a priority that is none. When DynamoDB cannot answer, ``ON_UNAVAILABLE``
+        decides.
+        """
+        limited = self._shared(resource, key, rate, priority)
+        if limited is None:
+            return AdaptiveStatus(allowed=True)
+        check_cost(limited, cost)
+        status: AdaptiveStatus = self._acquire(limited, cost, on_unavailable)
+        if not status.allowed:
+            self._tell(resource, status, priority)
+        return status
+
+    async def aacquire(
+        self,
+        resource: str,
+        *,
+        key: str = "",
+        rate: Any = None,
+        cost: int = 1,
+        priority: str = "user",
+        on_unavailable: str | None = None,
+    ) -> AdaptiveStatus:
+        """See :meth:`acquire`."""
+        return await in_thread(
+            self.using,
+            self.acquire,
+            resource,
+            key=key,
+            rate=rate,
+            cost=cost,
+            priority=priority,
+            on_unavailable=on_unavailable,
+        )
+
+    def get_status(
+        self,
+        resource: str,
+        *,
+        key: str = "",
+        rate: Any = None,
+        cost: int = 1,
+        priority: str = "user",
+    ) -> AdaptiveStatus:
+        """Return what :meth:`acquire` would, counting nothing, with the allocation in force."""
+        limited = self._shared(resource, key, rate, priority)
+        if limited is None:
+            return AdaptiveStatus(allowed=True)
+        check_cost(limited, cost)
+        with self._in_time():
+            state = self._read(limited)
+        status: AdaptiveStatus = limited.algorithm.look(state, limited.rates, cost, self._times())
+        return status
+
+    def can_proceed(
+        self, resource: str, priority: str = "user", *, key: str = "", rate: Any = None
+    ) -> bool:
+        """
+        Return whether a request would be admitted. Followed by :meth:`record` this is a race that
+        admits more than the limit; :meth:`acquire` decides and counts at once.
+        """
+        return self.get_status(resource, key=key, rate=rate, priority=priority).allowed
+
+    def record(
+        self, resource: str, priority: str = "user", *, key: str = "", rate: Any = None
+    ) -> None:
+        """Count a request whatever the limit; see :meth:`can_proceed`."""
+        limited = self._shared(resource, key, rate, priority)
+        if limited is not None:
+            with self._in_time():
+                self._settle(limited, 1, force=True)
+
+    def get_wait_time(
+        self, resource: str, priority: str = "user", *, key: str = "", rate: Any = None
+    ) -> float:
+        """Return after how many seconds a request would be admitted; 0 for now."""
+        return self.get_status(resource, key=key, rate=rate, priority=priority).retry_after
+
+    def refund(
+        self,
+        resource: str,
+        *,
+        key: str = "",
+        rate: Any = None,
+        cost: int = 1,
+        priority: str = "user",
+    ) -> None:
+        """Give back what was counted just now: out of the live bucket, never below 0."""
+        limited = self._shared(resource, key, rate, priority)
+        if limited is not None:
+            check_cost(limited, cost)
+            self._refund(limited, cost)
+
+    def reset(self, resource: str, *, key: str = "") -> None:
+        """Forget what was counted for ``key``, and the allocation."""
+        for priority in PRIORITIES:
+            limited = self._shared(resource, key, None, priority)
+            if limited is not None:
+                self._forget(limited)
+        self._reset(self._item_key(resource, key, "").pk)
+
+    def _shared(self, resource: str, key: str, rate: Any, priority: str) -> Limited | None:
+        if priority not in PRIORITIES:
+            raise ConfigurationError(
+                f"priority is {priority!r}; expected {' or '.join(map(repr, PRIORITIES))}."
+            )
+        config = self._config(resource) if rate is None else self._ad_hoc(resource, key, rate)
+        if config.rates is None:
+            return None
+        if len(config.rates) > 1 or config.algorithm != "sliding" or config.shards > 1:
+            raise ConfigurationError(
+                f"The adaptive limit of {resource!r} must be one rate, 'sliding' and in one shard."
+            )
+        own = get_config(self.using).adaptive
+
+        def share(
+            limit: int, users: Sequence[float], background: Sequence[float], now: float
+        ) -> Allocation:
+            return allocate(
+                limit, user_requests=users, background_requests=background, now=now, config=own
+            )
+
+        algorithm = SharedWindows(
+            priority,
+            share,
+            monitoring_window=own.monitoring_window,
+            interval=own.recalculation_interval,
+            memory=own.monitoring_window + own.sustained_inactivity,
+        )
+        item = self._item_key(resource, key, algorithm.sort_key(config.rates))
+        return Limited(resource, key, config.rates, algorithm, config, item, priority)
+
+    def _without_store(
+        self, limited: Limited, cost: int, exc: StoreUnavailable, on_unavailable: str | None
+    ) -> Any:
+        status: RateLimitStatus = super()._without_store(limited, cost, exc, on_unavailable)
+        return AdaptiveStatus(*status, reason="The table cannot be asked")
+
+    def _item_key(self, resource: str, key: str, sk: str, shard: int = 0) -> ItemKey:
+        return keys.rate_window(resource, key, sk, kind=keys.ADAPTIVE_WINDOW)

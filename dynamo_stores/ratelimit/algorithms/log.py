@@ -1,0 +1,123 @@
+"""
+The log: every admitted request is written down, so the window is exact; for small limits.
+
+The item is read and written as a whole, on condition that nobody wrote it meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ...calls.server_time import Times
+from ...conf.rates import Rate
+from ...models import RawItem
+from .base import AFTER, Decision, Level, RateLimitStatus, Write, name_of, number, tightest, whole
+
+_GRACE = 60
+
+
+class Admitted(NamedTuple):
+    """When, in milliseconds since the epoch, and how much."""
+
+    at: int
+    cost: int
+
+
+class Entries(NamedTuple):
+    """What is written down, oldest first, and how often that was changed."""
+
+    version: int
+    admitted: tuple[Admitted, ...]
+
+
+class Log:
+    """See the module."""
+
+    def sort_key(self, rates: Sequence[Rate]) -> str:
+        return f"LOG#{'-'.join(name_of(rate.window) for rate in rates)}"
+
+    def capacity(self, rate: Rate) -> int:
+        return rate.limit
+
+    def read(self, item: RawItem, count: int) -> Entries:
+        pairs = [int(held["N"]) for held in item.get("l", {}).get("L", ())]
+        return Entries(
+            whole(item, "v"),
+            tuple(Admitted(*pair) for pair in zip(pairs[::2], pairs[1::2], strict=False)),
+        )
+
+    def decide(
+        self,
+        state: Entries | None,
+        rates: Sequence[Rate],
+        cost: int,
+        times: Times,
+        *,
+        force: bool = False,
+    ) -> Decision:
+        status = self.look(state, rates, cost, times)
+        if not (status.allowed or force):
+            return Decision(status, None)
+        kept = self._kept(state, rates[-1], times)
+        latest = max(math.ceil(times.high * 1000), kept[-1].at if kept else 0)
+        admitted = (*kept, Admitted(latest, cost))
+        version = state.version if state else 0
+        after = self.look(Entries(version, admitted), rates, 0, times)
+        return Decision(
+            after._replace(allowed=True, retry_after=0.0),
+            self._write(state, admitted, times.high + 2 * rates[-1].window + _GRACE),
+        )
+
+    def look(
+        self, state: Entries | None, rates: Sequence[Rate], cost: int, times: Times
+    ) -> RateLimitStatus:
+        return tightest([self._level(state, rate, cost, times) for rate in rates], cost)
+
+    def refund(
+        self, state: Entries | None, rates: Sequence[Rate], cost: int, times: Times
+    ) -> Write | None:
+        kept = list(self._kept(state, rates[-1], times))
+        if not kept or state is None:
+            return None
+        # The newest go first: of those the limit would be kept longest.
+        while kept and cost:
+            last = kept.pop()
+            back = min(cost, last.cost)
+            cost -= back
+            if last.cost > back:
+                kept.append(last._replace(cost=last.cost - back))
+        return self._write(state, tuple(kept), times.high + 2 * rates[-1].window + _GRACE)
+
+    @staticmethod
+    def _write(state: Entries | None, admitted: Sequence[Admitted], ttl: float) -> Write:
+        version = state.version if state else 0
+        values: dict[str, Any] = {
+            ":l": {"L": [number(each) for pair in admitted for each in pair]},
+            ":w": number(version + 1),
+            ":ttl": number(math.ceil(ttl)),
+        }
+        condition = "attribute_not_exists(PK)"
+        if state is not None:
+            condition, values[":v"] = "v = :v", number(version)
+        return Write("SET l = :l, v = :w, #ttl = :ttl", condition, values, replaces=True)
+
+    @staticmethod
+    def _kept(state: Entries | None, rate: Rate, times: Times) -> tuple[Admitted, ...]:
+        since = (times.low - rate.window) * 1000
+        return tuple(each for each in (state.admitted if state else ()) if each.at > since)
+
+    def _level(self, state: Entries | None, rate: Rate, cost: int, times: Times) -> Level:
+        kept = self._kept(state, rate, times)
+        free = rate.limit - sum(each.cost for each in kept)
+        retry_at, room = times.low, free
+        for each in kept:
+            if room >= cost:
+                break
+            room += each.cost
+            retry_at = each.at / 1000 + rate.window + AFTER
+        if room < cost:
+            retry_at = times.low + rate.window
+        reset_at = kept[-1].at / 1000 + rate.window if kept else times.low
+        return Level(rate, free, reset_at, max(0.0, retry_at - times.low))

@@ -1,0 +1,246 @@
+"""
+One limit shared by users and background work: a total, the background's part of it, and a coarse
+history of users by which the parts are allocated anew now and then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ...calls.server_time import Times
+from ...conf.rates import Rate
+from ...models import RawItem
+from .base import Decision, Level, Write, number, tightest, whole
+from .windows import GRACE, Buckets, Changes, Window, read_window, take_back
+
+_BUCKETS = 10
+# The monitoring window is kept in so many pieces.
+_HISTORY = 30
+_TOTAL, _BACKGROUND, _USERS = range(3)
+
+
+class Allocation(NamedTuple):
+    """
+    How a limit is shared: ``user_reserved`` and ``background_max`` add up to it.
+
+    While ``paused``, background work is refused. ``reason`` says in words why it is so; ``trend``
+    is that of user requests: ``none``, ``stable``, ``increasing`` or ``decreasing``.
+    """
+
+    user_reserved: int
+    background_max: int
+    paused: bool
+    reason: str
+    trend: str
+
+
+class Stored(NamedTuple):
+    """An allocation in force: since when (ms since the epoch), and of which limit."""
+
+    at: int
+    limit: int
+    allocation: Allocation
+
+
+class State(NamedTuple):
+    """What an item holds; times in ms since the epoch, 0 for never."""
+
+    windows: tuple[Window, Window, Window]
+    last_user: int
+    last_background: int
+    stored: Stored | None
+
+
+class AdaptiveStatus(NamedTuple):
+    """A :class:`RateLimitStatus`, and the :class:`Allocation` by which it was decided."""
+
+    allowed: bool
+    limit: int | None = None
+    remaining: int | None = None
+    reset_at: float = 0.0
+    retry_after: float = 0.0
+    window: float | None = None
+    user_reserved: int | None = None
+    background_max: int | None = None
+    paused: bool = False
+    reason: str = ""
+    trend: str = "none"
+
+
+# limit, moments of user requests, moments of background requests, now → allocation
+Allocate = Callable[[int, Sequence[float], Sequence[float], float], Allocation]
+
+
+class SharedWindows:
+    """
+    Counts for ``priority``. ``monitoring_window`` and ``interval`` (of recalculation) and
+    ``memory`` (how long an item lives at least) are in seconds.
+    """
+
+    def __init__(
+        self,
+        priority: str,
+        allocate: Allocate,
+        *,
+        monitoring_window: float,
+        interval: float,
+        memory: float,
+    ) -> None:
+        self._is_background = priority == "background"
+        self._allocate = allocate
+        self._history = Rate(0, monitoring_window)
+        self._interval = interval
+        self._memory = memory
+
+    def sort_key(self, rates: Sequence[Rate]) -> str:
+        return "SW"
+
+    def capacity(self, rate: Rate) -> int:
+        return rate.limit
+
+    def read(self, item: RawItem, count: int) -> State:
+        stored = None
+        if "al" in item:
+            limit, *parts = json.loads(item["al"]["S"])
+            stored = Stored(whole(item, "aa"), limit, Allocation(*parts))
+        windows = (read_window(item, 0), read_window(item, 1), read_window(item, 2))
+        return State(windows, whole(item, "lu"), whole(item, "lb"), stored)
+
+    def decide(
+        self,
+        state: State | None,
+        rates: Sequence[Rate],
+        cost: int,
+        times: Times,
+        *,
+        force: bool = False,
+    ) -> Decision:
+        rate = rates[0]
+        now = self._now(state, rate, times)
+        stored, is_due = self._in_force(state, rate, now, times)
+        status = self._status(now, rate, stored, cost, times)
+        is_counted = status.allowed or force
+        if not is_counted and not is_due:
+            return Decision(status, None)
+        changes = Changes(is_new=state is None)
+        if is_due:
+            self._set_allocation(changes, state, stored)
+        if is_counted:
+            self._count(changes, state, now, rate, stored, cost, times, force=force, is_due=is_due)
+            spent = [window._replace(held=window.held + cost) for window in now]
+            status = self._status(spent, rate, stored, 0, times)
+            status = status._replace(allowed=True, retry_after=0.0)
+        ttl = times.high + max(2 * rate.window, self._memory) + GRACE
+        return Decision(status, changes.write(ttl), wants_fresh=is_due)
+
+    def look(
+        self, state: State | None, rates: Sequence[Rate], cost: int, times: Times
+    ) -> AdaptiveStatus:
+        now = self._now(state, rates[0], times)
+        stored, _ = self._in_force(state, rates[0], now, times)
+        return self._status(now, rates[0], stored, cost, times)
+
+    def refund(
+        self, state: State | None, rates: Sequence[Rate], cost: int, times: Times
+    ) -> Write | None:
+        if state is None:
+            return None
+        now = self._now(state, rates[0], times)
+        counted = (_TOTAL, _BACKGROUND) if self._is_background else (_TOTAL, _USERS)
+        return take_back(((each, state.windows[each], now[each]) for each in counted), cost)
+
+    def _now(self, state: State | None, rate: Rate, times: Times) -> list[Window]:
+        cut = (Buckets(rate, _BUCKETS), Buckets(rate, _BUCKETS), Buckets(self._history, _HISTORY))
+        return [
+            buckets.rolled(
+                state.windows[each] if state and state.windows[each].bucket else None, times
+            )
+            for each, buckets in enumerate(cut)
+        ]
+
+    def _in_force(
+        self, state: State | None, rate: Rate, now: Sequence[Window], times: Times
+    ) -> tuple[Stored, bool]:
+        """Return the allocation to go by, and whether it is a new one."""
+        stored = state.stored if state else None
+        moment = times.low
+        is_current = (
+            stored is not None
+            and stored.limit == rate.limit
+            and moment * 1000 < stored.at + self._interval * 1000
+        )
+        if stored is not None and is_current:
+            return stored, False
+        history = Buckets(self._history, _HISTORY)
+        users = [
+            min(history.middle(now[_USERS].bucket - age), moment)
+            for age, held in enumerate((now[_USERS].held, *now[_USERS].frozen))
+            for _ in range(held)
+        ]
+        if not users and state and state.last_user:
+            users = [state.last_user / 1000]
+        background = [state.last_background / 1000] if state and state.last_background else []
+        allocation = self._allocate(rate.limit, users, background, moment)
+        return Stored(int(moment * 1000), rate.limit, allocation), True
+
+    @staticmethod
+    def _set_allocation(changes: Changes, state: State | None, stored: Stored) -> None:
+        old = state.stored if state else None
+        if old is not None:
+            changes.conditions.append("aa = :seen")
+            changes.values[":seen"] = number(old.at)
+        elif state is not None:
+            changes.conditions.append("attribute_not_exists(aa)")
+        # Two winners of one moment must differ.
+        at = max(stored.at, old.at + 1 if old is not None else 0)
+        changes.set("aa", number(at))
+        changes.set("al", {"S": json.dumps([stored.limit, *stored.allocation])})
+        changes.replaces = True
+
+    def _count(
+        self,
+        changes: Changes,
+        state: State | None,
+        now: Sequence[Window],
+        rate: Rate,
+        stored: Stored,
+        cost: int,
+        times: Times,
+        *,
+        force: bool,
+        is_due: bool,
+    ) -> None:
+        old = state.windows if state else (None, None, None)
+        room = None if force else rate.limit - cost - sum(now[_TOTAL].frozen)
+        changes.count(_TOTAL, old[_TOTAL], now[_TOTAL], cost, room)
+        moment = number(int(times.high * 1000))
+        if not self._is_background:
+            changes.count(_USERS, old[_USERS], now[_USERS], cost, None)
+            changes.set("lu", moment)
+            return
+        share = stored.allocation.background_max - cost - sum(now[_BACKGROUND].frozen)
+        changes.count(
+            _BACKGROUND, old[_BACKGROUND], now[_BACKGROUND], cost, None if force else share
+        )
+        changes.set("lb", moment)
+        if not is_due:
+            # Its share is that of this allocation.
+            changes.conditions.append("aa = :seen")
+            changes.values[":seen"] = number(stored.at)
+
+    def _status(
+        self, now: Sequence[Window], rate: Rate, stored: Stored, cost: int, times: Times
+    ) -> AdaptiveStatus:
+        allocation = stored.allocation
+        levels = [Buckets(rate, _BUCKETS).level(now[_TOTAL], cost, times)]
+        if self._is_background:
+            share = Rate(allocation.background_max, rate.window)
+            level = Buckets(share, _BUCKETS).level(now[_BACKGROUND], cost, times)
+            if allocation.paused:
+                again_at = stored.at / 1000 + self._interval
+                level = Level(share, 0, again_at, max(0.001, again_at - times.low))
+                cost = max(cost, 1)
+            levels.append(level)
+        return AdaptiveStatus(*tightest(levels, cost), *allocation)

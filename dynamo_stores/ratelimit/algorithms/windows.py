@@ -1,0 +1,243 @@
+"""
+Counting in buckets: a strict sliding window, and the fixed window as one without a past.
+
+Time is cut into buckets of a tenth of the window. An item holds, for each rate, the index of its
+live bucket, what was counted in it, and what was counted in those before it, which no longer
+changes. A request fits if what it finds in all buckets that may reach into the window leaves room:
+so a rate of 100/m admits at most 100 in *any* minute, and may refuse up to a bucket longer than a
+perfect one would.
+
+Clocks: what is counted is put into the bucket of the latest time that it may be, and a bucket is
+dropped at the earliest time at which it must be a whole window old. However wrong a clock is
+within its bounds, it errs towards refusing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ...calls.server_time import Times
+from ...conf.rates import Rate
+from ...models import RawItem
+from .base import AFTER, Decision, Level, RateLimitStatus, Write, name_of, number, tightest, whole
+
+# What is kept longer than needed, in seconds: clocks that are behind still find it.
+GRACE = 60
+
+
+class Window(NamedTuple):
+    """One rate's buckets: the live one, what it holds, and those before it, newest first."""
+
+    bucket: int
+    held: int
+    frozen: tuple[int, ...]
+
+
+def read_window(item: RawItem, each: int) -> Window:
+    """Return the window number ``each`` of an item."""
+    frozen = item.get(f"h{each}", {}).get("L", ())
+    return Window(
+        whole(item, f"b{each}"), whole(item, f"c{each}"), tuple(int(held["N"]) for held in frozen)
+    )
+
+
+def take_back(windows: Iterable[tuple[int, Window, Window]], cost: int) -> Write | None:
+    """Return what takes ``cost`` out of the live buckets: number, as it was read, as it is now."""
+    changes, conditions, values = [], [], {}
+    for each, old, now in windows:
+        if old.bucket != now.bucket or not old.held:
+            continue
+        changes.append(f"c{each} = c{each} - :n{each}")
+        conditions.append(f"b{each} = :b{each} AND c{each} >= :n{each}")
+        values[f":n{each}"] = number(min(cost, old.held))
+        values[f":b{each}"] = number(old.bucket)
+    if not changes:
+        return None
+    return Write(f"SET {', '.join(changes)}", " AND ".join(conditions), values)
+
+
+class Buckets:
+    """Cuts the time of one rate; ``count`` buckets to a window, 0: one, and no past."""
+
+    def __init__(self, rate: Rate, count: int) -> None:
+        self._rate = rate
+        self._count = count
+
+    def index(self, moment: float) -> int:
+        """Return the bucket in which ``moment`` is."""
+        return math.floor(moment * (self._count or 1) / self._rate.window)
+
+    def middle(self, bucket: int) -> float:
+        """Return the moment in the middle of ``bucket``."""
+        return (bucket + 0.5) * self._rate.window / (self._count or 1)
+
+    def rolled(self, old: Window | None, times: Times) -> Window:
+        """Return the window as it is now: rolled on to the live bucket, the past cut off."""
+        bucket = self.index(times.high)
+        if old is None:
+            return Window(bucket, 0, ())
+        # An item that is ahead was written by a clock that is: its bucket is the live one.
+        bucket = max(bucket, old.bucket)
+        frozen = old.frozen
+        # A bucket counts until a window after its end.
+        kept = max(0, bucket - self.index(times.low - self._rate.window)) if self._count else 0
+        if gap := bucket - old.bucket:
+            frozen = (*(0,) * min(gap - 1, kept), old.held, *frozen)
+        return Window(bucket, 0 if gap else old.held, frozen[:kept])
+
+    def level(self, window: Window, cost: int, times: Times) -> Level:
+        """Return how full a window is, and after how long it has room for ``cost``."""
+        free = self._rate.limit - window.held - sum(window.frozen)
+        filled = [
+            (window.bucket - age, held)
+            for age, held in enumerate((window.held, *window.frozen))
+            if held
+        ]
+        # Oldest first: after which of them has gone is there room?
+        retry_at, room = times.low, free
+        for bucket, held in reversed(filled):
+            if room >= cost:
+                break
+            room += held
+            retry_at = self._gone_at(bucket)
+        if room < cost:
+            retry_at = times.low + self._rate.window
+        reset_at = self._gone_at(filled[0][0]) if filled else times.low
+        return Level(self._rate, free, reset_at, max(0.0, retry_at - times.low))
+
+    def _gone_at(self, bucket: int) -> float:
+        end = (bucket + 1) * self._rate.window / (self._count or 1) + AFTER
+        return end + self._rate.window if self._count else end
+
+
+class Changes:
+    """Collects what a write changes, and on which conditions."""
+
+    def __init__(self, *, is_new: bool) -> None:
+        self.changes: list[str] = []
+        self.conditions = ["attribute_not_exists(PK)"] if is_new else []
+        self.values: dict[str, Any] = {}
+        self.replaces = is_new
+
+    def count(
+        self, each: int, old: Window | None, now: Window, cost: int, room: int | None
+    ) -> None:
+        """Count ``cost`` in window ``each``, which may hold ``room`` before it (None: any)."""
+        values = self.values
+        values[":n"] = number(cost)
+        values[f":b{each}"] = number(now.bucket)
+        if old is not None and old.bucket == now.bucket:
+            self.changes.append(f"c{each} = c{each} + :n")
+            self.conditions.append(f"b{each} = :b{each}")
+            if room is not None:
+                self.conditions.append(f"c{each} <= :m{each}")
+                values[f":m{each}"] = number(room)
+            return
+        self.replaces = True
+        self.changes.append(f"b{each} = :b{each}, c{each} = :n, h{each} = :h{each}")
+        values[f":h{each}"] = {"L": [number(held) for held in now.frozen]}
+        if old is not None and old.bucket:
+            self.conditions.append(f"b{each} = :o{each} AND c{each} = :p{each}")
+            values[f":o{each}"] = number(old.bucket)
+            values[f":p{each}"] = number(old.held)
+        elif old is not None:
+            self.conditions.append(f"attribute_not_exists(b{each})")
+
+    def set(self, name: str, value: Any) -> None:
+        """Set an attribute, as DynamoDB writes it."""
+        self.changes.append(f"{name} = :{name}")
+        self.values[f":{name}"] = value
+
+    def write(self, ttl: float) -> Write:
+        """Return the write; where it replaces anything, the item then lives until ``ttl``."""
+        if self.replaces:
+            self.changes.append("#ttl = :ttl")
+            self.values[":ttl"] = number(math.ceil(ttl))
+        return Write(
+            f"SET {', '.join(self.changes)}",
+            " AND ".join(self.conditions),
+            self.values,
+            self.replaces,
+        )
+
+
+State = tuple[Window, ...]
+
+
+class Windows:
+    """``buckets`` to a window; 0 is the fixed window."""
+
+    def __init__(self, buckets: int = 10) -> None:
+        self._buckets = buckets
+
+    def sort_key(self, rates: Sequence[Rate]) -> str:
+        windows = "-".join(name_of(rate.window) for rate in rates)
+        return f"SW#{self._buckets}#{windows}" if self._buckets else f"FW#{windows}"
+
+    def capacity(self, rate: Rate) -> int:
+        return rate.limit
+
+    def read(self, item: RawItem, count: int) -> State:
+        return tuple(read_window(item, each) for each in range(count))
+
+    def decide(
+        self,
+        state: State | None,
+        rates: Sequence[Rate],
+        cost: int,
+        times: Times,
+        *,
+        force: bool = False,
+    ) -> Decision:
+        now = self._now(state, rates, times)
+        status = self._status(now, rates, cost, times)
+        if not (status.allowed or force):
+            return Decision(status, None)
+        changes = Changes(is_new=state is None)
+        for each, (window, rate) in enumerate(zip(now, rates, strict=True)):
+            old = state[each] if state else None
+            room = None if force else rate.limit - cost - sum(window.frozen)
+            changes.count(each, old, window, cost, room)
+        spent = [window._replace(held=window.held + cost) for window in now]
+        return Decision(
+            self._status(spent, rates, 0, times)._replace(allowed=True, retry_after=0.0),
+            changes.write(times.high + 2 * rates[-1].window + GRACE),
+        )
+
+    def look(
+        self, state: State | None, rates: Sequence[Rate], cost: int, times: Times
+    ) -> RateLimitStatus:
+        return self._status(self._now(state, rates, times), rates, cost, times)
+
+    def refund(
+        self, state: State | None, rates: Sequence[Rate], cost: int, times: Times
+    ) -> Write | None:
+        now = self._now(state, rates, times)
+        pairs = enumerate(zip(state or (), now, strict=False))
+        return take_back(((each, old, window) for each, (old, window) in pairs), cost)
+
+    def is_live(self, state: State, rates: Sequence[Rate], times: Times) -> bool:
+        """Return whether a request now would be counted in the same buckets as in ``state``."""
+        return all(
+            Buckets(rate, self._buckets).index(times.high) <= window.bucket
+            for window, rate in zip(state, rates, strict=True)
+        )
+
+    def _now(self, state: State | None, rates: Sequence[Rate], times: Times) -> list[Window]:
+        return [
+            Buckets(rate, self._buckets).rolled(state[each] if state else None, times)
+            for each, rate in enumerate(rates)
+        ]
+
+    def _status(
+        self, now: Sequence[Window], rates: Sequence[Rate], cost: int, times: Times
+    ) -> RateLimitStatus:
+        return tightest(
+            [
+                Buckets(rate, self._buckets).level(window, cost, times)
+                for window, rate in zip(now, rates, strict=True)
+            ],
+            cost,
+        )

@@ -1,0 +1,241 @@
+"""``@ratelimit`` and its friends: django-ratelimit's names on a limit that holds."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from asgiref.sync import iscoroutinefunction
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.decorators import method_decorator
+
+from ..concurrency.threads import in_thread
+from ..conf import DEFAULT_ALIAS
+from ..conf.rules import Problem
+from ..exceptions import ConfigurationError
+from .requests import (
+    ALL,
+    UNSAFE,
+    Limit,
+    aget_limit,
+    find_problems,
+    get_limit,
+    get_store,
+    group_of,
+    resource_of,
+)
+from .responses import add_headers, refuse, remember, usage_of
+
+V = TypeVar("V")
+
+# What is wrong in the literals of decorators, for the system check.
+problems: dict[Problem, None] = {}
+
+
+def ratelimit(
+    group: str | None = None,
+    key: Any = None,
+    rate: Any = None,
+    method: Any = ALL,
+    block: bool = True,
+    *,
+    cost: Any = 1,
+    algorithm: str | None = None,
+    burst: int | None = None,
+    priority: Any = None,
+    skip_if: Any = None,
+    allow: Sequence[str] = (),
+    shadow: bool = False,
+    on_unavailable: str | None = None,
+    response: Any = None,
+    resource: str | None = None,
+    using: str = DEFAULT_ALIAS,
+) -> Callable[[V], V]:
+    """
+    Limit a view: function, coroutine function, class, or method of a class.
+
+    ``key`` and ``rate`` are those of django-ratelimit: ``"ip"``, ``"user"``, ``"user_or_ip"``,
+    ``"header:x-…"``, ``"get:…"``, ``"post:…"`` or a function of group and request; ``"100/m"`` and
+    what :func:`~dynamo_stores.conf.rates.parse_rates` takes, a function of group and request, a
+    dotted path, None for no limit. With ``resource`` and without ``rate`` the resource's own
+    applies.
+
+    A refused request gets 429, or raises with ``RATELIMIT_RAISE``; with ``block=False`` the view
+    is called and finds ``request.limited``. ``shadow`` counts and never limits. ``cost`` may be a
+    function of group and request; ``skip_if`` is one of the request; ``allow`` lists networks that
+    are not limited; ``response`` makes the answer of request and status. ``priority`` (``"user"``,
+    ``"background"``, or a function of the request) shares the limit adaptively. The status is on
+    ``request.ratelimit`` and in the response's headers.
+    """
+
+    def decorate(view: Any) -> Any:
+        if isinstance(view, type):
+            return method_decorator(decorate, name="dispatch")(view)
+        limit = Limit(
+            group=group if group is not None else group_of(view),
+            key=key,
+            rate=rate,
+            method=method,
+            cost=cost,
+            algorithm=algorithm,
+            burst=burst,
+            priority=priority,
+            skip_if=skip_if,
+            allow=allow,
+            on_unavailable=on_unavailable,
+            resource=resource,
+            using=using,
+        )
+        problems.update(dict.fromkeys(find_problems(limit, f"@ratelimit on {group_of(view)}")))
+
+        @functools.wraps(view)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            request = _request_of(args, kwargs)
+            asked = get_limit(limit, request)
+            status = None
+            if asked is not None:
+                status = get_store(limit).acquire(resource_of(limit), **asked)
+            if _note(request, status, asked, shadow=shadow) and block:
+                return _finish(request, refuse(request, status, response))
+            return _finish(request, view(*args, **kwargs))
+
+        @functools.wraps(view)
+        async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
+            request = _request_of(args, kwargs)
+            asked = await aget_limit(limit, request)
+            status = None
+            if asked is not None:
+                status = await get_store(limit).aacquire(resource_of(limit), **asked)
+            if _note(request, status, asked, shadow=shadow) and block:
+                return _finish(request, refuse(request, status, response))
+            return _finish(request, await view(*args, **kwargs))
+
+        return async_wrapper if iscoroutinefunction(view) else wrapper
+
+    return decorate
+
+
+def is_ratelimited(
+    request: HttpRequest,
+    group: str | None = None,
+    fn: Any = None,
+    key: Any = None,
+    rate: Any = None,
+    method: Any = ALL,
+    increment: bool = False,
+    **options: Any,
+) -> bool:
+    """Return whether the request is over the limit; counts it only with ``increment``."""
+    usage = get_usage(request, group, fn, key, rate, method, increment, **options)
+    return usage is not None and bool(usage["should_limit"])
+
+
+def get_usage(
+    request: HttpRequest,
+    group: str | None = None,
+    fn: Any = None,
+    key: Any = None,
+    rate: Any = None,
+    method: Any = ALL,
+    increment: bool = False,
+    **options: Any,
+) -> dict[str, Any] | None:
+    """
+    Return ``count``, ``limit``, ``should_limit`` and ``time_left`` (seconds); None where nothing
+    is limited. Looking counts nothing; a strict window does not count what it refuses.
+    """
+    limit = _limit_of(group, fn, key, rate, method, options)
+    return _usage(limit, get_limit(limit, request), increment)
+
+
+async def aget_usage(
+    request: HttpRequest,
+    group: str | None = None,
+    fn: Any = None,
+    key: Any = None,
+    rate: Any = None,
+    method: Any = ALL,
+    increment: bool = False,
+    **options: Any,
+) -> dict[str, Any] | None:
+    """See :func:`get_usage`."""
+    limit = _limit_of(group, fn, key, rate, method, options)
+    asked = await aget_limit(limit, request)
+    return await in_thread(limit.using, _usage, limit, asked, increment)
+
+
+async def ais_ratelimited(request: HttpRequest, *args: Any, **kwargs: Any) -> bool:
+    """See :func:`is_ratelimited`."""
+    usage = await aget_usage(request, *args, **kwargs)
+    return usage is not None and bool(usage["should_limit"])
+
+
+def _limit_of(
+    group: str | None, fn: Any, key: Any, rate: Any, method: Any, options: dict[str, Any]
+) -> Limit:
+    if group is None and fn is None:
+        raise ConfigurationError("get_usage and is_ratelimited need a group or a fn.")
+    name = group if group is not None else group_of(fn)
+    return Limit(group=name, key=key, rate=rate, method=method, **options)
+
+
+def _usage(limit: Limit, asked: dict[str, Any] | None, increment: bool) -> dict[str, Any] | None:
+    if asked is None:
+        return None
+    store, resource = get_store(limit), resource_of(limit)
+    if increment:
+        return usage_of(store.acquire(resource, **asked))
+    looked = {name: value for name, value in asked.items() if name != "on_unavailable"}
+    return usage_of(store.get_status(resource, **looked))
+
+
+def adaptive_ratelimit(
+    group: str | None = None,
+    key: Any = None,
+    rate: Any = None,
+    method: Any = ALL,
+    block: bool = True,
+    *,
+    priority: Any = "user",
+    **options: Any,
+) -> Callable[[V], V]:
+    """See :func:`ratelimit`; users' requests go before those of ``priority="background"``."""
+    return ratelimit(group, key, rate, method, block, priority=priority, **options)
+
+
+def _request_of(args: Sequence[Any], kwargs: dict[str, Any]) -> HttpRequest:
+    for each in (*args[:2], kwargs.get("request")):
+        if hasattr(each, "META"):
+            request: HttpRequest = each
+            return request
+    raise ConfigurationError("@ratelimit is for views: a request is their first argument.")
+
+
+def _note(request: Any, status: Any, asked: Any, *, shadow: bool) -> bool:
+    """Put what was decided on the request; return whether it is limited by this decorator."""
+    limited = status is not None and not status.allowed and not shadow
+    request.limited = limited or getattr(request, "limited", False)
+    if status is not None:
+        known = getattr(request, "ratelimit", None)
+        if known is None or _is_tighter(status, known):
+            remember(request, status, asked["rate"].rates)
+    return limited
+
+
+def _is_tighter(status: Any, known: Any) -> bool:
+    if status.allowed != known.allowed:
+        return bool(known.allowed)
+    return bool(status.remaining < known.remaining)
+
+
+def _finish(request: Any, response: Any) -> Any:
+    if isinstance(response, HttpResponseBase):
+        add_headers(request, response)
+    return response
+
+
+# As in django-ratelimit: ratelimit.ALL, is_ratelimited.UNSAFE, …
+_with_methods: list[Any] = [ratelimit, is_ratelimited, get_usage, adaptive_ratelimit]
+for _function in _with_methods:
+    _function.ALL, _function.UNSAFE = ALL, UNSAFE

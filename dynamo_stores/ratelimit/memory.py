@@ -1,0 +1,243 @@
+"""What a process remembers of limits: states, refusals, who is asking; bounded."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
+
+from .. import clock
+from ..concurrency.per_process import PerProcess
+from ..conf.rates import Rate
+from .algorithms.base import RateLimitStatus
+
+V = TypeVar("V")
+
+_REMEMBERED = 10_000
+# A refusal is remembered so long at most, in seconds: a reset, a refund or another rate elsewhere
+# gets through after it.
+LONGEST_REFUSAL = 2.0
+# After so many seconds whoever asks is taken for dead.
+_PROBE = 10.0
+
+
+class Bounded(Generic[V]):
+    """A dict that forgets what was put first. For all threads."""
+
+    def __init__(self, size: int = _REMEMBERED) -> None:
+        self._size = size
+        self._held: OrderedDict[Hashable, V] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: Hashable) -> V | None:
+        """Return what is held under ``name``."""
+        return self._held.get(name)
+
+    def put(self, name: Hashable, value: V) -> None:
+        """Hold ``value``."""
+        with self._lock:
+            self._held.pop(name, None)
+            self._held[name] = value
+            if len(self._held) > self._size:
+                self._held.popitem(last=False)
+
+    def drop(self, name: Hashable) -> None:
+        """Forget ``name``."""
+        with self._lock:
+            self._held.pop(name, None)
+
+
+class _Refusal:
+    __slots__ = ("cost", "made_at", "probed_at", "status", "until")
+
+    def __init__(self, status: RateLimitStatus, cost: int) -> None:
+        now = clock.monotonic()
+        self.status = status
+        self.cost = cost
+        self.made_at = now
+        self.until = now + min(status.retry_after, LONGEST_REFUSAL)
+        self.probed_at: float | None = None
+
+
+class Refusals:
+    """Requests that were refused lately, and which of them is being asked about again."""
+
+    def __init__(self) -> None:
+        self._refused: Bounded[_Refusal] = Bounded()
+        self._lock = threading.Lock()
+
+    def find(self, name: Hashable, cost: int) -> RateLimitStatus | None:
+        """
+        Return the refusal to answer with, None to ask.
+
+        A smaller cost than was refused is asked about. When the memory has run out, one thread
+        asks and the others are refused meanwhile.
+        """
+        refusal = self._refused.get(name)
+        if refusal is None or cost < refusal.cost:
+            return None
+        now = clock.monotonic()
+        if now >= refusal.until:
+            with self._lock:
+                probed_at = refusal.probed_at
+                if probed_at is None or now - probed_at > _PROBE:
+                    refusal.probed_at = now
+                    return None
+        left = max(0.0, refusal.status.retry_after - (now - refusal.made_at))
+        return refusal.status._replace(retry_after=left)
+
+    def remember(self, name: Hashable, cost: int, status: RateLimitStatus) -> None:
+        """Remember what was decided: a refusal, or that there is none any more."""
+        known = self._refused.get(name)
+        if not status.allowed:
+            if known is not None and clock.monotonic() < known.until:
+                cost = min(cost, known.cost)
+            self._refused.put(name, _Refusal(status, cost))
+        elif known is not None:
+            self._refused.drop(name)
+
+    def forget(self, name: Hashable) -> None:
+        """Ask about ``name`` again."""
+        self._refused.drop(name)
+
+    def end_probe(self, name: Hashable) -> None:
+        """Let another thread ask: this one got no answer."""
+        refusal = self._refused.get(name)
+        if refusal is not None:
+            refusal.probed_at = None
+
+
+class LocalLimiter:
+    """An exact limit within this process, for when the table cannot be asked."""
+
+    def __init__(self) -> None:
+        self._admitted: Bounded[deque[tuple[float, int]]] = Bounded(1_000)
+        self._lock = threading.Lock()
+
+    def acquire(self, name: Hashable, rates: Sequence[Rate], cost: int) -> RateLimitStatus:
+        """Decide and count."""
+        with self._lock:
+            now = clock.monotonic()
+            admitted = self._admitted.get(name)
+            if admitted is None:
+                admitted = deque()
+                self._admitted.put(name, admitted)
+            while admitted and admitted[0][0] <= now - rates[-1].window:
+                admitted.popleft()
+            tightest: tuple[int, Rate] | None = None
+            wait = 0.0
+            for rate in rates:
+                held = [each for each in admitted if each[0] > now - rate.window]
+                free = rate.limit - sum(each for _, each in held)
+                if tightest is None or free < tightest[0]:
+                    tightest = (free, rate)
+                if free < cost:
+                    wait = max(wait, held[0][0] + rate.window - now if held else rate.window)
+            if not wait:
+                admitted.append((now, cost))
+        assert tightest is not None  # noqa: S101 - there is a rate at least
+        free, rate = tightest
+        return RateLimitStatus(
+            allowed=not wait,
+            limit=rate.limit,
+            remaining=max(0, free if wait else free - cost),
+            reset_at=clock.now() + rate.window,
+            retry_after=wait,
+            window=rate.window,
+        )
+
+
+class StoredConfig(NamedTuple):
+    """A limit in the table as it was read: JSON, None where there is none."""
+
+    text: str | None
+    read_at: float
+
+
+class RateMemory:
+    """All of it, for one alias."""
+
+    def __init__(self) -> None:
+        self.states: Bounded[Any] = Bounded()
+        self.refusals = Refusals()
+        self.local = LocalLimiter()
+        self.configs: Bounded[StoredConfig] = Bounded()
+        self.blocks = Blocks()
+        self._guard = threading.Lock()
+        self._locks: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
+
+    def lock_of(self, name: Hashable) -> threading.Lock:
+        """Return the lock under which ``name`` is replaced in this process."""
+        with self._guard:
+            lock = self._locks.get(name)
+            if lock is None:
+                lock = self._locks[name] = threading.Lock()
+            return lock
+
+
+def _make(using: str) -> RateMemory:
+    return RateMemory()
+
+
+_memories = PerProcess(_make)
+
+
+def get_rate_memory(using: str) -> RateMemory:
+    """Return this process's memory of limits."""
+    return _memories.get(using)
+
+
+# Of what is left of a limit a process takes so much at most, so that gentle callers find some.
+_SHARE = 8
+
+
+class _Block:
+    __slots__ = ("left", "lock", "size", "state", "status")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.size = 1
+        self.left = 0
+        self.state: Any = None
+        self.status: RateLimitStatus | None = None
+
+
+class Blocks:
+    """The blocks that this process holds, by what they were taken for."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[Hashable, _Block] = {}
+
+    def hand_out(self, name: Hashable, cost: int, is_live: Any) -> RateLimitStatus | None:
+        """Return a status out of a block whose state ``is_live``, None if there is none."""
+        block = self._blocks.get(name)
+        if block is None:
+            return None
+        with block.lock:
+            if block.left < cost or block.status is None or not is_live(block.state):
+                return None
+            block.left -= cost
+            return block.status
+
+    def size_for(self, name: Hashable, cost: int, longest: int) -> int:
+        """
+        Return how many to take: twice as many as last time where those were used up, half as many
+        where they were not, and no more than an eighth of what was left then.
+        """
+        if len(self._blocks) > 1_000:
+            self._blocks.clear()
+        block = self._blocks.setdefault(name, _Block())
+        with block.lock:
+            grown = block.size * 2 if not block.left else block.size // 2
+            remaining = (block.status.remaining or 0) if block.status is not None else 0
+            block.size = max(1, min(grown, longest, remaining // _SHARE))
+            return max(cost, block.size)
+
+    def put(self, name: Hashable, left: int, state: Any, status: RateLimitStatus) -> None:
+        """Hold ``left`` that were taken in ``state``."""
+        block = self._blocks.get(name)
+        if block is not None:
+            with block.lock:
+                block.left, block.state, block.status = left, state, status

@@ -1,0 +1,214 @@
+"""
+How a request is limited: its group, its key, its rate; the answer to one that is refused.
+
+Names and meanings are django-ratelimit's where it has them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest
+from django.utils.module_loading import import_string
+
+from ..client_address import get_address, get_ip, is_in
+from ..conf import DEFAULT_ALIAS, get_config, imported, ratelimit_setting
+from ..conf.rates import ResourceConfig, parse_resource, resolve_rate
+from ..conf.rules import Problem, wrong_networks
+from ..exceptions import ConfigurationError
+from .adaptive import AdaptiveRateLimitStore
+from .store import RateLimitStore
+
+ALL = (None,)
+UNSAFE = ["DELETE", "PATCH", "POST", "PUT"]
+
+_ACCESSORS: dict[str, Callable[[HttpRequest, str], Any]] = {
+    "get": lambda request, name: request.GET.get(name, ""),
+    "post": lambda request, name: request.POST.get(name, ""),
+    "header": lambda request, name: request.headers.get(name, ""),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What a decorator, a path or a call says of a limit."""
+
+    group: str
+    key: Any
+    rate: Any
+    method: Any = ALL
+    cost: Any = 1
+    algorithm: str | None = None
+    burst: int | None = None
+    priority: Any = None
+    skip_if: Any = None
+    allow: Sequence[str] = ()
+    on_unavailable: str | None = None
+    resource: str | None = None
+    using: str = DEFAULT_ALIAS
+    methods: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "methods", _methods(self.method))
+
+
+def get_limit(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
+    """
+    Return what ``acquire`` is to be asked for ``request``; None where it is not limited.
+
+    Raises ConfigurationError for a key or a rate that is none.
+    """
+    if not ratelimit_setting("ENABLE", True) or not _matches(limit.method, request):
+        return None
+    if limit.skip_if is not None and imported(limit.skip_if)(request):
+        return None
+    config = _config(limit, request)
+    if config is None or config.rates is None:
+        return None
+    key = get_key(limit.key, limit.group, request, limit.using)
+    if limit.allow and is_in(get_address(request, limit.using), limit.allow):
+        return None
+    cost = limit.cost(limit.group, request) if callable(limit.cost) else limit.cost
+    asked = {"key": key, "rate": config, "cost": cost, "on_unavailable": _when_unavailable(limit)}
+    priority = limit.priority(request) if callable(limit.priority) else limit.priority
+    return asked if priority is None else {**asked, "priority": priority}
+
+
+async def aget_limit(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
+    """See :func:`get_limit`; what may read a database does so on the thread-sensitive thread."""
+    sources = (limit.rate, limit.cost, limit.priority, limit.skip_if, limit.key)
+    is_plain = limit.key == "ip" or str(limit.key).startswith(("header:", "get:"))
+    if is_plain and limit.rate is not None and not any(map(callable, sources)):
+        return get_limit(limit, request)
+    return await sync_to_async(get_limit)(limit, request)
+
+
+def get_store(limit: Limit) -> Any:
+    """Return the store that counts for ``limit``."""
+    kind: Any = RateLimitStore if limit.priority is None else AdaptiveRateLimitStore
+    return kind(limit.using)
+
+
+def resource_of(limit: Limit) -> str:
+    """Return the scope that requests are counted in: each set of methods has its own."""
+    name = limit.resource or limit.group
+    return f"{name} {limit.methods}" if limit.methods else name
+
+
+def get_key(key: Any, group: str, request: HttpRequest, using: str = DEFAULT_ALIAS) -> str:
+    """Return who is asking, as ``key`` has it. Raises ConfigurationError for one that is none."""
+    if not key:
+        raise ConfigurationError(
+            "A rate limit needs a key: 'ip', 'user', 'user_or_ip', 'header:…', 'get:…', 'post:…' "
+            "or a function of group and request."
+        )
+    if callable(key):
+        return str(key(group, request))
+    match key:
+        case "ip":
+            return get_ip(request, using)
+        case "user":
+            return str(request.user.pk)
+        case "user_or_ip":
+            user = getattr(request, "user", None)
+            if user is not None and user.is_authenticated:
+                return str(user.pk)
+            return get_ip(request, using)
+    accessor, colon, name = key.partition(":")
+    if colon and accessor in _ACCESSORS:
+        return str(_ACCESSORS[accessor](request, name))
+    if "." in key and not colon:
+        return str(imported(key)(group, request))
+    raise ConfigurationError(f"{wrong_key(key)}")
+
+
+def group_of(function: Any) -> str:
+    """Return the name of a view: where it is defined, its class, its qualified name."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    parts = [function.__module__] if hasattr(function, "__module__") else []
+    if hasattr(function, "__self__"):
+        parts.append(type(function.__self__).__name__)
+    return ".".join([*parts, getattr(function, "__qualname__", type(function).__name__)])
+
+
+def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
+    """Yield what is wrong in a limit's literals."""
+    hint = "See docs/limits.md."
+    if isinstance(limit.key, str) and (wrong := wrong_key(limit.key)):
+        yield Problem("dynamo_stores.E120", f"{where}: {wrong}", hint)
+    elif not limit.key:
+        yield Problem("dynamo_stores.E120", f"{where}: the key is missing.", hint)
+    if limit.rate is not None and not callable(limit.rate):
+        try:
+            if isinstance(limit.rate, str) and "/" not in limit.rate and "." in limit.rate:
+                import_string(limit.rate)
+            else:
+                # Whatever DYNAMO_STORES says: it has checks of its own.
+                _parsed(replace(limit, algorithm=limit.algorithm or "sliding"), limit.rate)
+        except (ConfigurationError, ImportError) as exc:
+            yield Problem("dynamo_stores.E121", f"{where}: {exc}", hint)
+    if not callable(limit.cost) and (
+        isinstance(limit.cost, bool) or not isinstance(limit.cost, int) or limit.cost < 1
+    ):
+        message = f"{where}: cost is {limit.cost!r}; expected a whole number, 1 or more."
+        yield Problem("dynamo_stores.E122", message, hint)
+    if wrong := wrong_networks(limit.allow):
+        yield Problem("dynamo_stores.E123", f"{where}: allow is no list of networks.{wrong}", hint)
+    if limit.on_unavailable not in (None, "allow", "deny", "local"):
+        message = f"{where}: on_unavailable is {limit.on_unavailable!r}; expected 'allow', 'deny' "
+        yield Problem("dynamo_stores.E124", message + "or 'local'.", hint)
+
+
+def wrong_key(key: str) -> str:
+    """Return what is wrong with a key that is a string, ``""`` for nothing."""
+    accessor, colon, name = key.partition(":")
+    if key in ("ip", "user", "user_or_ip") or (accessor in _ACCESSORS and name):
+        return ""
+    if "." in key and not colon:
+        return ""
+    return (
+        f"The key {key!r} is none; expected 'ip', 'user', 'user_or_ip', 'header:…', 'get:…', "
+        "'post:…', a dotted path, or a function of group and request."
+    )
+
+
+def _config(limit: Limit, request: HttpRequest) -> ResourceConfig | None:
+    if limit.rate is None:
+        if limit.resource is None:
+            return None
+        return RateLimitStore(limit.using).get_resource_config(limit.resource)
+    rate = resolve_rate(limit.rate, limit.group, request)
+    return None if rate is None else _parsed(limit, rate)
+
+
+def _parsed(limit: Limit, rate: Any) -> ResourceConfig:
+    if isinstance(rate, ResourceConfig):
+        return rate
+    algorithm = limit.algorithm if limit.priority is None else "sliding"
+    if algorithm is None:
+        algorithm = get_config(limit.using).rate_limit.algorithm
+    return parse_resource({"RATE": rate, "ALGORITHM": algorithm, "BURST": limit.burst})
+
+
+def _when_unavailable(limit: Limit) -> str | None:
+    if limit.on_unavailable is not None:
+        return limit.on_unavailable
+    fail_open = ratelimit_setting("FAIL_OPEN")
+    return None if fail_open is None else ("allow" if fail_open else "deny")
+
+
+def _matches(method: Any, request: HttpRequest) -> bool:
+    methods = _methods(method)
+    return not methods or (request.method or "") in methods.split(",")
+
+
+def _methods(method: Any) -> str:
+    if method is None or tuple(method) == ALL:
+        return ""
+    methods = [method] if isinstance(method, str) else method
+    return ",".join(sorted(each.upper() for each in methods))

@@ -1,0 +1,125 @@
+"""What the limit of a resource is: set in this process, in the table or in the settings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pynamodb.attributes import (
+    UnicodeAttribute,
+)
+
+from .. import clock, keys
+from ..calls.policy import deadline
+from ..conf import get_config
+from ..conf.groups import RateLimitConfig
+from ..conf.rates import Rate, ResourceConfig, describe, parse_resource, resolve_rate
+from ..exceptions import StoreUnavailable
+from ..item_access import Store
+from ..models import StoreItem
+from .memory import RateMemory, StoredConfig, get_rate_memory
+
+
+class RateWindow(StoreItem):
+    """
+    What was admitted of one key lately. Its attributes are those of the algorithm that its sort
+    key names (:mod:`.algorithms`), numbered by the windows that it counts in.
+    """
+
+
+class StoredRate(StoreItem):
+    """The limit of a resource, set for all processes: JSON, as settings write it."""
+
+    config = UnicodeAttribute(attr_name="config")
+
+
+# How long a limit that is stored in the table is gone by, in seconds.
+_CONFIG_TIMEOUT = 5.0
+# Set while the process runs, and kept over a fork.
+_set_here: dict[tuple[str, str], ResourceConfig] = {}
+_MISSING = object()
+
+
+class LimitsStore(Store[RateWindow]):
+    """A store of limited resources."""
+
+    kind = RateWindow
+
+    def get_resource_config(self, resource: str) -> ResourceConfig:
+        """Return the limit of ``resource`` as it is now, wherever it was set."""
+        return self._config(resource)
+
+    def set_resource_config(self, resource: str, config: Any, *, everywhere: bool = False) -> None:
+        """
+        Set the limit of ``resource``: a rate, or a dict as in ``RESOURCES``.
+
+        In this process at once, or ``everywhere``: stored in the table, and followed by all
+        processes within five seconds. ``None`` is no limit; :meth:`unset_resource_config` goes
+        back to the settings.
+        """
+        found = parse_resource(config, algorithm=self._settings.algorithm)
+        if not everywhere:
+            _set_here[self.using, resource] = found
+            return
+        item = keys.stored_rate(resource)
+        text = json.dumps(describe(found))
+        with self._in_time():
+            self._put({"PK": {"S": item.pk}, "SK": {"S": item.sk}, "config": {"S": text}})
+        self._memory.configs.put(resource, StoredConfig(text, clock.monotonic()))
+
+    def unset_resource_config(self, resource: str, *, everywhere: bool = False) -> None:
+        """Take back what :meth:`set_resource_config` set."""
+        if not everywhere:
+            _set_here.pop((self.using, resource), None)
+            return
+        with self._in_time():
+            self._delete(keys.stored_rate(resource))
+        self._memory.configs.put(resource, StoredConfig(None, clock.monotonic()))
+
+    def _ad_hoc(self, resource: str, key: str, rate: Any) -> ResourceConfig:
+        found = resolve_rate(rate, resource, key)
+        return parse_resource(found, algorithm=self._settings.algorithm)
+
+    def _config(self, resource: str) -> ResourceConfig:
+        found = _set_here.get((self.using, resource))
+        if found is not None:
+            return found
+        settings = self._settings
+        if (text := self._stored(resource)) is not None:
+            return parse_resource(json.loads(text), algorithm=settings.algorithm)
+        own = settings.resources.get(resource, _MISSING)
+        if own is not _MISSING:
+            return parse_resource(own, algorithm=settings.algorithm)
+        return ResourceConfig(
+            rates=(Rate(settings.limit, settings.window),), algorithm=settings.algorithm
+        )
+
+    def _stored(self, resource: str) -> str | None:
+        configs = self._memory.configs
+        known = configs.get(resource)
+        now = clock.monotonic()
+        if known is not None and now - known.read_at < _CONFIG_TIMEOUT:
+            return known.text
+        if known is not None:
+            # This thread looks; the others go by what is known meanwhile.
+            configs.put(resource, known._replace(read_at=now))
+        try:
+            with self._in_time():
+                item = self._get(keys.stored_rate(resource), consistent=False)
+        except StoreUnavailable:
+            # ON_UNAVAILABLE decides about requests, not about limits.
+            return known.text if known is not None else None
+        text = item["config"]["S"] if item is not None else None
+        configs.put(resource, StoredConfig(text, now))
+        return text
+
+    @property
+    def _memory(self) -> RateMemory:
+        return get_rate_memory(self.using)
+
+    @property
+    def _settings(self) -> RateLimitConfig:
+        return get_config(self.using).rate_limit
+
+    def _in_time(self) -> deadline:
+        return deadline(self._settings.operation_timeout)

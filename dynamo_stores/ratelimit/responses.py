@@ -1,0 +1,90 @@
+"""What a limited view answers: headers of the IETF drafts, 429, django-ratelimit's usage."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+
+from .. import clock
+from ..conf import imported, ratelimit_setting
+from ..exceptions import RateLimited
+
+
+def remember(request: Any, status: Any, rates: Sequence[Any] | None = None) -> None:
+    """Put on the request what was decided: ``request.ratelimit``, and the rates for the headers."""
+    request.ratelimit, request._ratelimit_rates = status, rates
+
+
+def add_headers(request: Any, response: HttpResponseBase) -> None:
+    """Say in the response what :func:`remember` put on the request."""
+    status = getattr(request, "ratelimit", None)
+    set_headers(response, status, getattr(request, "_ratelimit_rates", None))
+
+
+def set_headers(response: HttpResponseBase, status: Any, rates: Sequence[Any] | None) -> None:
+    """
+    Say in the response what the limit is and what is left of it.
+
+    ``RateLimit`` and ``RateLimit-Policy`` as in draft-ietf-httpapi-ratelimit-headers-10,
+    ``X-RateLimit-*`` with the reset in seconds since the epoch, ``Retry-After`` on a refusal.
+    """
+    if status is None or status.limit is None or status.window is None:
+        return
+    policies = [(rate.limit, rate.window) for rate in rates or ()]
+    response["RateLimit-Policy"] = (
+        ", ".join(f'"{window:g}s";q={limit};w={math.ceil(window)}' for limit, window in policies)
+        or f'"{status.window:g}s";q={status.limit};w={math.ceil(status.window)}'
+    )
+    reset_in = max(0, math.ceil(status.reset_at - clock.now()))
+    left = status.remaining
+    response["RateLimit"] = f'"{status.window:g}s";r={left};t={reset_in}'
+    response["X-RateLimit-Limit"] = str(status.limit)
+    response["X-RateLimit-Remaining"] = str(left)
+    response["X-RateLimit-Reset"] = str(math.ceil(status.reset_at))
+    if not status.allowed:
+        response["Retry-After"] = str(max(1, math.ceil(status.retry_after)))
+
+
+def refuse(request: HttpRequest, status: Any, response: Any = None) -> HttpResponseBase:
+    """
+    Return the answer to a refused request: 429 in the form that the client asks for.
+
+    With ``RATELIMIT_RAISE``, ``RATELIMIT_EXCEPTION_CLASS`` or ``RATELIMIT_VIEW`` raises instead,
+    unless there is a ``response``: a function of request and status, or its dotted path.
+    """
+    if response is not None:
+        answer: HttpResponseBase = imported(response)(request, status)
+        return answer
+    own = ratelimit_setting("EXCEPTION_CLASS")
+    if own is not None:
+        kind = imported(own)
+        raise kind(status=status) if issubclass(kind, RateLimited) else kind()
+    if ratelimit_setting("RAISE", False) or ratelimit_setting("VIEW"):
+        raise RateLimited(status=status)
+    return too_many(request, status)
+
+
+def too_many(request: HttpRequest, status: Any) -> HttpResponse:
+    """Return 429 with a sentence, or with JSON for who asks for it."""
+    seconds = max(1, math.ceil(status.retry_after)) if status is not None else 1
+    text = f"Too many requests. Try again in {seconds} second{'' if seconds == 1 else 's'}."
+    wanted = request.get_preferred_type(["text/html", "text/plain", "application/json"])
+    if wanted == "application/json":
+        body = json.dumps({"error": "rate_limited", "detail": text, "retry_after": seconds})
+        return HttpResponse(body, status=429, content_type="application/json")
+    return HttpResponse(text, status=429, content_type="text/plain; charset=utf-8")
+
+
+def usage_of(status: Any) -> dict[str, Any]:
+    """Return a status as django-ratelimit's usage: ``count, limit, should_limit, time_left``."""
+    window = math.ceil(status.window)
+    return {
+        "count": max(0, status.limit - status.remaining),
+        "limit": status.limit,
+        "should_limit": not status.allowed,
+        "time_left": min(window, max(0, math.ceil(status.reset_at - clock.now()))),
+    }

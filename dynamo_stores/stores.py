@@ -1,0 +1,20 @@
+"""The stores: what Django's front rooms are built on, usable by themselves."""
+
+from .cache.locks import AsyncLock, Lock
+from .cache.store.leases import LockStore
+from .cache.store.store import CacheStore
+from .dedupe.store import DedupeStore
+from .ratelimit.adaptive import AdaptiveRateLimitStore
+from .ratelimit.algorithms import RateLimitStatus
+from .ratelimit.store import RateLimitStore
+
+__all__ = [
+    "AdaptiveRateLimitStore",
+    "AsyncLock",
+    "CacheStore",
+    "DedupeStore",
+    "Lock",
+    "LockStore",
+    "RateLimitStatus",
+    "RateLimitStore",
+]

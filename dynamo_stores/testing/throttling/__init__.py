@@ -1,0 +1,1 @@
+"""A relay before a local engine that throttles as DynamoDB does."""
