@@ -20,7 +20,14 @@ from dynamo_stores.infrastructure.tables import wanted_tables
 from dynamo_stores.models import StoreItem
 from dynamo_stores.stores import CacheStore
 
-pytest_plugins = ["dynamo_stores.testing.fixtures", "tests.outcomes"]
+pytest_plugins = [
+    "dynamo_stores.testing.fixtures",
+    "tests.helpers.capacity",
+    "tests.helpers.faults",
+    "tests.helpers.limits",
+    "tests.helpers.outcomes",
+    "tests.helpers.status",
+]
 
 _numbers = itertools.count(1)
 

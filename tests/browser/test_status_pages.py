@@ -18,7 +18,6 @@ from dynamo_stores.monitoring.report import BreakerReport, Calls, Report, Use
 from dynamo_stores.monitoring.report_store import Processes
 from dynamo_stores.monitoring.usage import UseHistory, minute_of
 from dynamo_stores.stores import CacheStore
-from tests.monitoring.conftest import reporting  # noqa: F401 - a fixture
 
 PAGES = ["", "breakers/", "history/"]
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
@@ -38,7 +37,7 @@ class WithPolicy:
 
 
 @pytest.fixture
-def site(settings, reporting, live_server):  # noqa: F811
+def site(settings, reporting, live_server):
     """``site(…)``: one alias with reports and tables; returns the address of the pages."""
 
     def make(**changes):

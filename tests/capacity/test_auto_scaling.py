@@ -14,8 +14,7 @@ from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.capacity.scale_down import reconcile
 from dynamo_stores.capacity.scale_up import get_scaler
 from dynamo_stores.testing import FakeClock
-
-from .test_raising import reason
+from tests.helpers.capacity import reason
 
 
 @pytest.fixture(scope="module")

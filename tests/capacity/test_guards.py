@@ -19,8 +19,7 @@ from dynamo_stores.capacity.scale_down import reconcile
 from dynamo_stores.capacity.scale_up import get_scaler
 from dynamo_stores.capacity.update import describe
 from dynamo_stores.testing import FakeClock, FaultProxy
-
-from .test_raising import reason
+from tests.helpers.capacity import reason
 
 
 def at(hour, minute=0):

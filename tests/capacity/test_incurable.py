@@ -17,8 +17,7 @@ from dynamo_stores.exceptions import StoreUnavailable, ThrottlingError
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FakeClock
 from dynamo_stores.testing.throttling.buckets import Partitions
-
-from .test_raising import reason
+from tests.helpers.capacity import reason
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from django.urls import clear_url_caches
 
 from dynamo_stores.conf import get_config
 from dynamo_stores.stores import CacheStore
-from tests.capacity.conftest import run  # noqa: F401 - a fixture
 
 READY = "/dynamo-stores/health/ready"
 
@@ -92,14 +91,14 @@ def test_an_open_breaker_is_not_ready(only, client, dynamo_faults):
 
 def test_pages_that_are_not_included_are_missed(tables):
     """By a check that says how; without them the index does not list them."""
-    with override_settings(ROOT_URLCONF="tests.monitoring.admin_alone"):
+    with override_settings(ROOT_URLCONF="tests.admin.admin_alone"):
         clear_url_caches()
         assert "dynamo_stores.W004" in {each.id for each in checks.run_checks()}
     clear_url_caches()
     assert "dynamo_stores.W004" not in {each.id for each in checks.run_checks()}
 
 
-def test_the_command_shows_the_same(reporting, run):  # noqa: F811
+def test_the_command_shows_the_same(reporting, run):
     """For people and for scripts; a table that is missing is an error."""
     using = reporting(BILLING_MODE="PROVISIONED")
     table = get_config(using).store_table
@@ -115,7 +114,7 @@ def test_the_command_shows_the_same(reporting, run):  # noqa: F811
         run("dynamo_status", table=[get_config(missing).store_table])
 
 
-def test_the_command_without_dynamodb(reporting, run):  # noqa: F811
+def test_the_command_without_dynamodb(reporting, run):
     """A sentence, and a status that is not 0."""
     using = reporting(make_tables=False, ENDPOINT_URL="http://127.0.0.1:9")
     with pytest.raises(CommandError, match="DynamoDB could not be asked for"):

@@ -15,7 +15,7 @@ from dynamo_stores.monitoring.roll_up import roll_up
 from dynamo_stores.monitoring.usage import UseHistory, minute_of
 from dynamo_stores.tasks import beat_schedule, roll_up_status
 from dynamo_stores.testing import FakeClock, FaultProxy
-from tests.stores.test_processes import in_processes
+from tests.helpers.forking import in_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 

@@ -1,0 +1,146 @@
+"""Acting from the status pages: asked first, done once, and on the log."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import replace
+
+import pytest
+from django.contrib.admin.models import LogEntry
+
+from dynamo_stores.admin.actions import Receipts
+from dynamo_stores.calls.connection import get_connection
+from dynamo_stores.conf import get_config
+from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.reporter import get_reporter
+from tests.helpers.status import HERE, open_breaker, page, read
+
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+
+
+def ask(client, **fields):
+    """Send the first form; return the token of the page that asks."""
+    answer = client.post(page("act"), fields)
+    assert answer.status_code == 200, answer.text
+    return re.search(r'name="token" value="([^"]+)"', answer.text).group(1)
+
+
+def act(client, **fields):
+    """Go both steps and return what the next page says."""
+    token = ask(client, **fields)
+    answer = client.post(page("act"), {**fields, "token": token}, follow=True)
+    return [str(message) for message in answer.context["messages"]], token
+
+
+def test_a_breaker_of_this_process_is_reset_at_once(reporting, manager, dynamo_faults):
+    """Also where its store is dead, and it is on the log who did it."""
+    using = reporting(
+        ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0}, REPORTS={"INTERVAL": 3600.0}
+    )
+    open_breaker(using, dynamo_faults)
+    dynamo_faults.fail("*", status=500)
+    table = get_config(using).store_table
+    breaker = get_connection(using).policy_for(table).breaker
+    said, _ = act(manager, action="reset", using=using, table=table, process=HERE)
+    assert said == [f"The circuit breaker of {table} is reset in this process."]
+    assert breaker.state == "closed"
+    entry = LogEntry.objects.get()
+    assert (entry.object_id, entry.user.pk) == (table, int(manager.session["_auth_user_id"]))
+    assert entry.change_message.startswith("Reset the breaker: The circuit breaker of")
+    assert manager.get(entry.get_admin_url()).url == page("overview")
+
+
+def test_others_are_asked_to_reset(reporting, manager):
+    """One, all, or nobody of that name."""
+    using = reporting()
+    table = get_config(using).store_table
+    processes, own = Processes(using), get_reporter(using).report()
+    far = [replace(own, host=name) for name in ("far", "farther")]
+    for each in far:
+        processes.tell(each)
+    (said,), _ = act(manager, action="reset", using=using, table=table, process=far[0].process)
+    assert "is reset in 1 other at the next report" in said
+    assert processes.tell(far[0]) == {table}
+    (said,), _ = act(manager, action="reset", using=using, table=table, process="*")
+    assert "is reset in this process, and is reset in 2 others" in said
+    assert [processes.tell(each) for each in far] == [{table}, {table}]
+    (said,), _ = act(manager, action="reset", using=using, table=table, process="gone#1")
+    assert "it is gone" in said
+
+
+def test_capacity_is_changed_once(reporting, manager):
+    """Up and down; a form that is sent twice is carried out once."""
+    using = reporting(BILLING_MODE="PROVISIONED", SCALING={"SCALE_DOWN_DELAY": 60})
+    table = get_config(using).store_table
+    fields = {"action": "raise", "using": using, "table": table}
+    (said,), token = act(manager, **fields)
+    assert f"{table} goes to 10 RCU and 10 WCU, index GSI1 10 RCU and 10 WCU." in said
+    again = manager.post(page("act"), {**fields, "token": token}, follow=True)
+    assert "not done twice" in str(next(iter(again.context["messages"])))
+    assert LogEntry.objects.count() == 1
+    table_now = next(each for each in read(manager, using)["capacity"] if each["table"] == table)
+    assert table_now["resources"][0]["write"]["capacity"] == 10
+    assert table_now["comes_down_at"] == pytest.approx(time.time() + 60, abs=10)
+    assert "5 → 10 RCU" in manager.get(page("history")).text
+    (said,), _ = act(manager, action="lower", using=using, table=table)
+    assert f"{table} goes to 5 RCU and 5 WCU" in said
+    (said,), _ = act(manager, action="reconcile", using=using)
+    assert "Nothing was due" in said
+
+
+def test_what_fails_is_said(reporting, manager, dynamo_faults):
+    """As an error on the page, and on the log."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url, BILLING_MODE="PROVISIONED")
+    dynamo_faults.fail("UpdateTable", status=400, code="AccessDeniedException")
+    (said,), _ = act(manager, action="raise", using=using, table=get_config(using).store_table)
+    assert "dynamodb:UpdateTable is missing" in said
+    assert "UpdateTable is missing" in LogEntry.objects.get().change_message
+
+
+def test_acting_takes_more_than_looking(reporting, log_in):
+    """A permission of its own, a POST, and a token against forgery; nothing happens without."""
+    using = reporting(BILLING_MODE="PROVISIONED")
+    table = get_config(using).store_table
+    fields = {"action": "raise", "using": using, "table": table, "token": secrets.token_urlsafe()}
+    watcher, manager = log_in("view_status"), log_in("view_status", "manage_capacity")
+    assert watcher.post(page("act"), fields).status_code == 403
+    assert log_in("manage_capacity").post(page("act"), fields).status_code == 403
+    assert manager.get(page("act")).status_code == 405
+    forged = log_in("view_status", "manage_capacity", csrf=True).post(page("act"), fields)
+    assert forged.status_code == 403
+    assert LogEntry.objects.count() == 0
+    html = watcher.get(page("overview")).text + watcher.get(page("breakers")).text
+    assert "<button" not in html.split('id="content"')[1].split("</main>")[0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"action": "drop"},
+        {"using": "nobody"},
+        {"table": "nothing"},
+        {"action": "reset", "process": ""},
+    ],
+)
+def test_forms_that_name_nothing(reporting, manager, wrong):
+    """A sentence that says what, and 400."""
+    using = reporting()
+    fields = {"action": "raise", "using": using, "table": get_config(using).store_table, **wrong}
+    answer = manager.post(page("act"), fields)
+    assert answer.status_code == 400
+    assert len(answer.text) > 10
+
+
+def test_a_form_counts_once_in_all_processes(reporting, dynamo_faults):
+    """By the control table, and where that is dead by the process."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url)
+    token = secrets.token_urlsafe(24)
+    assert [Receipts(using).take(token) for _ in range(2)] == [True, False]
+    dynamo_faults.fail("PutItem")
+    token = secrets.token_urlsafe(24)
+    assert [Receipts(using).take(token) for _ in range(2)] == [True, False]

@@ -1,0 +1,211 @@
+"""The status pages without a browser: who may see what, at what price, and what if it fails."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+
+import pytest
+from django.urls import reverse
+
+from dynamo_stores import keys
+from dynamo_stores.capacity.history import Decisions
+from dynamo_stores.capacity.records import CapacityRecords
+from dynamo_stores.conf import get_config
+from dynamo_stores.monitoring.report import BreakerReport, Report
+from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.reporter import get_reporter
+from dynamo_stores.monitoring.snapshot import get_descriptions
+from dynamo_stores.monitoring.usage import UseHistory, minute_of
+from dynamo_stores.stores import CacheStore
+from dynamo_stores.testing import FaultProxy
+from tests.helpers.forking import fork
+from tests.helpers.status import HERE, open_breaker, page, read
+
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+PAGES = ["overview", "breakers", "history"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_who_may_look(name, tables, client, log_in):
+    """Whoever has the permission; other staff is refused, a stranger is asked to log in."""
+    assert log_in("view_status").get(page(name)).status_code == 200
+    assert log_in().get(page(name)).status_code == 403
+    for stranger in (client, log_in(is_staff=False), log_in("view_status", is_staff=False)):
+        answer = stranger.get(page(name))
+        assert (answer.status_code, answer.url.split("?")[0]) == (302, "/admin/login/")
+    assert log_in("view_status").post(page(name)).status_code == 405
+
+
+def test_the_admins_index_lists_it(tables, log_in):
+    """For those who may look; the entry leads to the overview."""
+    watcher = log_in("view_status")
+    assert reverse("admin:dynamo_stores_status_changelist") in watcher.get("/admin/").text
+    answer = watcher.get(reverse("admin:dynamo_stores_status_changelist"))
+    assert answer.url == page("overview")
+    assert "dynamo_stores" not in log_in().get("/admin/").text
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_need_nothing_from_elsewhere(name, reporting, manager):
+    """No script or style inside, nothing of another host: a strict policy lets all of it pass."""
+    reporting()
+    html = manager.get(page(name)).text
+    assert not re.search(
+        r"<script(?![^>]*\bsrc=)[^>]*>[^<]*\S", html.replace("application/json", "")
+    )
+    assert not re.search(r"\sstyle=|\son[a-z]+=|<style", html)
+    assert not re.findall(r"(?:src|href|action)=\"(?:https?:)?//[^\"]*", html)
+
+
+def test_what_the_json_says(reporting, manager):
+    """Breakers and capacity, processes and decisions, with units and times."""
+    using = reporting(BILLING_MODE="PROVISIONED")
+    table = get_config(using).store_table
+    CacheStore(using).get("k")
+    Decisions(using).tell(table, {"at": time.time(), "code": "at_maximum", "why": "enough"})
+    CapacityRecords(using).raised(
+        table, time.time() + 60, {"at": time.time() - 9, "code": "raised", "why": "short"}
+    )
+    found = read(manager, using)
+    (breaker,) = [each for each in found["breakers"] if each["table"] == table]
+    assert (breaker["process"], breaker["state"], breaker["is_here"]) == (HERE, "closed", True)
+    (mine,) = [each for each in found["capacity"] if each["table"] == table]
+    assert (mine["status"], mine["is_on_demand"], mine["scaling"]) == ("ACTIVE", False, "off")
+    assert mine["comes_down_at"] == pytest.approx(time.time() + 60, abs=10)
+    assert mine["decision"]["code"] == "at_maximum"
+    own, index = mine["resources"]
+    assert (own["write"]["capacity"], own["write"]["baseline"], own["write"]["maximum"]) == (
+        5,
+        5,
+        50,
+    )
+    assert (index["name"], index["decreases_left"]) == ("GSI1", 4)
+    assert len(own["read"]["history"]) == 60
+    assert [each["process"] for each in found["processes"]] == [HERE]
+    assert [each["code"] for each in found["decisions"]] == ["at_maximum"]
+    assert found["problems"] == []
+    assert "Scaling is off for this table" in manager.get(page("overview")).text
+
+
+def test_what_a_page_costs(reporting, manager, dynamo_engine):
+    """Three Queries, one BatchGetItem and a DescribeTable a table, with a hundred processes."""
+    with FaultProxy(dynamo_engine) as faults:
+        using = reporting(ENDPOINT_URL=faults.url)
+        processes, own = Processes(using), get_reporter(using).report()
+        tables = [f"t{number}" for number in range(20)]
+        breakers = tuple(BreakerReport(table, "closed", 0, "", 0.0) for table in tables)
+        for number in range(100):
+            processes.tell(replace(own, host=f"host{number}", breakers=breakers))
+        for name in PAGES:
+            get_descriptions(using).clear()
+            faults.requests.clear()
+            html = manager.get(page(name)).text
+            described = faults.requests.pop("DescribeTable")
+            assert faults.requests == {"Query": 3, "BatchGetItem": 1}
+            assert described == len(read(manager, using)["capacity"])
+            faults.requests.clear()
+            manager.get(page(name))
+            assert faults.requests == {"Query": 3, "BatchGetItem": 1}
+        assert "host99" in html or name == "history"
+        assert len(read(manager, using)["breakers"]) == 2000
+
+
+def test_a_dead_dynamodb_is_said(reporting, manager):
+    """The pages are there, with this process from memory, and what cannot be known."""
+    using = reporting(
+        make_tables=False,
+        ENDPOINT_URL="http://127.0.0.1:9",
+        RETRY={"MAX_RETRIES": 0},
+        CIRCUIT_BREAKER={"FAILURE_THRESHOLD": 1},
+    )
+    with pytest.raises(Exception, match="got no answer"):
+        CacheStore(using).get("k")
+    for name in PAGES:
+        answer = manager.get(page(name))
+        assert answer.status_code == 200
+        assert "DynamoDB could not be asked for what other processes report" in answer.text
+    found = read(manager, using)
+    (breaker,) = found["breakers"]
+    assert (breaker["state"], breaker["is_here"]) == ("open", True)
+    assert {each["status"] for each in found["capacity"]} == {"unknown"}
+    (problem,) = found["problems"]
+    assert "EndpointConnectionError" in problem["problem"]
+
+
+def test_a_slow_dynamodb_is_said(reporting, manager, dynamo_faults):
+    """What hangs is given up, and what answers is shown."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url)
+    dynamo_faults.hang("Query")
+    answer = manager.get(page("overview"))
+    assert answer.status_code == 200
+    found = read(manager, using)
+    assert {each["status"] for each in found["capacity"]} == {"ACTIVE"}
+    (problem,) = found["problems"]
+    assert "the use of the last hour and the decisions" in problem["problem"]
+
+
+def test_another_processs_breaker_shows(reporting, manager):
+    """As it was reported, with its age; late ones say so."""
+    using = reporting()
+    table = get_config(using).store_table
+    opened = BreakerReport(table, "open", 5, "ConnectTimeoutError", time.time() - 60)
+    other = Report("far", 1, "celery worker", "1", 0.0, time.time() - 400, 60.0, breakers=(opened,))
+    Processes(using).tell(other)
+    html = manager.get(page("breakers")).text
+    assert "far#1" in html
+    assert "ConnectTimeoutError" in html
+    assert "(late)" in html
+    (row,) = [each for each in read(manager, using)["breakers"] if each["process"] == "far#1"]
+    assert (row["state"], row["failures"], row["is_late"]) == ("open", 5, True)
+
+
+def test_a_breaker_that_opens_elsewhere_shows(reporting, manager, dynamo_faults, until):
+    """In another process of this host, by its own report; when that is killed, it goes late."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
+
+    def work():
+        open_breaker(using, dynamo_faults)
+        time.sleep(60)
+
+    dynamo_faults.fail("GetItem")
+    other = fork.Process(target=work)
+    other.start()
+
+    def row():
+        found = read(manager, using)["breakers"]
+        return next((each for each in found if each["process"].endswith(f"#{other.pid}")), None)
+
+    try:
+        found = until(lambda: (shown := row()) and shown["state"] == "open" and shown)
+        assert (found["failures"], found["is_here"]) == (5, False)
+        other.kill()
+        until(lambda: row()["is_late"])
+    finally:
+        other.kill()
+        other.join(30)
+
+
+def test_an_item_that_nobody_can_read(reporting, manager):
+    """Costs its part of the page, and not the page."""
+    using = reporting()
+    history = UseHistory(using)
+    key = keys.use(minute_of(time.time()), "t")
+    history._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "what?"}})
+    assert manager.get(page("overview")).status_code == 200
+    (problem,) = read(manager, using)["problems"]
+    assert "the use of the last hour: JSONDecodeError" in problem["problem"]
+
+
+def test_a_page_can_refresh_itself(reporting, log_in):
+    """Without a script, when switched on."""
+    reporting()
+    watcher = log_in("view_status")
+    assert "http-equiv" not in watcher.get(page("overview")).text
+    refreshed = watcher.get(page("overview", refresh="on")).text
+    assert '<meta http-equiv="refresh" content="30">' in refreshed
+    assert "Stop refreshing" in refreshed

@@ -1,0 +1,350 @@
+"""The near tier: what a process serves without asking, and what it must not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dynamo_stores.cache.store.near import Found, NearTier
+from dynamo_stores.calls.observer import measuring
+from dynamo_stores.exceptions import StoreUnavailable
+from dynamo_stores.testing import FakeClock
+from tests.helpers.counting import operations
+from tests.helpers.forking import in_processes
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+NEAR = {"LOCAL_TIMEOUT": 10}
+
+
+@pytest.fixture
+def cache(make_cache):
+    return make_cache(OPTIONS=NEAR)
+
+
+@pytest.fixture
+def far(cache, make_cache):
+    """The same entries, without a near tier: as another process sees and writes them."""
+    return make_cache(KEY_PREFIX=cache.key_prefix)
+
+
+def test_a_read_is_served_until_its_timeout(cache, far, dynamo_clock: FakeClock):
+    """By get, get_many and their twins, in every thread; another's write is seen after it."""
+    far.set("k", "old")
+    assert operations(cache.get, "k") == {"GetItem": 1}
+    far.set("k", "new")
+    with measuring() as measurements:
+        assert cache.get("k") == "old"
+        assert cache.get_many(["k"]) == {"k": "old"}
+        assert asyncio.run(cache.aget("k")) == "old"
+        assert asyncio.run(cache.aget_many(["k"])) == {"k": "old"}
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(cache.get, "k").result() == "old"
+    assert measurements == []
+    dynamo_clock.advance(10)
+    assert cache.get("k") == "new"
+    stats = cache.store.get_near_stats()
+    assert (stats.entries, stats.hits, stats.misses) == (1, 5, 2)
+    assert far.store.get_near_stats() is None
+
+
+def test_an_async_read_counts_as_one(cache):
+    """Whether it finds something near or asks the table."""
+    cache.set("k", "v")
+    before = cache.store.get_near_stats()
+    assert asyncio.run(cache.aget("k")) == "v"
+    assert asyncio.run(cache.aget("none")) is None
+    stats = cache.store.get_near_stats()
+    assert (stats.hits - before.hits, stats.misses - before.misses) == (1, 1)
+
+
+def test_never_older_than_the_entrys_own_expiry(cache, far, dynamo_clock: FakeClock):
+    """Five seconds of life are five seconds here too."""
+    far.set("k", "v", 5)
+    assert cache.get("k") == "v"
+    dynamo_clock.advance(5.001)
+    assert cache.get("k") is None
+
+
+def test_misses_are_not_kept(cache, far):
+    """What another process stores is found by the next read."""
+    assert cache.get("k") is None
+    far.set("k", "v")
+    assert cache.get("k") == "v"
+
+
+def test_get_many_asks_for_the_rest_alone(cache, far):
+    """What is near is not read again."""
+    far.set_many({"a": 1, "b": 2, "c": 3})
+    cache.get("a")
+    with measuring() as measurements:
+        assert cache.get_many("abc") == {"a": 1, "b": 2, "c": 3}
+        assert cache.get_many("abc") == {"a": 1, "b": 2, "c": 3}
+    assert [each.operation for each in measurements] == ["BatchGetItem"]
+
+
+@pytest.mark.parametrize("value", [["list"], 7, "x" * 900_000])
+def test_a_write_of_this_process_is_served(cache, value):
+    """Without asking; a caller that changes a value changes nobody else's."""
+    cache.set("k", "before")
+    cache.set("k", value)
+    with measuring() as measurements:
+        found = cache.get("k")
+        assert found == value
+        if isinstance(found, list):
+            found.append("changed")
+        assert cache.get("k") == value
+    assert measurements == []
+
+
+def test_writes_of_this_process_are_seen(cache):
+    """By every verb, whatever was near before."""
+    cache.set_many(dict.fromkeys("abcdefg", 1))
+    assert len(cache.get_many("abcdefg")) == 7
+    cache.delete("a")
+    cache.delete_many("b")
+    cache.incr("c")
+    cache.touch("d", 0)
+    cache.incr_version("e")
+    cache.set("f", 2)
+    assert cache.get_many("abcdefg") == {"c": 2, "f": 2, "g": 1}
+    assert cache.add("g", 5) is False
+    assert cache.get("e", version=2) == 1
+    cache.delete_pattern("f")
+    assert cache.get("f") is None
+    cache.clear()
+    assert cache.get("g") is None
+    assert cache.add("g", 5)
+    assert cache.get("g") == 5
+
+
+def test_add_incr_touch_and_ttl_ask_the_table(cache, far):
+    """What was near does not decide."""
+    far.set("k", 1)
+    assert cache.get("k") == 1
+    far.delete("k")
+    assert cache.touch("k") is False
+    cache.set("k", 1)
+    far.delete("k")
+    assert cache.ttl("k") == 0
+    assert not cache.has_key("k")
+    assert cache.add("k", 2)
+    far.incr("k")
+    assert cache.incr("k") == 4
+
+
+def test_a_child_process_starts_empty(cache, far):
+    """What the parent kept is not its."""
+    cache.set("k", "parent")
+    far.set("k", "table")
+    assert in_processes(2, lambda number: cache.get("k")) == ["table", "table"]
+    assert cache.get("k") == "parent"
+
+
+def test_concurrent_reads_become_one(alias, make_cache, dynamo_faults):
+    """Twenty threads, one key, one call; with CONSISTENT_READ each its own."""
+    using = alias(ENDPOINT_URL=dynamo_faults.url)
+    cache = make_cache(using, OPTIONS=NEAR)
+    strong = make_cache(using, OPTIONS={**NEAR, "CONSISTENT_READ": True})
+    for each, calls in ((cache, 1), (strong, 20)):
+        each.set("k", "v")
+        each.store._near.clear()
+        dynamo_faults.clear()
+        dynamo_faults.delay(0.5)
+        before = dynamo_faults.requests.total()
+        with ThreadPoolExecutor(20) as threads:
+            assert list(threads.map(each.get, ["k"] * 20)) == ["v"] * 20
+        assert dynamo_faults.requests.total() - before == calls
+        dynamo_faults.clear()
+        each.store._near.clear()
+    dynamo_faults.delay(0.5)
+    before = dynamo_faults.requests.total()
+    with ThreadPoolExecutor(5) as threads:
+        found = list(threads.map(cache.get_many, [["k", "l"]] * 5))
+    assert found == [{"k": "v"}] * 5
+    assert dynamo_faults.requests.total() - before == 1
+
+
+def test_the_error_of_a_joined_read_reaches_all(alias, make_cache, dynamo_faults):
+    """Nobody waits for ever for a read that failed."""
+    cache = make_cache(
+        alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0}), OPTIONS=NEAR
+    )
+    dynamo_faults.delay(0.3, times=1)
+    dynamo_faults.fail("GetItem")
+
+    def read(number):
+        try:
+            return cache.get("k")
+        except StoreUnavailable:
+            return "unavailable"
+
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(read, range(4))) <= {"unavailable", None}
+    dynamo_faults.clear()
+    assert cache.get("k", "default") == "default"
+
+
+def test_a_write_detaches_the_reads_of_its_key(alias, make_cache, dynamo_faults):
+    """A read that began before it is not kept, and nobody joins it."""
+    cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url), OPTIONS=NEAR)
+    cache.set("k", "old")
+    cache.store._near.clear()
+    dynamo_faults.delay(1.0, "GetItem", times=1)
+    with ThreadPoolExecutor(1) as threads:
+        early = threads.submit(cache.get, "k")
+        while not cache.store._near._flights:
+            time.sleep(0.01)
+        cache.set("k", "new")
+        assert cache.get("k") == "new"
+        early.result()
+    assert cache.get("k") == "new"
+    assert cache.store._near._flights == {}
+
+
+def found(size=10):
+    return Found({"PK": {"S": "p"}, "SK": {"S": "s"}, "w": {"S": "w"}, "v": {"B": b"x" * size}})
+
+
+def test_of_two_writes_at_once_none_is_kept():
+    """Nobody knows here which of them came last in the table."""
+    tier = NearTier(10, 10_000)
+    one, other = tier.begin_write(["k"]), tier.begin_write(["k"])
+    tier.end_write(["k"], {"k": found()}, one)
+    tier.end_write(["k"], {"k": found()}, other)
+    assert tier.get("k", 10, lambda _: True) is None
+    began_at = tier.begin_write(["k"])
+    tier.end_write(["k"], {"k": found()}, began_at)
+    assert tier.get("k", 10, lambda _: True) is not None
+    assert tier._writing == {}
+
+
+def test_a_read_overtaken_by_a_write_is_not_kept():
+    """Also one that began while the write was under way."""
+    tier = NearTier(10, 10_000)
+    began_at = tier.begin_write(["k"])
+
+    def fetch(pks):
+        tier.end_write(["k"], {}, began_at)
+        return {"k": found()}
+
+    assert tier.fetch(["k"], fetch, join=True, wait=1)
+    assert tier.get("k", 10, lambda _: True) is None
+
+
+def test_a_write_that_failed_leaves_nothing(alias, make_cache, dynamo_faults):
+    """Its outcome is unknown, so the next read asks."""
+    cache = make_cache(
+        alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0}), OPTIONS=NEAR
+    )
+    cache.set("k", "old")
+    dynamo_faults.lose_answer("PutItem", times=1)
+    with pytest.raises(StoreUnavailable):
+        cache.set("k", "new")
+    assert operations(cache.get, "k") == {"GetItem": 1}
+    assert cache.get("k") == "new"
+
+
+def test_least_recently_used_first_out():
+    """By number and by bytes; what is larger than all is not kept at all."""
+    tier = NearTier(3, 9_000)
+    for key in "abc":
+        tier.end_write([key], {key: found()}, tier.begin_write([key]))
+    tier.get("a", 10, lambda _: True)
+    tier.end_write("d", {"d": found()}, tier.begin_write("d"))
+    assert list(tier._kept) == ["c", "a", "d"]
+    tier.end_write("e", {"e": found(4_500)}, tier.begin_write("e"))
+    assert list(tier._kept) == ["d", "e"]
+    assert tier.stats().bytes <= 9_000
+    tier.end_write("f", {"f": found(10_000)}, tier.begin_write("f"))
+    assert "f" not in tier._kept
+    assert tier.stats().evictions >= 3
+
+
+def test_memory_is_bounded_under_a_million_keys():
+    """What it says it holds is what Python holds, and both stay under the limit."""
+    limit = 4 * 2**20
+    tier = NearTier(1_000_000, limit)
+    tracemalloc.start()
+    try:
+        for number in range(1_000_000):
+            if number == 20_000:
+                # Full by now; tracing every allocation would take minutes.
+                held, _ = tracemalloc.get_traced_memory()
+                entries = tier.stats().entries
+                tracemalloc.stop()
+            key = f"CACHE#prefix#:1:{number}"
+            entry = Found(
+                {
+                    "PK": {"S": key},
+                    "SK": {"S": "ENTRY"},
+                    "w": {"S": f"{number:023}"},
+                    "v": {"B": b"x" * 100},
+                    "e": {"N": str(number)},
+                    "TTL": {"N": str(number + 1)},
+                }
+            )
+            tier.end_write([key], {key: entry}, tier.begin_write([key]))
+    finally:
+        tracemalloc.stop()
+    assert held < limit
+    stats = tier.stats()
+    assert stats.bytes <= limit
+    assert stats.entries <= entries + 1
+    assert stats.evictions == 1_000_000 - stats.entries
+
+
+def test_the_generation_is_obeyed_by_near_hits(make_cache, dynamo_clock: FakeClock):
+    """Another's clear is seen within the bound, not only after LOCAL_TIMEOUT."""
+    options = {**NEAR, "CLEAR": "generation"}
+    cache = make_cache(OPTIONS=options)
+    cache.set("k", "v")
+    with measuring() as measurements:
+        assert cache.get("k") == "v"
+    assert measurements == []
+    dynamo_clock.advance(1.01)
+    assert operations(cache.get, "k") == {"BatchGetItem": 1}
+    assert operations(cache.get, "k") == {}
+    cleared = in_processes(1, lambda number: cache.clear())
+    assert cleared == [None]
+    dynamo_clock.advance(1.01)
+    assert cache.get("k") is None
+
+
+def test_tags_are_obeyed_by_near_hits(cache, far, dynamo_clock: FakeClock):
+    """Those invalidated here at once, those of others within LOCAL_TIMEOUT."""
+    cache.set("k", "v", tags=["t"])
+    with measuring() as measurements:
+        assert cache.get("k") == "v"
+    assert measurements == []
+    cache.invalidate_tags(["t"])
+    assert cache.get("k") is None
+    cache.set("k", "w", tags=["t"])
+    in_processes(1, lambda number: far.invalidate_tags(["t"]))
+    dynamo_clock.advance(5)
+    assert cache.get("k") == "w"
+    dynamo_clock.advance(5)
+    assert cache.get("k") is None
+
+
+def test_threads_that_read_and_write_see_their_own_writes(cache):
+    """Eight threads, eight keys each, no stale value of one's own."""
+    wrong = []
+
+    def work(number):
+        for turn in range(60):
+            key = f"{number}:{turn % 8}"
+            cache.set(key, turn)
+            if cache.get(key) != turn:
+                wrong.append((key, turn))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

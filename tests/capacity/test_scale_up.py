@@ -1,0 +1,324 @@
+"""Raising: by one of all processes, for what all of them ask, off the path of the request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from functools import partial
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from celery import current_app
+from celery.signals import before_task_publish
+from django.conf import settings
+
+from dynamo_stores.cache.options import CacheOptions
+from dynamo_stores.calls.backpressure import is_background
+from dynamo_stores.calls.observer import Measurement
+from dynamo_stores.capacity import ThroughputScaler, with_throughput_scaling
+from dynamo_stores.capacity.demand import LocalDemand, SharedDemand, total_of
+from dynamo_stores.capacity.records import CapacityRecords
+from dynamo_stores.capacity.scale_down import reconcile
+from dynamo_stores.capacity.scale_up import get_scaler
+from dynamo_stores.capacity.update import describe
+from dynamo_stores.exceptions import (
+    ConfigurationError,
+    StoreUnavailable,
+    ThrottlingError,
+)
+from dynamo_stores.stores import CacheStore
+from dynamo_stores.testing import FakeClock, FaultProxy
+from tests.helpers.capacity import reason
+from tests.helpers.forking import in_processes
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def put_from_threads(using, *, threads, seconds, pause):
+    """Put small values from all threads for so long; return how many were taken."""
+    done = []
+
+    def work(number):
+        store = CacheStore(using, prefix=f"p{number}")
+        until = time.monotonic() + seconds
+        turn = 0
+        while time.monotonic() < until:
+            turn += 1
+            try:
+                store.set(str(turn), "v")
+            except StoreUnavailable:
+                continue
+            done.append(turn)
+            time.sleep(pause)
+
+    running = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for each in running:
+        each.start()
+    for each in running:
+        each.join()
+    return len(done)
+
+
+def test_a_throttled_table_is_raised_once_for_all(provisioned):
+    """Three processes ask for 120 writes a second of a table of 5: few changes, all of them up."""
+    using, table, relay = provisioned(updating=1.0, burst=1.0)
+    done = in_processes(3, lambda number: put_from_threads(using, threads=4, seconds=8, pause=0.1))
+    capacity = describe(using, table)
+    assert capacity.resources[""].units.write > 5
+    assert capacity.resources[""].units.read == 5
+    assert capacity.resources["GSI1"].units.write >= 10
+    assert relay.status()["tables"][table]["updates"] <= 3
+    # Without a raise it would be 5 a second and a burst.
+    assert sum(done) > 120
+    record = CapacityRecords(using).get(table)
+    assert record.deadline > time.time()
+    assert record.decision["code"] == "raised"
+
+
+def test_the_calls_path_does_no_control_plane(provisioned):
+    """Whoever is throttled pays nothing but his retries: the scaler has a thread of its own."""
+    using, table, _ = provisioned(updating=1.0, burst=1.0)
+    scaler = get_scaler(using)
+    began_at = time.perf_counter()
+    for _ in range(1000):
+        scaler.note(Measurement(using, "another", "PutItem", 0.01, throttled=False))
+    assert scaler._thread is None
+    assert time.perf_counter() - began_at < 5
+    assert describe(using, table).is_active
+
+
+def test_one_claim_decides(provisioned):
+    """Who is second does nothing, and learns that at the price of one write."""
+    using, table, relay = provisioned()
+    scaler = get_scaler(using)
+    plan = scaler.handle(table, [reason(using, table)])
+    assert plan.code == "raised"
+    assert scaler.handle(table, [reason(using, table)]) is None
+    assert relay.status()["tables"][table]["updates"] == 1
+
+
+def test_a_dry_run_says_what_it_would_do(provisioned, caplog):
+    """And changes nothing."""
+    using, table, relay = provisioned(SCALING={"DRY_RUN": True})
+    with caplog.at_level(logging.WARNING):
+        plan = get_scaler(using).handle(table, [reason(using, table)])
+    assert plan.code == "dry_run"
+    assert "it would be changed to 5 RCU and 10 WCU, index GSI1 5 RCU and 10 WCU" in caplog.text
+    assert relay.status()["tables"][table]["updates"] == 0
+    assert CapacityRecords(using).get(table) is None
+
+
+def test_scaling_is_asked_for(provisioned):
+    """It spends money: switched off, nothing is raised."""
+    using, table, relay = provisioned(SCALING={"ENABLED": False})
+    assert get_scaler(using).handle(table, [reason(using, table)]) is None
+    assert put_from_threads(using, threads=2, seconds=2, pause=0.02) > 0
+    assert relay.status()["tables"].get(table, {}).get("updates", 0) == 0
+
+
+def measured(units=None, *, throttled=False, operation="PutItem"):
+    return Measurement("u", "t", operation, 0.01, units=units or {}, throttled=throttled)
+
+
+def test_demand_is_what_is_attempted():
+    """The busiest second; a throttled attempt costs what the last one of its kind did."""
+    with FakeClock() as now:
+        demand = LocalDemand()
+        for _ in range(3):
+            demand.note(measured({"t": 2.0, "t/I": 1.0}))
+        demand.note(measured({"t": 5.0}, operation="Query"))
+        now.advance(1)
+        for _ in range(4):
+            demand.note(measured(throttled=True))
+        demand.note(measured(throttled=True, operation="UpdateItem"))
+        assert demand.peak("t") == {
+            ("", "Write"): 9.0,
+            ("I", "Write"): 4.0,
+            ("", "Read"): 5.0,
+        }
+        now.advance(11)
+        assert demand.peak("t") == {}
+
+
+def test_demand_is_summed_over_processes(provisioned):
+    """Of those that were heard of lately."""
+    using, table, _ = provisioned()
+    shared = SharedDemand(using)
+
+    def tell(number):
+        shared.tell(table, {("", "Write"): 10.0 + number})
+
+    in_processes(3, tell)
+    assert shared.total(table) == {("", "Write"): 33.0}
+    item = {"a": {"N": "1000"}, "x": {"S": '[["", "Write", 5.0]]'}}
+    assert total_of([item], 10.0) == {("", "Write"): 5.0}
+    assert total_of([item], 12.0) == {}
+
+
+def bare_client(relay):
+    return boto3.client(
+        "dynamodb",
+        region_name="us-east-1",
+        endpoint_url=relay.url,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+        config=Config(retries={"total_max_attempts": 1, "mode": "standard"}),
+    )
+
+
+def test_calls_of_ones_own_are_scaled(provisioned):
+    """A boto3 client's throttling raises the table; the call is tried again until it is done."""
+    using, table, relay = provisioned(updating=0.5, burst=1.0, SCALING={"ENABLED": False})
+    client = bare_client(relay)
+
+    def put(number):
+        item = {"PK": {"S": f"p{number}"}, "SK": {"S": "s"}}
+        client.put_item(TableName=table, Item=item)
+        return number
+
+    scaler = ThroughputScaler(table, using=using, max_write_capacity=33, scale_up_factor=3.0)
+    done = [scaler.execute_with_scaling(partial(put, each), "put") for each in range(30)]
+    assert done == list(range(30))
+    assert 5 < describe(using, table).resources[""].units.write <= 33
+    assert relay.status()["tables"][table]["updates"] >= 1
+
+
+def test_the_wrapper_the_decorator_and_the_block(provisioned):
+    """One name for all three; other errors pass, results come back, coroutines are awaited."""
+    using, table, relay = provisioned(updating=0.5, burst=1.0)
+    assert with_throughput_scaling("op", lambda: 7, table=table, using=using) == 7
+    calls = []
+
+    @with_throughput_scaling("op", table=table, using=using)
+    def flaky(value):
+        calls.append(value)
+        if len(calls) < 3:
+            raise throttled(table)
+        return value
+
+    @with_throughput_scaling("op", table=table, using=using)
+    async def coroutine(value):
+        calls.append(value)
+        if len(calls) < 6:
+            raise throttled(table)
+        return value
+
+    assert flaky("v") == "v"
+    assert asyncio.run(coroutine("w")) == "w"
+    assert calls == ["v"] * 3 + ["w"] * 3
+    with pytest.raises(ZeroDivisionError):
+        with_throughput_scaling("op", lambda: 1 / 0, table=table, using=using)
+    with pytest.raises(ClientError, match="ProvisionedThroughput"):
+        a_throttled_block(table, using)
+    until = time.monotonic() + 20
+    while relay.status()["tables"].get(table, {}).get("updates") != 1:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def a_throttled_block(table, using):
+    with with_throughput_scaling("op", table=table, using=using) as scaler:
+        assert scaler.table == table
+        raise throttled(table)
+
+
+def throttled(table):
+    reasons = [
+        {
+            "reason": "TableWriteProvisionedThroughputExceeded",
+            "resource": f"arn:aws:dynamodb:us-east-1:000000000000:table/{table}",
+        }
+    ]
+    error = {"Code": "ProvisionedThroughputExceededException", "Message": "slow down"}
+    return ClientError({"Error": error, "ThrottlingReasons": reasons}, "PutItem")
+
+
+def test_a_call_that_stays_throttled_ends(alias, default_alias):
+    """At the operation's deadline, with a typed error."""
+    using = alias(OPERATION_TIMEOUT=0.5)
+    with pytest.raises(ThrottlingError) as caught:
+        with_throughput_scaling(
+            "op", lambda: (_ for _ in ()).throw(throttled("t")), table="t", using=using
+        )
+    assert caught.value.retry_after > 0
+    assert caught.value.reasons[0].table == "t"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"max_write_capcity": 3}, "did you mean 'MAX_WRITE_CAPACITY'"),
+        ({"scale_up_factor": 1.0}, "expected a number above 1"),
+    ],
+)
+def test_wrong_overrides_are_named(overrides, message):
+    """As wrong settings are."""
+    with pytest.raises(ConfigurationError, match=message):
+        ThroughputScaler("t", **overrides)
+
+
+def test_a_raise_sends_the_hint_to_come_down(provisioned, tmp_path):
+    """With a countdown to its deadline; a broker that is not there does no harm."""
+    using, table, _ = provisioned()
+    sent = []
+
+    def remember(body, **kwargs):
+        sent.append((kwargs["headers"]["task"], body[0], kwargs["headers"]["eta"]))
+
+    before_task_publish.connect(remember)
+    try:
+        get_scaler(using).handle(table, [reason(using, table)])
+    finally:
+        before_task_publish.disconnect(remember)
+    ((task, args, eta),) = sent
+    assert (task, list(args)) == ("dynamo_stores.scale_down", [table, using])
+    assert eta is not None
+
+
+def test_celery_tasks_are_background_work():
+    """And whoever called one in his own thread is not, afterwards."""
+
+    @current_app.task
+    def task():
+        return is_background()
+
+    assert task.apply().get() is True
+    assert not is_background()
+
+
+def test_nobody_waits_for_a_table_to_be_active(provisioned):
+    """While it is UPDATING an operation ends by its deadline, with what to do."""
+    using, table, _ = provisioned(updating=15.0, burst=1.0)
+    store = CacheStore(using, prefix="p", options=CacheOptions(operation_timeout=1.0))
+    get_scaler(using).handle(table, [reason(using, table)])
+    longest, refused, until = 0.0, 0, time.monotonic() + 4
+    while time.monotonic() < until:
+        assert not describe(using, table).is_active
+        began_at = time.monotonic()
+        try:
+            store.set("k", "v" * 20_000)
+        except ThrottlingError:
+            refused += 1
+        longest = max(longest, time.monotonic() - began_at)
+    assert refused
+    assert longest < 1.0 + 2.0
+
+
+def test_a_raise_is_on_record_before_it_is_asked_for(provisioned, alias):
+    """Who dies between the two leaves no table up for ever."""
+    using, table, relay = provisioned()
+    with FaultProxy(relay.url) as faults:
+        broken = alias(**{**settings.DYNAMO_STORES[using], "ENDPOINT_URL": faults.url})
+        faults.lose_answer("UpdateTable")
+        with pytest.raises(StoreUnavailable):
+            get_scaler(broken).handle(table, [reason(broken, table)])
+    while not describe(using, table).is_active:
+        time.sleep(0.05)
+    assert describe(using, table).resources[""].units == (5, 10)
+    with FakeClock(time.time() + 61):
+        (outcome,) = reconcile(using)
+    assert outcome.plan.changes == {"": (5, 5), "GSI1": (5, 5)}

@@ -1,0 +1,231 @@
+"""What processes report of themselves, and how."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from django.conf import settings
+from django.test import override_settings
+
+from dynamo_stores import clock, keys
+from dynamo_stores.calls import observer
+from dynamo_stores.calls.connection import get_connection
+from dynamo_stores.calls.observer import measuring
+from dynamo_stores.conf import get_config
+from dynamo_stores.exceptions import StoreUnavailable
+from dynamo_stores.monitoring.report import KEPT, Calls, Use
+from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.reporter import get_reporter
+from dynamo_stores.stores import CacheStore, RateLimitStore
+from dynamo_stores.testing import FakeClock
+from tests.helpers.forking import in_processes
+from tests.helpers.status import HERE, open_breaker
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def report_of(using, process=HERE):
+    return next((each for each in Processes(using).latest() if each.process == process), None)
+
+
+def total(report, name):
+    """The use of a table or index over all minutes of a report."""
+    found = Use()
+    for resources in report.use.values():
+        found = found.plus(resources.get(name, Use()))
+    return found
+
+
+def test_a_process_reports_from_its_first_call_on(reporting, until):
+    """Who it is, what it did, in an item of an hour's life."""
+    using = reporting()
+    assert report_of(using) is None
+    store = CacheStore(using)
+    store.set("k", "v")
+    assert (store.get("k"), store.get("none")) == ("v", None)
+    limit = RateLimitStore(using)
+    assert [limit.acquire("r", rate="1/h").allowed for _ in range(3)] == [True, False, False]
+    report = until(lambda: report_of(using))
+    table = get_config(using).store_table
+    assert report.role == "pytest"
+    assert report.calls[table].attempts >= 5
+    assert (report.cache_hits, report.cache_misses, report.limits_refused) == (1, 1, 2)
+    assert [(each.table, each.state) for each in report.breakers] == [(table, "closed")]
+    used = total(report, table)
+    assert used.read > 0
+    assert used.write >= 2
+    processes = Processes(using)
+    item = processes._get(keys.process_status(HERE), consistent=True)
+    assert int(item["TTL"]["N"]) == pytest.approx(report.at + KEPT, abs=2)
+    first = report.at
+    until(lambda: report_of(using).at > first)
+
+
+def test_a_report_is_one_write_that_nobody_measures(reporting, until):
+    """It goes through the side door, so that it does not count itself."""
+    using = reporting()
+    CacheStore(using).get("k")
+    until(lambda: report_of(using))
+    with measuring() as measurements:
+        get_reporter(using).tell()
+    assert measurements == []
+    assert report_of(using).calls == {get_config(using).store_table: Calls(1, 0, 0)}
+
+
+def test_an_open_breaker_is_reported(reporting, dynamo_faults, until):
+    """At once, for there are news; the way that is open to the store's calls is not needed."""
+    using = reporting(
+        REPORTS={"INTERVAL": 3600.0}, ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0}
+    )
+    open_breaker(using, dynamo_faults)
+    report = until(
+        lambda: (
+            (found := report_of(using))
+            and [each.state for each in found.breakers] == ["open"]
+            and found
+        )
+    )
+    (breaker,) = report.breakers
+    assert breaker.failures == 5
+    assert breaker.error
+    assert breaker.since == pytest.approx(clock.now(), abs=20)
+    assert report.calls[breaker.table].errors == 5
+
+
+def test_a_breaker_is_reset_at_the_next_report(reporting, dynamo_faults, until):
+    """Who asks writes it to the process's item; the report takes it along, once."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
+    open_breaker(using, dynamo_faults)
+    until(lambda: report_of(using))
+    table = get_config(using).store_table
+    breaker = get_connection(using).policy_for(table).breaker
+    assert breaker.state == "open"
+    processes = Processes(using)
+    assert processes.ask_to_reset(HERE, [table])
+    until(lambda: breaker.state == "closed")
+    assert processes.tell(get_reporter(using).report()) == set()
+    assert not processes.ask_to_reset("nobody#1", [table])
+
+
+def test_children_report_by_themselves(reporting, until):
+    """After a fork there is another process, with counts of its own."""
+    using = reporting()
+    store = CacheStore(using)
+    store.get("k")
+    until(lambda: report_of(using))
+
+    def child(number):
+        store.get("k")
+        name = f"{socket.gethostname()[:64]}#{os.getpid()}"
+        return until(lambda: (found := report_of(using, name)) and (found.pid, found.calls))
+
+    (found,) = in_processes(1, child)
+    assert found[0] != os.getpid()
+    assert [calls.attempts for calls in found[1].values()] == [1]
+
+
+def test_a_killed_process_is_late_and_then_gone(reporting):
+    """An hour after it was last heard of, whatever DynamoDB's sweep does."""
+    using = reporting()
+    processes = Processes(using)
+    reporter = get_reporter(using)
+    processes.tell(replace(reporter.report(), pid=1))
+    with FakeClock(time.time() + 30 * 60):
+        (report,) = processes.latest()
+        assert report.is_late(clock.now())
+    with FakeClock(time.time() + KEPT + 1):
+        assert processes.latest() == []
+        assert [each.pid for each in processes.all()] == [1]
+
+
+def test_a_command_says_that_it_ends(reporting, dynamo_engine, until):
+    """By its last write, from the process's end."""
+    using = reporting()
+    config = get_config(using)
+    script = (
+        "import time, django\n"
+        "from django.conf import settings\n"
+        "settings.configure(INSTALLED_APPS=['dynamo_stores'], DYNAMO_STORES={'default': {\n"
+        f"    'ENDPOINT_URL': {dynamo_engine!r}, 'TABLE_PREFIX': {config.table_prefix!r}}}}})\n"
+        "django.setup()\n"
+        "from dynamo_stores.stores import CacheStore\n"
+        "CacheStore().get('k')\n"
+        "time.sleep(2.5)\n"
+    )
+    done = subprocess.Popen([sys.executable, "-W", "error", "-c", script], cwd=settings.BASE_DIR)
+    there = f"{socket.gethostname()[:64]}#{done.pid}"
+    assert not until(lambda: report_of(using, there)).has_ended
+    assert done.wait(30) == 0
+    assert report_of(using, there).has_ended
+
+
+def test_nobody_hears_of_a_dead_dynamodb(reporting, caplog):
+    """A report that cannot be told is no error of anybody's; the thread goes on."""
+    using = reporting(
+        make_tables=False, ENDPOINT_URL="http://127.0.0.1:9", RETRY={"MAX_RETRIES": 0}
+    )
+    reporter = get_reporter(using)
+    with caplog.at_level(logging.INFO):
+        with pytest.raises(StoreUnavailable):
+            CacheStore(using).get("k")
+        reporter.tell()
+        time.sleep(2)
+    assert "report its status" not in caplog.text
+    assert reporter._thread.is_alive()
+    assert sum(each.errors for each in reporter.report().calls.values()) == 1
+
+
+def test_without_a_control_table_it_is_said_once(reporting, caplog):
+    """And what makes it."""
+    using = reporting(make_tables=False)
+    reporter = get_reporter(using)
+    with caplog.at_level(logging.WARNING):
+        reporter.tell()
+        reporter.tell()
+    assert caplog.text.count("could not report its status") == 1
+    assert "dynamo_create_tables" in caplog.text
+
+
+def test_switched_off_nothing_is_counted(alias):
+    """No thread, and no capacity units are asked for."""
+    using = alias()
+    assert not observer._observers
+    CacheStore(using).get("k")
+    assert f"dynamo-stores-reports-{using}" not in {each.name for each in threading.enumerate()}
+
+
+def test_the_thread_ends_with_its_settings(reporting, until):
+    """Other settings, another thread."""
+    using = reporting()
+    CacheStore(using).get("k")
+    thread = get_reporter(using)._thread
+    until(lambda: report_of(using))
+    with override_settings(DYNAMO_STORES={"default": {}}):
+        until(lambda: not thread.is_alive())
+
+
+def test_throttles_are_counted_by_reason_and_minute(reporting, dynamo_faults):
+    """Of the table and of its index, reads and writes apart."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url, RETRY={"THROTTLE_RETRIES": 0})
+    table = get_config(using).store_table
+    arn = f"arn:aws:dynamodb:us-east-1:000000000000:table/{table}/index/GSI1"
+    reason = "IndexWriteProvisionedThroughputExceeded"
+    dynamo_faults.throttle("PutItem", times=2, reason=reason, resource=arn)
+    dynamo_faults.throttle("GetItem", times=1)
+    store = CacheStore(using)
+    for call in (lambda: store.set("k", 1), lambda: store.set("k", 1), lambda: store.get("k")):
+        with pytest.raises(StoreUnavailable):
+            call()
+    report = get_reporter(using).report()
+    assert report.reasons == {table: {reason: 2, "no reason named": 1}}
+    assert report.calls[table] == Calls(3, 0, 3)
+    assert total(report, f"{table}/GSI1").throttled_writes == 2
+    assert total(report, table).throttled_reads == 1

@@ -1,0 +1,129 @@
+"""Limited views under real servers, each with several workers, hammered over loopback."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import secrets
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from dynamo_stores.stores import RateLimitStore
+from dynamo_stores.testing import find_free_port
+
+ROOT = Path(settings.BASE_DIR)
+HAMMERS, SECONDS = 12, 6.0
+SERVERS = {
+    "gunicorn": [
+        "gunicorn",
+        "tests.processes.limited_site:wsgi",
+        "-w",
+        "2",
+        "--threads",
+        "8",
+        "-b",
+    ],
+    "uvicorn": ["uvicorn", "tests.processes.limited_site:asgi", "--workers", "2", "--port"],
+}
+
+
+@pytest.fixture(params=SERVERS)
+def servers(request, tables, dynamo_engine, default_alias):
+    """The ports of two running servers, and the path of their page."""
+    # Two, since the workers of one need not share the connections: one of them may take them all.
+    ports = [find_free_port(), find_free_port()]
+    wsgi = request.param == "gunicorn"
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                *SERVERS[request.param],
+                f"127.0.0.1:{port}" if wsgi else str(port),
+            ],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "DYNAMODB_ENDPOINT": dynamo_engine,
+                "DYNAMODB_TABLE_PREFIX": default_alias["TABLE_PREFIX"],
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for port in ports
+    ]
+    try:
+        deadline = time.monotonic() + 60
+        for port, process in zip(ports, processes, strict=True):
+            while time.monotonic() < deadline:
+                try:
+                    ask(port, "/none", "nobody")
+                    break
+                except OSError:
+                    assert process.poll() is None
+                    time.sleep(0.1)
+        yield ports, "/page" if wsgi else "/async"
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
+
+
+def ask(port, path, client):
+    """Return status, headers and body of one request on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path, headers={"X-Client": client})
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read().decode()
+    finally:
+        connection.close()
+
+
+def test_no_window_admits_more_than_the_limit(servers):
+    """Of 200s, whichever server answers; the headers are right, and Retry-After is honest."""
+    ports, path = servers
+    client = secrets.token_hex(6)
+    begin = time.monotonic()
+    admitted, refused, admitting = [], [], set()
+
+    def hammer(number):
+        port = ports[number % 2]
+        while time.monotonic() < begin + SECONDS:
+            asked_at = time.monotonic()
+            status, headers, _ = ask(port, path, client)
+            if status == 200:
+                admitted.append((asked_at, time.monotonic()))
+                admitting.add(port)
+                assert 0 <= int(headers["X-RateLimit-Remaining"]) < 50
+                assert "Retry-After" not in headers
+            else:
+                assert status == 429
+                refused.append(headers)
+            assert headers["X-RateLimit-Limit"] == "50"
+            assert headers["RateLimit-Policy"] == '"2s";q=50;w=2'
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor(HAMMERS) as threads:
+        list(threads.map(hammer, range(HAMMERS)))
+    assert len(admitting) == 2
+    assert len(admitted) >= 100
+    for start, _ in admitted:
+        inside = [1 for asked, got in admitted if asked >= start and got < start + 2.0]
+        assert len(inside) <= 50
+    assert refused
+    assert all(1 <= int(headers["Retry-After"]) <= 10 for headers in refused)
+    # Nobody asks any more: who waits as long as he is told is let in.
+    while (answer := ask(ports[0], path, client))[0] == 200:
+        pass
+    time.sleep(int(answer[1]["Retry-After"]))
+    assert ask(ports[0], path, client)[0] == 200
+    RateLimitStore().reset("page", key=client)

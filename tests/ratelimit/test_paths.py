@@ -1,0 +1,163 @@
+"""Limits by path and behind proxies, without the store, and what is wrong in them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpResponse
+from django.test import RequestFactory, override_settings
+
+from dynamo_stores.decorators import ratelimit
+from dynamo_stores.exceptions import ConfigurationError, RateLimited
+from dynamo_stores.ratelimit import decorators as limits
+from dynamo_stores.ratelimit.middleware import RateLimitMiddleware
+from dynamo_stores.stores import RateLimitStore
+from tests.helpers.limits import get, ok
+
+requests = RequestFactory()
+pytestmark = pytest.mark.usefixtures("tables", "dynamo_clock")
+
+
+def test_unavailable(alias, dynamo_faults, group):
+    """ON_UNAVAILABLE, RATELIMIT_FAIL_OPEN, or what the decorator says."""
+    using = alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
+    dynamo_faults.fail()
+    view = ratelimit(group, "ip", "1/m", using=using)(ok)
+    assert view(get()).status_code == 200
+    with override_settings(RATELIMIT_FAIL_OPEN=False):
+        assert view(get()).status_code == 429
+    deny = ratelimit(group, "ip", "1/m", using=using, on_unavailable="deny")(ok)
+    assert deny(get()).status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("decorator", "number"),
+    [
+        ({"rate": "1/m"}, "E120"),
+        ({"key": "adress", "rate": "1/m"}, "E120"),
+        ({"key": "cookie:x", "rate": "1/m"}, "E120"),
+        ({"key": "ip", "rate": "many"}, "E121"),
+        ({"key": "ip", "rate": "no.such.rate"}, "E121"),
+        ({"key": "ip", "rate": "1/m", "cost": 0}, "E122"),
+        ({"key": "ip", "rate": "1/m", "allow": "10.0.0.0/8"}, "E123"),
+        ({"key": "ip", "rate": "1/m", "allow": ["10.0.0.0/40"]}, "E123"),
+        ({"key": "ip", "rate": "1/m", "on_unavailable": "ignore"}, "E124"),
+    ],
+)
+def test_wrong_literals_are_found_by_a_check(decorator, number):
+    """With the view's name; and at the call, where the check was not run."""
+    before = dict(limits.problems)
+    try:
+        view = ratelimit(**decorator)(ok)
+        (found,) = [each for each in checks.run_checks() if each.id == f"dynamo_stores.{number}"]
+        assert "test_limited_views.ok" in found.msg
+        if number in ("E120", "E121"):
+            with pytest.raises(ImproperlyConfigured):
+                view(get())
+    finally:
+        limits.problems.clear()
+        limits.problems.update(before)
+
+
+def test_settings_without_a_meaning_are_explained():
+    """Those of django-ratelimit that are about Django's caches."""
+    with override_settings(RATELIMIT_USE_CACHE="default"):
+        (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.W002"]
+    assert "RATELIMIT_USE_CACHE has no meaning" in found.msg
+
+
+def test_an_empty_address_is_a_mistake(group):
+    """All clients would share one limit."""
+    view = ratelimit(group, "ip", "1/m")(ok)
+    with pytest.raises(ImproperlyConfigured, match="REMOTE_ADDR"):
+        view(get(address=""))
+
+
+def test_trusted_proxies(alias, group):
+    """The client is who asked the outermost of one's own proxies."""
+    using = alias(RATE_LIMIT={"TRUSTED_PROXIES": 1})
+    view = ratelimit(group, "ip", "1/m", using=using)(ok)
+
+    def ask(forwarded):
+        return view(get(address="10.0.0.1", HTTP_X_FORWARDED_FOR=forwarded)).status_code
+
+    assert [ask("5.5.5.5"), ask("6.6.6.6, 5.5.5.5"), ask("5.5.5.6")] == [200, 429, 200]
+
+
+def test_what_is_not_a_view_is_said(group):
+    """A function without a request."""
+    with pytest.raises(ConfigurationError, match="is for views"):
+        ratelimit(group, "ip", "1/m")(lambda: None)()
+
+
+@pytest.fixture
+def paths(alias, default_alias):
+    """Site-wide limits in the default alias."""
+    limited = {
+        "/api/": {"RATE": "2/m", "ALLOW": ["10.0.0.0/8"]},
+        "/api/free/": {"RATE": None},
+        "/": {"RATE": "100/m", "METHOD": "POST", "KEY": "header:x-token"},
+    }
+    settings = {**default_alias, "RATE_LIMIT": {"PATHS": limited}}
+    with override_settings(DYNAMO_STORES={"default": settings}):
+        yield
+        for resource in ("path:/api/", "path:/ POST"):
+            for key in ("1.2.3.4", "t"):
+                RateLimitStore().reset(resource, key=key)
+
+
+def test_limits_by_path(paths):
+    """The longest path counts; networks and methods are spared."""
+    middleware = RateLimitMiddleware(ok)
+    answers = [middleware(get("/api/x")) for _ in range(3)]
+    assert [each.status_code for each in answers] == [200, 200, 429]
+    assert [each["X-RateLimit-Remaining"] for each in answers] == ["1", "0", "0"]
+    assert answers[-1]["Retry-After"]
+    assert middleware(get("/api/x", address="10.1.1.1")).status_code == 200
+    assert middleware(get("/api/free/x")).status_code == 200
+    assert "RateLimit" not in middleware(get("/page"))
+    posted = middleware(requests.post("/page", headers={"X-Token": "t"}))
+    assert posted["X-RateLimit-Limit"] == "100"
+
+    async def async_ok(request):
+        return HttpResponse("ok")
+
+    async def run():
+        return (await RateLimitMiddleware(async_ok)(get("/api/x"))).status_code
+
+    assert asyncio.run(run()) == 429
+
+
+def test_the_middleware_answers_for_views_that_raise(paths):
+    """By RATELIMIT_VIEW, or with 429; other exceptions go on."""
+    middleware = RateLimitMiddleware(ok)
+    status = RateLimitStore().acquire("x", rate="0/m")
+    refusal = RateLimited(status=status)
+    assert middleware.process_exception(get(), refusal).status_code == 429
+    with override_settings(RATELIMIT_VIEW=f"{__name__}.limited_page"):
+        assert middleware.process_exception(get(), refusal).status_code == 420
+        answers = [middleware(get("/api/x")).status_code for _ in range(3)]
+        assert answers == [200, 200, 420]
+    assert middleware.process_exception(get(), ValueError()) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"api/": {"RATE": "1/m"}},
+        {"/api/": {"RATE": "often"}},
+        {"/api/": {"RATE": "1/m", "KEYS": "ip"}},
+        {"/api/": "1/m"},
+    ],
+)
+def test_wrong_paths_are_found(default_alias, wrong):
+    """By the check of the setting."""
+    with override_settings(DYNAMO_STORES={"default": {"RATE_LIMIT": {"PATHS": wrong}}}):
+        assert "dynamo_stores.E077" in {each.id for each in checks.run_checks()}
+
+
+def limited_page(request, refusal):
+    return HttpResponse(f"later, {refusal.status.limit}", status=420)

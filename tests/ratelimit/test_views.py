@@ -1,0 +1,276 @@
+"""Limited views: who is limited, how it is answered, what the response says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+from asgiref.sync import iscoroutinefunction
+from django.core.exceptions import PermissionDenied
+from django.http import HttpResponse
+from django.test import RequestFactory, override_settings
+from django.utils.decorators import method_decorator
+from django.views import View
+
+from dynamo_stores.decorators import (
+    adaptive_ratelimit,
+    aget_usage,
+    ais_ratelimited,
+    get_usage,
+    is_ratelimited,
+    ratelimit,
+)
+from dynamo_stores.exceptions import ConfigurationError, Ratelimited
+from dynamo_stores.stores import RateLimitStore
+from tests.helpers.limits import get, ok
+
+requests = RequestFactory()
+pytestmark = pytest.mark.usefixtures("tables", "dynamo_clock")
+
+
+def test_a_refused_request_gets_429(group):
+    """With its headers; the view is not called; other addresses go on."""
+    view = ratelimit(group, "ip", "2/m")(ok)
+    assert [view(get()).status_code for _ in range(3)] == [200, 200, 429]
+    assert view(get(address="4.3.2.1")).status_code == 200
+
+
+def test_headers(group, dynamo_clock):
+    """On what is allowed and on what is refused, in the forms of the drafts."""
+    view = ratelimit(group, "ip", "2/m,100/h")(ok)
+    allowed = view(get())
+    assert allowed["RateLimit-Policy"] == '"60s";q=2;w=60, "3600s";q=100;w=3600'
+    reset = int(allowed["X-RateLimit-Reset"])
+    assert allowed["RateLimit"] == f'"60s";r=1;t={reset - int(dynamo_clock.now())}'
+    assert (allowed["X-RateLimit-Limit"], allowed["X-RateLimit-Remaining"]) == ("2", "1")
+    assert "Retry-After" not in allowed
+    view(get())
+    refused = view(get())
+    assert refused["RateLimit"].startswith('"60s";r=0;t=')
+    wait = int(refused["Retry-After"])
+    assert 60 <= wait <= 67
+    assert refused.content.decode() == f"Too many requests. Try again in {wait} seconds."
+    dynamo_clock.advance(wait)
+    assert view(get()).status_code == 200
+
+
+def test_json_for_who_asks_for_it(group):
+    """And text for everybody else."""
+    view = ratelimit(group, "ip", "0/m")(ok)
+    answer = view(get(HTTP_ACCEPT="application/json"))
+    assert answer["Content-Type"] == "application/json"
+    assert json.loads(answer.content)["error"] == "rate_limited"
+    for accept in ("text/html", "*/*", "text/html, application/json;q=0.5"):
+        assert view(get(HTTP_ACCEPT=accept))["Content-Type"].startswith("text/plain")
+
+
+def test_the_request_knows(group):
+    """request.limited and request.ratelimit, with block=False; the tightest of several."""
+    seen = []
+
+    @ratelimit(group + "outer", "ip", "9/m", block=False)
+    @ratelimit(group, "ip", "1/m", block=False)
+    def view(request):
+        seen.append((request.limited, request.ratelimit.limit, request.ratelimit.remaining))
+        return HttpResponse()
+
+    first, second = view(get()), view(get())
+    assert seen == [(False, 1, 0), (True, 1, 0)]
+    assert first["X-RateLimit-Limit"] == second["X-RateLimit-Limit"] == "1"
+
+
+def test_shadow_counts_and_never_limits(group):
+    """What would have been refused shows in the status alone."""
+    view = ratelimit(group, "ip", "1/m", shadow=True)(ok)
+    for _ in range(3):
+        request = get()
+        assert view(request).status_code == 200
+        assert request.limited is False
+    assert request.ratelimit.allowed is False
+
+
+def test_async_views(group):
+    """Stay coroutine functions; keys that read the user do so where that is allowed."""
+
+    @ratelimit(group, "ip", "1/m")
+    async def view(request):
+        return HttpResponse("async")
+
+    @ratelimit(group + "user", "user", lambda group, request: "1/m")
+    async def for_users(request):
+        return HttpResponse("async")
+
+    async def run():
+        request = get()
+        request.user = SimpleNamespace(pk=7, is_authenticated=True)
+        return [(await each(request)).status_code for each in (view, view, for_users, for_users)]
+
+    assert iscoroutinefunction(view)
+    assert asyncio.run(run()) == [200, 429, 200, 429]
+
+
+def test_class_based_views(group):
+    """On the class, on a method, through method_decorator, sync and async."""
+
+    @ratelimit(group + "1", "ip", "1/m")
+    class OnClass(View):
+        def get(self, request):
+            return HttpResponse()
+
+    class OnMethod(View):
+        @ratelimit(group + "2", "ip", "1/m")
+        def get(self, request):
+            return HttpResponse()
+
+    @method_decorator(ratelimit(group + "3", "ip", "1/m"), name="get")
+    class Through(View):
+        def get(self, request):
+            return HttpResponse()
+
+    class Async(View):
+        @ratelimit(group + "4", "ip", "1/m")
+        async def get(self, request):
+            return HttpResponse()
+
+    for case in (OnClass, OnMethod, Through):
+        view = case.as_view()
+        assert [view(get()).status_code for _ in range(2)] == [200, 429]
+    view = Async.as_view()
+
+    async def run():
+        return [(await view(get())).status_code for _ in range(2)]
+
+    assert asyncio.run(run()) == [200, 429]
+
+
+def test_methods_and_groups(group):
+    """Each set of methods is counted by itself, in any order; a group is shared."""
+    one = ratelimit(group, "ip", "1/m", ["GET", "post"])(ok)
+    same = ratelimit(group, "ip", "1/m", ("POST", "GET"))(ok)
+    unsafe = ratelimit(group, "ip", "1/m", ratelimit.UNSAFE)(ok)
+    assert one(get()).status_code == 200
+    assert same(get()).status_code == 429
+    assert unsafe(get()).status_code == 200
+    assert unsafe(requests.put("/", REMOTE_ADDR="1.2.3.4")).status_code == 200
+    assert unsafe(requests.put("/", REMOTE_ADDR="1.2.3.4")).status_code == 429
+    assert (is_ratelimited.ALL, get_usage.UNSAFE) == (ratelimit.ALL, ratelimit.UNSAFE)
+
+
+def test_cost_skip_and_allow(group):
+    """Dear requests count for more; some are not limited at all."""
+    dear = ratelimit(group, "ip", "5/m", cost=lambda group, request: int(request.GET["n"]))(ok)
+    assert dear(get("/?n=4")).status_code == 200
+    assert dear(get("/?n=2")).status_code == 429
+    assert dear(get("/?n=1")).status_code == 200
+    spared = ratelimit(
+        group + "s",
+        "ip",
+        "0/m",
+        skip_if=lambda request: "skip" in request.GET,
+        allow=["10.0.0.0/8", "2001:db8::/32"],
+    )(ok)
+    assert spared(get()).status_code == 429
+    assert spared(get("/?skip")).status_code == 200
+    assert spared(get(address="10.9.9.9")).status_code == 200
+    assert spared(get(address="2001:db8::5")).status_code == 200
+
+
+def test_a_limit_of_a_resource(group):
+    """Set elsewhere, and looked up by its name."""
+    store = RateLimitStore()
+    view = ratelimit(key="ip", resource=group)(ok)
+    store.set_resource_config(group, {"RATE": "1/m", "ALGORITHM": "log"})
+    assert [view(get()).status_code for _ in range(2)] == [200, 429]
+    store.set_resource_config(group, None)
+    assert view(get()).status_code == 200
+    store.unset_resource_config(group)
+    assert ratelimit(group, "ip", None)(ok)(get()).status_code == 200
+
+
+@pytest.mark.parametrize("algorithm", ["sliding", "fixed", "gcra", "log"])
+def test_algorithms(group, algorithm):
+    """Selectable per view."""
+    view = ratelimit(group, "ip", "3/m", algorithm=algorithm, burst=3)(ok)
+    assert [view(get()).status_code for _ in range(4)] == [200] * 3 + [429]
+
+
+def test_adaptive_views(group):
+    """Background work stops at its share, users go on."""
+    background = adaptive_ratelimit(group, "ip", "20/m", priority="background")(ok)
+    users = adaptive_ratelimit(group, "ip", "20/m")(ok)
+    by_request = ratelimit(
+        group,
+        "ip",
+        "20/m",
+        priority=lambda request: "background" if "job" in request.GET else "user",
+    )(ok)
+    assert [background(get()).status_code for _ in range(15)].count(200) == 14
+    assert by_request(get("/?job")).status_code == 429
+    assert by_request(get()).status_code == 200
+    assert [users(get()).status_code for _ in range(6)].count(200) == 5
+
+
+def test_a_response_of_ones_own(group):
+    """A function of request and status."""
+
+    def answer(request, status):
+        return HttpResponse(f"wait {math.ceil(status.retry_after)}", status=503)
+
+    view = ratelimit(group, "ip", "0/m", response=answer)(ok)
+    refused = view(get())
+    assert (refused.status_code, refused.content) == (503, b"wait 60")
+    assert refused["Retry-After"] == "60"
+
+
+class CustomError(Exception):
+    pass
+
+
+def test_raising(group):
+    """As django-ratelimit does, where the settings say so."""
+    view = ratelimit(group, "ip", "0/m")(ok)
+    with override_settings(RATELIMIT_RAISE=True), pytest.raises(Ratelimited) as caught:
+        view(get())
+    assert isinstance(caught.value, PermissionDenied)
+    assert caught.value.status.limit == 0
+    with override_settings(RATELIMIT_EXCEPTION_CLASS=CustomError), pytest.raises(CustomError):
+        view(get())
+    with (
+        override_settings(RATELIMIT_EXCEPTION_CLASS=f"{__name__}.CustomError"),
+        pytest.raises(CustomError),
+    ):
+        view(get())
+    assert view(get()).status_code == 429
+
+
+def test_switched_off(group):
+    """RATELIMIT_ENABLE is False: nothing is limited, nothing counted."""
+    view = ratelimit(group, "ip", "0/m")(ok)
+    with override_settings(RATELIMIT_ENABLE=False):
+        assert view(get()).status_code == 200
+        assert get_usage(get(), group, key="ip", rate="0/m") is None
+
+
+def test_usage(group):
+    """Looking counts nothing; what is refused is not counted."""
+    ask = {"group": group, "key": "ip", "rate": "2/m"}
+    assert get_usage(get(), **ask) == {
+        "count": 0,
+        "limit": 2,
+        "should_limit": False,
+        "time_left": 0,
+    }
+    assert [is_ratelimited(get(), increment=True, **ask) for _ in range(3)] == [False, False, True]
+    usage = get_usage(get(), **ask)
+    assert (usage["count"], usage["limit"], usage["should_limit"]) == (2, 2, True)
+    assert 0 < usage["time_left"] <= 60
+
+    async def run():
+        return await aget_usage(get(), **ask), await ais_ratelimited(get(), **ask)
+
+    assert asyncio.run(run()) == (usage, True)
+    with pytest.raises(ConfigurationError, match="need a group or a fn"):
+        get_usage(get(), key="ip", rate="1/m")
