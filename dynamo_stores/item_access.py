@@ -19,7 +19,7 @@ from .models import DynamoModel, RawItem
 K = TypeVar("K", bound=DynamoModel)
 
 
-class Refused(Exception):
+class ConditionFailed(Exception):
     """A condition failed; ``old`` is the item as it was, None if there was none."""
 
     def __init__(self, old: RawItem | None) -> None:
@@ -67,7 +67,7 @@ class Store(Generic[K]):
             response = getattr(exc.__cause__, "response", exc.response)
             code = response.get("Error", {}).get("Code")
             if code == "ConditionalCheckFailedException":
-                raise Refused(cast(Any, response).get("Item")) from exc
+                raise ConditionFailed(cast(Any, response).get("Item")) from exc
             if code == "ResourceNotFoundException":
                 raise ConfigurationError(
                     f"There is no table {table.table_name!r} where alias {self.using!r} looks for "
@@ -88,7 +88,7 @@ class Store(Generic[K]):
     def _put(
         self, item: RawItem, condition: Condition | None = None, *, return_old: bool = False
     ) -> RawItem | None:
-        """Put ``item`` and return what it replaced, if asked to; raises Refused."""
+        """Put ``item`` and return what it replaced, if asked to; raises ConditionFailed."""
         table = self._table
         if condition is None:
             kwargs: dict[str, Any] = {"TableName": table.table_name, "Item": item}
@@ -109,7 +109,7 @@ class Store(Generic[K]):
     def _update(
         self, key: ItemKey, actions: Sequence[Action], condition: Condition | None = None
     ) -> RawItem:
-        """Return the attributes that changed, as they are now; raises Refused."""
+        """Return the attributes that changed, as they are now; raises ConditionFailed."""
         table = self._table
         kwargs = table.get_operation_kwargs(
             key.pk,
@@ -123,7 +123,7 @@ class Store(Generic[K]):
         return attributes
 
     def _delete(self, key: ItemKey, condition: Condition | None = None) -> RawItem | None:
-        """Delete the item and return what it was; raises Refused if the condition fails."""
+        """Delete the item and return what it was; raises ConditionFailed if the condition fails."""
         table = self._table
         kwargs = table.get_operation_kwargs(
             key.pk, key.sk, condition=condition, return_values="ALL_OLD"
@@ -137,12 +137,12 @@ class Store(Generic[K]):
         return [{"PK": {"S": pk}, "SK": {"S": sk}} for pk, sk in found]
 
 
-class SideStore(Store[K]):
+class DirectStore(Store[K]):
     """A store that is asked through the side door: once, in two seconds, whatever breakers say."""
 
     @property
     def _table(self) -> TableConnection:
-        return self._items.side_connection()
+        return self._items.direct_connection()
 
     def _query(self, request: dict[str, Any]) -> Iterator[RawItem]:
         """Yield what a Query finds, a call for each MB."""

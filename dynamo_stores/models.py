@@ -19,9 +19,9 @@ from pynamodb.connection import TableConnection
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
 from pynamodb.models import Model
 
-from .calls.connection import TableConnection as DoorTable
+from .calls.connection import TableConnection as StoreTableConnection
 from .calls.connection import get_connection
-from .calls.direct import get_side_door
+from .calls.direct import get_direct_connection
 from .conf import DEFAULT_ALIAS, get_config
 
 
@@ -95,9 +95,9 @@ class DynamoModel(Model):
         return get_connection(cls.using).table(cls, super()._get_connection)
 
     @classmethod
-    def side_connection(cls) -> DoorTable:
+    def direct_connection(cls) -> StoreTableConnection:
         """Return what the model talks to past policy and breaker: see the side door."""
-        return get_side_door(cls.using).table(cls, super()._get_connection)
+        return get_direct_connection(cls.using).table(cls, super()._get_connection)
 
 
 def concrete_models() -> list[type[DynamoModel]]:

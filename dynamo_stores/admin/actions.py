@@ -17,11 +17,11 @@ from ..capacity.update import in_words
 from ..conf import aliases
 from ..exceptions import StoreError
 from ..infrastructure.tables import wanted_tables
-from ..item_access import Refused, SideStore
+from ..item_access import ConditionFailed, DirectStore
 from ..models import ControlItem
 from ..monitoring import reporter as reports
 from ..monitoring.formatting import exact
-from ..monitoring.report_store import Processes
+from ..monitoring.report_store import ReportStore
 
 
 class ActionItem(ControlItem):
@@ -33,7 +33,7 @@ _KEPT = 86_400
 EVERYWHERE = "*"
 
 
-class Wrong(Exception):
+class BadAction(Exception):
     """The form names something that is not there; says what."""
 
 
@@ -47,7 +47,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Done:
+class Outcome:
     """What came of it, in a sentence, and whether it is what was asked for."""
 
     message: str
@@ -62,42 +62,42 @@ class Action:
     label: str
     question: Callable[[Target], str]
     effect: str
-    do: Callable[[Target], Done]
+    do: Callable[[Target], Outcome]
 
 
 def checked(name: str, target: Target) -> Action:
-    """Return the action; raises Wrong where there is no such action, alias or table."""
+    """Return the action; raises BadAction where there is no such action, alias or table."""
     action = ACTIONS.get(name)
     if action is None:
-        raise Wrong(f"There is no action {name!r}.")
+        raise BadAction(f"There is no action {name!r}.")
     if target.using not in aliases():
-        raise Wrong(f"There is no alias {target.using!r}.")
+        raise BadAction(f"There is no alias {target.using!r}.")
     if name in (RAISE, LOWER) and target.table not in {
         spec.name for spec in wanted_tables() if spec.using == target.using
     }:
-        raise Wrong(f"Alias {target.using!r} has no table {target.table!r}.")
+        raise BadAction(f"Alias {target.using!r} has no table {target.table!r}.")
     if name == RESET and not (target.table and target.process):
-        raise Wrong("A reset names a table and a process.")
+        raise BadAction("A reset names a table and a process.")
     return action
 
 
-def perform(action: Action, target: Target) -> Done:
+def perform(action: Action, target: Target) -> Outcome:
     """Do it and say what came of it; what DynamoDB does not answer is said too."""
     try:
         return action.do(target)
     except (BotoCoreError, ClientError, StoreError) as exc:
-        return Done(f"{action.label} failed: {exc}", is_good=False)
+        return Outcome(f"{action.label} failed: {exc}", is_good=False)
 
 
-def _reset(target: Target) -> Done:
+def _reset(target: Target) -> Outcome:
     here = reports.get_reporter(target.using).report()
     what = f"The circuit breaker of {target.table}"
     is_here = target.process in (EVERYWHERE, here.process)
     if is_here:
         reports.reset_breaker(target.using, target.table)
     if target.process == here.process:
-        return Done(f"{what} is reset in this process.")
-    others = Processes(target.using)
+        return Outcome(f"{what} is reset in this process.")
+    others = ReportStore(target.using)
     try:
         wanted = (
             [each.process for each in others.latest() if each.process != here.process]
@@ -107,39 +107,39 @@ def _reset(target: Target) -> Done:
         asked = [process for process in wanted if others.ask_to_reset(process, [target.table])]
     except (BotoCoreError, ClientError, StoreError) as exc:
         this = f"{what} is reset in this process; others" if is_here else target.process
-        return Done(f"{this} could not be asked: {exc}", is_good=False)
+        return Outcome(f"{this} could not be asked: {exc}", is_good=False)
     if not asked and not is_here:
-        return Done(f"{target.process} has not reported for an hour: it is gone.", is_good=False)
+        return Outcome(f"{target.process} has not reported for an hour: it is gone.", is_good=False)
     this = "is reset in this process, and " if is_here else ""
-    return Done(
+    return Outcome(
         f"{what} {this}is reset in {len(asked)} other{'' if len(asked) == 1 else 's'} at the next "
         f"report, within {here.interval:g} s."
     )
 
 
-def _raise(target: Target) -> Done:
+def _raise(target: Target) -> Outcome:
     return _of(target, change_by_hand(target.using, target.table, UP))
 
 
-def _lower(target: Target) -> Done:
+def _lower(target: Target) -> Outcome:
     return _of(target, change_by_hand(target.using, target.table, DOWN))
 
 
-def _of(target: Target, plan: Plan) -> Done:
+def _of(target: Target, plan: Plan) -> Outcome:
     if not plan.changes:
-        return Done(f"{target.table} was not changed: {plan.why}.", is_good=False)
-    return Done(f"{target.table} goes to {in_words(plan.changes)}.")
+        return Outcome(f"{target.table} was not changed: {plan.why}.", is_good=False)
+    return Outcome(f"{target.table} goes to {in_words(plan.changes)}.")
 
 
-def _reconcile(target: Target) -> Done:
+def _reconcile(target: Target) -> Outcome:
     outcomes = reconcile(target.using)
     if not outcomes:
-        return Done("Nothing was due: no table's time to come down has come.")
+        return Outcome("Nothing was due: no table's time to come down has come.")
     sentences = []
     for outcome in outcomes:
         later = f"; again {exact(outcome.next_deadline)}" if outcome.next_deadline else ""
         sentences.append(f"{outcome.table}: {outcome.plan.why}{later}.")
-    return Done(" ".join(sentences))
+    return Outcome(" ".join(sentences))
 
 
 RESET, RAISE, LOWER, RECONCILE = "reset", "raise", "lower", "reconcile"
@@ -183,7 +183,7 @@ ACTIONS = {
 }
 
 
-class Receipts(SideStore[ActionItem]):
+class Receipts(DirectStore[ActionItem]):
     """Which forms were carried out; a double click, or two processes, find the first one's."""
 
     kind = ActionItem
@@ -204,7 +204,7 @@ class Receipts(SideStore[ActionItem]):
                 },
                 ActionItem.pk.does_not_exist(),
             )
-        except Refused:
+        except ConditionFailed:
             return False
         except (BotoCoreError, ClientError, StoreError):
             return _take_here(token)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..capacity.history import Decision
+from ..capacity.history import CapacityDecision
 from ..monitoring.formatting import ago, count_of, number
 from ..monitoring.report import Report
 from ..monitoring.status import AliasStatus, ResourceStatus, TableStatus
@@ -138,7 +138,7 @@ def summary(statuses: Iterable[AliasStatus]) -> tuple[str, list[str]]:
     return (_ALARM if alarmed else _NOTICE), sentences
 
 
-def what_was_done(decision: Decision) -> str:
+def what_was_done(decision: CapacityDecision) -> str:
     """Return ``10 → 40 WCU`` for each thing that changed, or that nothing was."""
     parts = []
     for name, after in decision.after.items():

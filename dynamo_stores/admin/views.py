@@ -20,7 +20,17 @@ from django.views.decorators.http import require_POST, require_safe
 from ..monitoring.reporter import get_reporter
 from ..monitoring.snapshot import read_all
 from ..monitoring.status import AliasStatus, as_json
-from .actions import ACTIONS, EVERYWHERE, LOWER, RAISE, Receipts, Target, Wrong, checked, perform
+from .actions import (
+    ACTIONS,
+    EVERYWHERE,
+    LOWER,
+    RAISE,
+    BadAction,
+    Receipts,
+    Target,
+    checked,
+    perform,
+)
 from .cards import cards, processes, summary, what_was_done
 from .permissions import Status
 
@@ -109,7 +119,7 @@ def act(request: HttpRequest) -> HttpResponse:
     )
     try:
         action = checked(name, target)
-    except Wrong as exc:
+    except BadAction as exc:
         return HttpResponseBadRequest(str(exc), content_type="text/plain")
     token = request.POST.get("token", "")
     if not _TOKEN.fullmatch(token):

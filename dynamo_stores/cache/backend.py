@@ -13,10 +13,10 @@ from ..concurrency.steps import PLAIN_TYPES
 from ..concurrency.threads import in_thread
 from ..conf import DEFAULT_ALIAS
 from ..exceptions import StoreUnavailable
-from . import fallback as misses
-from .extras import BeyondDjango
+from .extras import CacheExtras
+from .fallback import all_keys, default_argument, fallback, raise_value_error, values_read
 from .options import get_cache_options
-from .stampede import ComputesOnce
+from .stampede import StampedeProtection
 from .store.entries import MISSING
 from .store.store import CacheStore
 from .store.values import Written
@@ -25,7 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
+class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
     """
     ``BACKEND`` of ``CACHES``; ``LOCATION`` is an alias of ``DYNAMO_STORES``.
 
@@ -47,11 +47,11 @@ class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
         options = get_cache_options(self._options)
         return CacheStore(self._location, prefix=self.key_prefix, options=options)
 
-    @misses.miss_when_unavailable(misses.default)
+    @fallback(default_argument)
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         return self.store.get(self._made(key, version), default)
 
-    @misses.miss_when_unavailable(misses.nothing)
+    @fallback(returns=None)
     def set(
         self,
         key: Any,
@@ -63,7 +63,7 @@ class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
     ) -> None:
         self.store.set(self._made(key, version), value, self._seconds(timeout), tags)
 
-    @misses.miss_when_unavailable(misses.false)
+    @fallback(returns=False)
     def add(
         self,
         key: Any,
@@ -75,19 +75,19 @@ class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
     ) -> bool:
         return self.store.add(self._made(key, version), value, self._seconds(timeout), tags)
 
-    @misses.miss_when_unavailable(misses.false)
+    @fallback(returns=False)
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         return self.store.touch(self._made(key, version), self._seconds(timeout))
 
-    @misses.miss_when_unavailable(misses.false)
+    @fallback(returns=False)
     def delete(self, key: Any, version: int | None = None) -> bool:
         return self.store.delete(self._made(key, version))
 
-    @misses.miss_when_unavailable(misses.false)
+    @fallback(returns=False)
     def has_key(self, key: Any, version: int | None = None) -> bool:
         return self.store.has_key(self._made(key, version))
 
-    @misses.miss_when_unavailable(misses.missing_key)
+    @fallback(raise_value_error)
     def incr(
         self,
         key: Any,
@@ -106,16 +106,16 @@ class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
             return self.store.incr_or_create(self._made(key, version), delta, seconds)
         return self.store.incr(self._made(key, version), delta)
 
-    @misses.miss_when_unavailable(misses.missing_key)
+    @fallback(raise_value_error)
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move the value to another version; it keeps its expiry. Return that version."""
         return self._move(key, delta, version)
 
-    @misses.miss_when_unavailable(misses.found)
+    @fallback(values_read)
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         return self._get_many(self._all_made(keys, version))
 
-    @misses.miss_when_unavailable(misses.all_keys)
+    @fallback(all_keys)
     def set_many(
         self,
         data: Mapping[Any, Any],
@@ -128,21 +128,21 @@ class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
         values = {key: data[original] for key, original in made.items()}
         return [made[key] for key in self.store.set_many(values, self._seconds(timeout), tags)]
 
-    @misses.miss_when_unavailable(misses.nothing)
+    @fallback(returns=None)
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         self.store.delete_many(self._all_made(keys, version))
 
-    @misses.miss_when_unavailable(misses.nothing)
+    @fallback(returns=None)
     def clear(self) -> None:
         self.store.clear()
 
-    @misses.miss_when_unavailable(misses.default)
+    @fallback(default_argument)
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         made = self._made(key, version)
         value = self.store.peek(made)
         return await self._in_thread(self.store.get, made, default) if value is MISSING else value
 
-    @misses.miss_when_unavailable(misses.nothing)
+    @fallback(returns=None)
     async def aset(
         self,
         key: Any,
@@ -156,7 +156,7 @@ class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
         written = await self._prepare(made, value, self._seconds(timeout), tags)
         await self._in_thread(self.store.commit, made, written)
 
-    @misses.miss_when_unavailable(misses.false)
+    @fallback(returns=False)
     async def aadd(
         self,
         key: Any,
@@ -173,22 +173,22 @@ class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
             await self._prepare(made, value, self._seconds(timeout), tags),
         )
 
-    @misses.miss_when_unavailable(misses.false)
+    @fallback(returns=False)
     async def atouch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         made = self._made(key, version)
         return await self._in_thread(self.store.touch, made, self._seconds(timeout))
 
-    @misses.miss_when_unavailable(misses.false)
+    @fallback(returns=False)
     async def adelete(self, key: Any, version: int | None = None) -> bool:
         return await self._in_thread(self.store.delete, self._made(key, version))
 
-    @misses.miss_when_unavailable(misses.false)
+    @fallback(returns=False)
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
         return await self._in_thread(self.store.has_key, self._made(key, version))
 
-    @misses.miss_when_unavailable(misses.missing_key)
+    @fallback(raise_value_error)
     async def aincr(
         self,
         key: Any,
@@ -207,7 +207,7 @@ class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
     async def adecr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
         return await self.aincr(key, -delta, version)
 
-    @misses.miss_when_unavailable(misses.missing_key)
+    @fallback(raise_value_error)
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """See :meth:`incr_version`; the value comes out of the cache, so it is no lazy one."""
         return await self._in_thread(self._move, key, delta, version)
@@ -215,11 +215,11 @@ class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
     async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         return await self.aincr_version(key, -delta, version)
 
-    @misses.miss_when_unavailable(misses.found)
+    @fallback(values_read)
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         return await self._in_thread(self._get_many, self._all_made(keys, version))
 
-    @misses.miss_when_unavailable(misses.all_keys)
+    @fallback(all_keys)
     async def aset_many(
         self,
         data: Mapping[Any, Any],
@@ -237,11 +237,11 @@ class DynamoDBCache(ComputesOnce, BeyondDjango, BaseCache):
             written = await sync_to_async(prepare)(values, self._seconds(timeout), tags)
         return [made[key] for key in await self._in_thread(self.store.commit_many, written)]
 
-    @misses.miss_when_unavailable(misses.nothing)
+    @fallback(returns=None)
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         await self._in_thread(self.store.delete_many, self._all_made(keys, version))
 
-    @misses.miss_when_unavailable(misses.nothing)
+    @fallback(returns=None)
     async def aclear(self) -> None:
         await self._in_thread(self.store.clear)
 

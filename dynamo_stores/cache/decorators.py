@@ -13,7 +13,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from ..exceptions import ConfigurationError
 from ..key_templates import key_maker
-from .stampede import ComputesOnce
+from .stampede import StampedeProtection
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MISSING = object()
@@ -57,7 +57,7 @@ def cached(
         async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
             made, extra = arguments(args, kwargs)
             backend = caches[cache]
-            if isinstance(backend, ComputesOnce):
+            if isinstance(backend, StampedeProtection):
                 compute = functools.partial(function, *args, **kwargs)
                 return await backend.aget_or_set(made, compute, timeout, version, **extra)
             # Django's own aget_or_set would store the coroutine.

@@ -12,7 +12,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
 from django.utils.module_loading import import_string
 
 from ..exceptions import ConfigurationError
-from . import fallback as misses
+from .fallback import fallback, no_keys
 from .locks import AsyncLock, Lock
 from .store import patterns
 from .store.leases import LockStore
@@ -25,7 +25,7 @@ R = TypeVar("R")
 _KEYS_AT_ONCE = 100
 
 
-class BeyondDjango:
+class CacheExtras:
     """
     Mixed into the cache backend. The names are those of django-redis, as far as they mean the same.
 
@@ -47,23 +47,23 @@ class BeyondDjango:
             self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
         ) -> R: ...
 
-    @misses.miss_when_unavailable(misses.zero)
+    @fallback(returns=0)
     def ttl(self, key: Any, version: int | None = None) -> int | None:
         """Return the seconds that the key has left, rounded up, None for ever, 0 for missing."""
         left = self.pttl(key, version)
         return None if left is None else math.ceil(left / 1000)
 
-    @misses.miss_when_unavailable(misses.zero)
+    @fallback(returns=0)
     def pttl(self, key: Any, version: int | None = None) -> int | None:
         """Return the milliseconds that the key has left, None for ever, 0 for missing."""
         return self.store.ttl(self._made(key, version))
 
-    @misses.miss_when_unavailable(misses.false)
+    @fallback(returns=False)
     def expire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
         """Let the key expire in ``timeout`` seconds; return whether it was there."""
         return self.store.touch(self._made(key, version), self._seconds(timeout))
 
-    @misses.miss_when_unavailable(misses.false)
+    @fallback(returns=False)
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """Let the key expire at ``when`` (aware, or seconds since the epoch); False if missing."""
         moment = when.timestamp() if isinstance(when, datetime) else when
@@ -79,7 +79,7 @@ class BeyondDjango:
         moment = when if isinstance(when, datetime) else when / 1000
         return self.expire_at(key, moment, version)
 
-    @misses.miss_when_unavailable(misses.false)
+    @fallback(returns=False)
     def persist(self, key: Any, version: int | None = None) -> bool:
         """Let the key live for ever; return whether it was there."""
         return self.store.touch(self._made(key, version), None)
@@ -96,12 +96,12 @@ class BeyondDjango:
         for made in self.store.iter_keys(self.make_pattern(pattern, version), page_size=itersize):
             yield self.reverse_key(made)
 
-    @misses.miss_when_unavailable(misses.empty)
+    @fallback(no_keys)
     def keys(self, pattern: str, version: int | None = None) -> list[str]:
         """Return what :meth:`iter_keys` yields."""
         return list(self.iter_keys(pattern, version=version))
 
-    @misses.miss_when_unavailable(misses.zero)
+    @fallback(returns=0)
     def delete_pattern(
         self, pattern: str, version: int | None = None, itersize: int | None = None
     ) -> int:
@@ -109,7 +109,7 @@ class BeyondDjango:
         made = self.make_pattern(pattern, version)
         return self.store.delete_pattern(made, page_size=itersize)
 
-    @misses.miss_when_unavailable(misses.nothing)
+    @fallback(returns=None)
     def invalidate_tags(self, tags: Iterable[str]) -> None:
         """
         Let all that was stored with one of ``tags`` be missing, in every version of this prefix:

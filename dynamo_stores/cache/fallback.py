@@ -1,4 +1,4 @@
-"""What the cache answers with ``IGNORE_EXCEPTIONS`` when DynamoDB cannot: as for a miss."""
+"""What cache methods return with ``IGNORE_EXCEPTIONS`` while DynamoDB is unavailable."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# How often this process answered as for a miss because of IGNORE_EXCEPTIONS, by alias and method.
+# How often this process returned the fallback, by alias and method.
 ignored_exceptions: Counter[tuple[str, str]] = Counter()
 
 
-def miss_when_unavailable(instead: Callable[..., Any]) -> Callable[[F], F]:
-    """With ``IGNORE_EXCEPTIONS``, answer ``instead`` (of the error and the arguments)."""
+def fallback(returns: Any) -> Callable[[F], F]:
+    """
+    With ``IGNORE_EXCEPTIONS``, return ``returns`` from the method instead of raising
+    StoreUnavailable. A function is called with the error and the method's arguments.
+    """
+    result = returns if callable(returns) else lambda exc, *args, **kwargs: returns
 
     def decorate(method: F) -> F:
         @functools.wraps(method)
@@ -28,16 +32,16 @@ def miss_when_unavailable(instead: Callable[..., Any]) -> Callable[[F], F]:
             try:
                 return method(self, *args, **kwargs)
             except StoreUnavailable as exc:
-                note(self.store, method.__name__, exc)
-                return instead(exc, *args, **kwargs)
+                record_ignored(self.store, method.__name__, exc)
+                return result(exc, *args, **kwargs)
 
         @functools.wraps(method)
         async def async_wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 return await method(self, *args, **kwargs)
             except StoreUnavailable as exc:
-                note(self.store, method.__name__, exc)
-                return instead(exc, *args, **kwargs)
+                record_ignored(self.store, method.__name__, exc)
+                return result(exc, *args, **kwargs)
 
         chosen: Any = async_wrapper if inspect.iscoroutinefunction(method) else wrapper
         return chosen  # type: ignore[no-any-return]
@@ -45,45 +49,38 @@ def miss_when_unavailable(instead: Callable[..., Any]) -> Callable[[F], F]:
     return decorate
 
 
-def default(exc: StoreUnavailable, key: Any, default: Any = None, version: Any = None) -> Any:
+def default_argument(
+    exc: StoreUnavailable, key: Any, default: Any = None, version: Any = None
+) -> Any:
+    """Return the caller's ``default``."""
     return default
 
 
-def found(exc: StoreUnavailable, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+def values_read(exc: StoreUnavailable, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+    """Return the values that were read before the error."""
     return dict(exc.found or {})
 
 
 def all_keys(exc: StoreUnavailable, data: Mapping[Any, Any], *args: Any, **kw: Any) -> list[Any]:
+    """Return every key: none of them was written."""
     return list(data)
 
 
-def nothing(*args: Any, **kwargs: Any) -> None:
-    return None
-
-
-def false(*args: Any, **kwargs: Any) -> bool:
-    return False
-
-
-def missing_key(exc: StoreUnavailable, *args: Any, **kwargs: Any) -> Any:
-    raise ValueError("The key cannot be found: the cache is unavailable.") from exc
-
-
-def empty(*args: Any, **kwargs: Any) -> list[Any]:
-    """No keys."""
+def no_keys(exc: StoreUnavailable, *args: Any, **kwargs: Any) -> list[Any]:
+    """Return an empty list."""
     return []
 
 
-def zero(*args: Any, **kwargs: Any) -> int:
-    """Nothing left, nothing deleted."""
-    return 0
+def raise_value_error(exc: StoreUnavailable, *args: Any, **kwargs: Any) -> Any:
+    """Raise ValueError, as Django's cache does for a missing key."""
+    raise ValueError("The key cannot be read: the cache is unavailable.") from exc
 
 
-def note(store: Any, method: str, exc: StoreUnavailable) -> None:
-    """Log and count ``exc``, or raise it where exceptions are not ignored."""
+def record_ignored(store: Any, method: str, exc: StoreUnavailable) -> None:
+    """Log and count ``exc``; raise it unless ``IGNORE_EXCEPTIONS`` is set."""
     if not store.options.ignore_exceptions:
         raise exc
     ignored_exceptions[store.using, method] += 1
-    # The breaker has said that it opened; what it refuses is not worth a line each.
+    # The breaker logs once that it opened; a refused call is not worth a line each.
     level = logging.DEBUG if isinstance(exc, CircuitBreakerOpenError) else logging.WARNING
-    logger.log(level, "Cache %s was answered without DynamoDB: %s", method, exc)
+    logger.log(level, "Cache %s returned its fallback without DynamoDB: %s", method, exc)

@@ -25,7 +25,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
 class _Renewal(threading.Thread):
     """Extends a lease at a third of its time, until it is stopped or its lock object is gone."""
 
-    def __init__(self, lock: _Held) -> None:
+    def __init__(self, lock: _BaseLock) -> None:
         super().__init__(name="dynamo-stores-lock", daemon=True)
         self._lock = weakref.ref(lock, lambda _: self.stopping.set())
         self._interval = lock.timeout / 3
@@ -39,7 +39,7 @@ class _Renewal(threading.Thread):
             del lock
 
 
-class _Held:
+class _BaseLock:
     """What the lock and its async twin share: the lease that they hold, and its renewal."""
 
     def __init__(
@@ -154,7 +154,7 @@ class _Held:
             return True
 
 
-class Lock(_Held):
+class Lock(_BaseLock):
     """
     A lock in DynamoDB; ``with cache.lock("name"):`` or ``acquire`` and ``release``.
 
@@ -196,7 +196,7 @@ class Lock(_Held):
         self.release()
 
 
-class AsyncLock(_Held):
+class AsyncLock(_BaseLock):
     """The async twin of :class:`Lock`: the same methods, awaited; waiting holds no thread."""
 
     def __init__(
@@ -242,7 +242,7 @@ class AsyncLock(_Held):
 
 
 def _chosen(
-    lock: _Held, blocking: bool | None, blocking_timeout: float | None
+    lock: _BaseLock, blocking: bool | None, blocking_timeout: float | None
 ) -> tuple[bool, float | None]:
     return (
         lock.blocking if blocking is None else blocking,

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from .. import clock
-from ..concurrency.steps import Call, Computation, Compute, Prepare, Steps, Wait, awalk, walk
+from ..concurrency.steps import Call, Computation, Compute, Prepare, Steps, Wait, arun, run
 from ..exceptions import StoreUnavailable
 from ..models import RawItem
-from . import fallback as misses
+from .fallback import record_ignored
 from .locks import Lock
 from .store.entries import MISSING, is_same_write
 from .store.invalidation import checked_tags, is_live
 from .store.leases import LeaseStore
-from .store.near import Found
+from .store.near import Entry
 from .store.store import CacheStore
 from .store.values import Written
 
 
-class ComputesOnce:
+class StampedeProtection:
     """Mixed into the cache backend."""
 
     if TYPE_CHECKING:
@@ -52,11 +52,11 @@ class ComputesOnce:
         computation = Computation(default)
         steps = self._steps(key, timeout, version, tags)
         try:
-            return walk(steps, computation)
+            return run(steps, computation)
         except StoreUnavailable as exc:
             if exc is computation.error:
                 raise
-            misses.note(self.store, "get_or_set", exc)
+            record_ignored(self.store, "get_or_set", exc)
             return computation.run()
 
     async def aget_or_set(
@@ -75,11 +75,11 @@ class ComputesOnce:
         computation = Computation(default)
         steps = self._steps(key, timeout, version, tags)
         try:
-            return await awalk(steps, computation, self.store.using)
+            return await arun(steps, computation, self.store.using)
         except StoreUnavailable as exc:
             if exc is computation.error:
                 raise
-            misses.note(self.store, "aget_or_set", exc)
+            record_ignored(self.store, "aget_or_set", exc)
             return await computation.arun()
 
     def _steps(
@@ -133,7 +133,7 @@ def get_or_compute(
             return value
 
 
-def _look_again(store: CacheStore, leases: LeaseStore, key: str) -> tuple[Found | None, float]:
+def _look_again(store: CacheStore, leases: LeaseStore, key: str) -> tuple[Entry | None, float]:
     found = store.find(key, strongly=True, expired=True)
     return found, leases.left(key) if found is None else 0.0
 
@@ -144,7 +144,7 @@ def _compute_under(
     key: str,
     timeout: float | None,
     tags: Sequence[str],
-    seen: Found | None,
+    seen: Entry | None,
 ) -> Steps:
     try:
         # Between the look and the lease somebody may have finished.
@@ -163,7 +163,7 @@ def _compute(
     key: str,
     timeout: float | None,
     tags: Sequence[str],
-    seen: Found | None,
+    seen: Entry | None,
     lease: Lock | None = None,
 ) -> Steps:
     stamps = yield Call(lambda: store.look(tags))
@@ -187,7 +187,7 @@ def _commit(
     key: str,
     written: Written,
     stamps: RawItem,
-    seen: Found | None,
+    seen: Entry | None,
     lease: Lock | None,
 ) -> bool:
     if lease is not None and not lease.is_ours():
@@ -202,11 +202,11 @@ def _release(lease: Lock) -> None:
         logger.warning("The lease of a computation was not given back, and ends later: %s", exc)
 
 
-def _live_value(store: CacheStore, found: Found | None) -> Any:
+def _live_value(store: CacheStore, found: Entry | None) -> Any:
     return store.value_of(found) if found is not None and is_live(found.head) else MISSING
 
 
-def _is_due(store: CacheStore, found: Found | None) -> bool:
+def _is_due(store: CacheStore, found: Entry | None) -> bool:
     """
     Return whether a value is to be computed anew: after its expiry, or with ``early_refresh``
     before it, the likelier the longer it took to compute and the nearer its expiry is.

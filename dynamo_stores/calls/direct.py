@@ -13,17 +13,17 @@ from .connection import Connection
 from .policy import original_error
 
 # Seconds for connecting, and for each wait for the answer.
-SIDE_SECONDS = 2.0
+DIRECT_SECONDS = 2.0
 
 
-class SideDoor(Connection):
+class DirectConnection(Connection):
     """Sends what it is given once; one per alias and process."""
 
     def dispatch(self, operation_name: str, operation_kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return DynamoDB's answer. Raises StoreUnavailable when there is none."""
         operation_kwargs.setdefault("ReturnConsumedCapacity", "NONE")
         try:
-            return self._send(operation_name, operation_kwargs, SIDE_SECONDS)
+            return self._send(operation_name, operation_kwargs, DIRECT_SECONDS)
         except Exception as exc:
             original = original_error(exc)
             table = str(operation_kwargs.get("TableName", "the control table"))
@@ -33,9 +33,9 @@ class SideDoor(Connection):
             raise failure from original
 
 
-_side_doors = PerProcess(SideDoor)
+_direct_connections = PerProcess(DirectConnection)
 
 
-def get_side_door(using: str) -> SideDoor:
+def get_direct_connection(using: str) -> DirectConnection:
     """Return this process's side door of the alias ``using``."""
-    return _side_doors.get(using)
+    return _direct_connections.get(using)

@@ -50,7 +50,7 @@ class ServerClock:
         """Whether there was an answer to learn from, or nothing need be learned."""
         return not clock.skew() or self._known(clock.monotonic()) is not None
 
-    def note(self, date: str, sent_at: float, received_at: float) -> None:
+    def record(self, date: str, sent_at: float, received_at: float) -> None:
         """Learn from an answer's ``Date``, sent and received at these monotonic times."""
         text, second = self._last
         if text != date:

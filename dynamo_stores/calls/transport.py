@@ -70,7 +70,7 @@ class Transport:
     ) -> None:
         _check_answer(http_response)
         if (date := http_response.headers.get("date")) is not None:
-            self.server_clock.note(date, context["sent_at"], clock.monotonic())
+            self.server_clock.record(date, context["sent_at"], clock.monotonic())
 
 
 def make_client(config: StoreConfig, *, max_connections: int | None = None) -> Any:

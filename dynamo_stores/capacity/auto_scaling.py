@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _REMEMBERED = 300.0
 
 
-class Target(NamedTuple):
+class ScalableTarget(NamedTuple):
     """Between what units a second Application Auto Scaling keeps a capacity."""
 
     minimum: int
@@ -34,7 +34,7 @@ class Target(NamedTuple):
 
 
 # By resource ("" is the table) and "Read" or "Write".
-Targets = Mapping[tuple[str, str], Target]
+Targets = Mapping[tuple[str, str], ScalableTarget]
 
 
 class AutoScaling:
@@ -177,10 +177,10 @@ def _is_of(table: str, target: Mapping[str, Any]) -> bool:
     return resource == name or resource.startswith(f"{name}/")
 
 
-def _read(table: str, target: Mapping[str, Any]) -> tuple[tuple[str, str], Target]:
+def _read(table: str, target: Mapping[str, Any]) -> tuple[tuple[str, str], ScalableTarget]:
     index = target["ResourceId"].removeprefix(f"table/{table}").removeprefix("/index/")
     kind = "Read" if "Read" in target["ScalableDimension"] else "Write"
-    return (index, kind), Target(int(target["MinCapacity"]), int(target["MaxCapacity"]))
+    return (index, kind), ScalableTarget(int(target["MinCapacity"]), int(target["MaxCapacity"]))
 
 
 def _resource_of(table: str, index: str) -> str:

@@ -50,7 +50,7 @@ class LocalDemand:
         self._last_cost: dict[tuple[str, str], Mapping[str, float]] = {}
         self._lock = threading.Lock()
 
-    def note(self, measurement: Measurement) -> None:
+    def record(self, measurement: Measurement) -> None:
         """Count an attempt, served or throttled."""
         what = (measurement.table, measurement.operation)
         with self._lock:
@@ -87,7 +87,7 @@ class SharedDemand(Store[DemandItem]):
 
     kind = DemandItem
 
-    def tell(self, table: str, units: Units) -> None:
+    def publish(self, table: str, units: Units) -> None:
         """Let the others know what this process asks for; one write."""
         item = keys.demand(table, _process())
         self._put(

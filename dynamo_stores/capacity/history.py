@@ -13,7 +13,7 @@ from pynamodb.attributes import UnicodeAttribute
 
 from .. import keys
 from ..exceptions import StoreError
-from ..item_access import SideStore
+from ..item_access import DirectStore
 from ..models import ControlItem
 
 
@@ -30,7 +30,7 @@ KEPT = 30 * 86_400.0
 
 
 @dataclass(frozen=True)
-class Decision:
+class CapacityDecision:
     """
     What was decided about ``table`` ``at`` a moment (seconds since the epoch): ``code`` is a word,
     ``why`` a sentence; units by resource (``""`` is the table) before and after, empty where
@@ -50,12 +50,12 @@ class Decision:
         return bool(self.after)
 
 
-class Decisions(SideStore[DecisionItem]):
+class Decisions(DirectStore[DecisionItem]):
     """The history of one alias, in its control table. Told at once or not at all."""
 
     kind = DecisionItem
 
-    def tell(self, table: str, decision: Mapping[str, Any]) -> None:
+    def publish(self, table: str, decision: Mapping[str, Any]) -> None:
         """Add what :func:`~dynamo_stores.capacity.update.as_decision` returned; never raises."""
         key = keys.decision(int(decision["at"] * 1000), table)
         try:
@@ -74,7 +74,7 @@ class Decisions(SideStore[DecisionItem]):
                 extra={"dynamodb_table": table, "dynamodb_using": self.using},
             )  # fmt: skip
 
-    def latest(self, count: int = 200) -> list[Decision]:
+    def latest(self, count: int = 200) -> list[CapacityDecision]:
         """Return the last ``count`` decisions about all tables, the newest first; one Query."""
         control = self._table
         answer = self._call(
@@ -91,14 +91,14 @@ class Decisions(SideStore[DecisionItem]):
         return [read_decision(item["SK"]["S"], item["x"]["S"]) for item in answer["Items"]]
 
 
-def read_decision(sk: str, text: str) -> Decision:
+def read_decision(sk: str, text: str) -> CapacityDecision:
     """Return a decision as it was put under the sort key ``sk``."""
     return decision_of(sk.partition("#")[2], json.loads(text))
 
 
-def decision_of(table: str, decision: Mapping[str, Any]) -> Decision:
-    """Return what a record or the history keeps, as a :class:`Decision`."""
-    return Decision(
+def decision_of(table: str, decision: Mapping[str, Any]) -> CapacityDecision:
+    """Return what a record or the history keeps, as a :class:`CapacityDecision`."""
+    return CapacityDecision(
         table=table,
         at=float(decision.get("at", 0.0)),
         code=str(decision.get("code", "")),

@@ -42,7 +42,7 @@ def change_by_hand(
         _record(using, capacity, wanted, config)
     plan = apply(using, capacity, wanted, dry_run=dry_run)
     if not dry_run:
-        Decisions(using).tell(table, as_decision(plan, capacity))
+        Decisions(using).publish(table, as_decision(plan, capacity))
     return plan
 
 

@@ -20,7 +20,7 @@ from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 
 from .. import clock, keys
 from ..calls.batches import MAX_READS, chunks
-from ..item_access import Refused, SideStore, Store
+from ..item_access import ConditionFailed, DirectStore, Store
 from ..models import ControlItem, IntegerAttribute, RawItem
 
 
@@ -78,7 +78,7 @@ class CapacityRecords(Store[CapacityRecord]):
         ttl = CapacityClaim.ttl.set(until // 1000 + 3600)
         try:
             self._update(key, [CapacityClaim.until.set(until), ttl], free)
-        except Refused:
+        except ConditionFailed:
             return False
         return True
 
@@ -104,7 +104,7 @@ class CapacityRecords(Store[CapacityRecord]):
                 [CapacityRecord.deadline.set(_ms(deadline)), CapacityRecord.generation.add(1)],
                 later,
             )
-        except Refused:
+        except ConditionFailed:
             return False
         return True
 
@@ -142,7 +142,7 @@ class CapacityRecords(Store[CapacityRecord]):
         actions = [CapacityRecord.lease_end.set(lease_end), CapacityRecord.owner.set(owner)]
         try:
             self._update(keys.capacity(record.table, keys.RECORD), actions, as_found & free)
-        except Refused as refused:
+        except ConditionFailed as refused:
             if refused.old is None or refused.old.get("o", {}).get("S") != owner:
                 return None
         return Record(
@@ -172,7 +172,7 @@ class CapacityRecords(Store[CapacityRecord]):
         done = [deadline, CapacityRecord.decision.set(json.dumps(decision)), *release]
         try:
             self._update(key, done, is_ours & (CapacityRecord.generation == record.generation))
-        except Refused as refused:
+        except ConditionFailed as refused:
             if refused.old is not None and refused.old.get("o", {}).get("S") == record.owner:
                 self._release(key, release, is_ours)
             return False
@@ -181,11 +181,11 @@ class CapacityRecords(Store[CapacityRecord]):
     def _release(self, key: keys.ItemKey, release: list[Any], is_ours: Any) -> None:
         try:
             self._update(key, release, is_ours)
-        except Refused:
+        except ConditionFailed:
             return
 
 
-class RecordsAtAGlance(SideStore[CapacityRecord]):
+class DirectRecords(DirectStore[CapacityRecord]):
     """The same records, read through the side door and all at once."""
 
     kind = CapacityRecord

@@ -75,7 +75,7 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
         )  # fmt: skip
     decision = as_decision(plan, capacity)
     if plan.code != "in_progress":
-        Decisions(using).tell(record.table, decision)
+        Decisions(using).publish(record.table, decision)
     if not records.finish(record, decision, next_deadline):
         logger.info("Table %s was raised while it came down; that deadline holds.", record.table)
     return Outcome(record.table, plan, next_deadline)

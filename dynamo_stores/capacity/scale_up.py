@@ -79,18 +79,18 @@ class Scaler:
         self._news = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def note(self, measurement: Measurement) -> None:
+    def record(self, measurement: Measurement) -> None:
         """Hear of one attempt; costs microseconds, and sends nothing."""
-        self._demand.note(measurement)
+        self._demand.record(measurement)
         if measurement.throttled:
-            self.hear(
+            self.on_throttle(
                 measurement.table,
                 measurement.reasons,
                 {kind_of(measurement.operation)},
                 partition=measurement.partition,
             )
 
-    def hear(
+    def on_throttle(
         self,
         table: str,
         reasons: Iterable[ThrottlingReason],
@@ -130,7 +130,7 @@ class Scaler:
         if not config.enabled:
             return None
         shared = SharedDemand(self._using)
-        shared.tell(table, self._demand.peak(table))
+        shared.publish(table, self._demand.peak(table))
         records = CapacityRecords(self._using)
         if not records.claim(table, _CLAIM):
             self._rest(table, _CLAIM / 2)
@@ -150,7 +150,7 @@ class Scaler:
             rest = min(_LEAVE_ALONE, max(_CLAIM, config.scale_down_delay / 2))
             self._rest(table, rest if plan.code in _LASTING else _CLAIM)
         if self._say(table, plan):
-            Decisions(self._using).tell(table, as_decision(plan, capacity))
+            Decisions(self._using).publish(table, as_decision(plan, capacity))
         return plan
 
     def _raise(
@@ -257,7 +257,7 @@ def get_scaler(using: str) -> Scaler:
 def _observe(measurement: Measurement) -> None:
     config = get_config(measurement.using)
     if config.for_table(measurement.table).scaling.enabled:
-        get_scaler(measurement.using).note(measurement)
+        get_scaler(measurement.using).record(measurement)
 
 
 @when_changed

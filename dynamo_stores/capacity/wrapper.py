@@ -81,7 +81,7 @@ class ThroughputScaler:
                 wait = attempts.wait_after(exc)
             await asyncio.sleep(wait)
 
-    def heard(self, exc: BaseException, operation: str) -> ThrottlingError | None:
+    def on_throttle(self, exc: BaseException, operation: str) -> ThrottlingError | None:
         """Tell the scaler of a throttled call; None for an error that is no throttling."""
         if not isinstance(exc, Exception):
             return None
@@ -89,7 +89,7 @@ class ThroughputScaler:
         if not isinstance(error, ThrottlingError):
             return None
         name = exc.operation_name if isinstance(exc, ClientError) else operation
-        get_scaler(self.using).hear(self.table, error.reasons, {kind_of(name)}, self.config)
+        get_scaler(self.using).on_throttle(self.table, error.reasons, {kind_of(name)}, self.config)
         return error
 
 
@@ -106,7 +106,7 @@ class _Attempts:
 
     def wait_after(self, exc: Exception) -> float:
         """Return the seconds to wait; raises where trying again is no use."""
-        error = self._scaler.heard(exc, self._operation)
+        error = self._scaler.on_throttle(exc, self._operation)
         if error is None:
             raise exc
         self._attempt += 1
@@ -174,4 +174,4 @@ class _Scaling:
         traceback: TracebackType | None,
     ) -> None:
         if exc is not None:
-            self._scaler.heard(exc, self._operation)
+            self._scaler.on_throttle(exc, self._operation)

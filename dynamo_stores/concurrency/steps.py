@@ -2,7 +2,7 @@
 Work that asks, waits and computes, written once for callers with and without ``await``.
 
 The work is a generator of steps; it gets the result of each, or its error, where it yielded it.
-:func:`walk` takes the steps in this thread, :func:`awalk` on an event loop, where calls go to
+:func:`run` takes the steps in this thread, :func:`arun` on an event loop, where calls go to
 threads and waiting holds none.
 """
 
@@ -94,7 +94,7 @@ class Computation:
         return self._value
 
 
-def walk(steps: Steps, computation: Computation) -> Any:
+def run(steps: Steps, computation: Computation) -> Any:
     """Take the steps, and return what they return."""
     try:
         step = next(steps)
@@ -109,7 +109,7 @@ def walk(steps: Steps, computation: Computation) -> Any:
         return done.value
 
 
-async def awalk(steps: Steps, computation: Computation, using: str) -> Any:
+async def arun(steps: Steps, computation: Computation, using: str) -> Any:
     """The same on an event loop; calls are made in the threads of the alias ``using``."""
     try:
         step = next(steps)

@@ -23,7 +23,7 @@ from ..concurrency.threads import in_thread
 from ..conf import get_config
 from ..conf.groups import DedupeConfig
 from ..exceptions import DedupeError, DedupeFailedError, StoreUnavailable
-from ..item_access import Refused, Store
+from ..item_access import ConditionFailed, Store
 from ..keys import ItemKey
 from ..models import IntegerAttribute, RawItem, StoreItem, ttl_of
 
@@ -146,7 +146,7 @@ class JobStore(Store[DedupeJob]):
             try:
                 with self._in_time():
                     self._update(item_key, actions, is_free & ahead)
-            except Refused as refused:
+            except ConditionFailed as refused:
                 old = refused.old or {}
                 if old.get("o", {}).get("S") == owner:
                     # The answer to our own write was lost, and we met it when we tried again.
@@ -225,7 +225,7 @@ class JobStore(Store[DedupeJob]):
         try:
             with self._in_time():
                 self._update(keys.dedupe_job(key), actions, is_ours)
-        except Refused as refused:
+        except ConditionFailed as refused:
             old = refused.old or {}
             # The answer to our own write was lost, and we met it when we tried again.
             return state != RUNNING and state_of(old) == state and old["f"]["N"] == str(fence)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from .. import clock
 from ..concurrency.flights import get_flights
-from ..concurrency.steps import Call, Computation, Compute, Join, Steps, Wait, awalk, walk
+from ..concurrency.steps import Call, Computation, Compute, Join, Steps, Wait, arun, run
 from ..exceptions import DedupeError, DedupeTimeoutError, StoreUnavailable
 from ..models import RawItem
 from .jobs import COMPLETED, FAILED, Claim, JobStore, decode, encode, error_of, state_of, time_left
@@ -42,7 +42,7 @@ class DedupeStore(JobStore):
         (0: the next one tries), get DedupeFailedError. Raises DedupeTimeoutError, DedupeError for
         a result that JSON cannot say, StoreUnavailable.
         """
-        return walk(run_once(self, key, ttl, failure_ttl), Computation(function))
+        return run(run_once(self, key, ttl, failure_ttl), Computation(function))
 
     async def arun(
         self,
@@ -54,7 +54,7 @@ class DedupeStore(JobStore):
     ) -> Any:
         """See :meth:`run`; ``function`` may be a coroutine function."""
         steps = run_once(self, key, ttl, failure_ttl)
-        return await awalk(steps, Computation(function), self.using)
+        return await arun(steps, Computation(function), self.using)
 
     def wait_for(self, key: str, *, timeout: float | None = None, default: Any = None) -> Any:
         """
@@ -63,13 +63,13 @@ class DedupeStore(JobStore):
 
         Raises DedupeFailedError, DedupeTimeoutError.
         """
-        return walk(wait_for(self, key, timeout, default), Computation(None))
+        return run(wait_for(self, key, timeout, default), Computation(None))
 
     async def await_for(
         self, key: str, *, timeout: float | None = None, default: Any = None
     ) -> Any:
         """See :meth:`wait_for`."""
-        return await awalk(wait_for(self, key, timeout, default), Computation(None), self.using)
+        return await arun(wait_for(self, key, timeout, default), Computation(None), self.using)
 
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def wait_for(store: JobStore, key: str, timeout: float | None, default: Any) -> 
 def _shared(
     store: JobStore, name: tuple[str, str], until: float, lead: Callable[[], Steps]
 ) -> Steps:
-    """Let one of this process's callers walk, and the others have what it comes to."""
+    """Let one of this process's callers run, and the others have what it comes to."""
     flights = get_flights(store.using)
     while True:
         flight, is_leader = flights.join(name)

@@ -241,21 +241,21 @@ def _live_indexes(description: Mapping[str, Any]) -> Iterator[IndexSpec]:
 
 
 @dataclass(frozen=True)
-class Found:
+class TableState:
     """What was found of a table: its ``status`` (None: there is none) and its differences."""
 
     status: str | None
     differences: tuple[str, ...] = ()
 
 
-def inspect_table(spec: TableSpec) -> Found:
+def inspect_table(spec: TableSpec) -> TableState:
     """Return what there is of ``spec``'s table; two or three calls of the control plane."""
     control = get_control(spec.using)
     description = control.describe(spec.name)
     if description is None:
-        return Found(None)
+        return TableState(None)
     ttl = control.ttl_attribute(spec.name) if spec.ttl is not None else None
-    return Found(description["TableStatus"], tuple(differences(spec, description, ttl)))
+    return TableState(description["TableStatus"], tuple(differences(spec, description, ttl)))
 
 
 def create_table(spec: TableSpec, progress: Progress, *, timeout: float = 600.0) -> bool:

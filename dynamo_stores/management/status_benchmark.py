@@ -19,7 +19,7 @@ from ..calls.control import get_control
 from ..capacity.history import Decisions
 from ..infrastructure.tables import create_table, wanted_tables
 from ..monitoring.report import MINUTES, BreakerReport, Calls, Use
-from ..monitoring.report_store import Processes
+from ..monitoring.report_store import ReportStore
 from ..monitoring.reporter import get_reporter
 from ..monitoring.snapshot import get_descriptions, read_all
 from ..monitoring.usage import UseHistory, minute_of
@@ -59,16 +59,16 @@ def _tell(names: list[str], processes: int) -> None:
         breakers=tuple(BreakerReport(name, "closed", 0, "", own.started) for name in names),
         calls={name: Calls(100_000, 12, 3) for name in names},
     )
-    store = Processes("default")
+    store = ReportStore("default")
     for number in range(processes):
-        store.tell(replace(full, host=f"host-{number:03}"))
+        store.publish(replace(full, host=f"host-{number:03}"))
     now, history = minute_of(clock.now()), UseHistory("default")
     for back in range(1, MINUTES + 1):
         history.roll_up({now - back: {name: Use(12.5, 3.0) for name in names}})
     for number in range(_DECISIONS):
         at = clock.now() - number
         why = "the write capacity of the table was short of what is asked for"
-        Decisions("default").tell(names[0], {"at": at, "code": "raised", "why": why})
+        Decisions("default").publish(names[0], {"at": at, "code": "raised", "why": why})
 
 
 def _measure(say: Callable[[str], object], tables: int, processes: int, rounds: int) -> None:

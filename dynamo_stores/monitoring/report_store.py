@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 
 from .. import clock, keys
-from ..item_access import Refused, SideStore
+from ..item_access import ConditionFailed, DirectStore
 from ..models import ControlItem, IntegerAttribute, RawItem
 from .report import KEPT, Report, read_report
 
@@ -27,12 +27,12 @@ class StatusItem(ControlItem):
 logger = logging.getLogger(__name__)
 
 
-class Processes(SideStore[StatusItem]):
+class ReportStore(DirectStore[StatusItem]):
     """What the processes of one alias say of themselves. Raises StoreUnavailable at once."""
 
     kind = StatusItem
 
-    def tell(self, report: Report) -> set[str]:
+    def publish(self, report: Report) -> set[str]:
         """
         Put ``report`` in the place of the last one and return the tables whose breakers somebody
         asked this process to reset; one write.
@@ -78,7 +78,7 @@ class Processes(SideStore[StatusItem]):
         try:
             actions = [StatusItem.resets.add(set(tables))]
             self._update(keys.process_status(process), actions, there)
-        except Refused:
+        except ConditionFailed:
             return False
         return True
 
@@ -88,7 +88,7 @@ class Processes(SideStore[StatusItem]):
             try:
                 unchanged = StatusItem.at == int(report.at * 1000)
                 self._delete(keys.process_status(report.process), unchanged)
-            except Refused:
+            except ConditionFailed:
                 continue
 
 

@@ -35,7 +35,7 @@ from ..conf import aliases, get_config, when_changed
 from ..exceptions import ConfigurationError, StoreError
 from ..signals import breaker_state_changed, rate_limited
 from .report import MINUTES, BreakerReport, Calls, Report, Use
-from .report_store import Processes
+from .report_store import ReportStore
 from .usage import minute_of
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Reporter:
         self.news = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def note(self, measurement: Measurement) -> None:
+    def record(self, measurement: Measurement) -> None:
         """Count one attempt; costs microseconds, and sends nothing."""
         table = measurement.table
         with self._lock:
@@ -84,7 +84,7 @@ class Reporter:
             if self._thread is None:
                 self._start()
 
-    def note_refusal(self) -> None:
+    def record_refusal(self) -> None:
         """Count a request that a limit refused."""
         with self._lock:
             self._refused += 1
@@ -119,7 +119,7 @@ class Reporter:
                 limits_refused=self._refused,
             )
 
-    def tell(self, *, has_ended: bool = False) -> None:
+    def publish(self, *, has_ended: bool = False) -> None:
         """
         Report, and reset the breakers that somebody asked to reset; ``has_ended`` is the last
         word. Never raises.
@@ -129,7 +129,7 @@ class Reporter:
                 if self._has_ended:
                     return
                 self._has_ended = has_ended
-                resets = Processes(self.using).tell(self.report(has_ended=has_ended))
+                resets = ReportStore(self.using).publish(self.report(has_ended=has_ended))
             self._has_told = True
         except (BotoCoreError, ClientError, StoreError) as exc:
             # The page says that this process is late; without the table nobody would.
@@ -148,7 +148,7 @@ class Reporter:
     def begin_round(self) -> float:
         """Forget the news that are about to be told; return the seconds until the next report."""
         self.news.clear()
-        # Processes that began together do not report together for ever.
+        # ReportStore that began together do not report together for ever.
         return self._interval * random.uniform(0.85, 1.0)
 
     def _note_throttle(self, measurement: Measurement) -> None:
@@ -212,7 +212,7 @@ def _run(found: weakref.ref[Reporter]) -> None:
             return
         wait = reporter.begin_round()
         try:
-            reporter.tell()
+            reporter.publish()
         except Exception:
             logger.exception("This process could not report its status.")
 
@@ -247,7 +247,7 @@ def role_of(argv: list[str]) -> str:
 
 def _observe(measurement: Measurement) -> None:
     if get_config(measurement.using).reports.enabled:
-        get_reporter(measurement.using).note(measurement)
+        get_reporter(measurement.using).record(measurement)
 
 
 @receiver(breaker_state_changed, dispatch_uid="dynamo_stores.monitoring.reporter.breakers")
@@ -259,7 +259,7 @@ def _hear_of_breaker(using: str, new: State, **kwargs: Any) -> None:
 @receiver(rate_limited, dispatch_uid="dynamo_stores.monitoring.reporter.limits")
 def _hear_of_refusal(using: str, **kwargs: Any) -> None:
     if get_config(using).reports.enabled:
-        get_reporter(using).note_refusal()
+        get_reporter(using).record_refusal()
 
 
 @when_changed
@@ -279,4 +279,4 @@ def watch() -> None:
 def _say_goodbye() -> None:
     for reporter in _reporters.all():
         if reporter.has_told():
-            reporter.tell(has_ended=True)
+            reporter.publish(has_ended=True)

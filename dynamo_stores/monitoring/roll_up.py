@@ -7,11 +7,11 @@ from typing import NamedTuple
 from .. import clock, keys
 from ..calls.batches import MAX_WRITES, chunks
 from ..capacity.history import KEPT as DECISIONS_KEPT
-from ..item_access import SideStore
+from ..item_access import DirectStore
 from ..keys import ItemKey
 from ..models import ControlItem, RawItem
 from .report import KEPT, total_use
-from .report_store import Processes
+from .report_store import ReportStore
 from .usage import HOUR, UseHistory, minute_of
 
 # Old items that are deleted in one go; the next go takes more.
@@ -25,7 +25,7 @@ class RolledUp(NamedTuple):
     deleted: int
 
 
-class Cleaner(SideStore[ControlItem]):
+class Cleaner(DirectStore[ControlItem]):
     """Deletes what is over in a partition that is sorted by time; DynamoDB's TTL comes late."""
 
     kind = ControlItem
@@ -54,7 +54,7 @@ def roll_up(using: str) -> RolledUp:
     Every number comes out of the reports again, so two beats at once do no harm.
     """
     now = clock.now()
-    processes, cleaner = Processes(using), Cleaner(using)
+    processes, cleaner = ReportStore(using), Cleaner(using)
     reports = processes.all()
     gone = [report for report in reports if report.at <= now - KEPT]
     written = UseHistory(using).roll_up(total_use(reports))

@@ -18,10 +18,10 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .. import clock
-from ..calls.direct import SIDE_SECONDS
+from ..calls.direct import DIRECT_SECONDS
 from ..capacity.description import TableCapacity
-from ..capacity.history import Decision, Decisions, decision_of
-from ..capacity.records import Record, RecordsAtAGlance
+from ..capacity.history import CapacityDecision, Decisions, decision_of
+from ..capacity.records import DirectRecords, Record
 from ..capacity.update import describe
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases
@@ -29,14 +29,14 @@ from ..conf.groups import ScalingConfig
 from ..exceptions import StoreError
 from ..infrastructure.tables import TableSpec, wanted_tables
 from .report import Report, Use, UseByMinute, total_use
-from .report_store import Processes
+from .report_store import ReportStore
 from .status import AliasStatus, Line, ResourceStatus, TableStatus
 from .usage import HOUR, UseHistory, merged, minute_of
 
 logger = logging.getLogger(__name__)
 
 # A description is gone by so many seconds, and all answers are waited for so long.
-_REMEMBERED, _PATIENCE = 10.0, 2 * SIDE_SECONDS + 0.5
+_REMEMBERED, _PATIENCE = 10.0, 2 * DIRECT_SECONDS + 0.5
 _MISSING, _UNKNOWN = "missing", "unknown"
 
 
@@ -51,7 +51,7 @@ class Descriptions:
         """Return when it was said, and what; None where there is no such table."""
         known = self._known.get(table)
         if known is None or clock.monotonic() - known[0] >= _REMEMBERED:
-            found = describe(self._using, table, seconds=SIDE_SECONDS)
+            found = describe(self._using, table, seconds=DIRECT_SECONDS)
             known = self._known[table] = (clock.monotonic(), clock.now(), found)
         return known[1:]
 
@@ -87,10 +87,10 @@ def read_status(using: str, own: Report) -> AliasStatus:
     specs = [spec for spec in wanted_tables() if spec.using == using]
     names = [spec.name for spec in specs]
     questions: dict[str, Callable[[], Any]] = {
-        "what other processes report": Processes(using).latest,
+        "what other processes report": ReportStore(using).latest,
         "the use of the last hour": UseHistory(using).last_hour,
         "the decisions": Decisions(using).latest,
-        "the records of capacity": lambda: RecordsAtAGlance(using).get_many(names),
+        "the records of capacity": lambda: DirectRecords(using).get_many(names),
     }
     descriptions = get_descriptions(using)
     for name in names:
@@ -174,7 +174,7 @@ def _table(
     last: int,
     reports: list[Report],
     record: Record | None,
-    decision: Decision | None,
+    decision: CapacityDecision | None,
 ) -> TableStatus:
     status_at, capacity = described or (clock.now(), None)
     config = spec.config.scaling

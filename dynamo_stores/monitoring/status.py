@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .. import clock
-from ..capacity.history import Decision
+from ..capacity.history import CapacityDecision
 from .report import Report
 from .usage import HOUR
 
@@ -62,7 +62,7 @@ class TableStatus:
     scaling: str
     resources: tuple[ResourceStatus, ...]
     reasons: Mapping[str, int]
-    decision: Decision | None
+    decision: CapacityDecision | None
     comes_down_at: float | None
     used_at: float
 
@@ -98,7 +98,7 @@ class AliasStatus:
     problems: tuple[str, ...]
     reports: tuple[Report, ...]
     tables: tuple[TableStatus, ...]
-    decisions: tuple[Decision, ...]
+    decisions: tuple[CapacityDecision, ...]
     here: str
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pynamodb.attributes import UnicodeAttribute
 
 from .. import clock, keys
-from ..item_access import SideStore
+from ..item_access import DirectStore
 from ..models import ControlItem, RawItem
 from .report import MINUTES, Use, UseByMinute
 
@@ -23,7 +23,7 @@ class UseItem(ControlItem):
 HOUR = 60
 
 
-class UseHistory(SideStore[UseItem]):
+class UseHistory(DirectStore[UseItem]):
     """The use of one alias's tables, an item a minute and table in its control table."""
 
     kind = UseItem

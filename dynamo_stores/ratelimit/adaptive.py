@@ -14,7 +14,7 @@ from ..exceptions import ConfigurationError, StoreUnavailable
 from ..keys import ItemKey
 from .algorithms.base import RateLimitStatus
 from .algorithms.shared import AdaptiveStatus, Allocation, SharedWindows
-from .counting import Limited, SettlingStore, check_cost
+from .counting import RateCounter, ResolvedLimit, check_cost
 
 DEFAULTS = AdaptiveConfig()
 PRIORITIES = ("user", "background")
@@ -74,7 +74,7 @@ def _trend(requests: Sequence[float], now: float, third: float) -> str:
     return "decreasing" if recent < 0.5 * before else "stable"
 
 
-class AdaptiveRateLimitStore(SettlingStore):
+class AdaptiveRateLimitStore(RateCounter):
     """
     A limit per ``resource`` and ``key`` that users and background work share.
 
@@ -198,7 +198,7 @@ class AdaptiveRateLimitStore(SettlingStore):
                 self._forget(limited)
         self._reset(self._item_key(resource, key, "").pk)
 
-    def _shared(self, resource: str, key: str, rate: Any, priority: str) -> Limited | None:
+    def _shared(self, resource: str, key: str, rate: Any, priority: str) -> ResolvedLimit | None:
         if priority not in PRIORITIES:
             raise ConfigurationError(
                 f"priority is {priority!r}; expected {' or '.join(map(repr, PRIORITIES))}."
@@ -227,10 +227,10 @@ class AdaptiveRateLimitStore(SettlingStore):
             memory=own.monitoring_window + own.sustained_inactivity,
         )
         item = self._item_key(resource, key, algorithm.sort_key(config.rates))
-        return Limited(resource, key, config.rates, algorithm, config, item, priority)
+        return ResolvedLimit(resource, key, config.rates, algorithm, config, item, priority)
 
     def _without_store(
-        self, limited: Limited, cost: int, exc: StoreUnavailable, on_unavailable: str | None
+        self, limited: ResolvedLimit, cost: int, exc: StoreUnavailable, on_unavailable: str | None
     ) -> Any:
         status: RateLimitStatus = super()._without_store(limited, cost, exc, on_unavailable)
         return AdaptiveStatus(*status, reason="The table cannot be asked")

@@ -14,7 +14,7 @@ from ..calls.connection import get_connection
 from ..calls.server_time import ServerClock, Times
 from ..conf.rates import Rate, ResourceConfig
 from ..exceptions import CircuitBreakerOpenError, StoreUnavailable
-from ..item_access import Refused
+from ..item_access import ConditionFailed
 from ..keys import ItemKey
 from ..models import RawItem
 from ..signals import rate_limited
@@ -33,7 +33,7 @@ _PATIENCE, _LONGEST_PAUSE = 3, 0.05
 decided_without_store: Counter[tuple[str, str]] = Counter()
 
 
-class Limited(NamedTuple):
+class ResolvedLimit(NamedTuple):
     """What one request is counted by."""
 
     resource: str
@@ -45,17 +45,17 @@ class Limited(NamedTuple):
     priority: str | None = None
 
 
-class Settled(NamedTuple):
+class Counted(NamedTuple):
     """What was decided, and the state that it was counted in."""
 
     status: RateLimitStatus
     state: Any
 
 
-class SettlingStore(LimitsStore):
+class RateCounter(LimitsStore):
     """Counts requests in items, by the algorithm of their limit."""
 
-    def _acquire(self, limited: Limited, cost: int, on_unavailable: str | None) -> Any:
+    def _acquire(self, limited: ResolvedLimit, cost: int, on_unavailable: str | None) -> Any:
         refusals, name = self._memory.refusals, name_of(limited)
         known = refusals.find(name, cost) or self._hand_out(limited, cost)
         if known is not None:
@@ -69,7 +69,7 @@ class SettlingStore(LimitsStore):
         refusals.remember(name, cost, status)
         return status
 
-    def _hand_out(self, limited: Limited, cost: int) -> RateLimitStatus | None:
+    def _hand_out(self, limited: ResolvedLimit, cost: int) -> RateLimitStatus | None:
         algorithm = limited.algorithm
         if limited.config.block == 1 or not isinstance(algorithm, Windows):
             return None
@@ -80,7 +80,7 @@ class SettlingStore(LimitsStore):
 
         return self._memory.blocks.hand_out(name_of(limited), cost, is_live)
 
-    def _settle_block(self, limited: Limited, cost: int) -> RateLimitStatus:
+    def _settle_block(self, limited: ResolvedLimit, cost: int) -> RateLimitStatus:
         if limited.config.block == 1:
             return self._settle(limited, cost).status
         blocks, name = self._memory.blocks, name_of(limited)
@@ -92,7 +92,7 @@ class SettlingStore(LimitsStore):
             blocks.put(name, size - cost, settled.state, settled.status)
         return settled.status
 
-    def _settle(self, limited: Limited, cost: int, *, force: bool = False) -> Settled:
+    def _settle(self, limited: ResolvedLimit, cost: int, *, force: bool = False) -> Counted:
         """Decide by the item as this process knows it, until it is still so when it is written."""
         memory, algorithm, rates = self._memory, limited.algorithm, limited.rates
         state, is_fresh, races = memory.states.get(limited.item), False, 0
@@ -108,7 +108,7 @@ class SettlingStore(LimitsStore):
                     state, is_fresh = self._read(limited), True
                     continue
                 if decision.write is None:
-                    return Settled(decision.status, state)
+                    return Counted(decision.status, state)
                 if decision.write.replaces and not races and _takes(memory, limited.item, held):
                     # Another thread of this process may just have done it.
                     newer = memory.states.get(limited.item)
@@ -117,20 +117,20 @@ class SettlingStore(LimitsStore):
                         continue
                 try:
                     attributes = self._write(limited.item, decision.write)
-                except Refused as refused:
+                except ConditionFailed as refused:
                     state, is_fresh, races = self._remember(limited, refused.old), True, races + 1
                     if races > _PATIENCE:
                         clock.sleep(random.uniform(0, _LONGEST_PAUSE))
                     continue
                 state = self._remember(limited, attributes)
                 if not decision.status.allowed:
-                    return Settled(decision.status, state)
+                    return Counted(decision.status, state)
                 left = algorithm.look(state, rates, 0, times)
-                return Settled(left._replace(allowed=True, retry_after=0.0), state)
+                return Counted(left._replace(allowed=True, retry_after=0.0), state)
 
     def _without_store(
         self,
-        limited: Limited,
+        limited: ResolvedLimit,
         cost: int,
         exc: StoreUnavailable,
         on_unavailable: str | None,
@@ -153,18 +153,18 @@ class SettlingStore(LimitsStore):
             window=rate.window,
         )
 
-    def _limited(self, resource: str, key: str, rate: Any) -> Limited | None:
+    def _limited(self, resource: str, key: str, rate: Any) -> ResolvedLimit | None:
         config = self._config(resource) if rate is None else self._ad_hoc(resource, key, rate)
         if config.rates is None:
             return None
         algorithm = algorithm_of(config)
         item = self._item_key(resource, key, algorithm.sort_key(config.rates))
-        return Limited(resource, key, config.rates, algorithm, config, item)
+        return ResolvedLimit(resource, key, config.rates, algorithm, config, item)
 
-    def _read(self, limited: Limited) -> Any:
+    def _read(self, limited: ResolvedLimit) -> Any:
         return self._remember(limited, self._get(limited.item, consistent=True))
 
-    def _remember(self, limited: Limited, item: RawItem | None) -> Any:
+    def _remember(self, limited: ResolvedLimit, item: RawItem | None) -> Any:
         if item is None:
             self._memory.states.drop(limited.item)
             return None
@@ -204,21 +204,21 @@ class SettlingStore(LimitsStore):
         server: ServerClock = get_connection(self.using).client.server_clock
         return server
 
-    def _refund(self, limited: Limited, cost: int) -> bool:
+    def _refund(self, limited: ResolvedLimit, cost: int) -> bool:
         self._memory.refusals.forget(name_of(limited))
         with self._in_time():
             state = self._memory.states.get(limited.item) or self._read(limited)
             while write := limited.algorithm.refund(state, limited.rates, cost, self._times()):
                 try:
                     attributes = self._write(limited.item, write)
-                except Refused as refused:
+                except ConditionFailed as refused:
                     state = self._remember(limited, refused.old)
                 else:
                     self._remember(limited, attributes)
                     return True
         return False
 
-    def _forget(self, limited: Limited) -> None:
+    def _forget(self, limited: ResolvedLimit) -> None:
         self._memory.refusals.forget(name_of(limited))
         self._memory.states.drop(limited.item)
 
@@ -255,7 +255,7 @@ def _takes(memory: RateMemory, item: ItemKey, held: contextlib.ExitStack) -> boo
     return True
 
 
-def check_cost(limited: Limited, cost: int) -> None:
+def check_cost(limited: ResolvedLimit, cost: int) -> None:
     if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
         raise ValueError(f"cost is {cost!r}; expected a whole number, 1 or more.")
     for rate in limited.rates:
@@ -267,11 +267,11 @@ def check_cost(limited: Limited, cost: int) -> None:
             )
 
 
-def name_of(limited: Limited) -> tuple[Any, ...]:
+def name_of(limited: ResolvedLimit) -> tuple[Any, ...]:
     return limited.item, limited.rates, limited.priority
 
 
-def shards_of(limited: Limited) -> list[Limited]:
+def shards_of(limited: ResolvedLimit) -> list[ResolvedLimit]:
     """Return the parts of the limit, each an item of its own, in a random order."""
     count = limited.config.shards
     if count == 1:

@@ -6,12 +6,12 @@ from typing import Any
 
 from ..concurrency.threads import in_thread
 from .algorithms.base import RateLimitStatus
-from .counting import SettlingStore, check_cost, name_of, shards_of
+from .counting import RateCounter, check_cost, name_of, shards_of
 
 _NO_LIMIT = RateLimitStatus(allowed=True)
 
 
-class RateLimitStore(SettlingStore):
+class RateLimitStore(RateCounter):
     """
     Limits of requests per ``resource`` and ``key``, shared by all processes of an alias.
 

@@ -13,7 +13,7 @@ from django.contrib.admin.models import LogEntry
 from dynamo_stores.admin.actions import Receipts
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.conf import get_config
-from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.reporter import get_reporter
 from tests.helpers.status import HERE, open_breaker, page, read
 
@@ -59,16 +59,16 @@ def test_others_are_asked_to_reset(reporting, manager):
     """One, all, or nobody of that name."""
     using = reporting()
     table = get_config(using).store_table
-    processes, own = Processes(using), get_reporter(using).report()
+    processes, own = ReportStore(using), get_reporter(using).report()
     far = [replace(own, host=name) for name in ("far", "farther")]
     for each in far:
-        processes.tell(each)
+        processes.publish(each)
     (said,), _ = act(manager, action="reset", using=using, table=table, process=far[0].process)
     assert "is reset in 1 other at the next report" in said
-    assert processes.tell(far[0]) == {table}
+    assert processes.publish(far[0]) == {table}
     (said,), _ = act(manager, action="reset", using=using, table=table, process="*")
     assert "is reset in this process, and is reset in 2 others" in said
-    assert [processes.tell(each) for each in far] == [{table}, {table}]
+    assert [processes.publish(each) for each in far] == [{table}, {table}]
     (said,), _ = act(manager, action="reset", using=using, table=table, process="gone#1")
     assert "it is gone" in said
 

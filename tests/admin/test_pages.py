@@ -14,7 +14,7 @@ from dynamo_stores.capacity.history import Decisions
 from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.conf import get_config
 from dynamo_stores.monitoring.report import BreakerReport, Report
-from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.monitoring.snapshot import get_descriptions
 from dynamo_stores.monitoring.usage import UseHistory, minute_of
@@ -67,7 +67,7 @@ def test_what_the_json_says(reporting, manager):
     using = reporting(BILLING_MODE="PROVISIONED")
     table = get_config(using).store_table
     CacheStore(using).get("k")
-    Decisions(using).tell(table, {"at": time.time(), "code": "at_maximum", "why": "enough"})
+    Decisions(using).publish(table, {"at": time.time(), "code": "at_maximum", "why": "enough"})
     CapacityRecords(using).raised(
         table, time.time() + 60, {"at": time.time() - 9, "code": "raised", "why": "short"}
     )
@@ -96,11 +96,11 @@ def test_what_a_page_costs(reporting, manager, dynamo_engine):
     """Three Queries, one BatchGetItem and a DescribeTable a table, with a hundred processes."""
     with FaultProxy(dynamo_engine) as faults:
         using = reporting(ENDPOINT_URL=faults.url)
-        processes, own = Processes(using), get_reporter(using).report()
+        processes, own = ReportStore(using), get_reporter(using).report()
         tables = [f"t{number}" for number in range(20)]
         breakers = tuple(BreakerReport(table, "closed", 0, "", 0.0) for table in tables)
         for number in range(100):
-            processes.tell(replace(own, host=f"host{number}", breakers=breakers))
+            processes.publish(replace(own, host=f"host{number}", breakers=breakers))
         for name in PAGES:
             get_descriptions(using).clear()
             faults.requests.clear()
@@ -155,7 +155,7 @@ def test_another_processs_breaker_shows(reporting, manager):
     table = get_config(using).store_table
     opened = BreakerReport(table, "open", 5, "ConnectTimeoutError", time.time() - 60)
     other = Report("far", 1, "celery worker", "1", 0.0, time.time() - 400, 60.0, breakers=(opened,))
-    Processes(using).tell(other)
+    ReportStore(using).publish(other)
     html = manager.get(page("breakers")).text
     assert "far#1" in html
     assert "ConnectTimeoutError" in html

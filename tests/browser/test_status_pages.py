@@ -15,7 +15,7 @@ from dynamo_stores.capacity.scale_up import get_scaler
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.monitoring.report import BreakerReport, Calls, Report, Use
-from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.usage import UseHistory, minute_of
 from dynamo_stores.stores import CacheStore
 
@@ -100,7 +100,7 @@ def tell_of_an_hour(using="default"):
         at = time.time() - age
         opened = BreakerReport(table, state, 5, "ConnectTimeoutError", at - 60)
         calls = {table: Calls(1200, 3, 12)}
-        Processes(using).tell(
+        ReportStore(using).publish(
             Report("web-1", pid, role, "0.1.0", at - 9000, at, 60.0, False, (opened,), calls)
         )
     return table

@@ -9,7 +9,7 @@ import pytest
 
 from dynamo_stores import keys
 from dynamo_stores.cache.store import invalidation as numbers
-from dynamo_stores.cache.store.invalidation import NumberItem
+from dynamo_stores.cache.store.invalidation import InvalidationNumber
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations
@@ -194,6 +194,6 @@ def test_the_number_is_kept_for_ever(cache):
     """It has no TTL: the entries would come back."""
     cache.clear()
     key = keys.generation(cache.store.prefix)
-    item = NumberItem.get(key.pk, key.sk)
+    item = InvalidationNumber.get(key.pk, key.sk)
     assert item.number == 1
     assert item.ttl is None

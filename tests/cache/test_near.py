@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dynamo_stores.cache.store.near import Found, NearTier
+from dynamo_stores.cache.store.near import Entry, NearTier
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.testing import FakeClock
@@ -207,7 +207,7 @@ def test_a_write_detaches_the_reads_of_its_key(alias, make_cache, dynamo_faults)
 
 
 def found(size=10):
-    return Found({"PK": {"S": "p"}, "SK": {"S": "s"}, "w": {"S": "w"}, "v": {"B": b"x" * size}})
+    return Entry({"PK": {"S": "p"}, "SK": {"S": "s"}, "w": {"S": "w"}, "v": {"B": b"x" * size}})
 
 
 def test_of_two_writes_at_once_none_is_kept():
@@ -278,7 +278,7 @@ def test_memory_is_bounded_under_a_million_keys():
                 entries = tier.stats().entries
                 tracemalloc.stop()
             key = f"CACHE#prefix#:1:{number}"
-            entry = Found(
+            entry = Entry(
                 {
                     "PK": {"S": key},
                     "SK": {"S": "ENTRY"},

@@ -9,7 +9,7 @@ import pytest
 
 from dynamo_stores import keys
 from dynamo_stores.cache.store import invalidation as numbers
-from dynamo_stores.cache.store.invalidation import NumberItem
+from dynamo_stores.cache.store.invalidation import InvalidationNumber
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations
@@ -224,7 +224,7 @@ def test_numbers_of_tags_have_no_ttl(cache):
     """An entry would come back when its tag's number were swept."""
     cache.invalidate_tags(["t"])
     key = keys.tag(cache.store.prefix, "t")
-    assert NumberItem.get(key.pk, key.sk).ttl is None
+    assert InvalidationNumber.get(key.pk, key.sk).ttl is None
 
 
 def test_async_twins(cache):

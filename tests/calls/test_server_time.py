@@ -38,7 +38,7 @@ def answer(server, clocks, took=0.02):
     clocks.true += took / 2
     date = formatdate(clocks.true, usegmt=True)
     clocks.true += took / 2
-    server.note(date, sent_at, clocks.monotonic())
+    server.record(date, sent_at, clocks.monotonic())
 
 
 def test_it_is_within_the_bounds_and_they_get_narrow(clocks):
@@ -72,7 +72,7 @@ def test_a_service_whose_clock_was_set_is_believed(clocks):
     server = ServerClock()
     answer(server, clocks)
     moved = clocks.true + 10
-    server.note(formatdate(moved, usegmt=True), clocks.monotonic(), clocks.monotonic() + 0.01)
+    server.record(formatdate(moved, usegmt=True), clocks.monotonic(), clocks.monotonic() + 0.01)
     times = server.times()
     assert times.low <= moved + 1
     assert times.high >= moved
@@ -81,7 +81,7 @@ def test_a_service_whose_clock_was_set_is_believed(clocks):
 def test_no_date_is_no_answer(clocks):
     """What cannot be read is left alone."""
     server = ServerClock()
-    server.note("yesterday", 0, 1)
+    server.record("yesterday", 0, 1)
     assert not server.is_learned
 
 

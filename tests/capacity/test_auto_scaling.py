@@ -9,7 +9,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from dynamo_stores.capacity.auto_scaling import Target, get_auto_scaling
+from dynamo_stores.capacity.auto_scaling import ScalableTarget, get_auto_scaling
 from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.capacity.scale_down import reconcile
 from dynamo_stores.capacity.scale_up import get_scaler
@@ -88,7 +88,7 @@ def test_by_option_its_minimum_goes_up_and_comes_down(provisioned, auto_scaling,
     with caplog.at_level(logging.INFO):
         plan = get_scaler(using).handle(table, [reason(using, table)])
     assert plan.code == "minimum_raised"
-    expected = {("", "Write"): Target(15, 50), ("GSI1", "Write"): Target(15, 50)}
+    expected = {("", "Write"): ScalableTarget(15, 50), ("GSI1", "Write"): ScalableTarget(15, 50)}
     assert get_auto_scaling(using).targets(table) == expected
     assert "the minimum for Application Auto Scaling is raised" in caplog.text
     assert reconcile(using) == []
@@ -96,7 +96,10 @@ def test_by_option_its_minimum_goes_up_and_comes_down(provisioned, auto_scaling,
         (outcome,) = reconcile(using)
         assert (outcome.plan.code, outcome.next_deadline) == ("minimum_lowered", None)
         targets = get_auto_scaling(using).targets(table)
-    assert targets == {("", "Write"): Target(5, 50), ("GSI1", "Write"): Target(5, 50)}
+    assert targets == {
+        ("", "Write"): ScalableTarget(5, 50),
+        ("GSI1", "Write"): ScalableTarget(5, 50),
+    }
     assert relay.status()["tables"][table]["updates"] == 0
 
 
@@ -106,10 +109,10 @@ def test_a_maximum_that_was_changed_meanwhile_stays(provisioned, auto_scaling):
         SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling, "AUTO_SCALING": "raise_minimum"}
     )
     register(auto_scaling, table)
-    assert get_auto_scaling(using).targets(table)["GSI1", "Write"] == Target(5, 50)
+    assert get_auto_scaling(using).targets(table)["GSI1", "Write"] == ScalableTarget(5, 50)
     register(auto_scaling, table, maximum=80)
     assert get_scaler(using).handle(table, [reason(using, table)]).code == "minimum_raised"
-    assert get_auto_scaling(using).targets(table)["GSI1", "Write"] == Target(10, 80)
+    assert get_auto_scaling(using).targets(table)["GSI1", "Write"] == ScalableTarget(10, 80)
 
 
 def test_what_its_targets_do_not_reach_is_not_asked_for(provisioned, auto_scaling, caplog):

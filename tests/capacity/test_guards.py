@@ -98,7 +98,7 @@ def test_without_the_permission_it_is_said_once(provisioned, dynamo_capacity, al
         scaler = get_scaler(denied)
         with caplog.at_level(logging.WARNING):
             plan = scaler.handle(table, [reason(denied, table)])
-            scaler.hear(table, [reason(denied, table)], ["Write"])
+            scaler.on_throttle(table, [reason(denied, table)], ["Write"])
     assert (plan.code, plan.changes) == ("not_allowed", {})
     assert caplog.text.count("dynamodb:UpdateTable is missing") == 1
     assert scaler._thread is None
@@ -114,7 +114,7 @@ def test_what_is_needed_lately_is_kept(provisioned, run):
     while not describe(using, table).is_active:
         time.sleep(0.05)
     with FakeClock(time.time() + 61):
-        SharedDemand(using).tell(table, {("", "Write"): 14.0})
+        SharedDemand(using).publish(table, {("", "Write"): 14.0})
         (outcome,) = reconcile(using)
         assert outcome.plan.changes == {"": (5, 20), "GSI1": (5, 5)}
         assert outcome.next_deadline == pytest.approx(clock.now() + 60, abs=1)

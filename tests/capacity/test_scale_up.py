@@ -85,7 +85,7 @@ def test_the_calls_path_does_no_control_plane(provisioned):
     scaler = get_scaler(using)
     began_at = time.perf_counter()
     for _ in range(1000):
-        scaler.note(Measurement(using, "another", "PutItem", 0.01, throttled=False))
+        scaler.record(Measurement(using, "another", "PutItem", 0.01, throttled=False))
     assert scaler._thread is None
     assert time.perf_counter() - began_at < 5
     assert describe(using, table).is_active
@@ -129,12 +129,12 @@ def test_demand_is_what_is_attempted():
     with FakeClock() as now:
         demand = LocalDemand()
         for _ in range(3):
-            demand.note(measured({"t": 2.0, "t/I": 1.0}))
-        demand.note(measured({"t": 5.0}, operation="Query"))
+            demand.record(measured({"t": 2.0, "t/I": 1.0}))
+        demand.record(measured({"t": 5.0}, operation="Query"))
         now.advance(1)
         for _ in range(4):
-            demand.note(measured(throttled=True))
-        demand.note(measured(throttled=True, operation="UpdateItem"))
+            demand.record(measured(throttled=True))
+        demand.record(measured(throttled=True, operation="UpdateItem"))
         assert demand.peak("t") == {
             ("", "Write"): 9.0,
             ("I", "Write"): 4.0,
@@ -150,7 +150,7 @@ def test_demand_is_summed_over_processes(provisioned):
     shared = SharedDemand(using)
 
     def tell(number):
-        shared.tell(table, {("", "Write"): 10.0 + number})
+        shared.publish(table, {("", "Write"): 10.0 + number})
 
     in_processes(3, tell)
     assert shared.total(table) == {("", "Write"): 33.0}

@@ -22,7 +22,7 @@ from dynamo_stores.calls.observer import measuring
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.monitoring.report import KEPT, Calls, Use
-from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.stores import CacheStore, RateLimitStore
 from dynamo_stores.testing import FakeClock
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def report_of(using, process=HERE):
-    return next((each for each in Processes(using).latest() if each.process == process), None)
+    return next((each for each in ReportStore(using).latest() if each.process == process), None)
 
 
 def total(report, name):
@@ -62,7 +62,7 @@ def test_a_process_reports_from_its_first_call_on(reporting, until):
     used = total(report, table)
     assert used.read > 0
     assert used.write >= 2
-    processes = Processes(using)
+    processes = ReportStore(using)
     item = processes._get(keys.process_status(HERE), consistent=True)
     assert int(item["TTL"]["N"]) == pytest.approx(report.at + KEPT, abs=2)
     first = report.at
@@ -75,7 +75,7 @@ def test_a_report_is_one_write_that_nobody_measures(reporting, until):
     CacheStore(using).get("k")
     until(lambda: report_of(using))
     with measuring() as measurements:
-        get_reporter(using).tell()
+        get_reporter(using).publish()
     assert measurements == []
     assert report_of(using).calls == {get_config(using).store_table: Calls(1, 0, 0)}
 
@@ -108,10 +108,10 @@ def test_a_breaker_is_reset_at_the_next_report(reporting, dynamo_faults, until):
     table = get_config(using).store_table
     breaker = get_connection(using).policy_for(table).breaker
     assert breaker.state == "open"
-    processes = Processes(using)
+    processes = ReportStore(using)
     assert processes.ask_to_reset(HERE, [table])
     until(lambda: breaker.state == "closed")
-    assert processes.tell(get_reporter(using).report()) == set()
+    assert processes.publish(get_reporter(using).report()) == set()
     assert not processes.ask_to_reset("nobody#1", [table])
 
 
@@ -135,9 +135,9 @@ def test_children_report_by_themselves(reporting, until):
 def test_a_killed_process_is_late_and_then_gone(reporting):
     """An hour after it was last heard of, whatever DynamoDB's sweep does."""
     using = reporting()
-    processes = Processes(using)
+    processes = ReportStore(using)
     reporter = get_reporter(using)
-    processes.tell(replace(reporter.report(), pid=1))
+    processes.publish(replace(reporter.report(), pid=1))
     with FakeClock(time.time() + 30 * 60):
         (report,) = processes.latest()
         assert report.is_late(clock.now())
@@ -176,7 +176,7 @@ def test_nobody_hears_of_a_dead_dynamodb(reporting, caplog):
     with caplog.at_level(logging.INFO):
         with pytest.raises(StoreUnavailable):
             CacheStore(using).get("k")
-        reporter.tell()
+        reporter.publish()
         time.sleep(2)
     assert "report its status" not in caplog.text
     assert reporter._thread.is_alive()
@@ -188,8 +188,8 @@ def test_without_a_control_table_it_is_said_once(reporting, caplog):
     using = reporting(make_tables=False)
     reporter = get_reporter(using)
     with caplog.at_level(logging.WARNING):
-        reporter.tell()
-        reporter.tell()
+        reporter.publish()
+        reporter.publish()
     assert caplog.text.count("could not report its status") == 1
     assert "dynamo_create_tables" in caplog.text
 

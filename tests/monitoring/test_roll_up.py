@@ -10,7 +10,7 @@ from django.test import override_settings
 from dynamo_stores import keys
 from dynamo_stores.capacity.history import Decisions
 from dynamo_stores.monitoring.report import Report, Use
-from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.roll_up import roll_up
 from dynamo_stores.monitoring.usage import UseHistory, minute_of
 from dynamo_stores.tasks import beat_schedule, roll_up_status
@@ -29,7 +29,7 @@ def now():
 
 
 def tell(using, clock, pid, use, at=0.0):
-    Processes(using).tell(
+    ReportStore(using).publish(
         Report("h", pid, "test", "1", clock.now(), clock.now() + at, 60.0, use=use)
     )
 
@@ -74,17 +74,17 @@ def test_what_is_over_is_deleted(reporting, now):
     tell(using, now, 2, {}, at=-3700.0)
     decisions = Decisions(using)
     for days in (1, 31):
-        decisions.tell("t", {"at": now.now() - days * 86_400, "code": "raised", "why": "x"})
+        decisions.publish("t", {"at": now.now() - days * 86_400, "code": "raised", "why": "x"})
     roll_up(using)
     old = UseHistory(using)
     key = keys.use(minute - 121, "t")
     old._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "{}"}})
     assert roll_up(using) == (0, 1)
-    assert [each.pid for each in Processes(using).all()] == [1]
+    assert [each.pid for each in ReportStore(using).all()] == [1]
     assert len(decisions.latest()) == 1
     now.advance(31 * 86_400)
     roll_up(using)
-    assert Processes(using).all() == []
+    assert ReportStore(using).all() == []
     assert decisions.latest() == []
     assert (
         list(

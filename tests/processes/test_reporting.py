@@ -11,7 +11,7 @@ import time
 import pytest
 from django.conf import settings
 
-from dynamo_stores.monitoring.report_store import Processes
+from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.testing import find_free_port
 
 from .test_servers import ask
@@ -57,7 +57,7 @@ def start(dynamo_engine, default_alias, tables, tmp_path):
 
 def reports_since(moment, role):
     """The reports of processes of that role that started later."""
-    return [each for each in Processes().latest() if each.role == role and each.started >= moment]
+    return [each for each in ReportStore().latest() if each.role == role and each.started >= moment]
 
 
 @pytest.mark.parametrize("kind", SERVERS)

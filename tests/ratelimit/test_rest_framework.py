@@ -28,7 +28,7 @@ def make_view(throttle, **attributes):
         "get": get,
         **attributes,
     }
-    return type("Limited", (APIView,), settings).as_view()
+    return type("ResolvedLimit", (APIView,), settings).as_view()
 
 
 def make_throttle(name, rate="2/min"):

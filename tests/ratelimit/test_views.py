@@ -1,4 +1,4 @@
-"""Limited views: who is limited, how it is answered, what the response says."""
+"""ResolvedLimit views: who is limited, how it is answered, what the response says."""
 
 from __future__ import annotations
 

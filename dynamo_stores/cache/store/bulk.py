@@ -9,7 +9,7 @@ from ... import keys
 from ...exceptions import OperationTimeoutError, StoreUnavailable, ThrottlingError
 from ...keys import ItemKey
 from .entries import MISSING
-from .near import Found
+from .near import Entry
 from .values import Written
 from .writing import WritingStore
 
@@ -69,7 +69,7 @@ class ManyStore(WritingStore):
         self,
         all_written: Mapping[str, Written | None],
         by_pk: Mapping[str, str],
-        kept: dict[str, Found],
+        kept: dict[str, Entry],
     ) -> Iterable[str]:
         tags = {tag for written in all_written.values() if written for tag in written.tags}
         stamps = self.look(tags) if tags or self.options.clear == "generation" else {}

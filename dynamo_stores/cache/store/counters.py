@@ -1,10 +1,10 @@
-"""Numbers in the cache: added by DynamoDB itself, so that parallel calls all count."""
+"""InvalidationNumbers in the cache: added by DynamoDB itself, so that parallel calls all count."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ...item_access import Refused
+from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem
 from .entries import MISSING, is_same_write
@@ -43,7 +43,7 @@ class CountingStore(WritingStore):
             fits = CacheEntry.number.between(-room, room)
             try:
                 changed = self._update_live(item_key, [CacheEntry.number.add(delta)], fits)
-            except Refused as refused:
+            except ConditionFailed as refused:
                 return self._replace_number(item_key, delta, refused.old)
         return CacheEntry.number.deserialize(changed["n"]["N"])
 
@@ -71,7 +71,7 @@ class CountingStore(WritingStore):
             )
             try:
                 self._put(head, unchanged)
-            except Refused as refused:
+            except ConditionFailed as refused:
                 if is_same_write(refused.old, head):
                     return new
                 old = refused.old

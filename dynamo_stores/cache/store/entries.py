@@ -13,7 +13,7 @@ from ...keys import ItemKey
 from ...models import RawItem
 from .codecs import Forged
 from .invalidation import ValidityStore, is_live, tags_of
-from .near import Found, NearStats, NearTier, get_near
+from .near import Entry, NearStats, NearTier, get_near
 from .statistics import get_lookups
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _warned: set[tuple[str, str]] = set()
 class EntriesStore(ValidityStore):
     """Reads entries, and knows which of them count; see :class:`ValidityStore`."""
 
-    def find(self, key: str, *, strongly: bool = False, expired: bool = False) -> Found | None:
+    def find(self, key: str, *, strongly: bool = False, expired: bool = False) -> Entry | None:
         """
         Return the entry of ``key`` if it counts, with ``expired`` also after its expiry.
 
@@ -64,7 +64,7 @@ class EntriesStore(ValidityStore):
         """Count keys that were ``asked`` for, and those of them that were ``found``."""
         get_lookups(self.using).add(found, asked - found)
 
-    def value_of(self, found: Found | None, default: Any = MISSING) -> Any:
+    def value_of(self, found: Entry | None, default: Any = MISSING) -> Any:
         """Return the value of an entry, ``default`` where there is none that is ours."""
         if found is None:
             return default
@@ -79,15 +79,15 @@ class EntriesStore(ValidityStore):
         near = self._near
         return None if near is None else near.stats()
 
-    def _fetch_near(self, near: NearTier, key: ItemKey) -> Found | None:
-        def fetch(pks: list[str]) -> dict[str, Found]:
+    def _fetch_near(self, near: NearTier, key: ItemKey) -> Entry | None:
+        def fetch(pks: list[str]) -> dict[str, Entry]:
             found = self._find(key)
             return {} if found is None else {key.pk: found}
 
         found = near.fetch([key.pk], fetch, join=self._joins, wait=self.options.operation_timeout)
         return found.get(key.pk)
 
-    def _find(self, key: ItemKey, *, strongly: bool = False) -> Found | None:
+    def _find(self, key: ItemKey, *, strongly: bool = False) -> Entry | None:
         """Return the entry out of the table, after its expiry if it may be served stale."""
         head = self._head(key, strongly=strongly)
         if head is None or not self._is_kept(head):
@@ -103,15 +103,15 @@ class EntriesStore(ValidityStore):
     def _is_kept(self, head: RawItem) -> bool:
         return self.options.stale_timeout > 0 or is_live(head)
 
-    def _with_parts(self, head: RawItem) -> Found | None:
+    def _with_parts(self, head: RawItem) -> Entry | None:
         if "p" not in head:
-            return Found(head)
+            return Entry(head)
         try:
             parts = self._read_parts(head)
         except Forged:
             self._warn_of_forged()
             return None
-        return None if parts is None else Found(head, parts)
+        return None if parts is None else Entry(head, parts)
 
     def _head(
         self, key: ItemKey, attributes: Sequence[str] | None = None, *, strongly: bool = False
@@ -136,7 +136,7 @@ class EntriesStore(ValidityStore):
                     return head if self._is_valid(head) else None
                 asked += more
 
-    def _find_many(self, pks: Iterable[str]) -> dict[str, Found]:
+    def _find_many(self, pks: Iterable[str]) -> dict[str, Entry]:
         """Return the entries that count, by partition key."""
         wanted = list(pks)
         near = self._near
@@ -162,7 +162,7 @@ class EntriesStore(ValidityStore):
             exc.found = {**found, **(exc.found or {})}
             raise
 
-    def _fetch_many(self, pks: Iterable[str]) -> dict[str, Found]:
+    def _fetch_many(self, pks: Iterable[str]) -> dict[str, Entry]:
         wanted = [ItemKey(pk, keys.ENTRY) for pk in pks]
         asked = self._not_fresh(each for key in wanted for each in self._numbers_for(key.pk))
         try:
@@ -184,7 +184,7 @@ class EntriesStore(ValidityStore):
             raise
         return self._whole(heads)
 
-    def _whole(self, heads: Iterable[RawItem]) -> dict[str, Found]:
+    def _whole(self, heads: Iterable[RawItem]) -> dict[str, Entry]:
         found = {head["PK"]["S"]: self._with_parts(head) for head in heads}
         return {pk: each for pk, each in found.items() if each is not None}
 
@@ -206,7 +206,7 @@ class EntriesStore(ValidityStore):
         """Return whether an item that was just read counts."""
         return head is not None and bool(self._counting([head]))
 
-    def _counts_near(self, found: Found) -> bool:
+    def _counts_near(self, found: Entry) -> bool:
         # The generation's bound holds here too; an invalidated tag is news within LOCAL_TIMEOUT.
         return (
             is_live(found.head)
@@ -215,10 +215,10 @@ class EntriesStore(ValidityStore):
         )
 
     @contextlib.contextmanager
-    def _writing(self, pks: Sequence[str]) -> Iterator[dict[str, Found]]:
+    def _writing(self, pks: Sequence[str]) -> Iterator[dict[str, Entry]]:
         """Keep the near tier true while these are written; put into the dict what was written."""
         near = self._near
-        written: dict[str, Found] = {}
+        written: dict[str, Entry] = {}
         if near is None:
             yield written
             return

@@ -18,7 +18,7 @@ from .items import CacheEntry
 from .parts import PartsStore
 
 
-class NumberItem(StoreItem):
+class InvalidationNumber(StoreItem):
     """
     A number that only rises: the generation of a prefix, or of a tag. An entry that was written
     under a lower one is invalid. It is kept for ever: its entries would come back without it.
@@ -38,7 +38,7 @@ class _Known(NamedTuple):
     asked_at: float
 
 
-class Numbers:
+class InvalidationNumbers:
     """
     The numbers of one alias and prefix by partition key, when they were asked for, and which tags
     a key had when it was last seen. For all threads.
@@ -92,17 +92,17 @@ class Numbers:
                     self._tags.popitem(last=False)
 
 
-def _make(using: str) -> dict[str, Numbers]:
+def _make(using: str) -> dict[str, InvalidationNumbers]:
     return {}
 
 
 _by_prefix = PerProcess(_make)
 
 
-def get_numbers(using: str, prefix: str) -> Numbers:
+def get_numbers(using: str, prefix: str) -> InvalidationNumbers:
     """Return what this process knows of the prefix."""
     found = _by_prefix.get(using)
-    return found.get(prefix) or found.setdefault(prefix, Numbers())
+    return found.get(prefix) or found.setdefault(prefix, InvalidationNumbers())
 
 
 def checked_tags(tags: Iterable[str] | None) -> tuple[str, ...]:
@@ -229,7 +229,7 @@ class ValidityStore(PartsStore):
         return (keys.generation(self.prefix),) if self.options.clear == "generation" else ()
 
     @property
-    def _numbers(self) -> Numbers:
+    def _numbers(self) -> InvalidationNumbers:
         return get_numbers(self.using, self.prefix)
 
 

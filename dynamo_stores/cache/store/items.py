@@ -22,9 +22,9 @@ class CacheEntry(StoreItem):
     be kept longer, until its removal time, by which ``ttl`` and the index go.
     ``write`` names the write that made it and begins with its time. With ``parts`` over 1 the
     value is in so many :class:`CachePart`, and ``sealed`` holds its signature alone.
-    ``generation`` and ``tags`` are the numbers (:class:`NumberItem`) at the time of the write,
-    absent for 0 and for none; ``took`` is how many ms it took to compute the value, where that is
-    known. Names are short because DynamoDB bills them.
+    ``generation`` and ``tags`` are the numbers (:class:`InvalidationNumber`) at the time of the
+    write, absent for 0 and for none. ``took`` is how many ms it took to compute the value, where
+    that is known. Names are short because DynamoDB bills them.
     """
 
     expiry = IntegerAttribute(null=True, attr_name="e")

@@ -11,7 +11,7 @@ from pynamodb.attributes import (
 )
 
 from ... import clock, keys
-from ...item_access import Refused
+from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import IntegerAttribute, RawItem, StoreItem
 from .prefixed import PrefixedStore
@@ -69,7 +69,7 @@ class LockStore(PrefixedStore[LockItem]):
             is_free = LockItem.lease_end.does_not_exist() | (LockItem.lease_end <= now)
             try:
                 self._change(key, actions, is_free & ahead)
-            except Refused as refused:
+            except ConditionFailed as refused:
                 old = self._read(refused.old)
                 if old.owner == owner:
                     # The answer to our own write was lost, and we met it when we tried again.
@@ -107,7 +107,7 @@ class LockStore(PrefixedStore[LockItem]):
         )
         try:
             self._change(key, actions, is_ours)
-        except Refused:
+        except ConditionFailed:
             return False
         return True
 

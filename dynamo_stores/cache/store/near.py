@@ -18,7 +18,7 @@ from ..options import CacheOptions
 _OVERHEAD = 2_000
 
 
-class Found(NamedTuple):
+class Entry(NamedTuple):
     """An entry as DynamoDB wrote it, and its value's parts in order."""
 
     head: RawItem
@@ -36,7 +36,7 @@ class NearStats(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    found: Found
+    found: Entry
     asked_at: float
     size: int
 
@@ -51,7 +51,7 @@ class _Flight:
         self.landed = threading.Event()
         self.is_detached = False
         self.has_landed = False
-        self.found: Found | None = None
+        self.found: Entry | None = None
         self.error: StoreUnavailable | None = None
 
 
@@ -65,7 +65,7 @@ class _Writing:
         self.overlapped = False
 
 
-Fetch = Callable[[list[str]], Mapping[str, Found]]
+Fetch = Callable[[list[str]], Mapping[str, Entry]]
 
 
 class NearTier:
@@ -90,10 +90,10 @@ class NearTier:
         self,
         pk: str,
         timeout: float,
-        is_good: Callable[[Found], bool],
+        is_good: Callable[[Entry], bool],
         *,
         counts_misses: bool = True,
-    ) -> Found | None:
+    ) -> Entry | None:
         """Return the entry if it was asked for within ``timeout`` seconds and ``is_good``."""
         with self._lock:
             kept = self._kept.get(pk)
@@ -112,7 +112,7 @@ class NearTier:
 
     def fetch(
         self, pks: Iterable[str], fetch: Fetch, *, join: bool, wait: float
-    ) -> dict[str, Found]:
+    ) -> dict[str, Entry]:
         """
         Return the entries that ``fetch`` finds, by partition key, and keep them.
 
@@ -141,9 +141,9 @@ class NearTier:
                 found[pk] = flight.found
         return {**found, **fetch(again)} if again else found
 
-    def _lead(self, own: Mapping[str, _Flight], fetch: Fetch) -> dict[str, Found]:
+    def _lead(self, own: Mapping[str, _Flight], fetch: Fetch) -> dict[str, Entry]:
         error: StoreUnavailable | None = None
-        found: Mapping[str, Found] | None = None
+        found: Mapping[str, Entry] | None = None
         try:
             found = fetch(list(own))
             return dict(found)
@@ -175,7 +175,7 @@ class NearTier:
                 writing.overlapped |= writing.count > 1
         return clock.monotonic()
 
-    def end_write(self, pks: Iterable[str], written: Mapping[str, Found], began_at: float) -> None:
+    def end_write(self, pks: Iterable[str], written: Mapping[str, Entry], began_at: float) -> None:
         """Keep what was ``written``, and nothing that was known before of the others."""
         with self._lock:
             for pk in pks:
@@ -214,7 +214,7 @@ class NearTier:
         if kept is not None:
             self._bytes -= kept.size
 
-    def _keep(self, pk: str, found: Found, asked_at: float) -> None:
+    def _keep(self, pk: str, found: Entry, asked_at: float) -> None:
         size = item_size(found.head) + sum(map(len, found.parts)) + _OVERHEAD
         self._drop(pk)
         if size > self._max_bytes:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ...calls.batches import batch_get, batch_write, chunks, execute_in_parallel
 from ...conf import get_config
 from ...exceptions import StoreUnavailable
-from ...item_access import Refused
+from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem, ttl_of
 from .codecs import Forged
@@ -87,7 +87,7 @@ class PartsStore(PrefixedStore[CacheEntry]):
             try:
                 with self._in_time():
                     self._update(key, [ttl], CachePart.pk.exists())
-            except Refused:
+            except ConditionFailed:
                 # The value was overwritten or deleted meanwhile.
                 logger.debug("A part of a touched value was gone.")
 

@@ -9,13 +9,13 @@ from pynamodb.expressions.update import Action
 
 from ... import clock, keys
 from ...calls.batches import MAX_WRITES, chunks, execute_in_parallel
-from ...item_access import Refused
+from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem, ttl_of
 from .bulk import ManyStore
 from .counters import CountingStore
 from .entries import LIFE, MISSING
-from .invalidation import NumberItem, checked_tags, is_live
+from .invalidation import InvalidationNumber, checked_tags, is_live
 from .items import CacheEntry
 from .patterns import compile_pattern, literal_start
 from .sweeps import CacheStats, Progress, Sweep
@@ -112,7 +112,7 @@ class CacheStore(CountingStore, ManyStore):
         try:
             with self._writing([item_key.pk]), self._in_time():
                 changed = self._update_live(item_key, actions, CacheEntry.write.exists())
-        except Refused:
+        except ConditionFailed:
             return False
         self._touch_parts({"PK": {"S": item_key.pk}, **changed}, removal)
         return True
@@ -134,7 +134,7 @@ class CacheStore(CountingStore, ManyStore):
 
     def _raise_number(self, key: ItemKey) -> int:
         with self._in_time():
-            changed = self._update(key, [NumberItem.number.add(1)])
+            changed = self._update(key, [InvalidationNumber.number.add(1)])
         return int(changed["g"]["N"])
 
     def iter_keys(self, pattern: str = "*", *, page_size: int | None = None) -> Iterator[str]:

@@ -11,7 +11,7 @@ from ...calls.batches import batch_write, execute_in_parallel
 from ...calls.connection import TableConnection
 from ...calls.pages import pages
 from ...calls.policy import deadline
-from ...item_access import Refused
+from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem
 from ..options import CacheOptions
@@ -225,7 +225,7 @@ class Sweep:
         kwargs = self._table.get_operation_kwargs(key.pk, key.sk, condition=condition)
         try:
             self._call("DeleteItem", kwargs)
-        except Refused:
+        except ConditionFailed:
             return False
         return True
 

@@ -10,13 +10,13 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from ... import clock
-from ...item_access import Refused
+from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem
 from .entries import LIFE, EntriesStore, is_same_write
 from .invalidation import checked_tags, is_live
 from .items import CacheEntry
-from .near import Found
+from .near import Entry
 from .values import Written
 
 
@@ -83,7 +83,7 @@ class WritingStore(EntriesStore):
         self._write_parts(written.parts)
         with self._writing([head["PK"]["S"]]) as kept:
             replaced = self._put_new(head, seen)
-            if isinstance(replaced, Refused):
+            if isinstance(replaced, ConditionFailed):
                 self._delete_parts(head)
                 return False
             self._note(kept, head, written)
@@ -95,7 +95,7 @@ class WritingStore(EntriesStore):
         """Return whether there is a live value, without reading it."""
         return is_live(self._head(self._key(key), LIFE))
 
-    def _put_new(self, head: RawItem, seen: RawItem | None) -> RawItem | Refused | None:
+    def _put_new(self, head: RawItem, seen: RawItem | None) -> RawItem | ConditionFailed | None:
         """Put ``head`` where it may go; return what it replaced, if known, or the refusal."""
         condition = self._free()
         if seen is not None:
@@ -104,7 +104,7 @@ class WritingStore(EntriesStore):
             try:
                 with self._in_time():
                     self._put(head, condition)
-            except Refused as refused:
+            except ConditionFailed as refused:
                 old = refused.old
                 if is_same_write(old, head):
                     # The answer to our own put was lost, and we met it when we tried again.
@@ -123,10 +123,10 @@ class WritingStore(EntriesStore):
             stamps = self.look(written.tags)
         return {**written.head, **stamps}
 
-    def _note(self, kept: dict[str, Found], head: RawItem, written: Written) -> None:
+    def _note(self, kept: dict[str, Entry], head: RawItem, written: Written) -> None:
         pk = head["PK"]["S"]
         self._numbers.remember_tags(pk, written.tags)
-        kept[pk] = Found(head, [part["v"]["B"] for part in written.parts])
+        kept[pk] = Entry(head, [part["v"]["B"] for part in written.parts])
 
     def _update_live(
         self, key: ItemKey, actions: Sequence[Action], extra: Condition | None = None
@@ -134,8 +134,8 @@ class WritingStore(EntriesStore):
         """
         Change an entry that counts, and return the attributes that changed.
 
-        Raises Refused where none counts or ``extra`` does not hold. One call for an entry without
-        tags; one with tags is seen by the refusal, and its numbers are asked for.
+        Raises ConditionFailed where none counts or ``extra`` does not hold. One call for an entry
+        without tags; one with tags is seen by the refusal, and its numbers are asked for.
         """
         if generation := self._not_fresh(self._generation):
             with self._in_time():
@@ -145,7 +145,7 @@ class WritingStore(EntriesStore):
             condition = self._live() & unchanged
             try:
                 return self._update(key, actions, condition if extra is None else condition & extra)
-            except Refused as refused:
+            except ConditionFailed as refused:
                 old = refused.old
                 if old is None or "w" not in old or not self._counts(old):
                     raise

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ...infrastructure.tables import Found, TableSpec, create_table, inspect_table
+from ...infrastructure.tables import TableSpec, TableState, create_table, inspect_table
 from ..tables import chosen_tables, sentences
 
 
@@ -43,7 +43,7 @@ class Command(BaseCommand):
                 "or point the settings elsewhere:\n  " + "\n  ".join(different)
             )
 
-    def _report(self, spec: TableSpec, found: Found) -> None:
+    def _report(self, spec: TableSpec, found: TableState) -> None:
         if found.status is None:
             self.stdout.write(f"{spec.name}: would be made, {_summary(spec)}")
         elif not found.differences:

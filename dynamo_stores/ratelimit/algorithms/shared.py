@@ -44,7 +44,7 @@ class Stored(NamedTuple):
     allocation: Allocation
 
 
-class State(NamedTuple):
+class WindowState(NamedTuple):
     """What an item holds; times in ms since the epoch, 0 for never."""
 
     windows: tuple[Window, Window, Window]
@@ -100,17 +100,17 @@ class SharedWindows:
     def capacity(self, rate: Rate) -> int:
         return rate.limit
 
-    def read(self, item: RawItem, count: int) -> State:
+    def read(self, item: RawItem, count: int) -> WindowState:
         stored = None
         if "al" in item:
             limit, *parts = json.loads(item["al"]["S"])
             stored = Stored(whole(item, "aa"), limit, Allocation(*parts))
         windows = (read_window(item, 0), read_window(item, 1), read_window(item, 2))
-        return State(windows, whole(item, "lu"), whole(item, "lb"), stored)
+        return WindowState(windows, whole(item, "lu"), whole(item, "lb"), stored)
 
     def decide(
         self,
-        state: State | None,
+        state: WindowState | None,
         rates: Sequence[Rate],
         cost: int,
         times: Times,
@@ -136,14 +136,14 @@ class SharedWindows:
         return Decision(status, changes.write(ttl), wants_fresh=is_due)
 
     def look(
-        self, state: State | None, rates: Sequence[Rate], cost: int, times: Times
+        self, state: WindowState | None, rates: Sequence[Rate], cost: int, times: Times
     ) -> AdaptiveStatus:
         now = self._now(state, rates[0], times)
         stored, _ = self._in_force(state, rates[0], now, times)
         return self._status(now, rates[0], stored, cost, times)
 
     def refund(
-        self, state: State | None, rates: Sequence[Rate], cost: int, times: Times
+        self, state: WindowState | None, rates: Sequence[Rate], cost: int, times: Times
     ) -> Write | None:
         if state is None:
             return None
@@ -151,7 +151,7 @@ class SharedWindows:
         counted = (_TOTAL, _BACKGROUND) if self._is_background else (_TOTAL, _USERS)
         return take_back(((each, state.windows[each], now[each]) for each in counted), cost)
 
-    def _now(self, state: State | None, rate: Rate, times: Times) -> list[Window]:
+    def _now(self, state: WindowState | None, rate: Rate, times: Times) -> list[Window]:
         cut = (Buckets(rate, _BUCKETS), Buckets(rate, _BUCKETS), Buckets(self._history, _HISTORY))
         return [
             buckets.rolled(
@@ -161,7 +161,7 @@ class SharedWindows:
         ]
 
     def _in_force(
-        self, state: State | None, rate: Rate, now: Sequence[Window], times: Times
+        self, state: WindowState | None, rate: Rate, now: Sequence[Window], times: Times
     ) -> tuple[Stored, bool]:
         """Return the allocation to go by, and whether it is a new one."""
         stored = state.stored if state else None
@@ -186,7 +186,7 @@ class SharedWindows:
         return Stored(int(moment * 1000), rate.limit, allocation), True
 
     @staticmethod
-    def _set_allocation(changes: Changes, state: State | None, stored: Stored) -> None:
+    def _set_allocation(changes: Changes, state: WindowState | None, stored: Stored) -> None:
         old = state.stored if state else None
         if old is not None:
             changes.conditions.append("aa = :seen")
@@ -202,7 +202,7 @@ class SharedWindows:
     def _count(
         self,
         changes: Changes,
-        state: State | None,
+        state: WindowState | None,
         now: Sequence[Window],
         rate: Rate,
         stored: Stored,

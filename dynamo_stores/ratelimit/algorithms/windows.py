@@ -163,7 +163,7 @@ class Changes:
         )
 
 
-State = tuple[Window, ...]
+WindowState = tuple[Window, ...]
 
 
 class Windows:
@@ -179,12 +179,12 @@ class Windows:
     def capacity(self, rate: Rate) -> int:
         return rate.limit
 
-    def read(self, item: RawItem, count: int) -> State:
+    def read(self, item: RawItem, count: int) -> WindowState:
         return tuple(read_window(item, each) for each in range(count))
 
     def decide(
         self,
-        state: State | None,
+        state: WindowState | None,
         rates: Sequence[Rate],
         cost: int,
         times: Times,
@@ -207,25 +207,25 @@ class Windows:
         )
 
     def look(
-        self, state: State | None, rates: Sequence[Rate], cost: int, times: Times
+        self, state: WindowState | None, rates: Sequence[Rate], cost: int, times: Times
     ) -> RateLimitStatus:
         return self._status(self._now(state, rates, times), rates, cost, times)
 
     def refund(
-        self, state: State | None, rates: Sequence[Rate], cost: int, times: Times
+        self, state: WindowState | None, rates: Sequence[Rate], cost: int, times: Times
     ) -> Write | None:
         now = self._now(state, rates, times)
         pairs = enumerate(zip(state or (), now, strict=False))
         return take_back(((each, old, window) for each, (old, window) in pairs), cost)
 
-    def is_live(self, state: State, rates: Sequence[Rate], times: Times) -> bool:
+    def is_live(self, state: WindowState, rates: Sequence[Rate], times: Times) -> bool:
         """Return whether a request now would be counted in the same buckets as in ``state``."""
         return all(
             Buckets(rate, self._buckets).index(times.high) <= window.bucket
             for window, rate in zip(state, rates, strict=True)
         )
 
-    def _now(self, state: State | None, rates: Sequence[Rate], times: Times) -> list[Window]:
+    def _now(self, state: WindowState | None, rates: Sequence[Rate], times: Times) -> list[Window]:
         return [
             Buckets(rate, self._buckets).rolled(state[each] if state else None, times)
             for each, rate in enumerate(rates)

@@ -21,7 +21,7 @@ TOO_MUCH = (
 )
 
 
-class Refused(Exception):
+class ConditionFailed(Exception):
     """The relay answers for itself: status 400, DynamoDB's code, a message, and more."""
 
     def __init__(self, code: str, message: str, **more: Any) -> None:
@@ -60,11 +60,11 @@ class Ledger:
         self._partitions = partitions
 
     async def table(self, name: str) -> Table:
-        """Return what is known of a table; the engine is asked once. Raises Refused."""
+        """Return what is known of a table; the engine is asked once. Raises ConditionFailed."""
         if (found := self.tables.get(name)) is None:
             status, answer = await self._ask("DescribeTable", {"TableName": name})
             if status != 200:
-                raise Refused(
+                raise ConditionFailed(
                     answer.get("__type", "InternalServerError").rpartition("#")[2],
                     answer.get("message") or answer.get("Message") or "",
                 )
@@ -111,7 +111,7 @@ class Ledger:
     def admit(
         self, name: str, table: Table, kind: str, index: str, partition: str, item: Item | None
     ) -> None:
-        """Raise Refused unless every bucket that the request would spend from admits it."""
+        """Raise ConditionFailed unless every bucket that the request would spend from admits it."""
         now = self._now()
         partitions = self._partitions if partition else None
         if partitions is not None and not partitions.admits(name, partition, kind, now):
@@ -125,7 +125,7 @@ class Ledger:
                     "reason": f"Table{kind}MaxOnDemandThroughputExceeded",
                     "resource": table.arn,
                 }
-                raise Refused("ThrottlingException", TOO_MUCH, throttlingReasons=[reason])
+                raise ConditionFailed("ThrottlingException", TOO_MUCH, throttlingReasons=[reason])
             return
         names = [index] if kind == "Read" else [""]
         if kind == "Write" and item is not None:
@@ -159,10 +159,10 @@ class Ledger:
         return item
 
 
-def throttled(arn: str, reason: str) -> Refused:
+def throttled(arn: str, reason: str) -> ConditionFailed:
     """Return the refusal that names ``reason`` and the table or index."""
     reasons = [{"reason": reason, "resource": arn}]
-    return Refused(_THROTTLED, TOO_MUCH, ThrottlingReasons=reasons)
+    return ConditionFailed(_THROTTLED, TOO_MUCH, ThrottlingReasons=reasons)
 
 
 def partition_of(table: Table, item: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .buckets import RefusedUpdate
 from .costs import Units, consumed, read_cost, read_units, wire_size, with_consumed, write_cost
-from .ledger import TOO_MUCH, Ask, Ledger, Refused, name_of, partition_of, units_of
+from .ledger import TOO_MUCH, Ask, ConditionFailed, Ledger, name_of, partition_of, units_of
 
 _READS = frozenset(["GetItem", "Query", "Scan"])
 _WRITES = frozenset(["PutItem", "UpdateItem", "DeleteItem"])
@@ -46,7 +46,7 @@ class CapacityRules:
             if operation in _READS | _WRITES:
                 return await self._single(operation, body)
             return await self._ask(operation, body)
-        except Refused as refused:
+        except ConditionFailed as refused:
             return 400, refused.body
 
     def status(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class CapacityRules:
         try:
             throughput.update(wanted, now)
         except RefusedUpdate as refused:
-            raise Refused(refused.code, str(refused)) from refused
+            raise ConditionFailed(refused.code, str(refused)) from refused
         # Kept by the engine too, so that a new relay finds it.
         await self._ask("UpdateTable", body)
         status, answer = await self._ask("DescribeTable", {"TableName": name})
@@ -138,7 +138,7 @@ class CapacityRules:
     async def _batch_get(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         taken: dict[str, Any] = {}
         left: dict[str, Any] = {}
-        first: Refused | None = None
+        first: ConditionFailed | None = None
         for name, request in body["RequestItems"].items():
             table = await self._books.table(name_of(name))
             consistent = bool(request.get("ConsistentRead"))
@@ -147,7 +147,7 @@ class CapacityRules:
                 partition = partition_of(table, key)
                 try:
                     self._books.admit(name_of(name), table, "Read", "", partition, None)
-                except Refused as refused:
+                except ConditionFailed as refused:
                     first = first or refused
                     left.setdefault(name, {**request, "Keys": []})["Keys"].append(key)
                 else:
@@ -180,7 +180,7 @@ class CapacityRules:
         taken: dict[str, list[Any]] = {}
         left: dict[str, list[Any]] = {}
         spent = []
-        first: Refused | None = None
+        first: ConditionFailed | None = None
         for name, requests in body["RequestItems"].items():
             table = await self._books.table(name_of(name))
             total: Units = {}
@@ -190,7 +190,7 @@ class CapacityRules:
                 partition = partition_of(table, item or content["Key"])
                 try:
                     self._books.admit(name_of(name), table, "Write", "", partition, item)
-                except Refused as refused:
+                except ConditionFailed as refused:
                     first = first or refused
                     left.setdefault(name, []).append(request)
                     continue
@@ -230,7 +230,7 @@ class CapacityRules:
             partition = partition_of(table, item or content["Key"])
             try:
                 self._books.admit(name, table, kind, "", partition, item)
-            except Refused as refused:
+            except ConditionFailed as refused:
                 named = refused.body.get("ThrottlingReasons") or refused.body["throttlingReasons"]
                 reasons.append(
                     {"Code": "ThrottlingError", "Message": TOO_MUCH, "ThrottlingReasons": named}
@@ -244,7 +244,7 @@ class CapacityRules:
             costs.append((name, table, partition, {each: 2 * n for each, n in single.items()}))
         if any(reason["Code"] != "None" for reason in reasons):
             codes = ", ".join(reason["Code"] for reason in reasons)
-            raise Refused(
+            raise ConditionFailed(
                 "TransactionCanceledException",
                 f"Transaction cancelled, please refer cancellation reasons for specific reasons "
                 f"[{codes}]",
