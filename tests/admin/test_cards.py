@@ -8,7 +8,7 @@ import pytest
 
 from dynamo_stores.admin.cards import cards, processes, summary, what_was_done
 from dynamo_stores.admin.charts import bar, sparkline
-from dynamo_stores.capacity.history import Decision
+from dynamo_stores.capacity.history import CapacityDecision
 from dynamo_stores.monitoring.formatting import ago, count_of, exact, number, span
 from dynamo_stores.monitoring.report import BreakerReport, Calls, Report
 from dynamo_stores.monitoring.status import AliasStatus, Line, ResourceStatus, TableStatus, as_json
@@ -49,7 +49,7 @@ def test_calm_is_said_in_one_sentence():
 
 def test_a_throttled_table_comes_first_with_what_was_done():
     """What happens, why, what was done and what comes next."""
-    decision = Decision("posts", NOW - 90, "raised", "it was short", {"": (5, 5)}, {"": (5, 20)})
+    decision = CapacityDecision("posts", NOW - 90, "raised", "it was short", {"": (5, 5)}, {"": (5, 20)})
     table = replace(
         throttled(2),
         reasons={"TableWriteProvisionedThroughputExceeded": 3},
@@ -130,11 +130,11 @@ def test_a_table_without_scaling_says_how_to_switch_it_on():
 
 def test_what_was_done():
     """Only what changed, with its unit."""
-    changed = Decision(
+    changed = CapacityDecision(
         "t", 0, "raised", "", {"": (5, 5), "I": (5, 5)}, {"": (5, 20), "I": (10, 20)}
     )
     assert what_was_done(changed) == "5 → 20 WCU, I: 5 → 10 RCU, I: 5 → 20 WCU"
-    assert what_was_done(Decision("t", 0, "at_maximum", "", {}, {})) == "not changed"
+    assert what_was_done(CapacityDecision("t", 0, "at_maximum", "", {}, {})) == "not changed"
 
 
 def test_bars_and_lines():
