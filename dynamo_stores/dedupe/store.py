@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from .. import clock
-from ..concurrency.flights import get_flights
+from ..concurrency.flights import AGAIN, get_flights
 from ..concurrency.steps import Call, Computation, Compute, Join, Steps, Wait, arun, run
 from ..exceptions import DedupeError, DedupeTimeoutError, StoreUnavailable
 from ..models import RawItem
@@ -74,8 +74,6 @@ class DedupeStore(JobStore):
 
 logger = logging.getLogger(__name__)
 
-# The outcome of a flight that has none: who waited for it tries for himself.
-_AGAIN: Final = object()
 _NOTHING: Final = object()
 # Waits between looks grow from POLL_INTERVAL to so many seconds.
 _LONGEST_WAIT = 1.0
@@ -116,17 +114,17 @@ def _shared(
                 outcome = yield Join(flight, max(0.0, until - clock.monotonic()))
             except FutureTimeoutError:
                 raise _timed_out() from None
-            if outcome is _AGAIN:
+            if outcome is AGAIN:
                 continue
             return outcome
-        outcome, error = _AGAIN, None
+        outcome, error = AGAIN, None
         try:
             outcome = yield from lead()
         except (DedupeError, StoreUnavailable) as exc:
             error = exc
             raise
         finally:
-            flights.land(name, outcome, error)
+            flights.land(name, flight, outcome, error)
         return outcome
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Hashable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from .. import clock
+from ..concurrency.bounded import BoundedDict
 from ..concurrency.per_process import PerProcess
 from ..conf.rates import Rate
 from .algorithms.base import RateLimitStatus
-
-V = TypeVar("V")
 
 _REMEMBERED = 10_000
 # A refusal is remembered so long at most, in seconds: a reset, a refund or another rate elsewhere
@@ -21,32 +20,6 @@ _REMEMBERED = 10_000
 LONGEST_REFUSAL = 2.0
 # After so many seconds whoever asks is taken for dead.
 _PROBE = 10.0
-
-
-class Bounded(Generic[V]):
-    """A dict that forgets what was put first. For all threads."""
-
-    def __init__(self, size: int = _REMEMBERED) -> None:
-        self._size = size
-        self._held: OrderedDict[Hashable, V] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, name: Hashable) -> V | None:
-        """Return what is held under ``name``."""
-        return self._held.get(name)
-
-    def put(self, name: Hashable, value: V) -> None:
-        """Hold ``value``."""
-        with self._lock:
-            self._held.pop(name, None)
-            self._held[name] = value
-            if len(self._held) > self._size:
-                self._held.popitem(last=False)
-
-    def drop(self, name: Hashable) -> None:
-        """Forget ``name``."""
-        with self._lock:
-            self._held.pop(name, None)
 
 
 class _Refusal:
@@ -65,7 +38,7 @@ class Refusals:
     """Requests that were refused lately, and which of them is being asked about again."""
 
     def __init__(self) -> None:
-        self._refused: Bounded[_Refusal] = Bounded()
+        self._refused: BoundedDict[Hashable, _Refusal] = BoundedDict(_REMEMBERED)
         self._lock = threading.Lock()
 
     def find(self, name: Hashable, cost: int) -> RateLimitStatus | None:
@@ -113,17 +86,14 @@ class LocalLimiter:
     """An exact limit within this process, for when the table cannot be asked."""
 
     def __init__(self) -> None:
-        self._admitted: Bounded[deque[tuple[float, int]]] = Bounded(1_000)
+        self._admitted: BoundedDict[Hashable, deque[tuple[float, int]]] = BoundedDict(1_000)
         self._lock = threading.Lock()
 
     def acquire(self, name: Hashable, rates: Sequence[Rate], cost: int) -> RateLimitStatus:
         """Decide and count."""
         with self._lock:
             now = clock.monotonic()
-            admitted = self._admitted.get(name)
-            if admitted is None:
-                admitted = deque()
-                self._admitted.put(name, admitted)
+            admitted = self._admitted.get_or_put(name, deque)
             while admitted and admitted[0][0] <= now - rates[-1].window:
                 admitted.popleft()
             tightest: tuple[int, Rate] | None = None
@@ -160,10 +130,10 @@ class RateMemory:
     """All of it, for one alias."""
 
     def __init__(self) -> None:
-        self.states: Bounded[Any] = Bounded()
+        self.states: BoundedDict[Hashable, Any] = BoundedDict(_REMEMBERED)
         self.refusals = Refusals()
         self.local = LocalLimiter()
-        self.configs: Bounded[StoredConfig] = Bounded()
+        self.configs: BoundedDict[Hashable, StoredConfig] = BoundedDict(_REMEMBERED)
         self.blocks = Blocks()
         self._guard = threading.Lock()
         self._locks: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
@@ -208,7 +178,7 @@ class Blocks:
     """The blocks that this process holds, by what they were taken for."""
 
     def __init__(self) -> None:
-        self._blocks: dict[Hashable, _Block] = {}
+        self._blocks: BoundedDict[Hashable, _Block] = BoundedDict(1_000)
 
     def hand_out(self, name: Hashable, cost: int, is_live: Any) -> RateLimitStatus | None:
         """Return a status out of a block whose state ``is_live``, None if there is none."""
@@ -226,9 +196,7 @@ class Blocks:
         Return how many to take: twice as many as last time where those were used up, half as many
         where they were not, and no more than an eighth of what was left then.
         """
-        if len(self._blocks) > 1_000:
-            self._blocks.clear()
-        block = self._blocks.setdefault(name, _Block())
+        block = self._blocks.get_or_put(name, _Block)
         with block.lock:
             grown = block.size * 2 if not block.left else block.size // 2
             remaining = (block.status.remaining or 0) if block.status is not None else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ from pynamodb.expressions.condition import Condition
 
 from ... import clock, keys
 from ...calls.batches import batch_get
+from ...concurrency.bounded import BoundedDict
 from ...concurrency.per_process import PerProcess
 from ...keys import ItemKey
 from ...models import IntegerAttribute, RawItem, StoreItem
@@ -45,8 +45,8 @@ class InvalidationNumbers:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._tags: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._known: BoundedDict[str, _Known] = BoundedDict(_REMEMBERED)
+        self._tags: BoundedDict[str, tuple[str, ...]] = BoundedDict(_REMEMBERED)
         self._lock = threading.Lock()
 
     def number(self, pk: str) -> int | None:
@@ -62,12 +62,10 @@ class InvalidationNumbers:
     def learn(self, pk: str, number: int, asked_at: float) -> None:
         """Note what was the answer to a question of the monotonic time ``asked_at``."""
         with self._lock:
-            known = self._known.pop(pk, None)
+            known = self._known.get(pk)
             if known is not None:
                 number, asked_at = max(number, known.number), max(asked_at, known.asked_at)
-            self._known[pk] = _Known(number, asked_at)
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+            self._known.put(pk, _Known(number, asked_at))
 
     def adopt(self, pk: str, number: int) -> None:
         """Note a number that an entry carries; nobody asked for it."""
@@ -82,14 +80,10 @@ class InvalidationNumbers:
     def remember_tags(self, pk: str, tags: Iterable[str]) -> None:
         """Note the tags of an entry."""
         found = tuple(tags)
-        if not found and pk not in self._tags:
-            return
-        with self._lock:
-            self._tags.pop(pk, None)
-            if found:
-                self._tags[pk] = found
-                if len(self._tags) > _REMEMBERED:
-                    self._tags.popitem(last=False)
+        if found:
+            self._tags.put(pk, found)
+        elif pk in self._tags:
+            self._tags.drop(pk)
 
 
 def _make(using: str) -> dict[str, InvalidationNumbers]:

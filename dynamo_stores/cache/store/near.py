@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import NamedTuple
 
 from ... import clock
 from ...calls.item_size import item_size
+from ...concurrency.bounded import BoundedDict
+from ...concurrency.flights import AGAIN, Flight, Flights
 from ...concurrency.per_process import PerProcess
 from ...exceptions import StoreUnavailable
 from ...models import RawItem
@@ -41,20 +44,6 @@ class _Kept(NamedTuple):
     size: int
 
 
-class _Flight:
-    """A read that is under way; whoever wants the same entry may wait for it."""
-
-    __slots__ = ("asked_at", "error", "found", "has_landed", "is_detached", "landed")
-
-    def __init__(self) -> None:
-        self.asked_at = clock.monotonic()
-        self.landed = threading.Event()
-        self.is_detached = False
-        self.has_landed = False
-        self.found: Entry | None = None
-        self.error: StoreUnavailable | None = None
-
-
 class _Writing:
     """How many writes of one key are under way, and whether any two of them overlapped."""
 
@@ -77,11 +66,10 @@ class NearTier:
     """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._bytes = 0
-        self._flights: dict[str, list[_Flight]] = {}
+        self._kept: BoundedDict[str, _Kept] = BoundedDict(
+            max_entries, max_bytes, lambda kept: kept.size
+        )
+        self._flights = Flights()
         self._writing: dict[str, _Writing] = {}
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -102,11 +90,11 @@ class NearTier:
                 and clock.monotonic() - kept.asked_at < timeout
                 and is_good(kept.found)
             ):
-                self._kept.move_to_end(pk)
+                self._kept.use(pk)
                 self._counts["hits"] += 1
                 return kept.found
             if kept is not None:
-                self._drop(pk)
+                self._kept.drop(pk)
             self._counts["misses"] += counts_misses
             return None
 
@@ -119,29 +107,26 @@ class NearTier:
         With ``join``, what another thread is reading is not read again: its answer is waited for,
         at most ``wait`` seconds, and its StoreUnavailable is raised here too.
         """
-        own: dict[str, _Flight] = {}
-        joined: dict[str, _Flight] = {}
+        own: dict[str, Flight] = {}
+        joined: dict[str, Flight] = {}
         with self._lock:
             for pk in pks:
-                flights = self._flights.get(pk)
-                if join and flights:
-                    joined[pk] = flights[-1]
-                else:
-                    own[pk] = _Flight()
-                    self._flights.setdefault(pk, []).append(own[pk])
+                flight, is_own = self._flights.join(pk) if join else (self._flights.lead(pk), True)
+                (own if is_own else joined)[pk] = flight
         found = self._lead(own, fetch) if own else {}
         again = []
         for pk, flight in joined.items():
-            flight.landed.wait(wait)
-            if flight.error is not None:
-                raise flight.error
-            if not flight.has_landed:
+            try:
+                outcome = flight.result(wait)
+            except FutureTimeoutError:
+                outcome = AGAIN
+            if outcome is AGAIN:
                 again.append(pk)
-            elif flight.found is not None:
-                found[pk] = flight.found
+            elif outcome is not None:
+                found[pk] = outcome
         return {**found, **fetch(again)} if again else found
 
-    def _lead(self, own: Mapping[str, _Flight], fetch: Fetch) -> dict[str, Entry]:
+    def _lead(self, own: Mapping[str, Flight], fetch: Fetch) -> dict[str, Entry]:
         error: StoreUnavailable | None = None
         found: Mapping[str, Entry] | None = None
         try:
@@ -153,18 +138,10 @@ class NearTier:
         finally:
             with self._lock:
                 for pk, flight in own.items():
-                    flight.error = error
-                    if found is not None:
-                        flight.has_landed = True
-                        flight.found = found.get(pk)
-                    if not flight.is_detached:
-                        flights = self._flights[pk]
-                        flights.remove(flight)
-                        if not flights:
-                            del self._flights[pk]
-                        if flight.found is not None:
-                            self._keep(pk, flight.found, flight.asked_at)
-                    flight.landed.set()
+                    outcome = AGAIN if found is None else found.get(pk)
+                    was_current = self._flights.land(pk, flight, outcome, error)
+                    if was_current and found is not None and pk in found:
+                        self._keep(pk, found[pk], flight.started_at)
 
     def begin_write(self, pks: Iterable[str]) -> float:
         """Note that these are being written; return the monotonic time."""
@@ -183,8 +160,8 @@ class NearTier:
                 writing.count -= 1
                 if not writing.count:
                     del self._writing[pk]
-                self._detach(pk)
-                self._drop(pk)
+                self._flights.detach(pk)
+                self._kept.drop(pk)
                 # Of two writes at once nobody knows here which one came last.
                 if pk in written and not writing.overlapped:
                     self._keep(pk, written[pk], began_at)
@@ -192,39 +169,25 @@ class NearTier:
     def clear(self) -> None:
         """Drop everything, and keep nothing that is being read now."""
         with self._lock:
-            for pk in list(self._flights):
-                self._detach(pk)
+            self._flights.detach_all()
             for writing in self._writing.values():
                 writing.overlapped = True
             self._kept.clear()
-            self._bytes = 0
 
     def stats(self) -> NearStats:
         """Return what it holds and what it did."""
         with self._lock:
-            counts = (self._counts[name] for name in ("hits", "misses", "evictions"))
-            return NearStats(len(self._kept), self._bytes, *counts)
-
-    def _detach(self, pk: str) -> None:
-        for flight in self._flights.pop(pk, ()):
-            flight.is_detached = True
-
-    def _drop(self, pk: str) -> None:
-        kept = self._kept.pop(pk, None)
-        if kept is not None:
-            self._bytes -= kept.size
+            return NearStats(
+                entries=len(self._kept),
+                bytes=self._kept.size,
+                hits=self._counts["hits"],
+                misses=self._counts["misses"],
+                evictions=self._kept.evictions,
+            )
 
     def _keep(self, pk: str, found: Entry, asked_at: float) -> None:
         size = item_size(found.head) + sum(map(len, found.parts)) + _OVERHEAD
-        self._drop(pk)
-        if size > self._max_bytes:
-            return
-        self._kept[pk] = _Kept(found, asked_at, size)
-        self._bytes += size
-        while len(self._kept) > self._max_entries or self._bytes > self._max_bytes:
-            _, oldest = self._kept.popitem(last=False)
-            self._bytes -= oldest.size
-            self._counts["evictions"] += 1
+        self._kept.put(pk, _Kept(found, asked_at, size))
 
 
 def _make(using: str) -> dict[str, NearTier]:

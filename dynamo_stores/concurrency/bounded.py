@@ -1,0 +1,92 @@
+"""A dict of bounded size."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class BoundedDict(OrderedDict[K, V]):
+    """
+    A dict that holds at most ``max_entries`` and drops the entries that were put first. For all
+    threads, where entries are written by the methods below alone.
+
+    With ``max_size`` the sizes of all values, as ``size_of`` returns them, add up to that at most,
+    and a larger value is not kept. ``evictions`` counts the entries dropped to make space.
+    """
+
+    def __init__(
+        self,
+        max_entries: int,
+        max_size: int | None = None,
+        size_of: Callable[[V], int] | None = None,
+    ) -> None:
+        super().__init__()
+        self._max_entries = max_entries
+        self._max_size = max_size
+        self._size_of = size_of
+        self._lock = threading.Lock()
+        self.size = 0
+        self.evictions = 0
+
+    def put(self, key: K, value: V) -> None:
+        """Hold ``value`` as the newest entry."""
+        with self._lock:
+            self._put(key, value)
+
+    def get_or_put(self, key: K, make: Callable[[], V]) -> V:
+        """Return the value of ``key``, and hold ``make()`` first where there is none."""
+        found = self.get(key)
+        if found is None:
+            with self._lock:
+                found = self.get(key)
+                if found is None:
+                    found = make()
+                    self._put(key, found)
+        return found
+
+    def use(self, key: K) -> None:
+        """Count the entry as the newest one, if it is there."""
+        with self._lock:
+            if key in self:
+                self.move_to_end(key)
+
+    def drop(self, key: K) -> None:
+        """Drop the entry, if it is there."""
+        with self._lock:
+            self._remove(key)
+
+    def clear(self) -> None:
+        """Drop every entry."""
+        with self._lock:
+            super().clear()
+            self.size = 0
+
+    def __reduce__(self) -> Any:
+        raise TypeError("A BoundedDict belongs to its process and cannot be pickled or copied.")
+
+    def _put(self, key: K, value: V) -> None:
+        size = self._size(value)
+        self._remove(key)
+        if self._max_size is not None and size > self._max_size:
+            return
+        self[key] = value
+        self.size += size
+        while len(self) > self._max_entries or (
+            self._max_size is not None and self.size > self._max_size
+        ):
+            _, oldest = self.popitem(last=False)
+            self.size -= self._size(oldest)
+            self.evictions += 1
+
+    def _remove(self, key: K) -> None:
+        if key in self:
+            self.size -= self._size(self.pop(key))
+
+    def _size(self, value: V) -> int:
+        return 0 if self._size_of is None else self._size_of(value)

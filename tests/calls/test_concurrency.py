@@ -1,0 +1,87 @@
+"""What all capabilities share in a process: bounded dicts and single flight."""
+
+from __future__ import annotations
+
+import copy
+import threading
+
+import pytest
+
+from dynamo_stores.concurrency.bounded import BoundedDict
+from dynamo_stores.concurrency.flights import AGAIN, Flights
+
+
+def test_the_entries_put_first_are_dropped():
+    """Using or putting an entry again makes it the newest."""
+    held = BoundedDict(3)
+    for key in "abc":
+        held.put(key, key)
+    held.use("a")
+    held.put("b", "B")
+    held.put("d", "d")
+    assert list(held) == ["a", "b", "d"]
+    assert (held["b"], held.evictions) == ("B", 1)
+
+
+def test_sizes_are_bounded():
+    """The sum never exceeds the bound; a value over the bound is not kept, nor its predecessor."""
+    held = BoundedDict(10, 10, len)
+    held.put("a", "12345")
+    held.put("b", "12345")
+    held.put("c", "1")
+    assert (list(held), held.size) == (["b", "c"], 6)
+    held.put("b", "12345678901")
+    assert (list(held), held.size) == (["c"], 1)
+    held.drop("c")
+    held.drop("c")
+    assert (len(held), held.size) == (0, 0)
+
+
+def test_one_value_is_made_for_all_threads():
+    """``get_or_put`` returns the same object to threads that ask at once."""
+    held, barrier, found = BoundedDict(10), threading.Barrier(8), []
+
+    def ask():
+        barrier.wait(10)
+        found.append(held.get_or_put("k", object))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, found))) == 1
+
+
+def test_a_bounded_dict_is_not_copied():
+    """Its lock belongs to this process."""
+    with pytest.raises(TypeError, match="belongs to its process"):
+        copy.copy(BoundedDict(1))
+
+
+def test_a_flight_is_joined_until_it_lands():
+    """One leader; the followers have its outcome or its error."""
+    flights = Flights()
+    flight, is_leader = flights.join("k")
+    follower, follows = flights.join("k")
+    assert (is_leader, follows, follower is flight) == (True, False, True)
+    assert flights.land("k", flight, 1)
+    assert follower.result(0) == 1
+    assert flights.join("k")[1]
+
+
+def test_a_detached_or_replaced_flight_is_not_current():
+    """It still ends for the followers that it has."""
+    flights = Flights()
+    first, _ = flights.join("k")
+    second = flights.lead("k")
+    assert flights.join("k") == (second, False)
+    assert not flights.land("k", first, AGAIN)
+    flights.detach("k")
+    assert not flights.land("k", second, 2)
+    assert (first.result(0), second.result(0)) == (AGAIN, 2)
+    third, _ = flights.join("k")
+    flights.detach_all()
+    assert not flights.land("k", third, None, ValueError("x"))
+    with pytest.raises(ValueError, match="x"):
+        third.result(0)
