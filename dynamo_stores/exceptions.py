@@ -152,6 +152,14 @@ class OperationTimeoutError(StoreUnavailable):
     """The operation, all attempts and waits included, did not finish in time."""
 
 
+# What a call to DynamoDB can raise, for callers to whom every failure means the same.
+CALL_ERRORS = (StoreError, botocore.BotoCoreError, botocore.ClientError)
+
+CONDITION_FAILED = "ConditionalCheckFailedException"
+TABLE_MISSING = "ResourceNotFoundException"
+TABLE_IN_USE = "ResourceInUseException"
+DECREASE_REFUSED = "LimitExceededException"
+NOT_ALLOWED = "AccessDeniedException"
 THROTTLING_CODES = frozenset(
     ["ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"]
 )
@@ -165,6 +173,12 @@ _NO_CREDENTIALS = (
     botocore.PartialCredentialsError,
     botocore.CredentialRetrievalError,
 )
+
+
+def code_of(exc: BaseException) -> str:
+    """Return DynamoDB's error code, ``""`` for an error that is not DynamoDB's answer."""
+    response: Any = getattr(exc.__cause__, "response", None) or getattr(exc, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, Mapping) else ""
 
 
 def unavailable(exc: Exception, *, operation: str, table: str) -> StoreUnavailable | None:
@@ -192,7 +206,7 @@ def unavailable(exc: Exception, *, operation: str, table: str) -> StoreUnavailab
 
 
 def _from_response(response: Mapping[str, Any], where: str) -> StoreUnavailable | None:
-    code = response.get("Error", {}).get("Code", "")
+    code = str(response.get("Error", {}).get("Code", ""))
     if code in THROTTLING_CODES:
         return ThrottlingError(f"{where} was throttled ({code}).", reasons=_reasons(response))
     if code == "TransactionCanceledException":

@@ -1,26 +1,37 @@
-"""What every store has: an alias, a kind of item, and the breaker of its table."""
+"""Reading and writing one kind of item: the base of every store."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from botocore.exceptions import ClientError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
+from .calls.batches import batch_get, batch_write, chunks, execute_in_parallel
 from .calls.breaker import BreakerStatus, CircuitBreaker
 from .calls.connection import TableConnection
-from .conf import DEFAULT_ALIAS
-from .exceptions import ConfigurationError
+from .calls.policy import deadline
+from .conf import DEFAULT_ALIAS, get_config
+from .exceptions import (
+    CONDITION_FAILED,
+    TABLE_MISSING,
+    ConfigurationError,
+    StoreUnavailable,
+    code_of,
+)
 from .keys import ItemKey
 from .models import DynamoModel, RawItem
 
 K = TypeVar("K", bound=DynamoModel)
 
+# Large items in one request: about 4 MB, which has the whole time of an operation.
+_LARGE_ITEMS_PER_REQUEST = 10
+
 
 class ConditionFailed(Exception):
-    """A condition failed; ``old`` is the item as it was, None if there was none."""
+    """A condition failed; ``old`` is the item as it is, None if there is none."""
 
     def __init__(self, old: RawItem | None) -> None:
         super().__init__("The condition failed.")
@@ -64,14 +75,15 @@ class Store(Generic[K]):
         try:
             return table.connection.dispatch(operation, kwargs)
         except ClientError as exc:
-            response = getattr(exc.__cause__, "response", exc.response)
-            code = response.get("Error", {}).get("Code")
-            if code == "ConditionalCheckFailedException":
-                raise ConditionFailed(cast(Any, response).get("Item")) from exc
-            if code == "ResourceNotFoundException":
+            code = code_of(exc)
+            if code == CONDITION_FAILED:
+                # PynamoDB's exception has lost the old item; its cause has it.
+                response: Any = getattr(exc.__cause__, "response", exc.response)
+                raise ConditionFailed(response.get("Item")) from exc
+            if code == TABLE_MISSING:
                 raise ConfigurationError(
-                    f"There is no table {table.table_name!r} where alias {self.using!r} looks for "
-                    "it. 'manage.py dynamo_create_tables' makes it."
+                    f"Table {table.table_name!r} of alias {self.using!r} does not exist. Create "
+                    "it with 'manage.py dynamo_create_tables'."
                 ) from exc
             raise
 
@@ -131,14 +143,52 @@ class Store(Generic[K]):
         old: RawItem | None = self._call(table, "DeleteItem", kwargs).get("Attributes")
         return old
 
+    def _get_in_groups(self, wanted: Sequence[ItemKey]) -> list[RawItem]:
+        """
+        Return the large items that exist, read strongly, ten a request, requests side by side.
+
+        Each request has the whole time of an operation.
+        """
+        table = self._table
+
+        def read(group: list[ItemKey]) -> list[RawItem]:
+            with self._in_time():
+                return batch_get(
+                    table.connection, table.table_name, self._raw_keys(group), consistent=True
+                )
+
+        groups = list(chunks(wanted, _LARGE_ITEMS_PER_REQUEST))
+        found = execute_in_parallel(groups, read, max_concurrency=4)
+        return [item for group in found for item in group]
+
+    def _put_in_groups(self, items: Iterable[RawItem]) -> None:
+        """Put large items, ten a request. Raises StoreUnavailable if one was not written."""
+        for error in self._write_in_groups({"PutRequest": {"Item": item}} for item in items):
+            if error is not None:
+                raise error
+
+    def _delete_in_groups(self, unwanted: Iterable[ItemKey]) -> None:
+        """Delete large items, ten a request. Items that DynamoDB does not delete in time stay."""
+        for _ in self._write_in_groups({"DeleteRequest": {"Key": key.raw()}} for key in unwanted):
+            pass
+
+    def _write_in_groups(self, requests: Iterable[RawItem]) -> Iterator[StoreUnavailable | None]:
+        table = self._table
+        for group in chunks(requests, _LARGE_ITEMS_PER_REQUEST):
+            with self._in_time():
+                _, error = batch_write(table.connection, table.table_name, group)
+            yield error
+
+    def _in_time(self) -> deadline:
+        return deadline(get_config(self.using).operation_timeout)
+
     @staticmethod
     def _raw_keys(keys: Iterable[ItemKey]) -> list[RawItem]:
-        found = dict.fromkeys((key.pk, key.sk) for key in keys)
-        return [{"PK": {"S": pk}, "SK": {"S": sk}} for pk, sk in found]
+        return [key.raw() for key in {(key.pk, key.sk): key for key in keys}.values()]
 
 
 class DirectStore(Store[K]):
-    """A store that is asked through the side door: once, in two seconds, whatever breakers say."""
+    """A store over the direct connection: one attempt of two seconds, without circuit breaker."""
 
     @property
     def _table(self) -> TableConnection:

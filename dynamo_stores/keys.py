@@ -49,6 +49,10 @@ class ItemKey(NamedTuple):
     sk: str
     original: bytes | None = None
 
+    def raw(self) -> dict[str, dict[str, str]]:
+        """Return the key as DynamoDB writes it."""
+        return {"PK": {"S": self.pk}, "SK": {"S": self.sk}}
+
 
 def cache_entry(prefix: str, key: str) -> ItemKey:
     """Return the key of the cache entry that Django calls ``key``, prefix and version included."""

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, ClassVar, Self, cast
 
 from pynamodb.attributes import (
+    Attribute,
     NumberAttribute,
     UnicodeAttribute,
 )
@@ -155,6 +156,29 @@ class StoreItem(DynamoModel):
 
 # An item as DynamoDB writes it: {"PK": {"S": "…"}, …}.
 RawItem = dict[str, Any]
+_ABSENT: dict[str, Any] = {}
+
+
+def integer_of(item: RawItem, attribute: Attribute[Any]) -> int:
+    """Return a number of an item as DynamoDB writes it, 0 where it is missing or not whole."""
+    digits = str(item.get(attribute.attr_name, _ABSENT).get("N", "0"))
+    return int(digits) if digits.isdecimal() else 0
+
+
+def string_of(item: RawItem, attribute: Attribute[Any]) -> str:
+    """Return a string of an item as DynamoDB writes it, ``""`` where it is missing."""
+    return str(item.get(attribute.attr_name, _ABSENT).get("S", ""))
+
+
+def strings_of(item: RawItem, attribute: Attribute[Any]) -> list[str]:
+    """Return a set of strings of an item as DynamoDB writes it, empty where it is missing."""
+    return list(item.get(attribute.attr_name, _ABSENT).get("SS", ()))
+
+
+def binary_of(item: RawItem, attribute: Attribute[Any]) -> bytes | None:
+    """Return the bytes of an item as DynamoDB writes it, None where they are missing."""
+    data: bytes | None = item.get(attribute.attr_name, _ABSENT).get("B")
+    return data
 
 
 def ttl_of(removal: int) -> int:

@@ -1,7 +1,6 @@
 """The stores: what Django's front rooms are built on, usable by themselves."""
 
-from .cache.locks import AsyncLock, Lock
-from .cache.store.leases import LockStore
+from .cache.locks import AsyncLock, Lock, LockStore
 from .cache.store.store import CacheStore
 from .dedupe.store import DedupeStore
 from .ratelimit.adaptive import AdaptiveRateLimitStore

@@ -13,9 +13,8 @@ from django.utils.module_loading import import_string
 
 from ..exceptions import ConfigurationError
 from .fallback import fallback, no_keys
-from .locks import AsyncLock, Lock
+from .locks import AsyncLock, Lock, LockStore
 from .store import patterns
-from .store.leases import LockStore
 from .store.store import CacheStore
 
 P = ParamSpec("P")

@@ -4,39 +4,101 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
-import random
-import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
-from .. import clock
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from .. import clock, keys
 from ..conf.rules import POSITIVE
 from ..exceptions import ConfigurationError, LockError, StoreUnavailable
-from .store.leases import Lease, LockStore
+from ..item_access import ConditionFailed
+from ..keys import ItemKey
+from ..leases import Lease, LeaseAttributes, Renewal, Waits
+from .store.items import LockItem
+from .store.prefixed import PrefixedStore
 
 logger = logging.getLogger(__name__)
 
-# Waits between tries grow from the first to the second of these, in seconds.
+# Waits between attempts grow from the first to the second of these, in seconds.
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
+# A released lock is kept for so many seconds, so that its fence can be read. After that the time in
+# milliseconds is larger anyway.
+_KEPT = 86_400
+_LEASE = LeaseAttributes(LockItem.owner, LockItem.lease_end, LockItem.fence)
 
 
-class _Renewal(threading.Thread):
-    """Extends a lease at a third of its time, until it is stopped or its lock object is gone."""
+class LockStore(PrefixedStore[LockItem]):
+    """
+    The locks of one alias and prefix. One call each; durations in seconds.
 
-    def __init__(self, lock: _BaseLock) -> None:
-        super().__init__(name="dynamo-stores-lock", daemon=True)
-        self._lock = weakref.ref(lock, lambda _: self.stopping.set())
-        self._interval = lock.timeout / 3
-        self.stopping = threading.Event()
+    Conditions are per region: on a global table a lock holds within its region.
+    """
 
-    def run(self) -> None:
-        while not self.stopping.wait(self._interval):
-            lock = self._lock()
-            if lock is None or not lock._renew():
-                return
-            del lock
+    kind = LockItem
+
+    def take(self, key: str, timeout: float) -> Lease | float:
+        """
+        Take the lock if it is free; return the lease, or the seconds until the other owner's ends.
+
+        One call for a free lock; a second one where its fence is ahead of this process's clock.
+        """
+        taken = _LEASE.take(
+            lambda actions, condition: self._change(key, actions, condition),
+            timeout,
+            lambda end: [LockItem.ttl.set(end // 1000 + _KEPT)],
+        )
+        return taken if isinstance(taken, Lease) else _LEASE.seconds_left(taken)
+
+    def extend(self, key: str, lease: Lease, timeout: float) -> bool:
+        """Let the lease end ``timeout`` seconds from now; False if another owner has the lock."""
+        end = clock.now_ms() + math.ceil(timeout * 1000)
+        actions = [LockItem.lease_end.set(end), LockItem.ttl.set(end // 1000 + _KEPT)]
+        return self._change_own(key, lease, actions)
+
+    def release(self, key: str, lease: Lease) -> bool:
+        """Free the lock; False if another owner had it. Its fence is kept."""
+        return self._change_own(key, lease, [LockItem.lease_end.set(0), LockItem.owner.remove()])
+
+    def is_taken(self, key: str) -> bool:
+        """Return whether the lock has an owner now, read strongly."""
+        return self.seconds_left(key) > 0
+
+    def seconds_left(self, key: str) -> float:
+        """Return for how many seconds the lock has an owner, 0 when it is free; read strongly."""
+        with self._in_time():
+            item = self._get(self._key(key), consistent=True)
+        return max(0.0, _LEASE.seconds_left(item or {}))
+
+    def _change_own(self, key: str, lease: Lease, actions: Sequence[Action]) -> bool:
+        is_own = (
+            (LockItem.owner == lease.owner)
+            & (LockItem.fence == lease.fence)
+            & (LockItem.lease_end > clock.now_ms())
+        )
+        try:
+            self._change(key, actions, is_own)
+        except ConditionFailed:
+            return False
+        return True
+
+    def _change(self, key: str, actions: Sequence[Action], condition: Condition) -> None:
+        with self._in_time():
+            self._update(self._key(key), actions, condition)
+
+    def _key(self, key: str) -> ItemKey:
+        return keys.lock(self.prefix, key)
+
+
+class LeaseStore(LockStore):
+    """The leases under which cached values are computed: a kind of their own."""
+
+    def _key(self, key: str) -> ItemKey:
+        return keys.lease(self.prefix, key)
 
 
 class _BaseLock:
@@ -62,7 +124,7 @@ class _BaseLock:
         self._key = key
         self._renews = renew
         self._lease: Lease | None = None
-        self._renewal: _Renewal | None = None
+        self._renewal: Renewal | None = None
         self._pid = os.getpid()
         self._ours_until = 0.0
 
@@ -86,8 +148,12 @@ class _BaseLock:
         self._lease, self._pid = taken, os.getpid()
         self._ours_until = asked_at + self.timeout
         if self._renews:
-            self._renewal = _Renewal(self)
-            self._renewal.start()
+            # The thread must not keep the lock object alive: a lock that is dropped ends.
+            extend = weakref.WeakMethod(self._extend_own)
+            renewal = Renewal(lambda: _call(extend), self.timeout, "lock")
+            weakref.finalize(self, renewal.stop).atexit = False
+            renewal.start()
+            self._renewal = renewal
         return None
 
     def is_ours(self) -> bool:
@@ -98,25 +164,22 @@ class _BaseLock:
         try:
             return self.attempt()
         except StoreUnavailable as exc:
-            logger.warning("A lock could not be asked for: %s", exc)
+            logger.warning("An attempt to take a lock failed and is repeated: %s", exc)
             return _LONGEST_WAIT
 
     def _waits(self, blocking: bool, blocking_timeout: float | None) -> Callable[[float], float]:
-        """Return what makes of a lease's seconds the time to wait; below 0 is to give up."""
+        """Return a function of a lease's seconds that returns those to wait; below 0: give up."""
         until = None if blocking_timeout is None else clock.monotonic() + blocking_timeout
-        longest = _FIRST_WAIT
+        waits = Waits(_FIRST_WAIT, _LONGEST_WAIT)
 
-        def wait(lease: float) -> float:
-            nonlocal longest
+        def wait(left: float) -> float:
             if not blocking:
                 return -1.0
-            # Near the end of the lease, so that a dead holder's lock is taken soon after.
-            seconds = min(random.uniform(longest / 2, longest), lease + random.uniform(0, 0.05))
-            longest = min(longest * 2, _LONGEST_WAIT)
+            seconds = waits.next(left)
             if until is None:
                 return seconds
-            left = until - clock.monotonic()
-            return min(seconds, left) if left > 0 else -1.0
+            remaining = until - clock.monotonic()
+            return min(seconds, remaining) if remaining > 0 else -1.0
 
         return wait
 
@@ -139,19 +202,13 @@ class _BaseLock:
         lease = self._own_lease()
         self._lease = None
         if self._renewal is not None:
-            self._renewal.stopping.set()
+            self._renewal.stop()
             self._renewal = None
         return lease is not None and self._store.release(self._key, lease)
 
-    def _renew(self) -> bool:
+    def _extend_own(self) -> bool:
         lease = self._lease
-        if lease is None:
-            return False
-        try:
-            return self._extended(lease, self.timeout)
-        except StoreUnavailable as exc:
-            logger.warning("A lock could not be renewed, and is tried again: %s", exc)
-            return True
+        return lease is not None and self._extended(lease, self.timeout)
 
 
 class Lock(_BaseLock):
@@ -189,7 +246,7 @@ class Lock(_BaseLock):
 
     def __enter__(self) -> Self:
         if not self.acquire():
-            raise LockError("The lock was not got: somebody else holds it.")
+            raise LockError("The lock is held by another owner.")
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -234,7 +291,7 @@ class AsyncLock(_BaseLock):
 
     async def __aenter__(self) -> Self:
         if not await self.acquire():
-            raise LockError("The lock was not got: somebody else holds it.")
+            raise LockError("The lock is held by another owner.")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -248,6 +305,11 @@ def _chosen(
         lock.blocking if blocking is None else blocking,
         lock.blocking_timeout if blocking_timeout is None else blocking_timeout,
     )
+
+
+def _call(method: weakref.WeakMethod[Callable[[], bool]]) -> bool:
+    bound = method()
+    return bound is not None and bound()
 
 
 def _check_seconds(name: str, value: Any) -> None:

@@ -13,12 +13,12 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from .. import clock
 from ..concurrency.steps import Call, Computation, Compute, Prepare, Steps, Wait, arun, run
 from ..exceptions import StoreUnavailable
+from ..leases import Waits
 from ..models import RawItem
 from .fallback import record_ignored
-from .locks import Lock
+from .locks import LeaseStore, Lock
 from .store.entries import MISSING, is_same_write
 from .store.invalidation import checked_tags, is_live
-from .store.leases import LeaseStore
 from .store.near import Entry
 from .store.store import CacheStore
 from .store.values import Written
@@ -113,7 +113,7 @@ def get_or_compute(
             value = yield from _compute(store, key, timeout, tags, found)
         return value
     leases = LeaseStore(store.using, prefix=store.prefix, options=store.options)
-    longest = _FIRST_WAIT
+    waits = Waits(_FIRST_WAIT, _LONGEST_WAIT)
     while True:
         value = store.value_of(found)
         if value is not MISSING and not _is_due(store, found):
@@ -123,10 +123,7 @@ def get_or_compute(
         if left is None:
             return (yield from _compute_under(lease, store, key, timeout, tags, found))
         while value is MISSING and left > 0:
-            # Near the end of the lease, so that a dead computer is replaced soon after.
-            wait = random.uniform(longest / 2, longest)
-            yield Wait(min(wait, left + random.uniform(0, 0.05)))
-            longest = min(longest * 2, _LONGEST_WAIT)
+            yield Wait(waits.next(left))
             found, left = yield Call(lambda: _look_again(store, leases, key))
             value = store.value_of(found)
         if value is not MISSING:
@@ -135,7 +132,7 @@ def get_or_compute(
 
 def _look_again(store: CacheStore, leases: LeaseStore, key: str) -> tuple[Entry | None, float]:
     found = store.find(key, strongly=True, expired=True)
-    return found, leases.left(key) if found is None else 0.0
+    return found, leases.seconds_left(key) if found is None else 0.0
 
 
 def _compute_under(

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from ..concurrency.per_process import PerProcess
 from ..conf import DEFAULT_ALIAS, get_config
-from ..exceptions import unavailable
+from ..exceptions import TABLE_MISSING, code_of, unavailable
 from .transport import Transport, attempt_seconds
 
 
@@ -53,7 +53,7 @@ class ControlPlane:
             answer = self.call("DescribeTable", {"TableName": table}, seconds=seconds)
             description: dict[str, Any] = answer["Table"]
         except ClientError as exc:
-            if exc.response["Error"]["Code"] == "ResourceNotFoundException":
+            if code_of(exc) == TABLE_MISSING:
                 return None
             raise
         return description

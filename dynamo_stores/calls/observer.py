@@ -13,6 +13,8 @@ from ..exceptions import ThrottlingReason
 
 logger = logging.getLogger(__name__)
 
+_READS = frozenset(["GetItem", "BatchGetItem", "Query", "Scan", "TransactGetItems"])
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -35,6 +37,16 @@ class Measurement:
     reasons: tuple[ThrottlingReason, ...] = ()
     throttled: bool = False
     partition: str = field(default="", repr=False)
+
+    @property
+    def kind(self) -> str:
+        """``"Read"`` or ``"Write"``: which capacity the operation consumes."""
+        return kind_of(self.operation)
+
+
+def kind_of(operation: str) -> str:
+    """Return which capacity the operation consumes, ``"Read"`` or ``"Write"``."""
+    return "Read" if operation in _READS else "Write"
 
 
 Observer = Callable[[Measurement], None]

@@ -13,14 +13,13 @@ import socket
 import threading
 from collections import defaultdict, deque
 from collections.abc import Mapping
-from typing import Any
 
 from pynamodb.attributes import UnicodeAttribute
 
 from .. import clock, keys
 from ..calls.observer import Measurement
 from ..item_access import Store
-from ..models import ControlItem, IntegerAttribute
+from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of
 
 
 class DemandItem(ControlItem):
@@ -32,14 +31,8 @@ class DemandItem(ControlItem):
 
 # The busiest second of so many counts; what other processes said counts for as long.
 WINDOW = 10.0
-_READS = frozenset(["GetItem", "BatchGetItem", "Query", "Scan", "TransactGetItems"])
 
 Units = dict[tuple[str, str], float]
-
-
-def kind_of(operation: str) -> str:
-    """Return ``"Read"`` or ``"Write"``."""
-    return "Read" if operation in _READS else "Write"
 
 
 class LocalDemand:
@@ -60,7 +53,7 @@ class LocalDemand:
                 return
             cost = measurement.units or self._last_cost.get(what, {measurement.table: 1.0})
             second = int(clock.monotonic())
-            kind = kind_of(measurement.operation)
+            kind = measurement.kind
             for name, units in cost.items():
                 table, _, index = name.partition("/")
                 seconds = self._seconds[table]
@@ -89,15 +82,15 @@ class SharedDemand(Store[DemandItem]):
 
     def publish(self, table: str, units: Units) -> None:
         """Let the others know what this process asks for; one write."""
-        item = keys.demand(table, _process())
+        key = keys.demand(table, _process())
         self._put(
-            {
-                "PK": {"S": item.pk},
-                "SK": {"S": item.sk},
-                "TTL": {"N": str(int(clock.now()) + 60)},
-                "a": {"N": str(clock.now_ms())},
-                "x": {"S": json.dumps([[*what, cost] for what, cost in units.items()])},
-            }
+            DemandItem(
+                key.pk,
+                key.sk,
+                ttl=int(clock.now()) + 60,
+                at=clock.now_ms(),
+                units=json.dumps([[*what, cost] for what, cost in units.items()]),
+            ).serialize()
         )
 
     def total(self, table: str) -> Units:
@@ -119,12 +112,12 @@ class SharedDemand(Store[DemandItem]):
         return total_of(answer["Items"], clock.now())
 
 
-def total_of(items: list[Mapping[str, Any]], now: float) -> Units:
+def total_of(items: list[RawItem], now: float) -> Units:
     """Return the sum of what the items say that are not too old."""
     found: Units = defaultdict(float)
     for item in items:
-        if int(item["a"]["N"]) / 1000 > now - WINDOW:
-            for index, kind, cost in json.loads(item["x"]["S"]):
+        if integer_of(item, DemandItem.at) / 1000 > now - WINDOW:
+            for index, kind, cost in json.loads(string_of(item, DemandItem.units)):
                 found[index, kind] += cost
     return dict(found)
 

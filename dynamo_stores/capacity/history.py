@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import ClientError
 from pynamodb.attributes import UnicodeAttribute
 
 from .. import keys
-from ..exceptions import StoreError
+from ..exceptions import CALL_ERRORS
 from ..item_access import DirectStore
-from ..models import ControlItem
+from ..models import ControlItem, RawItem, string_of
 
 
 class DecisionItem(ControlItem):
@@ -60,14 +59,14 @@ class Decisions(DirectStore[DecisionItem]):
         key = keys.decision(int(decision["at"] * 1000), table)
         try:
             self._put(
-                {
-                    "PK": {"S": key.pk},
-                    "SK": {"S": key.sk},
-                    "TTL": {"N": str(int(decision["at"] + KEPT))},
-                    "x": {"S": json.dumps(decision)},
-                }
+                DecisionItem(
+                    key.pk,
+                    key.sk,
+                    ttl=int(decision["at"] + KEPT),
+                    decision=json.dumps(decision),
+                ).serialize()
             )
-        except (ClientError, StoreError) as exc:
+        except CALL_ERRORS as exc:
             logger.info(
                 "A decision about table %s is missing in the history: %s",
                 table, type(exc).__name__,
@@ -88,12 +87,13 @@ class Decisions(DirectStore[DecisionItem]):
                 "Limit": count,
             },
         )
-        return [read_decision(item["SK"]["S"], item["x"]["S"]) for item in answer["Items"]]
+        return [read_decision(item) for item in answer["Items"]]
 
 
-def read_decision(sk: str, text: str) -> CapacityDecision:
-    """Return a decision as it was put under the sort key ``sk``."""
-    return decision_of(sk.partition("#")[2], json.loads(text))
+def read_decision(item: RawItem) -> CapacityDecision:
+    """Return the decision that an item of the history holds."""
+    table = string_of(item, DecisionItem.sk).partition("#")[2]
+    return decision_of(table, json.loads(string_of(item, DecisionItem.decision)))
 
 
 def decision_of(table: str, decision: Mapping[str, Any]) -> CapacityDecision:

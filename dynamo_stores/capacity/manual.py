@@ -8,7 +8,7 @@ from ..conf.groups import ScalingConfig
 from ..exceptions import StoreError
 from .description import TableCapacity, Units
 from .history import Decisions
-from .planner import Plan, plan_down
+from .planner import Plan, by_factor, plan_down
 from .records import CapacityRecords
 from .update import apply, as_decision, describe
 
@@ -73,15 +73,11 @@ def _plan(
             wanted = Units(read or units.read, write or units.write)
         else:
             wanted = Units(
-                max(units.read, min(config.max_read_capacity, _raised(units.read, config))),
-                max(units.write, min(config.max_write_capacity, _raised(units.write, config))),
+                max(units.read, min(config.max_read_capacity, by_factor(units.read, config))),
+                max(units.write, min(config.max_write_capacity, by_factor(units.write, config))),
             )
         if wanted != units:
             changes[name] = wanted
     if not changes:
         return Plan("nothing", "it has that already, or its maximum")
     return Plan("by_hand", "somebody asked for it", changes)
-
-
-def _raised(units: int, config: ScalingConfig) -> int:
-    return max(units + 1, int(units * config.scale_up_factor))

@@ -95,9 +95,12 @@ def plan_up(
         raised: dict[str, Units] = {}
         for name in dict.fromkeys(part for each in named for part in _path(capacity, each, kind)):
             units = changes.get(name, capacity.resources[name].units)
-            wanted = _raised(units.of(kind), demand.get((name, kind), 0.0), config)
+            wanted = max(
+                by_factor(units.of(kind), config),
+                _provisioned_for(demand.get((name, kind), 0.0), config),
+            )
             is_capped |= wanted > most.of(kind)
-            wanted = max(units.of(kind), min(wanted, most.of(kind)))
+            wanted = min(wanted, most.of(kind))
             if wanted > units.of(kind):
                 raised[name] = units.with_kind(kind, wanted)
         # What was short is at its maximum: raising the rest of its path would cost and not help.
@@ -197,10 +200,9 @@ def _path(capacity: TableCapacity, name: str, kind: str) -> list[str]:
     return [name] if name in capacity.resources else [""]
 
 
-def _raised(current: int, demand: float, config: ScalingConfig) -> int:
-    by_factor = math.ceil(current * config.scale_up_factor)
-    by_demand = _provisioned_for(demand, config)
-    return max(current + 1, by_factor, by_demand)
+def by_factor(units: int, config: ScalingConfig) -> int:
+    """Return ``units`` times ``SCALE_UP_FACTOR``, rounded up."""
+    return math.ceil(units * config.scale_up_factor)
 
 
 def _lowered(

@@ -9,9 +9,9 @@ all end in one lowering per deadline.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,8 @@ from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 from .. import clock, keys
 from ..calls.batches import MAX_READS, chunks
 from ..item_access import ConditionFailed, DirectStore, Store
-from ..models import ControlItem, IntegerAttribute, RawItem
+from ..leases import Lease, LeaseAttributes
+from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of, strings_of
 
 
 class CapacityRecord(ControlItem):
@@ -36,6 +37,9 @@ class CapacityRecord(ControlItem):
     lease_end = IntegerAttribute(null=True, attr_name="l")
     owner = UnicodeAttribute(null=True, attr_name="o")
     decision = UnicodeAttribute(null=True, attr_name="x")
+
+
+_LEASE = LeaseAttributes(CapacityRecord.owner, CapacityRecord.lease_end)
 
 
 class CapacityTables(ControlItem):
@@ -93,7 +97,7 @@ class CapacityRecords(Store[CapacityRecord]):
                 CapacityRecord.decision.set(json.dumps(decision)),
             ],
         )
-        return int(changed["g"]["N"])
+        return integer_of(changed, CapacityRecord.generation)
 
     def postpone(self, table: str, deadline: float) -> bool:
         """Let a table that is to come down do so at ``deadline`` at the earliest."""
@@ -116,7 +120,7 @@ class CapacityRecords(Store[CapacityRecord]):
     def tables(self) -> list[str]:
         """Return the tables that ever had a record."""
         item = self._get(keys.capacity_tables(), consistent=True)
-        return sorted(item.get("t", {}).get("SS", ())) if item is not None else []
+        return sorted(strings_of(item or {}, CapacityTables.tables))
 
     def due(self) -> list[Record]:
         """Return the records whose deadline has passed and that nobody is working on."""
@@ -133,26 +137,18 @@ class CapacityRecords(Store[CapacityRecord]):
 
     def lease(self, record: Record, seconds: float) -> Record | None:
         """Take the record, if it is still as it was found; None for who was second."""
-        now, owner = clock.now_ms(), os.urandom(12).hex()
-        lease_end = now + math.ceil(seconds * 1000)
+        key = keys.capacity(record.table, keys.RECORD)
         as_found = (CapacityRecord.generation == record.generation) & (
             CapacityRecord.deadline == _ms(record.deadline or 0)
         )
-        free = CapacityRecord.lease_end.does_not_exist() | (CapacityRecord.lease_end <= now)
-        actions = [CapacityRecord.lease_end.set(lease_end), CapacityRecord.owner.set(owner)]
-        try:
-            self._update(keys.capacity(record.table, keys.RECORD), actions, as_found & free)
-        except ConditionFailed as refused:
-            if refused.old is None or refused.old.get("o", {}).get("S") != owner:
-                return None
-        return Record(
-            record.table,
-            record.generation,
-            record.deadline,
-            record.decision,
-            lease_end / 1000,
-            owner,
+        taken = _LEASE.take(
+            lambda actions, condition: self._update(key, actions, condition),
+            seconds,
+            condition=as_found,
         )
+        if not isinstance(taken, Lease):
+            return None
+        return dataclasses.replace(record, lease_end=taken.end / 1000, owner=taken.owner)
 
     def finish(
         self, record: Record, decision: Mapping[str, Any], next_deadline: float | None
@@ -173,7 +169,7 @@ class CapacityRecords(Store[CapacityRecord]):
         try:
             self._update(key, done, is_ours & (CapacityRecord.generation == record.generation))
         except ConditionFailed as refused:
-            if refused.old is not None and refused.old.get("o", {}).get("S") == record.owner:
+            if _LEASE.owner_of(refused.old or {}) == record.owner:
                 self._release(key, release, is_ours)
             return False
         return True
@@ -194,33 +190,28 @@ class DirectRecords(DirectStore[CapacityRecord]):
         """Return the records by table, those that there are; a BatchGetItem for each hundred."""
         control, found = self._table, {}
         for some in chunks(tables, MAX_READS):
-            wanted = {keys.capacity(table, keys.RECORD).pk: table for table in some}
+            wanted = {keys.capacity(table, keys.RECORD): table for table in some}
+            by_pk = {key.pk: table for key, table in wanted.items()}
             answer = self._call(
                 control,
                 "BatchGetItem",
-                {
-                    "RequestItems": {
-                        control.table_name: {
-                            "Keys": [{"PK": {"S": pk}, "SK": {"S": keys.RECORD}} for pk in wanted]
-                        }
-                    }
-                },
+                {"RequestItems": {control.table_name: {"Keys": [key.raw() for key in wanted]}}},
             )
             for item in answer["Responses"].get(control.table_name, ()):
-                table = wanted[item["PK"]["S"]]
+                table = by_pk[item["PK"]["S"]]
                 found[table] = _record(table, item)
         return found
 
 
 def _record(table: str, item: RawItem) -> Record:
-    deadline = int(item["d"]["N"]) / 1000 if "d" in item else None
+    deadline = integer_of(item, CapacityRecord.deadline)
     return Record(
         table=table,
-        generation=int(item.get("g", {}).get("N", "0")),
-        deadline=deadline,
-        decision=json.loads(item.get("x", {}).get("S", "{}")),
-        lease_end=int(item.get("l", {}).get("N", "0")) / 1000,
-        owner=item.get("o", {}).get("S", ""),
+        generation=integer_of(item, CapacityRecord.generation),
+        deadline=deadline / 1000 if deadline else None,
+        decision=json.loads(string_of(item, CapacityRecord.decision) or "{}"),
+        lease_end=_LEASE.end_of(item) / 1000,
+        owner=_LEASE.owner_of(item),
     )
 
 

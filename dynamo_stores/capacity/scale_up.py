@@ -27,7 +27,7 @@ from ..conf import aliases, get_config, when_changed
 from ..conf.groups import ScalingConfig
 from ..exceptions import ConfigurationError, StoreUnavailable, ThrottlingReason
 from .auto_scaling import get_auto_scaling, left_alone, plan_minimums_up
-from .demand import LocalDemand, SharedDemand, kind_of
+from .demand import LocalDemand, SharedDemand
 from .description import Quota, TableCapacity, read_limits
 from .history import Decisions
 from .planner import Plan, plan_up
@@ -86,7 +86,7 @@ class Scaler:
             self.on_throttle(
                 measurement.table,
                 measurement.reasons,
-                {kind_of(measurement.operation)},
+                {measurement.kind},
                 partition=measurement.partition,
             )
 

@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError
 
 from .. import clock
 from ..calls.control import get_control
+from ..exceptions import DECREASE_REFUSED, NOT_ALLOWED, TABLE_IN_USE, code_of
 from ..signals import capacity_changed
 from .description import TableCapacity, Units, as_request, read_description
 from .planner import Plan
@@ -19,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 # What a refusal of UpdateTable means, and what is said of it.
 _REFUSALS = {
-    "ResourceInUseException": ("in_progress", "is being changed already"),
-    "LimitExceededException": ("no_decreases_left", "has no change of this kind left for now"),
-    "AccessDeniedException": (
+    TABLE_IN_USE: ("in_progress", "is being changed already"),
+    DECREASE_REFUSED: ("no_decreases_left", "has no change of this kind left for now"),
+    NOT_ALLOWED: (
         "not_allowed",
         "may not be changed by these credentials: dynamodb:UpdateTable is missing",
     ),
@@ -50,7 +51,7 @@ def apply(using: str, capacity: TableCapacity, plan: Plan, *, dry_run: bool = Fa
     try:
         get_control(using).call("UpdateTable", as_request(table, plan.changes))
     except ClientError as exc:
-        code = exc.response.get("Error", {}).get("Code", "")
+        code = code_of(exc)
         if code not in _REFUSALS:
             message = exc.response.get("Error", {}).get("Message", "")
             return Plan("refused", f"DynamoDB refused to change {table}: {message}", again=True)

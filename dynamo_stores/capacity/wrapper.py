@@ -19,12 +19,12 @@ from asgiref.sync import iscoroutinefunction
 from botocore.exceptions import ClientError
 
 from .. import clock
+from ..calls.observer import kind_of
 from ..calls.retry import delays
 from ..conf import DEFAULT_ALIAS, get_config
 from ..conf.groups import ScalingConfig
 from ..conf.rules import wrong_values
 from ..exceptions import ConfigurationError, ThrottlingError, unavailable
-from .demand import kind_of
 from .scale_up import get_scaler
 
 logger = logging.getLogger(__name__)

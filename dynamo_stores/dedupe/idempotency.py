@@ -24,7 +24,10 @@ from ..client_address import get_ip
 from ..concurrency.threads import in_thread
 from ..conf import DEFAULT_ALIAS
 from ..exceptions import ConfigurationError, StoreUnavailable
-from .jobs import COMPLETED, Claim, Heartbeat, decode, encode, state_of, time_left
+from ..leases import Renewal
+from ..serialization import load_json
+from .items import COMPLETED, payload_of, seconds_left, state_of
+from .jobs import Claim, encode
 from .store import DedupeStore
 
 logger = logging.getLogger(__name__)
@@ -65,7 +68,7 @@ class _Begun(NamedTuple):
 
     job: str
     fence: int
-    heartbeat: Heartbeat
+    renewal: Renewal
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,9 @@ class _Rule:
         except StoreUnavailable as exc:
             logger.warning("An idempotent request was not done: %s", exc)
             return _later(503, "It cannot be told now whether this was done before.", 1)
-        heartbeat = store.heartbeat(job, claim.fence)
-        heartbeat.start()
-        return _Begun(job, claim.fence, heartbeat)
+        renewal = store.renewal(job, claim.fence)
+        renewal.start()
+        return _Begun(job, claim.fence, renewal)
 
     def waits_for_rendering(self, begun: _Begun, response: Any) -> bool:
         """Template responses are rendered when the middleware has seen them; end it then."""
@@ -146,7 +149,7 @@ class _Rule:
 
     def end(self, begun: _Begun, outcome: Any) -> None:
         """Store the response; let the next request try after an error."""
-        begun.heartbeat.stop()
+        begun.renewal.stop()
         store = DedupeStore(self.using)
         try:
             if isinstance(outcome, HttpResponse) and outcome.status_code < 500:
@@ -206,13 +209,13 @@ def _parts(request: HttpRequest, field: str | None) -> Iterator[bytes]:
 
 def _answer(store: DedupeStore, job: str, claim: Claim, payload: str) -> HttpResponseBase:
     item = claim.item or {}
-    if item.get("h", {}).get("S") != store.payload_hash(payload):
+    if payload_of(item) != store.payload_hash(payload):
         return _problem(422, "This Idempotency-Key was used with another request.")
     data = store.read_result(job, item) if state_of(item) == COMPLETED else None
     if data is None:
-        seconds = max(1, math.ceil(min(time_left(item), 60)))
+        seconds = max(1, math.ceil(min(seconds_left(item), 60)))
         return _later(409, "A request with this Idempotency-Key is in progress.", seconds)
-    stored = decode(data)
+    stored = load_json(data)
     replay = HttpResponse(base64.b64decode(stored["body"]), status=stored["status"])
     for name in list(replay.headers):
         del replay[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Generator
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
@@ -13,15 +12,18 @@ from .. import clock
 from ..concurrency.flights import AGAIN, get_flights
 from ..concurrency.steps import Call, Computation, Compute, Join, Steps, Wait, arun, run
 from ..exceptions import DedupeError, DedupeTimeoutError, StoreUnavailable
+from ..leases import Waits
 from ..models import RawItem
-from .jobs import COMPLETED, FAILED, Claim, JobStore, decode, encode, error_of, state_of, time_left
+from ..serialization import load_json
+from .items import COMPLETED, FAILED, error_of, seconds_left, state_of
+from .jobs import Claim, JobStore, encode
 
 
 class DedupeStore(JobStore):
     """
     Jobs by their ``key``, any string. Durations in seconds.
 
-    A job has an owner for a lease, which a heartbeat renews while it works (:meth:`run`), and a
+    A job has an owner for a lease, which a thread renews while it works (:meth:`run`), and a
     fence that only ever rises: who lost the job can neither complete nor fail it. Results are
     what JSON can say, of any size. Jobs run once per region.
     """
@@ -85,7 +87,7 @@ def run_once(store: JobStore, key: str, ttl: float | None, failure_ttl: float | 
     data = yield from _shared(
         store, ("run", key), until, lambda: _lead(store, key, ttl, failure_ttl, until)
     )
-    return decode(data)
+    return load_json(data)
 
 
 def wait_for(store: JobStore, key: str, timeout: float | None, default: Any) -> Steps:
@@ -99,7 +101,7 @@ def wait_for(store: JobStore, key: str, timeout: float | None, default: Any) -> 
         return (yield from _outcome(store, key, item, until))
 
     data = yield from _shared(store, ("wait", key), until, lead)
-    return default if data is _NOTHING else decode(data)
+    return default if data is _NOTHING else load_json(data)
 
 
 def _shared(
@@ -144,8 +146,8 @@ def _lead(
 def _work(
     store: JobStore, key: str, fence: int, ttl: float | None, failure_ttl: float | None
 ) -> Steps:
-    heartbeat = store.heartbeat(key, fence)
-    heartbeat.start()
+    renewal = store.renewal(key, fence)
+    renewal.start()
     try:
         try:
             data = encode((yield Compute()))
@@ -156,7 +158,7 @@ def _work(
             raise
         is_ours = yield Call(lambda: store.complete_encoded(key, data, fence, ttl))
     finally:
-        heartbeat.stop()
+        renewal.stop()
     # Whoever was paused past his lease has the result of his successor.
     return data if is_ours else _NOTHING
 
@@ -170,8 +172,8 @@ def _fail(store: JobStore, key: str, error: BaseException, fence: int, ttl: floa
 
 def _outcome(store: JobStore, key: str, item: RawItem | None, until: float) -> Steps:
     """Return the encoded result, ``_NOTHING`` when nobody has the job any more."""
-    longest = store.settings.poll_interval
-    while item is not None and (left := time_left(item)) > 0:
+    waits = Waits(store.settings.poll_interval, _LONGEST_WAIT)
+    while item is not None and (left := seconds_left(item)) > 0:
         if state_of(item) == FAILED:
             raise error_of(item)
         if state_of(item) == COMPLETED:
@@ -181,10 +183,7 @@ def _outcome(store: JobStore, key: str, item: RawItem | None, until: float) -> S
         remaining = until - clock.monotonic()
         if remaining <= 0:
             raise _timed_out()
-        # Near the end of the lease, so that a dead owner is followed soon after.
-        wait = min(random.uniform(longest / 2, longest), left + random.uniform(0, 0.05))
-        yield Wait(min(wait, remaining))
-        longest = min(longest * 2, _LONGEST_WAIT)
+        yield Wait(min(waits.next(left), remaining))
         item = yield Call(lambda: store.look(key))
     return _NOTHING
 

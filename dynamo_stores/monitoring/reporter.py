@@ -29,7 +29,6 @@ from ..calls import observer
 from ..calls.breaker import State
 from ..calls.connection import get_connection
 from ..calls.observer import Measurement
-from ..capacity.demand import kind_of
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases, get_config, when_changed
 from ..exceptions import ConfigurationError, StoreError
@@ -76,7 +75,7 @@ class Reporter:
             elif measurement.error:
                 self._errors[table] += 1
             if measurement.units:
-                kind = kind_of(measurement.operation)
+                kind = measurement.kind
                 resources = self._this_minute()
                 for name, units in measurement.units.items():
                     used = Use(read=units) if kind == "Read" else Use(write=units)
@@ -162,7 +161,7 @@ class Reporter:
             reasons["no reason named"] += 1
         self._throttled[table] += 1
         resources = self._this_minute()
-        is_read = kind_of(measurement.operation) == "Read"
+        is_read = measurement.kind == "Read"
         one = Use(throttled_reads=1) if is_read else Use(throttled_writes=1)
         short = {reason.index for reason in measurement.reasons} or {""}
         for index in short:

@@ -13,7 +13,7 @@ import time
 import pytest
 from asgiref.sync import async_to_sync
 
-from dynamo_stores.cache.store.leases import LockItem
+from dynamo_stores.cache.store.items import LockItem
 from dynamo_stores.exceptions import ConfigurationError, LockError
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations

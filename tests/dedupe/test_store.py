@@ -14,7 +14,7 @@ import pytest
 
 from dynamo_stores import keys
 from dynamo_stores.calls.observer import measuring
-from dynamo_stores.dedupe.jobs import DedupeJob
+from dynamo_stores.dedupe.items import DedupeJob
 from dynamo_stores.exceptions import (
     DedupeError,
     DedupeFailedError,
@@ -270,9 +270,9 @@ def test_one_of_a_processes_callers_looks_for_all(store, key):
 
 
 @pytest.mark.parametrize("result", [object(), {1, 2}, b"bytes", float])
-def test_what_json_cannot_say(store, key, result):
+def test_a_result_that_is_not_json_serializable(store, key, result):
     """Is said to the caller, and the job failed."""
-    with pytest.raises(DedupeError, match="what JSON can say"):
+    with pytest.raises(DedupeError, match="must be JSON serializable"):
         store.run(key, lambda: result)
     with pytest.raises(DedupeFailedError, match="DedupeError"):
         store.wait_for(key)

@@ -81,7 +81,7 @@ class ManyStore(WritingStore):
                 requests.append({"DeleteRequest": {"Key": found[0]}})
                 continue
             try:
-                self._write_parts(written.parts)
+                self._put_in_groups(written.parts)
             except (ThrottlingError, OperationTimeoutError):
                 yield key
             else:

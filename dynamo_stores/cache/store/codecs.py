@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
-import json
 import pickle
 import zlib
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from django.utils.module_loading import import_string
 
 from ... import conf
 from ...exceptions import ConfigurationError
+from ...serialization import dump_json, load_json
 
 
 class Serializer(Protocol):
@@ -49,15 +49,13 @@ class PickleSerializer:
 
 
 class JSONSerializer:
-    """What JSON can say, in UTF-8; tuples come back as lists."""
+    """JSON in UTF-8; tuples come back as lists."""
 
     def dumps(self, value: Any) -> bytes:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
-            errors="surrogatepass"
-        )
+        return dump_json(value)
 
     def loads(self, data: bytes) -> Any:
-        return json.loads(data.decode(errors="surrogatepass"))
+        return load_json(data)
 
 
 class ZlibCompressor:

@@ -1,4 +1,4 @@
-"""What a cache entry looks like in the table, and the parts of a large one."""
+"""The items of the cache: entries, parts of large values, locks."""
 
 from __future__ import annotations
 
@@ -96,3 +96,14 @@ class CachePart(StoreItem):
         if removal is not None:
             item["TTL"] = {"N": str(ttl_of(removal))}
         return item
+
+
+class LockItem(StoreItem):
+    """
+    A lock: its owner until ``lease_end``, in ms since the epoch (0: it is free), and the fence of
+    the last owner.
+    """
+
+    owner = UnicodeAttribute(null=True, attr_name="o")
+    fence = IntegerAttribute(null=True, attr_name="f")
+    lease_end = IntegerAttribute(null=True, attr_name="l")

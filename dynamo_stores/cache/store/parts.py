@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Iterable
 
-from ...calls.batches import batch_get, batch_write, chunks, execute_in_parallel
+from ...calls.batches import batch_get, batch_write, execute_in_parallel
 from ...conf import get_config
 from ...exceptions import StoreUnavailable
 from ...item_access import ConditionFailed
@@ -18,9 +18,6 @@ from .prefixed import PrefixedStore
 from .values import Values
 
 logger = logging.getLogger(__name__)
-
-# Parts in one request: about 4 MB, which has the store's whole time for itself.
-_PARTS_PER_REQUEST = 10
 
 
 class PartsStore(PrefixedStore[CacheEntry]):
@@ -54,31 +51,15 @@ class PartsStore(PrefixedStore[CacheEntry]):
     def _read_parts(self, head: RawItem) -> list[bytes] | None:
         """Return the parts of ``head`` in order, None if one is missing."""
         wanted = self._values.part_keys(head)
-
-        def read(group: list[ItemKey]) -> list[RawItem]:
-            # Strongly: a head that is seen must not miss parts that were written before it.
-            with self._in_time():
-                return self._get_items(group, strongly=True)
-
-        groups = execute_in_parallel(
-            list(chunks(wanted, _PARTS_PER_REQUEST)), read, max_concurrency=4
-        )
+        # Strongly: a reader of the head must not miss parts that were written before it.
         found = {
             item["PK"]["S"]: item["v"]["B"]
-            for group in groups
-            for item in group
+            for item in self._get_in_groups(wanted)
             if "B" in item.get("v", {})
         }
         if len(found) < len(wanted):
             return None
         return [found[key.pk] for key in wanted]
-
-    def _write_parts(self, parts: Iterable[RawItem]) -> None:
-        for group in chunks(parts, _PARTS_PER_REQUEST):
-            with self._in_time():
-                _, why = self._write_items({"PutRequest": {"Item": part}} for part in group)
-            if why is not None:
-                raise why
 
     def _touch_parts(self, head: RawItem, removal: int | None) -> None:
         ttl = CachePart.ttl.remove() if removal is None else CachePart.ttl.set(ttl_of(removal))
@@ -94,9 +75,7 @@ class PartsStore(PrefixedStore[CacheEntry]):
         execute_in_parallel(self._parts_of(head), touch, max_concurrency=4)
 
     def _delete_parts(self, head: RawItem) -> None:
-        for group in chunks(self._parts_of(head), _PARTS_PER_REQUEST):
-            with self._in_time():
-                self._write_items({"DeleteRequest": {"Key": key}} for key in self._raw_keys(group))
+        self._delete_in_groups(self._parts_of(head))
 
     def _parts_of(self, head: RawItem) -> list[ItemKey]:
         try:

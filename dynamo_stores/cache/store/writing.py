@@ -57,7 +57,7 @@ class WritingStore(EntriesStore):
             self.delete(key)
             return
         head = self._stamped(written, stamps)
-        self._write_parts(written.parts)
+        self._put_in_groups(written.parts)
         with self._writing([head["PK"]["S"]]) as kept, self._in_time():
             old = self._put(head, return_old=bool(written.parts))
             self._note(kept, head, written)
@@ -80,7 +80,7 @@ class WritingStore(EntriesStore):
         if written.parts and seen is None and self.has_key(key):
             return False
         head = self._stamped(written, stamps)
-        self._write_parts(written.parts)
+        self._put_in_groups(written.parts)
         with self._writing([head["PK"]["S"]]) as kept:
             replaced = self._put_new(head, seen)
             if isinstance(replaced, ConditionFailed):
