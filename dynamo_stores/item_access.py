@@ -161,8 +161,10 @@ class Store(Generic[K]):
         found = execute_in_parallel(groups, read, max_concurrency=4)
         return [item for group in found for item in group]
 
-    def _put_in_groups(self, items: Iterable[RawItem]) -> None:
+    def _put_in_groups(self, items: Sequence[RawItem]) -> None:
         """Put large items, ten a request. Raises StoreUnavailable if one was not written."""
+        if not items:
+            return
         for error in self._write_in_groups({"PutRequest": {"Item": item}} for item in items):
             if error is not None:
                 raise error

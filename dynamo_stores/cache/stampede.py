@@ -19,6 +19,7 @@ from .fallback import record_ignored
 from .locks import LeaseStore, Lock
 from .store.entries import MISSING, is_same_write
 from .store.invalidation import checked_tags, is_live
+from .store.items import TOOK, expiry_of, took_of
 from .store.near import Entry
 from .store.store import CacheStore
 from .store.values import Written
@@ -171,7 +172,7 @@ def _compute(
     if written is None:
         return value
     if store.options.early_refresh:
-        written.head["d"] = {"N": str(math.ceil(took * 1000))}
+        written.head[TOOK] = {"N": str(math.ceil(took * 1000))}
     if (yield Call(lambda: _commit(store, key, written, stamps, seen, lease))):
         return value
     # Somebody else's is there: a set of this key meanwhile, or the result of a successor.
@@ -214,7 +215,8 @@ def _is_due(store: CacheStore, found: Entry | None) -> bool:
     if found is None or not is_live(found.head):
         return True
     beta, head = store.options.early_refresh, found.head
-    if not beta or "e" not in head or "d" not in head:
+    expiry, took = expiry_of(head), took_of(head)
+    if not beta or expiry is None or took is None:
         return False
-    ahead = int(head["d"]["N"]) * beta * -math.log(1.0 - random.random())
-    return clock.now_ms() + ahead >= int(head["e"]["N"])
+    ahead = took * beta * -math.log(1.0 - random.random())
+    return clock.now_ms() + ahead >= expiry

@@ -41,7 +41,7 @@ class Measurement:
     @property
     def kind(self) -> str:
         """``"Read"`` or ``"Write"``: which capacity the operation consumes."""
-        return kind_of(self.operation)
+        return "Read" if self.operation in _READS else "Write"
 
 
 def kind_of(operation: str) -> str:

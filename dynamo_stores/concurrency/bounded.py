@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -28,16 +29,23 @@ class BoundedDict(OrderedDict[K, V]):
     ) -> None:
         super().__init__()
         self._max_entries = max_entries
-        self._max_size = max_size
+        self._max_size = math.inf if max_size is None else max_size
         self._size_of = size_of
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.size = 0
         self.evictions = 0
 
     def put(self, key: K, value: V) -> None:
         """Hold ``value`` as the newest entry."""
         with self._lock:
-            self._put(key, value)
+            if key in self:
+                self._remove(key)
+            if self._size_of is not None and not self._fits(self._size_of(value)):
+                return
+            self[key] = value
+            while len(self) > self._max_entries or self.size > self._max_size:
+                self._remove(next(iter(self)))
+                self.evictions += 1
 
     def get_or_put(self, key: K, make: Callable[[], V]) -> V:
         """Return the value of ``key``, and hold ``make()`` first where there is none."""
@@ -47,7 +55,7 @@ class BoundedDict(OrderedDict[K, V]):
                 found = self.get(key)
                 if found is None:
                     found = make()
-                    self._put(key, found)
+                    self.put(key, found)
         return found
 
     def use(self, key: K) -> None:
@@ -59,7 +67,8 @@ class BoundedDict(OrderedDict[K, V]):
     def drop(self, key: K) -> None:
         """Drop the entry, if it is there."""
         with self._lock:
-            self._remove(key)
+            if key in self:
+                self._remove(key)
 
     def clear(self) -> None:
         """Drop every entry."""
@@ -70,23 +79,13 @@ class BoundedDict(OrderedDict[K, V]):
     def __reduce__(self) -> Any:
         raise TypeError("A BoundedDict belongs to its process and cannot be pickled or copied.")
 
-    def _put(self, key: K, value: V) -> None:
-        size = self._size(value)
-        self._remove(key)
-        if self._max_size is not None and size > self._max_size:
-            return
-        self[key] = value
+    def _fits(self, size: int) -> bool:
+        if size > self._max_size:
+            return False
         self.size += size
-        while len(self) > self._max_entries or (
-            self._max_size is not None and self.size > self._max_size
-        ):
-            _, oldest = self.popitem(last=False)
-            self.size -= self._size(oldest)
-            self.evictions += 1
+        return True
 
     def _remove(self, key: K) -> None:
-        if key in self:
-            self.size -= self._size(self.pop(key))
-
-    def _size(self, value: V) -> int:
-        return 0 if self._size_of is None else self._size_of(value)
+        value = self.pop(key)
+        if self._size_of is not None:
+            self.size -= self._size_of(value)

@@ -153,8 +153,12 @@ class JobStore(Store[DedupeJob]):
         else:
             parts = [data[at : at + _PART_BYTES] for at in range(0, len(data), _PART_BYTES)]
             self._put_in_groups(
-                ResultPart.make_raw(keys.dedupe_part(item_key, fence, number), part, ttl_of(until))
-                for number, part in enumerate(parts)
+                [
+                    ResultPart.make_raw(
+                        keys.dedupe_part(item_key, fence, number), part, ttl_of(until)
+                    )
+                    for number, part in enumerate(parts)
+                ]
             )
             actions.append(DedupeJob.parts.set(len(parts)))
         return self._change_own(key, fence, actions, COMPLETED)

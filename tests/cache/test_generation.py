@@ -9,7 +9,7 @@ import pytest
 
 from dynamo_stores import keys
 from dynamo_stores.cache.store import invalidation as numbers
-from dynamo_stores.cache.store.invalidation import InvalidationNumber
+from dynamo_stores.cache.store.items import InvalidationNumber
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations

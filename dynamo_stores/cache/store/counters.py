@@ -1,4 +1,4 @@
-"""InvalidationNumbers in the cache: added by DynamoDB itself, so that parallel calls all count."""
+"""Numbers in the cache: added by DynamoDB itself, so that parallel calls all count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem
 from .entries import MISSING, is_same_write
-from .items import CacheEntry
+from .items import NUMBER, CacheEntry, stamps_of
 from .values import MAX_NUMBER
 from .writing import WritingStore
 
@@ -45,7 +45,7 @@ class CountingStore(WritingStore):
                 changed = self._update_live(item_key, [CacheEntry.number.add(delta)], fits)
             except ConditionFailed as refused:
                 return self._replace_number(item_key, delta, refused.old)
-        return CacheEntry.number.deserialize(changed["n"]["N"])
+        return CacheEntry.number.deserialize(changed[NUMBER]["N"])
 
     def _replace_number(self, key: ItemKey, delta: Any, old: RawItem | None) -> Any:
         while True:
@@ -60,7 +60,7 @@ class CountingStore(WritingStore):
             expiry = int(before.expiry) if before.expiry is not None else None
             head = self._values.write(key, new, expiry).head
             # It is no newer than it was: what invalidates the one invalidates the other.
-            head |= {name: found.head[name] for name in ("g", "t") if name in found.head}
+            head |= stamps_of(found.head)
             unchanged = CacheEntry.write == before.write
             if before.number is not None:
                 unchanged &= CacheEntry.number == before.number

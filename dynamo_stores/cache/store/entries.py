@@ -12,15 +12,14 @@ from ...exceptions import StoreUnavailable
 from ...keys import ItemKey
 from ...models import RawItem
 from .codecs import Forged
-from .invalidation import ValidityStore, is_live, tags_of
+from .invalidation import ValidityStore, is_live
+from .items import PARTS, TAGS, WRITE, tags_of
 from .near import Entry, NearStats, NearTier, get_near
 from .statistics import get_lookups
 
 logger = logging.getLogger(__name__)
 
 MISSING: Final = object()
-# What decides whether an entry counts, without its value.
-LIFE = ["PK", "SK", "e", "g", "t"]
 _warned: set[tuple[str, str]] = set()
 
 
@@ -104,7 +103,7 @@ class EntriesStore(ValidityStore):
         return self.options.stale_timeout > 0 or is_live(head)
 
     def _with_parts(self, head: RawItem) -> Entry | None:
-        if "p" not in head:
+        if PARTS not in head:
             return Entry(head)
         try:
             parts = self._read_parts(head)
@@ -195,7 +194,7 @@ class EntriesStore(ValidityStore):
         wanted: list[ItemKey] = []
         for head in live:
             numbers.remember_tags(head["PK"]["S"], tags_of(head))
-            if has_generation or "t" in head:
+            if has_generation or TAGS in head:
                 wanted += self._numbers_of(head)
         known = set(asked)
         with self._in_time():
@@ -256,4 +255,4 @@ class EntriesStore(ValidityStore):
 
 def is_same_write(old: RawItem | None, written: Mapping[str, Any]) -> bool:
     """Return whether ``old`` is what ``written`` wrote."""
-    return old is not None and old.get("w") == written["w"]
+    return old is not None and old.get(WRITE) == written[WRITE]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from pynamodb.expressions.condition import Condition
 
@@ -13,19 +13,17 @@ from ...calls.batches import batch_get
 from ...concurrency.bounded import BoundedDict
 from ...concurrency.per_process import PerProcess
 from ...keys import ItemKey
-from ...models import IntegerAttribute, RawItem, StoreItem
-from .items import CacheEntry
+from ...models import RawItem
+from .items import (
+    GENERATION,
+    TAGS,
+    CacheEntry,
+    generation_of,
+    invalidation_of,
+    tags_of,
+    whole_number,
+)
 from .parts import PartsStore
-
-
-class InvalidationNumber(StoreItem):
-    """
-    A number that only rises: the generation of a prefix, or of a tag. An entry that was written
-    under a lower one is invalid. It is kept for ever: its entries would come back without it.
-    """
-
-    number = IntegerAttribute(null=True, attr_name="g")
-
 
 # Tags and tagged keys that are remembered per prefix; what is forgotten is asked for again.
 _REMEMBERED = 20_000
@@ -138,16 +136,16 @@ class ValidityStore(PartsStore):
         stamps: RawItem = {}
         for key in generation:
             if number := numbers.number(key.pk):
-                stamps["g"] = {"N": str(number)}
+                stamps[GENERATION] = {"N": str(number)}
         if tag_keys:
-            stamps["t"] = {
+            stamps[TAGS] = {
                 "M": {tag: {"N": str(numbers.number(key.pk) or 0)} for tag, key in tag_keys.items()}
             }
         return stamps
 
     def _is_valid(self, head: RawItem) -> bool:
         """Return whether no number that is known here is above the one that ``head`` carries."""
-        if "t" not in head and self.options.clear != "generation":
+        if TAGS not in head and self.options.clear != "generation":
             return True
         numbers = self._numbers
         for key, number in self._numbers_of(head).items():
@@ -160,10 +158,10 @@ class ValidityStore(PartsStore):
     def _numbers_of(self, head: RawItem) -> dict[ItemKey, int]:
         """Return the numbers that ``head`` carries; -1, which is never valid, for what is none."""
         found = {
-            keys.tag(self.prefix, tag): _whole_number(held) for tag, held in tags_of(head).items()
+            keys.tag(self.prefix, tag): whole_number(held) for tag, held in tags_of(head).items()
         }
         for key in self._generation:
-            found[key] = _whole_number(head.get("g", {"N": "0"}))
+            found[key] = generation_of(head)
         return found
 
     def _numbers_for(self, pk: str) -> list[ItemKey]:
@@ -194,8 +192,8 @@ class ValidityStore(PartsStore):
         )
         found = {item["PK"]["S"]: item for item in answer}
         for key in asked:
-            held = found.pop(key.pk, {}).get("g", {"N": "0"})
-            self._numbers.learn(key.pk, max(_whole_number(held), 0), asked_at)
+            number = invalidation_of(found.pop(key.pk, {}))
+            self._numbers.learn(key.pk, number, asked_at)
         return found
 
     def _live(self) -> Condition:
@@ -230,14 +228,3 @@ class ValidityStore(PartsStore):
 def is_live(head: RawItem | None) -> bool:
     """Return whether there is an entry that has not expired."""
     return head is not None and CacheEntry.is_raw_live(head, clock.now())
-
-
-def tags_of(head: RawItem) -> dict[str, Any]:
-    """Return the tags of an entry with their numbers, as DynamoDB writes them."""
-    tags: dict[str, Any] = head.get("t", {}).get("M", {})
-    return tags
-
-
-def _whole_number(held: Mapping[str, Any]) -> int:
-    digits = str(held.get("N", ""))
-    return int(digits) if digits.isdecimal() else -1

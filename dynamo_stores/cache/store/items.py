@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pynamodb.attributes import (
@@ -11,7 +12,7 @@ from pynamodb.attributes import (
 )
 
 from ...keys import ItemKey, expiry_index_sort_key
-from ...models import IntegerAttribute, RawItem, StoreItem, ttl_of
+from ...models import IntegerAttribute, RawItem, StoreItem, binary_of, integer_of, string_of, ttl_of
 
 
 class CacheEntry(StoreItem):
@@ -44,12 +45,12 @@ class CacheEntry(StoreItem):
 
     @staticmethod
     def is_raw_live(item: RawItem, now: float) -> bool:
-        """Return the same of an item as DynamoDB wrote it: reads make no model of each."""
-        expiry = item.get("e")
+        """Return the same of an item as DynamoDB writes it: reads make no model of each."""
+        expiry = item.get(EXPIRY)
         if expiry is None:
             return True
         digits = expiry.get("N", "")
-        # What is no whole number was not written by us.
+        # A value that is not a whole number was not written by this package.
         return digits.isdecimal() and int(digits) > now * 1000
 
     @staticmethod
@@ -65,23 +66,83 @@ class CacheEntry(StoreItem):
         index_shard: str | None = None,
     ) -> RawItem:
         """Return an entry as DynamoDB writes it: writes make no model of each."""
-        item: RawItem = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "w": {"S": write}}
+        item: RawItem = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, WRITE: {"S": write}}
         if number is not None:
-            item["n"] = {"N": str(number)}
+            item[NUMBER] = {"N": str(number)}
         else:
-            item["v"] = {"B": sealed}
+            item[SEALED] = {"B": sealed}
         if expiry is not None:
-            item["e"] = {"N": str(expiry)}
+            item[EXPIRY] = {"N": str(expiry)}
         if removal is not None:
             item["TTL"] = {"N": str(ttl_of(removal))}
         if key.original is not None:
-            item["k"] = {"B": key.original}
+            item[ORIGINAL] = {"B": key.original}
         if parts > 1:
-            item["p"] = {"N": str(parts)}
+            item[PARTS] = {"N": str(parts)}
         if index_shard is not None:
             item["GSI1PK"] = {"S": index_shard}
             item["GSI1SK"] = {"S": expiry_index_sort_key(key.pk, removal)}
         return item
+
+
+# The names of an entry's attributes in the table, for code that reads many entries as DynamoDB
+# writes them.
+EXPIRY = CacheEntry.expiry.attr_name
+NUMBER = CacheEntry.number.attr_name
+SEALED = CacheEntry.sealed.attr_name
+WRITE = CacheEntry.write.attr_name
+PARTS = CacheEntry.parts.attr_name
+ORIGINAL = CacheEntry.original.attr_name
+GENERATION = CacheEntry.generation.attr_name
+TAGS = CacheEntry.tags.attr_name
+TOOK = CacheEntry.took.attr_name
+# What decides whether an entry is live and valid, without its value.
+LIFE = ["PK", "SK", EXPIRY, GENERATION, TAGS]
+
+
+def expiry_of(item: RawItem) -> int | None:
+    """Return when a live entry expires, in ms since the epoch, None for never."""
+    return int(item[EXPIRY]["N"]) if EXPIRY in item else None
+
+
+def write_of(item: RawItem) -> str:
+    """Return the name of the write that made the entry, ``""`` without one."""
+    return string_of(item, CacheEntry.write)
+
+
+def original_of(item: RawItem) -> bytes | None:
+    """Return the key of an entry whose partition key is a hash, None for others."""
+    return binary_of(item, CacheEntry.original)
+
+
+def took_of(item: RawItem) -> int | None:
+    """Return how many ms it took to compute the value, None where that is not known."""
+    return int(item[TOOK]["N"]) if TOOK in item else None
+
+
+def stamps_of(item: RawItem) -> RawItem:
+    """Return the numbers of generation and tags that the entry carries, as DynamoDB writes them."""
+    return {name: item[name] for name in (GENERATION, TAGS) if name in item}
+
+
+def generation_of(item: RawItem) -> int:
+    """Return the generation that the entry carries: 0 without one, -1 for no whole number."""
+    return whole_number(item[GENERATION]) if GENERATION in item else 0
+
+
+def tags_of(item: RawItem) -> dict[str, Any]:
+    """Return the tags of an entry with their numbers, as DynamoDB writes them."""
+    tags: dict[str, Any] = item.get(TAGS, _NO_TAGS).get("M", {})
+    return tags
+
+
+def whole_number(held: Mapping[str, Any]) -> int:
+    """Return a number as DynamoDB writes it, -1 where it is not whole or negative."""
+    digits = str(held.get("N", ""))
+    return int(digits) if digits.isdecimal() else -1
+
+
+_NO_TAGS: dict[str, Any] = {}
 
 
 class CachePart(StoreItem):
@@ -92,10 +153,29 @@ class CachePart(StoreItem):
     @staticmethod
     def make_raw(key: ItemKey, *, data: bytes, removal: int | None) -> RawItem:
         """Return a part as DynamoDB writes it."""
-        item: RawItem = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "v": {"B": data}}
+        item: RawItem = {**key.raw(), "v": {"B": data}}
         if removal is not None:
             item["TTL"] = {"N": str(ttl_of(removal))}
         return item
+
+
+def data_of(part: RawItem) -> bytes | None:
+    """Return the data of a part, None for an item that is not a part."""
+    return binary_of(part, CachePart.data)
+
+
+class InvalidationNumber(StoreItem):
+    """
+    A number that only rises: the generation of a prefix, or of a tag. An entry that was written
+    under a lower one is invalid. It is kept for ever: its entries would come back without it.
+    """
+
+    number = IntegerAttribute(null=True, attr_name="g")
+
+
+def invalidation_of(item: RawItem) -> int:
+    """Return the number of a generation or tag, 0 without one."""
+    return integer_of(item, InvalidationNumber.number)
 
 
 class LockItem(StoreItem):

@@ -13,7 +13,7 @@ from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem, ttl_of
 from .codecs import Forged
-from .items import CacheEntry, CachePart
+from .items import CacheEntry, CachePart, data_of
 from .prefixed import PrefixedStore
 from .values import Values
 
@@ -53,9 +53,9 @@ class PartsStore(PrefixedStore[CacheEntry]):
         wanted = self._values.part_keys(head)
         # Strongly: a reader of the head must not miss parts that were written before it.
         found = {
-            item["PK"]["S"]: item["v"]["B"]
+            item["PK"]["S"]: data
             for item in self._get_in_groups(wanted)
-            if "B" in item.get("v", {})
+            if (data := data_of(item)) is not None
         }
         if len(found) < len(wanted):
             return None

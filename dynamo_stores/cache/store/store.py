@@ -11,12 +11,20 @@ from ... import clock, keys
 from ...calls.batches import MAX_WRITES, chunks, execute_in_parallel
 from ...item_access import ConditionFailed
 from ...keys import ItemKey
-from ...models import RawItem, ttl_of
+from ...models import ttl_of
 from .bulk import ManyStore
 from .counters import CountingStore
-from .entries import LIFE, MISSING
-from .invalidation import InvalidationNumber, checked_tags, is_live
-from .items import CacheEntry
+from .entries import MISSING
+from .invalidation import checked_tags, is_live
+from .items import (
+    LIFE,
+    CacheEntry,
+    InvalidationNumber,
+    expiry_of,
+    invalidation_of,
+    stamps_of,
+    tags_of,
+)
 from .patterns import compile_pattern, literal_start
 from .sweeps import CacheStats, Progress, Sweep
 from .writing import expiry_after
@@ -74,10 +82,10 @@ class CacheStore(CountingStore, ManyStore):
         value = self.value_of(found)
         if found is None or not is_live(found.head) or value is MISSING:
             return False
-        expiry = int(found.head["e"]["N"]) if "e" in found.head else None
-        tags = tuple(found.head.get("t", {}).get("M", {}))
-        stamps: RawItem = {name: found.head[name] for name in ("g", "t") if name in found.head}
-        self.commit(new_key, self.prepare_until(new_key, value, expiry, tags), stamps)
+        written = self.prepare_until(
+            new_key, value, expiry_of(found.head), tuple(tags_of(found.head))
+        )
+        self.commit(new_key, written, stamps_of(found.head))
         self.delete(key)
         return True
 
@@ -86,7 +94,8 @@ class CacheStore(CountingStore, ManyStore):
         head = self._head(self._key(key), LIFE)
         if head is None or not is_live(head):
             return 0
-        return int(head["e"]["N"]) - clock.now_ms() if "e" in head else None
+        expiry = expiry_of(head)
+        return None if expiry is None else expiry - clock.now_ms()
 
     def touch(self, key: str, timeout: float | None = None) -> bool:
         """Give a live value a new timeout; return False, creating nothing, where there is none."""
@@ -135,7 +144,7 @@ class CacheStore(CountingStore, ManyStore):
     def _raise_number(self, key: ItemKey) -> int:
         with self._in_time():
             changed = self._update(key, [InvalidationNumber.number.add(1)])
-        return int(changed["g"]["N"])
+        return invalidation_of(changed)
 
     def iter_keys(self, pattern: str = "*", *, page_size: int | None = None) -> Iterator[str]:
         """

@@ -15,7 +15,7 @@ from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem
 from ..options import CacheOptions
-from .items import CacheEntry
+from .items import EXPIRY, LIFE, ORIGINAL, WRITE, CacheEntry, original_of, write_of
 
 # A part is younger than its head by the time that a write takes; one that is older than this and
 # whose head names another write belongs to nobody.
@@ -97,7 +97,7 @@ class Sweep:
 
     def keys(self, start: str, *, by_index: bool, page_size: int | None) -> Iterator[list[str]]:
         """Yield the keys of live entries, page by page; other than hashed ones begin so."""
-        shown = "PK, SK, e, k, g, t"
+        shown = ", ".join([*LIFE, ORIGINAL])
         if by_index:
             sources = self._index_queries(shown, since=clock.now_ms())
         else:
@@ -116,7 +116,7 @@ class Sweep:
                 arguments["Limit"] = page_size
             for page in self._pages(operation, arguments, _UNITS_PER_SECOND):
                 yield [
-                    keys.cache_key(self._prefix, item["PK"]["S"], item.get("k", {}).get("B"))
+                    keys.cache_key(self._prefix, item["PK"]["S"], original_of(item))
                     for item in self._counting(page["Items"])
                 ]
 
@@ -132,7 +132,7 @@ class Sweep:
         progress: Callable[[Progress], None] | None,
     ) -> int:
         """Delete what has expired; return how many items."""
-        shown = "PK, SK, e, g, t, w, #ttl"
+        shown = ", ".join([*LIFE, WRITE, "#ttl"])
         sources = (
             self._index_queries(shown, until=clock.now_ms())
             if by_index
@@ -176,7 +176,7 @@ class Sweep:
 
     def _dead(self, items: list[RawItem]) -> Iterator[RawItem]:
         now = clock.now()
-        heads: dict[str, str | None] = {}
+        heads: dict[str, str] = {}
         live = [
             item
             for item in items
@@ -186,8 +186,8 @@ class Sweep:
         invalid = {pk for item in live if (pk := item["PK"]["S"]) not in counting}
         for item in items:
             ttl = item.get("TTL")
-            if not all(_is_whole(item[name]) for name in ("TTL", "e") if name in item):
-                continue  # not written by us
+            if not all(_is_whole(item[name]) for name in ("TTL", EXPIRY) if name in item):
+                continue  # not written by this package
             is_due = ttl is not None and int(ttl["N"]) <= now
             if item["SK"]["S"] != keys.PART:
                 if is_due or item["PK"]["S"] in invalid:
@@ -201,26 +201,24 @@ class Sweep:
             if is_due or heads[head] != write:
                 yield item
 
-    def _write_of(self, pk: str) -> str | None:
+    def _write_of(self, pk: str) -> str:
         kwargs = {
             "TableName": self._table.table_name,
-            "Key": {"PK": {"S": pk}, "SK": {"S": keys.ENTRY}},
-            "ProjectionExpression": "w",
+            "Key": ItemKey(pk, keys.ENTRY).raw(),
+            "ProjectionExpression": WRITE,
             "ConsistentRead": True,
         }
-        item = self._call("GetItem", kwargs).get("Item") or {}
-        write: str | None = item.get("w", {}).get("S")
-        return write
+        return write_of(self._call("GetItem", kwargs).get("Item") or {})
 
     def _delete_seen(self, item: RawItem) -> bool:
         """Delete ``item`` if it is still the one that was seen; return whether it was deleted."""
         condition = CacheEntry.pk.exists()
-        for attribute, name in ((CacheEntry.ttl, "TTL"), (CacheEntry.expiry, "e")):
+        for attribute, name in ((CacheEntry.ttl, "TTL"), (CacheEntry.expiry, EXPIRY)):
             condition &= (
                 attribute == int(item[name]["N"]) if name in item else attribute.does_not_exist()
             )
-        if "w" in item:
-            condition &= CacheEntry.write == item["w"]["S"]
+        if write := write_of(item):
+            condition &= CacheEntry.write == write
         key = ItemKey(item["PK"]["S"], item["SK"]["S"])
         kwargs = self._table.get_operation_kwargs(key.pk, key.sk, condition=condition)
         try:

@@ -14,7 +14,7 @@ from ...keys import ItemKey
 from ...models import RawItem
 from ..options import CacheOptions
 from .codecs import Codec, Forged, get_codec
-from .items import CacheEntry, CachePart
+from .items import NUMBER, PARTS, SEALED, WRITE, CacheEntry, CachePart, write_of
 
 # DynamoDB's numbers have 38 digits; larger ints are stored as bytes.
 MAX_NUMBER = 10**38
@@ -124,9 +124,9 @@ class Values:
         Raises Forged where it is not signed for its key and its write.
         """
         try:
-            if "n" in head:
-                return CacheEntry.number.deserialize(head["n"]["N"])
-            sealed, write, pk = head["v"]["B"], head["w"]["S"], head["PK"]["S"]
+            if NUMBER in head:
+                return CacheEntry.number.deserialize(head[NUMBER]["N"])
+            sealed, write, pk = head[SEALED]["B"], head[WRITE]["S"], head["PK"]["S"]
         except (KeyError, ArithmeticError):
             raise Forged from None
         count = self.count_parts(head)
@@ -140,9 +140,9 @@ class Values:
 
         Raises Forged for more than ``MAX_VALUE_BYTES`` would need, or what is no number.
         """
-        if "p" not in head:
+        if PARTS not in head:
             return 1
-        digits = head["p"].get("N", "")
+        digits = head[PARTS].get("N", "")
         if not digits.isdecimal() or int(digits) > self._options.max_value_bytes // PART_BYTES + 2:
             raise Forged
         return int(digits)
@@ -150,9 +150,10 @@ class Values:
     def part_keys(self, head: RawItem) -> list[ItemKey]:
         """Return the keys of the parts of ``head`` in order, none where it is whole."""
         count = self.count_parts(head)
-        if count == 1 or "w" not in head:
+        write = write_of(head)
+        if count == 1 or not write:
             return []
-        pk, write = head["PK"]["S"], head["w"]["S"]
+        pk = head["PK"]["S"]
         return [keys.cache_part(pk, write, number) for number in range(count)]
 
     def _check_size(self, key: ItemKey, size: int) -> None:

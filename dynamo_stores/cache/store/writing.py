@@ -13,9 +13,9 @@ from ... import clock
 from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem
-from .entries import LIFE, EntriesStore, is_same_write
+from .entries import EntriesStore, is_same_write
 from .invalidation import checked_tags, is_live
-from .items import CacheEntry
+from .items import LIFE, TAGS, CacheEntry, data_of, write_of
 from .near import Entry
 from .values import Written
 
@@ -99,7 +99,7 @@ class WritingStore(EntriesStore):
         """Put ``head`` where it may go; return what it replaced, if known, or the refusal."""
         condition = self._free()
         if seen is not None:
-            condition = condition | (CacheEntry.write == seen["w"]["S"])
+            condition = condition | (CacheEntry.write == write_of(seen))
         while True:
             try:
                 with self._in_time():
@@ -109,10 +109,10 @@ class WritingStore(EntriesStore):
                 if is_same_write(old, head):
                     # The answer to our own put was lost, and we met it when we tried again.
                     return seen
-                if old is None or "t" not in old or "w" not in old or self._counts(old):
+                if old is None or TAGS not in old or not write_of(old) or self._counts(old):
                     return refused
                 # One of its tags was invalidated.
-                condition, seen = CacheEntry.write == old["w"]["S"], old
+                condition, seen = CacheEntry.write == write_of(old), old
             else:
                 return seen
 
@@ -126,7 +126,7 @@ class WritingStore(EntriesStore):
     def _note(self, kept: dict[str, Entry], head: RawItem, written: Written) -> None:
         pk = head["PK"]["S"]
         self._numbers.remember_tags(pk, written.tags)
-        kept[pk] = Entry(head, [part["v"]["B"] for part in written.parts])
+        kept[pk] = Entry(head, [data_of(part) or b"" for part in written.parts])
 
     def _update_live(
         self, key: ItemKey, actions: Sequence[Action], extra: Condition | None = None
@@ -140,16 +140,17 @@ class WritingStore(EntriesStore):
         if generation := self._not_fresh(self._generation):
             with self._in_time():
                 self._ask(generation)
-        unchanged, seen = CacheEntry.tags.does_not_exist(), None
+        unchanged: Condition = CacheEntry.tags.does_not_exist()
+        seen: str | None = None
         while True:
             condition = self._live() & unchanged
             try:
                 return self._update(key, actions, condition if extra is None else condition & extra)
             except ConditionFailed as refused:
                 old = refused.old
-                if old is None or "w" not in old or not self._counts(old):
+                if old is None or not write_of(old) or not self._counts(old):
                     raise
-                write = old["w"]["S"] if "t" in old else None
+                write = write_of(old) if TAGS in old else None
                 if write == seen:
                     raise
                 seen = write
