@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
 
-from dynamo_stores import conf
+from dynamo_stores import conf, exceptions
 from dynamo_stores.cache import options
 
 ROOT = Path(settings.BASE_DIR)
@@ -21,10 +22,30 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 def blocks(page, language):
     """Return the code blocks of ``page``, each with its line."""
     text = page.read_text()
+    fence = re.compile(rf"^( *)```{language}\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
     return [
-        (text[: found.start()].count("\n") + 2, found.group(1))
-        for found in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        (text[: found.start()].count("\n") + 2, textwrap.dedent(found.group(2)))
+        for found in fence.finditer(text)
     ]
+
+
+def prose(page):
+    """Return the text of ``page`` without its code blocks."""
+    return re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page):
+    """Return the names by which links reach the headings of ``page``."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page):
+    """Return the relative links of ``page``: the page and the heading that each leads to."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if not re.match(r"[a-z]+:", link):
+            path, _, heading = link.partition("#")
+            yield (page.parent / path).resolve() if path else page, heading
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
@@ -36,8 +57,8 @@ def test_python_blocks_run(page, tables):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_commands_and_links_exist(page):
-    """Every manage.py command takes its arguments, every make target and link is there."""
+def test_commands_exist(page):
+    """Every manage.py command takes its arguments, every make target is there."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for _, code in blocks(page, "sh"):
         for line in code.splitlines():
@@ -48,8 +69,33 @@ def test_commands_and_links_exist(page):
                 command.create_parser("manage.py", name).parse_args(arguments)
             elif words[:1] == ["make"]:
                 assert words[1] in targets
-    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-        assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_to_a_page_and_a_heading(page):
+    """Every relative link leads to a file that exists, and to a heading that it has."""
+    for target, heading in links(page):
+        assert target.exists(), target
+        assert not heading or heading in anchors(target), f"{target.name}#{heading}"
+
+
+def test_every_page_is_in_the_index():
+    """docs/index.md links to each page of docs/, and the README to docs/index.md."""
+    index = ROOT / "docs" / "index.md"
+    linked = {target for target, _ in links(index)} | {index}
+    assert linked >= set(index.parent.glob("*.md"))
+    assert index in {target for target, _ in links(ROOT / "README.md")}
+
+
+def test_every_error_is_documented():
+    """docs/resilience.md draws the whole tree of errors."""
+    text = (ROOT / "docs" / "resilience.md").read_text()
+    waiting = [exceptions.StoreError]
+    while waiting:
+        error = waiting.pop()
+        if error.__module__ == exceptions.__name__:
+            assert re.search(rf"^[│├└─ ]*{error.__name__}\b", text, re.MULTILINE), error
+            waiting += error.__subclasses__()
 
 
 def test_the_readme_has_its_fifteen_lines(tmp_path):
@@ -57,7 +103,7 @@ def test_the_readme_has_its_fifteen_lines(tmp_path):
     ((_, code),) = blocks(ROOT / "README.md", "python")
     namespace = {}
     exec(code, namespace)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
     assert namespace["CACHES"]["default"]["BACKEND"] == options.CACHE_BACKEND
 
 
