@@ -147,7 +147,7 @@ class Reporter:
     def begin_round(self) -> float:
         """Forget the news that are about to be told; return the seconds until the next report."""
         self.news.clear()
-        # ReportStore that began together do not report together for ever.
+        # Processes that began together do not report together for ever.
         return self._interval * random.uniform(0.85, 1.0)
 
     def _note_throttle(self, measurement: Measurement) -> None:

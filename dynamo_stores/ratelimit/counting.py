@@ -176,7 +176,7 @@ class RateCounter(LimitsStore):
         table = self._table
         kwargs: dict[str, Any] = {
             "TableName": table.table_name,
-            "Key": {"PK": {"S": key.pk}, "SK": {"S": key.sk}},
+            "Key": key.raw(),
             "UpdateExpression": write.update,
             "ConditionExpression": write.condition,
             "ExpressionAttributeValues": write.values,

@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pynamodb.attributes import (
-    UnicodeAttribute,
-)
-
 from .. import clock, keys
 from ..calls.policy import deadline
 from ..conf import get_config
@@ -16,22 +12,8 @@ from ..conf.groups import RateLimitConfig
 from ..conf.rates import Rate, ResourceConfig, describe, parse_resource, resolve_rate
 from ..exceptions import StoreUnavailable
 from ..item_access import Store
-from ..models import StoreItem
+from .items import RateWindow, StoredRate, config_of
 from .memory import RateMemory, StoredConfig, get_rate_memory
-
-
-class RateWindow(StoreItem):
-    """
-    What was admitted of one key lately. Its attributes are those of the algorithm that its sort
-    key names (:mod:`.algorithms`), numbered by the windows that it counts in.
-    """
-
-
-class StoredRate(StoreItem):
-    """The limit of a resource, set for all processes: JSON, as settings write it."""
-
-    config = UnicodeAttribute(attr_name="config")
-
 
 # How long a limit that is stored in the table is gone by, in seconds.
 _CONFIG_TIMEOUT = 5.0
@@ -61,10 +43,10 @@ class LimitsStore(Store[RateWindow]):
         if not everywhere:
             _set_here[self.using, resource] = found
             return
-        item = keys.stored_rate(resource)
+        key = keys.stored_rate(resource)
         text = json.dumps(describe(found))
         with self._in_time():
-            self._put({"PK": {"S": item.pk}, "SK": {"S": item.sk}, "config": {"S": text}})
+            self._put(StoredRate(key.pk, key.sk, config=text).serialize())
         self._memory.configs.put(resource, StoredConfig(text, clock.monotonic()))
 
     def unset_resource_config(self, resource: str, *, everywhere: bool = False) -> None:
@@ -109,7 +91,7 @@ class LimitsStore(Store[RateWindow]):
         except StoreUnavailable:
             # ON_UNAVAILABLE decides about requests, not about limits.
             return known.text if known is not None else None
-        text = item["config"]["S"] if item is not None else None
+        text = config_of(item) or None if item is not None else None
         configs.put(resource, StoredConfig(text, now))
         return text
 

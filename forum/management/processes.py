@@ -1,4 +1,4 @@
-"""ReportStore that are started together and end together."""
+"""Processes that are started together and end together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ProcessFailed(Exception):
     """A process ended or did not get ready; the message holds its last lines."""
 
 
-class ReportStore:
+class Processes:
     """
     Long-running processes, each with a log in ``folder``; all are gone when the block ends.
 

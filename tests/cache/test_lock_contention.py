@@ -44,7 +44,7 @@ def update(pk, expression, condition, values):
 
 def test_what_a_fenced_lock_guards_is_exact(cache, tmp_path):
     """
-    24 threads read a list, think, and write it with their name added. ReportStore are killed, and
+    24 threads read a list, think, and write it with their name added. Processes are killed, and
     stopped past the lease. Nothing that was acknowledged is missing, nothing is there twice.
     """
     pk = f"guarded-{cache.key_prefix}"

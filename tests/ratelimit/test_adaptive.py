@@ -11,7 +11,7 @@ import pytest
 from dynamo_stores import keys
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import ConfigurationError
-from dynamo_stores.ratelimit.resources import RateWindow
+from dynamo_stores.ratelimit.items import RateWindow
 from dynamo_stores.stores import AdaptiveRateLimitStore
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations

@@ -14,7 +14,7 @@ from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import ConfigurationError, StoreUnavailable
 from dynamo_stores.ratelimit import counting as settling
-from dynamo_stores.ratelimit.resources import RateWindow, StoredRate
+from dynamo_stores.ratelimit.items import RateWindow, StoredRate
 from dynamo_stores.signals import rate_limited
 from dynamo_stores.stores import RateLimitStore
 from dynamo_stores.testing import FakeClock

@@ -16,6 +16,8 @@ from ...models import RawItem
 from .base import AFTER, Decision, Level, RateLimitStatus, Write, name_of, number, tightest, whole
 
 _GRACE = 60
+# The attributes: time and cost of each admitted request in turn, and the number of the last write.
+ADMITTED, VERSION = "l", "v"
 
 
 class Admitted(NamedTuple):
@@ -42,9 +44,9 @@ class Log:
         return rate.limit
 
     def read(self, item: RawItem, count: int) -> Entries:
-        pairs = [int(held["N"]) for held in item.get("l", {}).get("L", ())]
+        pairs = [int(held["N"]) for held in item.get(ADMITTED, {}).get("L", ())]
         return Entries(
-            whole(item, "v"),
+            whole(item, VERSION),
             tuple(Admitted(*pair) for pair in zip(pairs[::2], pairs[1::2], strict=False)),
         )
 
@@ -100,8 +102,10 @@ class Log:
         }
         condition = "attribute_not_exists(PK)"
         if state is not None:
-            condition, values[":v"] = "v = :v", number(version)
-        return Write("SET l = :l, v = :w, #ttl = :ttl", condition, values, replaces=True)
+            condition, values[":v"] = f"{VERSION} = :v", number(version)
+        return Write(
+            f"SET {ADMITTED} = :l, {VERSION} = :w, #ttl = :ttl", condition, values, replaces=True
+        )
 
     @staticmethod
     def _kept(state: Entries | None, rate: Rate, times: Times) -> tuple[Admitted, ...]:

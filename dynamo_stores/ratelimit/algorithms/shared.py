@@ -20,6 +20,10 @@ _BUCKETS = 10
 _HISTORY = 30
 _TOTAL, _BACKGROUND, _USERS = range(3)
 
+# Attributes beside those of the three windows: the allocation in force and when it was made, in ms
+# since the epoch; when users and background work were last admitted.
+ALLOCATION, ALLOCATED_AT, LAST_USER, LAST_BACKGROUND = "al", "aa", "lu", "lb"
+
 
 class Allocation(NamedTuple):
     """
@@ -102,11 +106,11 @@ class SharedWindows:
 
     def read(self, item: RawItem, count: int) -> WindowState:
         stored = None
-        if "al" in item:
-            limit, *parts = json.loads(item["al"]["S"])
-            stored = Stored(whole(item, "aa"), limit, Allocation(*parts))
+        if ALLOCATION in item:
+            limit, *parts = json.loads(item[ALLOCATION]["S"])
+            stored = Stored(whole(item, ALLOCATED_AT), limit, Allocation(*parts))
         windows = (read_window(item, 0), read_window(item, 1), read_window(item, 2))
-        return WindowState(windows, whole(item, "lu"), whole(item, "lb"), stored)
+        return WindowState(windows, whole(item, LAST_USER), whole(item, LAST_BACKGROUND), stored)
 
     def decide(
         self,
@@ -189,14 +193,14 @@ class SharedWindows:
     def _set_allocation(changes: Changes, state: WindowState | None, stored: Stored) -> None:
         old = state.stored if state else None
         if old is not None:
-            changes.conditions.append("aa = :seen")
+            changes.conditions.append(f"{ALLOCATED_AT} = :seen")
             changes.values[":seen"] = number(old.at)
         elif state is not None:
-            changes.conditions.append("attribute_not_exists(aa)")
+            changes.conditions.append(f"attribute_not_exists({ALLOCATED_AT})")
         # Two winners of one moment must differ.
         at = max(stored.at, old.at + 1 if old is not None else 0)
-        changes.set("aa", number(at))
-        changes.set("al", {"S": json.dumps([stored.limit, *stored.allocation])})
+        changes.set(ALLOCATED_AT, number(at))
+        changes.set(ALLOCATION, {"S": json.dumps([stored.limit, *stored.allocation])})
         changes.replaces = True
 
     def _count(
@@ -218,16 +222,16 @@ class SharedWindows:
         moment = number(int(times.high * 1000))
         if not self._is_background:
             changes.count(_USERS, old[_USERS], now[_USERS], cost, None)
-            changes.set("lu", moment)
+            changes.set(LAST_USER, moment)
             return
         share = stored.allocation.background_max - cost - sum(now[_BACKGROUND].frozen)
         changes.count(
             _BACKGROUND, old[_BACKGROUND], now[_BACKGROUND], cost, None if force else share
         )
-        changes.set("lb", moment)
+        changes.set(LAST_BACKGROUND, moment)
         if not is_due:
             # Its share is that of this allocation.
-            changes.conditions.append("aa = :seen")
+            changes.conditions.append(f"{ALLOCATED_AT} = :seen")
             changes.values[":seen"] = number(stored.at)
 
     def _status(

@@ -20,7 +20,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from dynamo_stores.testing import find_free_port
 from dynamo_stores.testing.engine import HOST, is_taken
-from forum.management.processes import ProcessFailed, ReportStore
+from forum.management.processes import Processes, ProcessFailed
 from forum.management.walk import Browser, WalkFailed, walk
 
 WEB_PORT = 8080
@@ -58,7 +58,7 @@ class Command(BaseCommand):
         web_port = find_free_port() if check or is_taken(WEB_PORT) else WEB_PORT
         password = secrets.token_urlsafe(9)
         environment = _environment(folder, engine_port)
-        with ReportStore(folder, environment, Path(settings.BASE_DIR)) as processes:
+        with Processes(folder, environment, Path(settings.BASE_DIR)) as processes:
             manage = (sys.executable, "manage.py")
             self._say("Starting an embedded DynamoDB …")
             processes.start(
