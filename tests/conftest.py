@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.loaders import JSONFileLoader
 from celery import current_app
 from django.core.management import call_command
 from django.test import override_settings
@@ -52,6 +53,21 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         folder = item.path.relative_to(tests).parts[0]
         if needs_engine and folder not in _WITH_PARTS_OF_THEIR_OWN:
             item.add_marker("engine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parsed_once() -> Iterator[None]:
+    """botocore parses megabytes of JSON for each of its sessions, and each alias has its own."""
+    parse, parsed = JSONFileLoader.load_file, {}
+
+    def load_file(self: JSONFileLoader, path: str) -> Any:
+        if path not in parsed:
+            parsed[path] = parse(self, path)
+        return parsed[path]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", load_file)
+        yield
 
 
 @pytest.fixture(scope="session")
