@@ -49,7 +49,9 @@ def test_calm_is_said_in_one_sentence():
 
 def test_a_throttled_table_comes_first_with_what_was_done():
     """What happens, why, what was done and what comes next."""
-    decision = CapacityDecision("posts", NOW - 90, "raised", "it was short", {"": (5, 5)}, {"": (5, 20)})
+    decision = CapacityDecision(
+        "posts", NOW - 90, "raised", "it was short", {"": (5, 5)}, {"": (5, 20)}
+    )
     table = replace(
         throttled(2),
         reasons={"TableWriteProvisionedThroughputExceeded": 3},

@@ -17,7 +17,10 @@ from dynamo_stores import clock
 from dynamo_stores.stores import AdaptiveRateLimitStore, RateLimitStore
 from tests.helpers.forking import in_processes
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
 PROCESSES, THREADS = 3, 32
 
 
