@@ -16,11 +16,13 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	@$(BIN)/python manage.py forum_demo $(if $(CHECK),--check)
 
-## make test [ARGS="-k cache"]: the tests; what needs Java, Redis or Chromium is skipped without
+## make test [ARGS="-k cache"] [WORKERS=1]: the tests, side by side, for they wait more than they
+## compute; what needs Java, Redis or Chromium is skipped without
+WORKERS ?= 5
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-## make lint, make types: ruff and the floors of the house; mypy
+## make lint, make types: ruff and the import layers; mypy
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

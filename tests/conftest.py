@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.loaders import JSONFileLoader
 from celery import current_app
 from django.core.management import call_command
 from django.test import override_settings
+from hypothesis import settings
 
 from dynamo_stores.cache import DynamoDBCache
 from dynamo_stores.calls.control import get_control
@@ -30,6 +34,42 @@ pytest_plugins = [
 ]
 
 _numbers = itertools.count(1)
+
+# How long one example takes says more about the machine than about the code.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
+
+# They start engines, servers and browsers of their own, or count what the embedded engine charges.
+_WITH_PARTS_OF_THEIR_OWN = {"browser", "capacity", "processes"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark as ``engine`` what any DynamoDB must pass; what is ``slow`` begins first."""
+    # Side by side, the run is as long as what began last.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    tests = Path(__file__).parent
+    for item in items:
+        # All of them have the engine among their fixtures, by those that are there for every test.
+        arguments = inspect.signature(item.function).parameters
+        needs_engine = "tables" in item.fixturenames or "dynamo_engine" in arguments
+        folder = item.path.relative_to(tests).parts[0]
+        if needs_engine and folder not in _WITH_PARTS_OF_THEIR_OWN:
+            item.add_marker("engine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parsed_once() -> Iterator[None]:
+    """botocore parses megabytes of JSON for each of its sessions, and each alias has its own."""
+    parse, parsed = JSONFileLoader.load_file, {}
+
+    def load_file(self: JSONFileLoader, path: str) -> Any:
+        if path not in parsed:
+            parsed[path] = parse(self, path)
+        return parsed[path]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", load_file)
+        yield
 
 
 @pytest.fixture(scope="session")

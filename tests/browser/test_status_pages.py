@@ -21,6 +21,8 @@ from dynamo_stores.stores import CacheStore
 
 PAGES = ["", "breakers/", "history/"]
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
+# They share the browser.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 POLICY = "default-src 'self'; form-action 'self'; frame-ancestors 'none'"
 
 

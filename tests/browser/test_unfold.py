@@ -60,6 +60,7 @@ def themed(tables, dynamo_engine, default_alias, tmp_path, until):
         server.wait(30)
 
 
+@pytest.mark.slow
 def test_the_pages_stand_in_its_frame(themed, chromium):
     """Whole and readable, wide and narrow, light and dark."""
     address, password = themed

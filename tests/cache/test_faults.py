@@ -20,11 +20,12 @@ from dynamo_stores.exceptions import (
     StoreUnavailable,
     ThrottlingError,
 )
-from dynamo_stores.testing import EmbeddedEngine, find_free_port
+from dynamo_stores.testing import EmbeddedEngine
 from tests.helpers.faults import QUICK
 
-# More than any machine should need beyond a deadline.
-MARGIN = 1.0
+BRIEF = {"OPERATION_TIMEOUT": 0.5}
+# More than any machine should need beyond a deadline, and less than waiting for an answer takes.
+MARGIN = 15.0
 
 
 def seconds(function, *args):
@@ -39,12 +40,12 @@ def seconds(function, *args):
 
 def test_a_connection_that_is_never_answered(faulty, dynamo_faults):
     """The call ends at its deadline with OperationTimeoutError."""
-    cache = faulty()
+    cache = faulty(BRIEF, READ_TIMEOUT=60.0)
     dynamo_faults.hang("GetItem")
     took, error = seconds(cache.get, "k")
     assert isinstance(error, OperationTimeoutError)
     assert error.__cause__ is not None
-    assert took < 1.0 + MARGIN
+    assert 0.5 <= took < 0.5 + MARGIN
 
 
 def test_a_server_that_does_not_accept(faulty, dynamo_faults):
@@ -59,12 +60,12 @@ def test_a_server_that_does_not_accept(faulty, dynamo_faults):
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
             fillers.append(filler)
-        cache = faulty(ENDPOINT_URL=f"http://127.0.0.1:{port}", CONNECT_TIMEOUT=5.0)
+        cache = faulty(BRIEF, ENDPOINT_URL=f"http://127.0.0.1:{port}", CONNECT_TIMEOUT=60.0)
         took, error = seconds(cache.get, "k")
         for filler in fillers:
             filler.close()
     assert isinstance(error, OperationTimeoutError)
-    assert took < 1.0 + MARGIN
+    assert 0.5 <= took < 0.5 + MARGIN
 
 
 def test_an_answer_reset_in_the_middle_is_read_again(faulty, dynamo_faults):
@@ -129,16 +130,17 @@ def test_throttled_for_a_while_the_call_waits_and_gets_through(faulty, dynamo_fa
     assert cache.store.get_circuit_breaker_status().state is State.CLOSED
 
 
-def test_throttled_to_the_deadline(faulty, dynamo_faults):
+def test_throttled_to_the_deadline(faulty, dynamo_faults, dynamo_clock):
     """Then ThrottlingError, with the reasons and botocore's error as its cause."""
-    cache = faulty()
+    cache = faulty({"OPERATION_TIMEOUT": 60.0}, RETRY={"DELAY": 5.0, "MAX_DELAY": 20.0})
     dynamo_faults.throttle("PutItem", reason="TableWriteKeyRangeThroughputExceeded", resource="x")
-    took, error = seconds(cache.set, "k", 1)
+    began_at = dynamo_clock.now()
+    _, error = seconds(cache.set, "k", 1)
     assert isinstance(error, ThrottlingError)
     assert error.retry_after > 0
     assert error.reasons[0].reason == "TableWriteKeyRangeThroughputExceeded"
     assert error.__cause__.response["Error"]["Code"] == "ProvisionedThroughputExceededException"
-    assert took < 1.0 + MARGIN
+    assert 40 < dynamo_clock.now() - began_at <= 60
 
 
 def test_errors_inside_dynamodb_are_retried(faulty, dynamo_faults):
@@ -177,7 +179,7 @@ def test_a_transaction_whose_answer_is_lost_is_done_once(faulty, dynamo_faults):
     assert cache.get("n") == 2
 
 
-def test_an_open_breaker_fails_fast_and_heals_by_one_probe(faulty, dynamo_faults):
+def test_an_open_breaker_fails_fast_and_heals_by_one_probe(faulty, dynamo_faults, dynamo_clock):
     """Three failures open it; refusals send nothing; of many threads one probes, and heals it."""
     cache = faulty(RETRY={**QUICK, "MAX_RETRIES": 0})
     changes = []
@@ -194,10 +196,17 @@ def test_an_open_breaker_fails_fast_and_heals_by_one_probe(faulty, dynamo_faults
             with pytest.raises(CircuitBreakerOpenError):
                 cache.get("k")
         assert dynamo_faults.requests["GetItem"] == sent == 3
-        time.sleep(0.35)
-        dynamo_faults.delay(0.3, "GetItem", times=1)
+        dynamo_clock.advance(0.35)
         outcomes = Counter()
-        barrier = threading.Barrier(20)
+        barrier, refused = threading.Barrier(20), threading.Semaphore(0)
+
+        def after_all_refusals(handler, request):
+            for _ in range(19):
+                assert refused.acquire(timeout=20)
+            return False
+
+        # The probe is answered when all the others were refused.
+        dynamo_faults._add("GetItem", 1, after_all_refusals)
 
         def call():
             barrier.wait()
@@ -206,6 +215,7 @@ def test_an_open_breaker_fails_fast_and_heals_by_one_probe(faulty, dynamo_faults
                 outcomes["answered"] += 1
             except CircuitBreakerOpenError:
                 outcomes["refused"] += 1
+                refused.release()
 
         threads = [threading.Thread(target=call) for _ in range(20)]
         for thread in threads:
@@ -256,11 +266,11 @@ def test_ignored_exceptions_are_misses(faulty, dynamo_faults, fault):
         cache.incr("k")
 
 
-def test_an_engine_that_is_killed_and_comes_back(alias, make_cache, monkeypatch):
+def test_an_engine_that_is_killed_and_comes_back(alias, make_cache, dynamo_clock):
     """Refused connections, an open breaker, then everything as before, by itself."""
     from django.core.management import call_command
 
-    engine = EmbeddedEngine(find_free_port()).start()
+    engine = EmbeddedEngine().start()
     try:
         using = alias(
             ENDPOINT_URL=engine.url,
@@ -280,7 +290,7 @@ def test_an_engine_that_is_killed_and_comes_back(alias, make_cache, monkeypatch)
             cache.get("k")
         engine.start()
         call_command("dynamo_create_tables", table=[table], verbosity=0)
-        time.sleep(0.25)
+        dynamo_clock.advance(0.25)
         assert cache.get("k", "gone with the engine") == "gone with the engine"
         cache.set("k", 2)
         assert cache.get("k") == 2

@@ -16,7 +16,7 @@ from dynamo_stores.models import StoreItem
 
 fork = multiprocessing.get_context("fork")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-PROCESSES, THREADS, SECONDS = 3, 8, 12
+PROCESSES, THREADS, SECONDS = 3, 8, 9
 
 
 def update(pk, expression, condition, values):
@@ -42,6 +42,7 @@ def update(pk, expression, condition, values):
     return answer["Attributes"]
 
 
+@pytest.mark.slow
 def test_what_a_fenced_lock_guards_is_exact(cache, tmp_path):
     """
     24 threads read a list, think, and write it with their name added. Processes are killed, and

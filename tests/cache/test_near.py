@@ -265,6 +265,7 @@ def test_least_recently_used_first_out():
     assert tier.stats().evictions >= 3
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_under_a_million_keys():
     """What it says it holds is what Python holds, and both stay under the limit."""
     limit = 4 * 2**20

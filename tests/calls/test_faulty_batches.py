@@ -6,6 +6,7 @@ import pytest
 
 from dynamo_stores.cache.store.items import CacheEntry
 from dynamo_stores.calls.batches import BatchWriter
+from dynamo_stores.calls.policy import deadline
 from dynamo_stores.exceptions import OperationTimeoutError, StoreUnavailable, ThrottlingError
 
 
@@ -25,9 +26,14 @@ def test_a_batch_taken_in_part_is_finished(faulty, dynamo_faults):
     assert cache.get_many(values) == values
 
 
-def test_leftovers_of_set_many_are_returned(faulty, dynamo_faults):
+# Retries so far apart that the last one before a deadline has time for its answer: by a clock that
+# goes only when somebody sleeps, a deadline of a minute is no wait.
+PATIENT = {"RETRY": {"DELAY": 10.0, "MAX_DELAY": 30.0}}
+
+
+def test_leftovers_of_set_many_are_returned(faulty, dynamo_faults, dynamo_clock):
     """At the deadline the keys that were not taken come back, and only those."""
-    cache = faulty()
+    cache = faulty({"OPERATION_TIMEOUT": 60.0}, **PATIENT)
     values = {f"k{number}": number for number in range(25)}
     dynamo_faults.take_in_part("BatchWriteItem", 20, times=1)
     dynamo_faults.take_in_part("BatchWriteItem", 0)
@@ -51,7 +57,7 @@ def test_set_many_returns_what_there_was_no_time_for(faulty, dynamo_faults):
     assert set(values) - set(left) <= set(cache.get_many(values))
     dynamo_faults.hang("BatchWriteItem")
     with pytest.raises(OperationTimeoutError) as late:
-        faulty().set_many(values)
+        faulty({"OPERATION_TIMEOUT": 1.0}).set_many(values)
     ((_, unprocessed),) = late.value.unprocessed.items()
     assert len(unprocessed) == 150
 
@@ -60,8 +66,9 @@ def test_get_many_of_many_keys_keeps_what_it_read(faulty, dynamo_faults):
     """One batch of three is never answered: the others' values are returned or in the error."""
     values = {f"k{number}": number for number in range(250)}
     for options in ({}, {"IGNORE_EXCEPTIONS": True}):
-        cache = faulty(options)
-        cache.set_many(values)
+        cache = faulty({"OPERATION_TIMEOUT": 2.0, **options})
+        with deadline(60.0):
+            cache.set_many(values)
         dynamo_faults.hang("BatchGetItem", times=1)
         if options:
             found = cache.get_many(values)
@@ -73,11 +80,11 @@ def test_get_many_of_many_keys_keeps_what_it_read(faulty, dynamo_faults):
         dynamo_faults.clear()
 
 
-def test_get_many_raises_or_returns_what_was_read(faulty, dynamo_faults):
+def test_get_many_raises_or_returns_what_was_read(faulty, dynamo_faults, dynamo_clock):
     """With IGNORE_EXCEPTIONS what had been read by the deadline is returned."""
     values = {f"k{number}": number for number in range(25)}
     for options in ({}, {"IGNORE_EXCEPTIONS": True}):
-        cache = faulty(options)
+        cache = faulty({"OPERATION_TIMEOUT": 60.0, **options}, **PATIENT)
         cache.set_many(values)
         dynamo_faults.take_in_part("BatchGetItem", 20, times=1)
         dynamo_faults.take_in_part("BatchGetItem", 0)
@@ -89,9 +96,9 @@ def test_get_many_raises_or_returns_what_was_read(faulty, dynamo_faults):
         dynamo_faults.clear()
 
 
-def test_writer_for_models_returns_what_was_left(faulty, dynamo_faults):
+def test_writer_for_models_returns_what_was_left(faulty, dynamo_faults, dynamo_clock):
     """BatchWriter keeps the requests that DynamoDB did not take, and writes them later."""
-    cache = faulty(OPERATION_TIMEOUT=0.5)
+    cache = faulty(OPERATION_TIMEOUT=60.0, **PATIENT)
     model = CacheEntry.bound_to(cache.store.using)
     dynamo_faults.take_in_part("BatchWriteItem", 20, times=1)
     dynamo_faults.take_in_part("BatchWriteItem", 0)

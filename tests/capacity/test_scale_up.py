@@ -63,6 +63,7 @@ def put_from_threads(using, *, threads, seconds, pause):
     return len(done)
 
 
+@pytest.mark.slow
 def test_a_throttled_table_is_raised_once_for_all(provisioned):
     """Three processes ask for 120 writes a second of a table of 5: few changes, all of them up."""
     using, table, relay = provisioned(updating=1.0, burst=1.0)

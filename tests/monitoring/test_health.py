@@ -121,7 +121,17 @@ def test_the_command_without_dynamodb(reporting, run):
         run("dynamo_status", table=[get_config(using).store_table])
 
 
-def test_the_command_watches_until_it_is_stopped(tables, dynamo_engine, default_alias):
+@pytest.fixture
+def interruptible():
+    """Children hear SIGINT, also where whoever started the tests ignores it: in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_command_watches_until_it_is_stopped(
+    tables, dynamo_engine, default_alias, interruptible
+):
     """Again and again; Ctrl-C is a good end."""
     process = subprocess.Popen(
         [sys.executable, "manage.py", "dynamo_status", "--watch", "0.1"],
@@ -137,10 +147,14 @@ def test_the_command_watches_until_it_is_stopped(tables, dynamo_engine, default_
         text=True,
     )
     screens = 0
-    for line in process.stdout:
-        screens += "forum-posts: ACTIVE" in line
-        if screens == 2:
-            break
-    process.send_signal(signal.SIGINT)
-    _, complaints = process.communicate(timeout=30)
+    try:
+        for line in process.stdout:
+            screens += "forum-posts: ACTIVE" in line
+            if screens == 2:
+                break
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     assert (screens, process.returncode, complaints) == (2, 0, "")

@@ -44,8 +44,9 @@ def total(report, name):
     return found
 
 
-def test_a_process_reports_from_its_first_call_on(reporting, until):
+def test_a_process_reports_from_its_first_call_on(reporting, until, monkeypatch):
     """Who it is, what it did, in an item of an hour's life."""
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/gunicorn", "site.wsgi"])
     using = reporting()
     assert report_of(using) is None
     store = CacheStore(using)
@@ -55,7 +56,7 @@ def test_a_process_reports_from_its_first_call_on(reporting, until):
     assert [limit.acquire("r", rate="1/h").allowed for _ in range(3)] == [True, False, False]
     report = until(lambda: report_of(using))
     table = get_config(using).store_table
-    assert report.role == "pytest"
+    assert report.role == "gunicorn"
     assert report.calls[table].attempts >= 5
     assert (report.cache_hits, report.cache_misses, report.limits_refused) == (1, 1, 2)
     assert [(each.table, each.state) for each in report.breakers] == [(table, "closed")]

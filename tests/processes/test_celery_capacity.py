@@ -107,6 +107,7 @@ def project(broker, tmp_path):
         process.wait(30)
 
 
+@pytest.mark.slow
 def test_a_table_comes_down_once_whatever_happens_to_workers_and_queue(
     provisioned,
     run,

@@ -88,6 +88,7 @@ def ask(port, path, client):
         connection.close()
 
 
+@pytest.mark.slow
 def test_no_window_admits_more_than_the_limit(servers):
     """Of 200s, whichever server answers; the headers are right, and Retry-After is honest."""
     ports, path = servers

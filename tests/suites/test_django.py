@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 
+import pytest
 from django.conf import settings
 
 from tests.suites.sources import needs_source, run_their_tests
 
 
+@pytest.mark.slow
 @needs_source("DJANGO_TESTS", "Django")
 def test_djangos_own_cache_tests_pass(dynamo_engine):
     """Sync and through the a* methods, sessions, middleware, cache tag; only culling is skipped."""

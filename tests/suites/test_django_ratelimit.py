@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from django.conf import settings
 
 from tests.suites.sources import needs_source, run_their_tests
@@ -12,6 +13,7 @@ from tests.suites.sources import needs_source, run_their_tests
 OURS = Path(settings.BASE_DIR) / "tests" / "suites" / "django_ratelimit_suite"
 
 
+@pytest.mark.slow
 @needs_source("DJANGO_RATELIMIT", "django-ratelimit")
 def test_django_ratelimits_own_tests_pass(dynamo_engine):
     """Keys, rates, methods, groups, masks, stacking, classes: an import is all that changes."""

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import pytest
 from django.conf import settings
 
 from tests.suites.sources import needs_source, run_their_tests
@@ -16,6 +17,7 @@ SHARED = "ttl or persist or expire or touch or iter_keys or delete_pattern or in
 REDIS_ITSELF = "custom_count or scan_count"
 
 
+@pytest.mark.slow
 @needs_source("DJANGO_REDIS", "django-redis")
 def test_django_rediss_own_tests_pass(dynamo_engine):
     """What they say of ttl, persist, expire, keys, delete_pattern and lock holds here too."""
