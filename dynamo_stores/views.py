@@ -24,6 +24,6 @@ def ready(request: HttpRequest) -> HttpResponse:
     return _answer(all(is_ready(using) for using in aliases()))
 
 
-def _answer(is_well: bool) -> HttpResponse:
-    text, status = ("ok", 200) if is_well else ("unavailable", 503)
+def _answer(is_available: bool) -> HttpResponse:
+    text, status = ("ok", 200) if is_available else ("unavailable", 503)
     return HttpResponse(text, content_type="text/plain", status=status)

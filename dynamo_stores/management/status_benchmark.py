@@ -18,11 +18,11 @@ from .. import clock
 from ..calls.control import get_control
 from ..capacity.history import Decisions
 from ..infrastructure.tables import create_table, wanted_tables
-from ..monitoring.report import MINUTES, BreakerReport, Calls, Use
+from ..monitoring.report import MINUTES, BreakerReport, Calls, Usage
 from ..monitoring.report_store import ReportStore
 from ..monitoring.reporter import get_reporter
 from ..monitoring.snapshot import get_descriptions, read_all
-from ..monitoring.usage import UseHistory, minute_of
+from ..monitoring.usage import UsageHistory, minute_of
 from ..testing.engine import EmbeddedEngine
 
 _DECISIONS = 50
@@ -62,9 +62,9 @@ def _tell(names: list[str], processes: int) -> None:
     store = ReportStore("default")
     for number in range(processes):
         store.publish(replace(full, host=f"host-{number:03}"))
-    now, history = minute_of(clock.now()), UseHistory("default")
+    now, history = minute_of(clock.now()), UsageHistory("default")
     for back in range(1, MINUTES + 1):
-        history.roll_up({now - back: {name: Use(12.5, 3.0) for name in names}})
+        history.roll_up({now - back: {name: Usage(12.5, 3.0) for name in names}})
     for number in range(_DECISIONS):
         at = clock.now() - number
         why = "the write capacity of the table was short of what is asked for"

@@ -13,7 +13,7 @@ from ..infrastructure.tables import TableSpec, wanted_tables
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def command_errors() -> Iterator[None]:
     """Turn what DynamoDB or the settings say into one sentence and a non-zero exit status."""
     try:
         yield

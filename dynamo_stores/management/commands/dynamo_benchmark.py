@@ -24,7 +24,7 @@ from ...infrastructure.tables import create_table, table_of
 from ...models import ControlItem, StoreItem
 from ...ratelimit.store import RateLimitStore
 from ...testing.engine import EmbeddedEngine, EngineError
-from ..tables import sentences
+from ..tables import command_errors
 
 Call = Callable[[], object]
 
@@ -77,7 +77,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, using: str, engine: str, **options: Any) -> None:
-        with sentences():
+        with command_errors():
             if options["scenario"] == "scaling":
                 self._scale(options)
                 return

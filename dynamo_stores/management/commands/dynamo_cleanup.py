@@ -13,7 +13,7 @@ from ... import clock
 from ...cache.backend import DynamoDBCache
 from ...cache.store.sweeps import Progress
 from ...tasks import our_caches
-from ..tables import sentences
+from ..tables import command_errors
 
 SECONDS_BETWEEN_LINES = 2.0
 
@@ -52,7 +52,7 @@ class Command(BaseCommand):
         for option in ("segments", "units_per_second"):
             if options[option] <= 0:
                 raise CommandError(f"--{option.replace('_', '-')} must be above 0.")
-        with sentences():
+        with command_errors():
             found = our_caches()
             if unknown := [name for name in cache or () if name not in found]:
                 raise CommandError(

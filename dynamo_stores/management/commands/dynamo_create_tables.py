@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...infrastructure.tables import TableSpec, TableState, create_table, inspect_table
-from ..tables import chosen_tables, sentences
+from ..tables import chosen_tables, command_errors
 
 
 class Command(BaseCommand):
@@ -26,7 +26,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, dry_run: bool, table: list[str] | None, **options: Any) -> None:
         different = []
-        with sentences():
+        with command_errors():
             for spec in chosen_tables(table):
                 found = inspect_table(spec)
                 if found.status is None and not dry_run:

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand
 from ... import conf
 from ...capacity.scale_down import reconcile
 from ...capacity.update import in_words
-from ..tables import sentences
+from ..tables import command_errors
 
 
 class Command(BaseCommand):
@@ -24,7 +24,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, using: str | None, **options: Any) -> None:
         found = 0
-        with sentences():
+        with command_errors():
             for alias in [using] if using else conf.aliases():
                 for outcome in reconcile(alias):
                     found += 1

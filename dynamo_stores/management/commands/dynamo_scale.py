@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ... import conf
 from ...capacity.manual import DOWN, TO, UP, change_by_hand
 from ...capacity.update import in_words
-from ..tables import sentences
+from ..tables import command_errors
 
 
 class Command(BaseCommand):
@@ -33,7 +33,7 @@ class Command(BaseCommand):
         read, write = options["read"], options["write"]
         if (direction == TO) != (read is not None or write is not None):
             raise CommandError("--read and --write go with 'to', which needs one of them at least.")
-        with sentences():
+        with command_errors():
             plan = change_by_hand(using, table, direction, read=read, write=write, dry_run=dry_run)
         if not plan.changes and not dry_run:
             raise CommandError(f"{table} was not changed: {plan.why}.")

@@ -14,7 +14,7 @@ from ...monitoring.formatting import ago, count_of, exact, number
 from ...monitoring.reporter import get_reporter
 from ...monitoring.snapshot import read_all
 from ...monitoring.status import AliasStatus, BreakerRow, TableStatus, as_json
-from ..tables import chosen_tables, sentences
+from ..tables import chosen_tables, command_errors
 
 _CLEAR = "\x1b[2J\x1b[H"
 
@@ -59,7 +59,7 @@ class Command(BaseCommand):
                 clock.sleep(watch)
 
     def _show(self, names: list[str] | None, *, as_object: bool) -> None:
-        with sentences():
+        with command_errors():
             wanted = {(spec.using, spec.name) for spec in chosen_tables(names)}
             statuses = read_all(lambda using: get_reporter(using).report())
         tables = [

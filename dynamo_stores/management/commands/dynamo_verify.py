@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...infrastructure.tables import inspect_table
-from ..tables import chosen_tables, sentences
+from ..tables import chosen_tables, command_errors
 
 
 class Command(BaseCommand):
@@ -24,7 +24,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, table: list[str] | None, **options: Any) -> None:
         wrong = []
-        with sentences():
+        with command_errors():
             for spec in chosen_tables(table):
                 found = inspect_table(spec)
                 if found.status is None:
