@@ -1,4 +1,4 @@
-"""The embedded engine: a real DynamoDB over HTTP, for development and tests, on loopback only."""
+"""The embedded engine: a local DynamoDB over HTTP, for development and tests, on loopback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Self
 
 HOST = "127.0.0.1"
 
-# The engine ends, cleanly, when its standard input does: with us, whatever kills us.
+# The engine ends cleanly when its standard input is closed, so also if its parent is killed.
 _ENGINE = """
 import os, signal, sys, threading
 
@@ -33,11 +33,11 @@ main()
 
 
 class EngineError(RuntimeError):
-    """The engine cannot be started; the message says why and what to do."""
+    """The engine cannot be started; the message has the reason and a remedy."""
 
 
 def find_free_port() -> int:
-    """Return a TCP port that nobody listens on at 127.0.0.1."""
+    """Return a free TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -45,7 +45,7 @@ def find_free_port() -> int:
 
 
 def is_taken(port: int) -> bool:
-    """Return whether somebody listens on ``port`` at 127.0.0.1."""
+    """Return whether a process listens on ``port`` at 127.0.0.1."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((HOST, port)) == 0
@@ -53,9 +53,9 @@ def is_taken(port: int) -> bool:
 
 class EmbeddedEngine:
     """
-    ministack, limited to DynamoDB and to 127.0.0.1, as a process of its own.
+    ministack, limited to DynamoDB and to 127.0.0.1, in its own process.
 
-    With ``data`` (a folder) what it holds is kept over clean stops, without it is gone with the
+    With ``data`` (a folder) its data is kept over clean stops, otherwise it is lost with the
     process. ``start`` returns when it answers; ``stop`` ends it cleanly.
     """
 
@@ -67,7 +67,7 @@ class EmbeddedEngine:
 
     @property
     def url(self) -> str:
-        """What ``ENDPOINT_URL`` must be."""
+        """The value for ``ENDPOINT_URL``."""
         return f"http://{HOST}:{self.port}"
 
     @property
@@ -81,17 +81,17 @@ class EmbeddedEngine:
         """
         Start the engine and wait until it answers, at most ``timeout`` seconds.
 
-        Raises EngineError if the extra is not installed, the port is taken, or it does not come.
+        Raises EngineError if the extra is not installed, the port is taken, or the time is over.
         """
         if importlib.util.find_spec("ministack") is None:
             raise EngineError(
                 "The embedded DynamoDB is not installed: pip install 'dynamo-stores[local]'. "
-                "Or set an endpoint of another one."
+                "Or set the endpoint of another DynamoDB."
             )
         if is_taken(self.port):
             raise EngineError(
-                f"Port {self.port} on {HOST} is taken. Stop what listens there, or name another "
-                "port with --port."
+                f"Port {self.port} on {HOST} is taken. Stop the process that listens there, or "
+                "choose another port with --port."
             )
         if self.data is not None:
             self.data.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ class EmbeddedEngine:
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=subprocess.STDOUT,
-            # Ctrl-C in a terminal goes to whoever started us, who stops us cleanly.
+            # Ctrl-C in a terminal reaches only the parent, which stops the engine cleanly.
             start_new_session=True,
         )
         try:
@@ -113,7 +113,7 @@ class EmbeddedEngine:
         return self
 
     def stop(self, timeout: float = 10.0) -> None:
-        """End the engine, with ``data`` after it has written it; killed after ``timeout``."""
+        """End the engine after it has written ``data``; kill it after ``timeout`` seconds."""
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
             process.terminate()
@@ -129,7 +129,7 @@ class EmbeddedEngine:
             self._output = None
 
     def kill(self) -> None:
-        """Kill the engine with SIGKILL; nothing is written. ``start`` starts it again."""
+        """Kill the engine with SIGKILL, without writing ``data``. ``start`` starts it again."""
         process = self.process
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -158,7 +158,7 @@ class EmbeddedEngine:
         until = time.monotonic() + timeout
         while time.monotonic() < until:
             if self.process.poll() is not None:
-                raise EngineError(f"The embedded DynamoDB ended at once:\n{self._last_lines()}")
+                raise EngineError(f"The embedded DynamoDB did not start:\n{self._last_lines()}")
             if self._answers():
                 return
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""``manage.py dynamo_reconcile``: lower what is due, once; for cron where there is no Celery."""
+"""``manage.py dynamo_reconcile``: lower the tables that are due; for cron without Celery."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..tables import command_errors
 
 class Command(BaseCommand):
     help = (
-        "Brings down the capacity of every table whose time has come, and says what was done and "
-        "what was not. Running it twice, or beside Celery, does no harm."
+        "Lowers the capacity of every table that is due, and prints each decision. Running it "
+        "twice, or together with Celery, is safe."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -30,7 +30,7 @@ class Command(BaseCommand):
                     found += 1
                     done = "not lowered"
                     if outcome.plan.changes:
-                        done = f"goes to {in_words(outcome.plan.changes)}"
+                        done = f"changes to {in_words(outcome.plan.changes)}"
                     self.stdout.write(f"{outcome.table}: {done}, {outcome.plan.why}")
         if not found:
-            self.stdout.write("Nothing is due.")
+            self.stdout.write("No table is due.")
