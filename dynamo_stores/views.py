@@ -1,4 +1,4 @@
-"""Health for machines: ok or not, and nothing more."""
+"""Health checks for load balancers and orchestrators, without details."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .monitoring.health import is_ready
 @never_cache
 @require_safe
 def live(request: HttpRequest) -> HttpResponse:
-    """Answer 200: the process serves requests. DynamoDB is not asked."""
+    """Return 200: the process serves requests. No request is sent to DynamoDB."""
     return _answer(True)
 
 
 @never_cache
 @require_safe
 def ready(request: HttpRequest) -> HttpResponse:
-    """Answer 200 where every alias is ready, else 503; see ``HEALTH`` in the settings."""
+    """Return 200 if every alias is ready, else 503; see ``HEALTH`` in the settings."""
     return _answer(all(is_ready(using) for using in aliases()))
 
 
