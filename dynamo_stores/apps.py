@@ -8,7 +8,7 @@ class DynamoStoresConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import receivers  # noqa: F401 - importing them connects them
+        from . import receivers  # noqa: F401 - the import connects them
         from .capacity import scale_up as scaler
         from .checks import check_admin, check_caches, check_limits, check_scaling, check_settings
         from .monitoring import reporter as reports
@@ -23,4 +23,4 @@ class DynamoStoresConfig(AppConfig):
         from .admin import permissions  # noqa: F401 - the model that carries the permissions
 
         if apps.is_installed("django.contrib.admin"):
-            from .admin import index  # noqa: F401 - registers it
+            from .admin import index  # noqa: F401 - the import registers it

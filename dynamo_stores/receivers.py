@@ -1,4 +1,4 @@
-"""Turns news into work: a table was raised, so somebody is to bring it down."""
+"""Receivers of signals: schedule lowering of raised tables, and mark background work."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 @receiver(capacity_changed, dispatch_uid="dynamo_stores.receivers")
 def schedule_scale_down(using: str, table: str, code: str, **kwargs: Any) -> None:
     """
-    Send ``dynamo_stores.scale_down`` with a countdown where Celery has a broker.
+    Send ``dynamo_stores.scale_down`` with a countdown if Celery has a broker.
 
-    It is a hint: a queue loses it with its worker, delivers it late or twice. The record and the
-    sweep decide.
+    A queue may lose the task or deliver it late or twice, so the record in the control table
+    decides, and ``reconcile_capacity`` lowers tables that were missed.
     """
     if code not in ("raised", "by_hand"):
         return
@@ -36,32 +36,32 @@ def schedule_scale_down(using: str, table: str, code: str, **kwargs: Any) -> Non
             "dynamo_stores.scale_down",
             args=[table, using],
             countdown=delay + 1,
-            # Queues that cannot hold it so long deliver it early and again; later it is no use.
+            # A queue with a short visibility timeout delivers it early and again.
             expires=delay + 600,
             retry=False,
             ignore_result=True,
         )
         logger.info(
-            "Table %s is to come down in %.0f s.", table, delay,
+            "The capacity of table %s will be lowered in %.0f s.", table, delay,
             extra={"dynamodb_table": table, "dynamodb_delay": delay},
         )  # fmt: skip
     except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
-        logger.info("The hint to bring %s down was not sent: %s", table, type(exc).__name__)
+        logger.info("The task to lower %s was not sent: %s", table, type(exc).__name__)
 
 
 @receiver(capacity_changed, dispatch_uid="dynamo_stores.receivers.status")
 def forget_description(using: str, table: str, **kwargs: Any) -> None:
-    """Let the status pages ask again what the table has."""
+    """Discard the cached description of the table on the status pages."""
     get_descriptions(using).forget(table)
 
 
 @task_prerun.connect  # type: ignore[untyped-decorator]
 def begin_background(**kwargs: Any) -> None:
-    """Let users' work go before a task's."""
+    """Mark the calls of a task as background work."""
     set_background(True)
 
 
 @task_postrun.connect  # type: ignore[untyped-decorator]
 def end_background(**kwargs: Any) -> None:
-    """Let the thread serve users again, where a task was called in it."""
+    """End the background work, also if a task was called in a thread that serves users."""
     set_background(False)

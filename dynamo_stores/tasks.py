@@ -1,4 +1,4 @@
-"""Celery tasks of a few lines each, and when beat should run them."""
+"""Celery tasks, and the schedule of beat for them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .exceptions import StoreError
 from .monitoring.roll_up import roll_up
 
 
-def our_caches() -> dict[str, DynamoDBCache]:
-    """Return the caches of ``CACHES`` that are ours, by name; one for each alias and prefix."""
+def dynamodb_caches() -> dict[str, DynamoDBCache]:
+    """Return the DynamoDB caches of ``CACHES`` by name; one for each alias and prefix."""
     found: dict[tuple[str, str], str] = {}
     for name in options.our_caches():
         store = _cache(name).store
@@ -31,28 +31,28 @@ def _cache(name: str) -> DynamoDBCache:
 
 @shared_task(name="dynamo_stores.cleanup_expired", ignore_result=True)  # type: ignore[untyped-decorator]
 def cleanup_expired() -> int:
-    """Delete what has expired in every cache of ours; return how many items."""
-    return sum(cache.store.cleanup() for cache in our_caches().values())
+    """Delete the expired items of every DynamoDB cache; return how many."""
+    return sum(cache.store.cleanup() for cache in dynamodb_caches().values())
 
 
 @shared_task(name="dynamo_stores.reconcile_capacity", ignore_result=True)  # type: ignore[untyped-decorator]
 def reconcile_capacity() -> int:
-    """Lower every table whose time has come; return how many were looked at."""
+    """Lower every table that is due; return how many were due."""
     return sum(len(reconcile(using)) for using in conf.provisioned_aliases())
 
 
 @shared_task(name="dynamo_stores.scale_down", ignore_result=True)  # type: ignore[untyped-decorator]
 def scale_down(table: str, using: str = conf.DEFAULT_ALIAS) -> int:
-    """Lower one table if its time has come: a hint, for the sweep does the same."""
+    """Lower one table if it is due; ``reconcile_capacity`` does the same for all tables."""
     return len(reconcile(using, table))
 
 
 @shared_task(name="dynamo_stores.roll_up_status", ignore_result=True)  # type: ignore[untyped-decorator]
 def roll_up_status() -> int:
     """
-    Sum up what processes report and delete what is over; return how many items were written.
+    Sum up the reports of processes and delete old ones; return how many items were written.
 
-    An alias that does not answer does not keep the others from it: an ExceptionGroup says which.
+    Raises an ExceptionGroup with the errors of aliases that failed, after all aliases were tried.
     """
     written, failures = 0, []
     for using in _reporting():
@@ -61,7 +61,7 @@ def roll_up_status() -> int:
         except StoreError as exc:
             failures.append(exc)
     if failures:
-        raise ExceptionGroup("Reports could not be summed up.", failures)
+        raise ExceptionGroup("The reports of some aliases were not summed up.", failures)
     return written
 
 
@@ -71,12 +71,12 @@ def _reporting() -> list[str]:
 
 def beat_schedule() -> dict[str, dict[str, Any]]:
     """
-    Return what ``beat_schedule`` of a Celery application should hold.
+    Return the entries for ``beat_schedule`` of a Celery application.
 
-    Cleanup runs every ``CLEANUP_INTERVAL`` where an alias of a cache has the expiry index. Without
-    it a cleanup is a Scan of the whole table, and DynamoDB's own TTL deletes for free. What was
-    raised is brought down every ``RECONCILE_INTERVAL``, where an alias has provisioned tables.
-    Reports are summed up once a minute where any alias has them.
+    Cleanup runs every ``CLEANUP_INTERVAL`` if an alias of a cache has the expiry index. Without
+    it a cleanup is a Scan of the whole table, and DynamoDB's own TTL deletes for free. Tables are
+    lowered every ``RECONCILE_INTERVAL`` if an alias has provisioned tables. Reports are summed up
+    once a minute if an alias has them enabled.
     """
     schedule: dict[str, dict[str, Any]] = {}
     if _reporting():
@@ -87,11 +87,11 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
         }
     scaled = [conf.get_config(using).scaling for using in conf.provisioned_aliases()]
     if scaled:
-        often = min(float(each.reconcile_interval) for each in scaled)
+        reconcile_interval = min(float(each.reconcile_interval) for each in scaled)
         schedule["dynamo_stores.reconcile_capacity"] = {
             "task": "dynamo_stores.reconcile_capacity",
-            "schedule": often,
-            "options": {"expires": often},
+            "schedule": reconcile_interval,
+            "options": {"expires": reconcile_interval},
         }
     configs = [
         conf.get_config(cache.get("LOCATION") or conf.DEFAULT_ALIAS).cache

@@ -1,4 +1,4 @@
-"""What the public may ask: ``path("dynamo-stores/", include("dynamo_stores.urls"))``."""
+"""Public URLs: ``path("dynamo-stores/", include("dynamo_stores.urls"))``."""
 
 from django.urls import path
 

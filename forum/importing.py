@@ -1,10 +1,10 @@
 """
-Three JSON files into models, all checked before anything is written.
+Import of three JSON files as models, all checked before anything is written.
 
-Two shapes are understood, row by row: ``{"id", "username", "name", "bio"}``,
-``{"id", "title", "createdBy"}``, ``{"thread", "user", "text"}``; and that of the stored items
-(``userId``, ``threadId``, ``postId``, ``content``, ``createdAt``, …). Ids and moments that a row
-lacks follow from its place in the file, so that the same file always gives the same items.
+Each row has one of two forms: ``{"id", "username", "name", "bio"}``,
+``{"id", "title", "createdBy"}``, ``{"thread", "user", "text"}``; or that of the stored items
+(``userId``, ``threadId``, ``postId``, ``content``, ``createdAt``, …). Missing ids and times are
+derived from the position in the file, so that the same file always gives the same items.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from dynamo_stores.models import DynamoModel
 
 from .models import Post, Thread, User
 
-# Where a file tells no time, its first row is from then.
+# The time of the first row of a file without times.
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
-# An id is the sort key of a post, and DynamoDB takes no longer one.
+# An id is the sort key of a post; this is DynamoDB's limit for one.
 MAX_ID_BYTES = 1024
 MAX_PROBLEMS = 20
 
 
 class ImportRefused(Exception):
-    """The files cannot be imported; ``problems`` says why, each naming file and row."""
+    """The files cannot be imported; each of ``problems`` names the file and row."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -38,7 +38,7 @@ class ImportRefused(Exception):
 
 @dataclass
 class Forum:
-    """What three files hold, in their order."""
+    """The content of three files, in their order."""
 
     users: list[User] = field(default_factory=list)
     threads: list[Thread] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Forum:
 
 
 def read_forum(users: Path, threads: Path, posts: Path) -> Forum:
-    """Return what the files hold. Raises ImportRefused, naming everything that is wrong."""
+    """Return the content of the files. Raises ImportRefused with all problems."""
     problems: list[str] = []
     forum = Forum()
     rows = {
@@ -67,7 +67,7 @@ def _read_rows(path: Path, name: str, problems: list[str]) -> list[Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        problems.append(f"{path}: there is no such file.")
+        problems.append(f"{path}: the file does not exist.")
     except (OSError, UnicodeDecodeError) as exc:
         problems.append(f"{path}: cannot be read as UTF-8 text ({type(exc).__name__}).")
     except json.JSONDecodeError as exc:
@@ -83,7 +83,7 @@ def _read_rows(path: Path, name: str, problems: list[str]) -> list[Any]:
 
 
 class _Rows:
-    """The rows of one file, with what is wrong in them told to ``problems``."""
+    """The rows of one file; ``problems`` collects their errors."""
 
     def __init__(self, path: Path, rows: list[Any], problems: list[str]) -> None:
         self._path = path
@@ -100,13 +100,13 @@ class _Rows:
                 self._row = row
                 yield self._number
             else:
-                self.wrong(f"expected an object, found {type(row).__name__}")
+                self.wrong(f"expected an object, got {type(row).__name__}")
 
     def wrong(self, what: str) -> None:
         self._problems.append(f"{self._path}, row {self._number}: {what}.")
 
     def reference(self, *names: str) -> str | None:
-        """Return the id under the first of ``names`` that the row has, None if it has none."""
+        """Return the id under the first of ``names`` that the row has, None without one."""
         name = self._first(names)
         value = self._row.get(name)
         if value is None:
@@ -120,7 +120,7 @@ class _Rows:
         return text
 
     def own_id(self, *names: str, otherwise: str | None = None) -> str | None:
-        """Return the row's own id, which no other row may have."""
+        """Return the row's own id, which must be unique in the file."""
         found = self.reference(*names)
         if found is None:
             if otherwise is None:
@@ -129,7 +129,7 @@ class _Rows:
                 return None
             found = otherwise
         if found in self._seen:
-            self.wrong(f"{names[0]} {found!r} is already that of row {self._seen[found]}")
+            self.wrong(f"{names[0]} {found!r} is already the id of row {self._seen[found]}")
             return None
         self._seen[found] = self._number
         return found
@@ -151,7 +151,7 @@ class _Rows:
         return value if self._is_text(name, value) else None
 
     def moment(self, name: str) -> datetime | None:
-        """Return the moment under ``name``; without a zone it is taken for UTC."""
+        """Return the time under ``name``, in UTC if it has no zone."""
         value = self._row.get(name)
         if value is None:
             return None
@@ -159,14 +159,14 @@ class _Rows:
             found = datetime.fromisoformat(value)
             return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
         except (TypeError, ValueError, OverflowError):
-            self.wrong(f"{name} must be a moment such as '2024-11-23T10:00:00Z'")
+            self.wrong(f"{name} must be a time such as '2024-11-23T10:00:00Z'")
             return None
 
     def fits(self, item: DynamoModel) -> bool:
-        """Return whether DynamoDB can hold ``item``."""
+        """Return whether ``item`` is within DynamoDB's limit of size."""
         if item_size(item.serialize()) <= MAX_ITEM_BYTES:
             return True
-        self.wrong(f"too large: a DynamoDB item holds {MAX_ITEM_BYTES:,} bytes")
+        self.wrong(f"the item is too large: DynamoDB's limit is {MAX_ITEM_BYTES:,} bytes")
         return False
 
     def _first(self, names: tuple[str, ...]) -> str:
@@ -176,13 +176,13 @@ class _Rows:
         try:
             text.encode()
         except UnicodeEncodeError:
-            self.wrong(f"{name} holds half a character (a lone surrogate)")
+            self.wrong(f"{name} contains a lone surrogate")
             return False
         return True
 
 
 def stamp(moment: datetime) -> str:
-    """Return ``moment`` (UTC) as it is stored, so that text sorts as time does."""
+    """Return ``moment`` (UTC) as stored text, which sorts by time."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -220,7 +220,7 @@ def _read_threads(rows: _Rows, forum: Forum, users_file: Path) -> list[Thread]:
         description = rows.text("description")
         created_by = rows.reference("createdBy", "userId")
         if created_by is not None and created_by not in user_ids:
-            rows.wrong(f"createdBy {created_by!r} is no user of {users_file}")
+            rows.wrong(f"createdBy {created_by!r} is not a user of {users_file}")
         moment = rows.moment("createdAt") or BEGINNING + timedelta(minutes=number - 1)
         if thread_id is not None and title is not None:
             thread = Thread(
@@ -250,7 +250,7 @@ def _read_posts(rows: _Rows, forum: Forum, users_file: Path, threads_file: Path)
             continue
         moment = given or latest[thread_id] + timedelta(seconds=1)
         while moment in taken[thread_id]:
-            # Posts of one moment keep the file's order.
+            # Posts of the same time keep the order of the file.
             moment += timedelta(microseconds=1)
         taken[thread_id].add(moment)
         latest[thread_id] = moment

@@ -1,7 +1,7 @@
 """
-The forum's three tables. Moments are ISO 8601 in UTC with microseconds, so that they sort as text.
+The forum's three tables. Times are ISO 8601 in UTC with microseconds, so that they sort as text.
 
-Attribute names are those of the stored items; Python names follow them.
+Attributes keep the camelCase names of the stored items.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
 
 from dynamo_stores.models import DynamoModel
 
-# Everything listed together; an index keyed by time alone cannot say which threads are newest.
+# One partition for all threads, because an index can only sort within a partition.
 LISTING = "threads"
 
 

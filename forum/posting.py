@@ -1,4 +1,4 @@
-"""What users write: threads and posts, each in one transaction."""
+"""Writing of threads and posts, each in one transaction."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class PostForm(forms.Form):
 
 
 class NoSuchThread(Exception):
-    """A post was written for a thread that is not there."""
+    """A post refers to a thread that does not exist."""
 
 
 def create_thread(author: Any, title: str, text: str) -> str:
-    """Write a thread and its first post, all or nothing; return the thread's id."""
+    """Write a thread and its first post in one transaction; return the thread's id."""
     now, thread_id = _now(), uuid.uuid4().hex
     user_id = _user_id(author)
     with TransactWrite(connection=get_connection(Thread.using)) as transaction:
@@ -46,7 +46,7 @@ def create_thread(author: Any, title: str, text: str) -> str:
 
 
 def create_post(author: Any, thread_id: str, text: str) -> None:
-    """Write a post. Raises NoSuchThread, and then nothing is written."""
+    """Write a post. Raises NoSuchThread, and writes nothing, if the thread does not exist."""
     now = _now()
     try:
         with TransactWrite(connection=get_connection(Thread.using)) as transaction:
@@ -77,7 +77,7 @@ def _post(thread_id: str, user_id: str, text: str, now: str) -> Post:
 
 
 def _user_id(author: Any) -> str:
-    # The sample forum's users have ids of their own.
+    # The prefix avoids the ids of the sample forum's users.
     return f"django-{author.pk}"
 
 

@@ -1,4 +1,4 @@
-"""What the pages show, read from DynamoDB with as few calls as it takes and kept in the cache."""
+"""The content of the pages, read from DynamoDB in few calls and cached."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ T = TypeVar("T")
 
 THREADS_PER_PAGE = 500
 POSTS_PER_PAGE = 200
-# Seconds that a page may be old.
+# Seconds for which a page is cached.
 FRESH_FOR = 60
-# What may be read past the cache, by visitors before background work.
+# The limit of reads that are not from the cache; visitors have priority over background work.
 READS, READ_RATE = "forum.reads", "1200/m"
 
 
 class Busy(Exception):
-    """Too much is read from the tables just now; ``status`` says for how long."""
+    """The limit of reads is exceeded; ``status`` is the refusal of the limit."""
 
     def __init__(self, status: Any) -> None:
         super().__init__("The forum is busy.")
@@ -35,7 +35,7 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class ThreadLine:
-    """A thread as the front page lists it."""
+    """A thread as a row of the front page."""
 
     thread_id: str
     title: str
@@ -53,7 +53,7 @@ class ThreadList:
 
 @dataclass(frozen=True)
 class PostView:
-    """A post as its thread's page shows it."""
+    """A post on the page of its thread."""
 
     author: str
     title: str
@@ -73,7 +73,7 @@ class ThreadPage:
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """What a page shows, and whether it came from the cache."""
+    """The content of a page, and whether it came from the cache."""
 
     content: T
     from_cache: bool
@@ -81,18 +81,18 @@ class Page(Generic[T]):
 
 def list_threads(before: str = "", priority: str = "user") -> Page[ThreadList]:
     """
-    Return the newest threads, or those older than the moment ``before``: one Query.
+    Return the newest threads, or those older than the time ``before``: one Query.
 
-    Raises Busy, as :func:`show_thread` does, where reading past the cache is over its limit.
+    Raises Busy, as :func:`show_thread` does, if the page is not cached and the limit is exceeded.
     """
     return _cached(f"threads:{before}", lambda: _read_threads(before), priority)
 
 
 def show_thread(thread_id: str, after: str = "", priority: str = "user") -> Page[ThreadPage] | None:
     """
-    Return a thread and its posts, from the moment ``after`` on; None if there is no such thread.
+    Return a thread and its posts after the time ``after``; None if there is no such thread.
 
-    A GetItem and a Query side by side, then a BatchGetItem for the authors' names.
+    A GetItem and a Query in parallel, then a BatchGetItem for the authors' names.
     """
     key = _thread_key(thread_id, after)
     page = _cached(key, lambda: _read_thread(thread_id, after), priority)
@@ -101,9 +101,9 @@ def show_thread(thread_id: str, after: str = "", priority: str = "user") -> Page
 
 def search(words: str) -> Page[ThreadList]:
     """
-    Return those of the newest 500 threads whose title holds all of ``words``.
+    Return those of the newest 500 threads whose title contains all of ``words``.
 
-    DynamoDB has no index of words: this looks through the front page's list.
+    DynamoDB has no full-text index, so this searches the list of the front page.
     """
     wanted = words.casefold().split()
     page = list_threads()
@@ -116,12 +116,12 @@ def search(words: str) -> Page[ThreadList]:
 
 
 def forget(*thread_ids: str) -> None:
-    """Let the next readers of the front page and of these threads see what was written."""
+    """Delete the front page and the pages of these threads from the cache."""
     cache.delete_many(["threads:", *(_thread_key(thread_id) for thread_id in thread_ids)])
 
 
 def _thread_key(thread_id: str, after: str = "") -> str:
-    # An id may hold anything, and Django warns of keys with spaces.
+    # An id may contain spaces, of which Django warns in keys.
     return f"thread:{hashlib.sha256(thread_id.encode()).hexdigest()}:{after}"
 
 

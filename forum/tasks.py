@@ -1,4 +1,4 @@
-"""The forum's work in the background."""
+"""Background tasks of the forum."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WARMED = 10
 
 @shared_task(name="forum.warm_pages", ignore_result=True)
 def warm_pages() -> int:
-    """Read the newest threads into the cache, as far as users leave room; return how many."""
+    """Read the newest threads into the cache until the limit refuses; return how many."""
     warmed = 0
     try:
         threads = services.list_threads(priority="background").content.threads
@@ -25,12 +25,15 @@ def warm_pages() -> int:
             services.show_thread(thread.thread_id, priority="background")
             warmed += 1
     except services.Busy as exc:
-        logger.info("Pages are not warmed: users go first for %.0f s.", exc.status.retry_after)
+        logger.info(
+            "Warming of pages stopped: the read limit is reserved for users for %.0f s.",
+            exc.status.retry_after,
+        )
     return warmed
 
 
 def beat_schedule() -> dict[str, dict[str, Any]]:
-    """Return what beat has to do for the forum."""
+    """Return the entries of the forum for ``beat_schedule``."""
     seconds = services.FRESH_FOR
     return {
         "forum-warm-pages": {

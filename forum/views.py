@@ -18,14 +18,14 @@ from dynamo_stores.ratelimit.responses import remember, too_many
 
 from . import posting, services
 
-# As it is stored, in links to the next page.
+# The stored form of a time, used in links to the next page.
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 
 Page = Callable[..., HttpResponse]
 
 
 def unless_busy(view: Page) -> Page:
-    """Answer 429 where reading past the cache is over its limit."""
+    """Return 429 if the view raises Busy."""
 
     @functools.wraps(view)
     def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -51,7 +51,7 @@ def front(request: HttpRequest) -> HttpResponse:
 @ratelimit("forum.search", "ip", "30/m")
 @unless_busy
 def search(request: HttpRequest) -> HttpResponse:
-    """The threads whose title holds the words that are looked for."""
+    """The threads whose title contains the searched words."""
     words = request.GET.get("q", "")[:200]
     return _answer(request, "forum/search.html", services.search(words), words=words)
 
@@ -60,7 +60,7 @@ def search(request: HttpRequest) -> HttpResponse:
 @ratelimit("forum.list", "ip", "300/m")
 @unless_busy
 def thread(request: HttpRequest, thread_id: str) -> HttpResponse:
-    """A thread's posts in their order, with their authors."""
+    """A thread with its posts in order and their authors."""
     page = services.show_thread(thread_id, _moment(request, "after"))
     if page is None:
         raise Http404("There is no such thread.")
@@ -72,9 +72,9 @@ def thread(request: HttpRequest, thread_id: str) -> HttpResponse:
 @idempotent(field="once")
 def new_thread(request: HttpRequest) -> HttpResponse:
     """
-    A new thread with its first post; sent twice with one key, it is made once.
+    A new thread with its first post; a request repeated with the same key creates only one.
 
-    Programs send the header Idempotency-Key, the page a field of its form.
+    API clients send the key as header Idempotency-Key, the page as a form field.
     """
     form = posting.ThreadForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
@@ -107,7 +107,7 @@ def reply(request: HttpRequest, thread_id: str) -> HttpResponse:
 
 
 def _moment(request: HttpRequest, name: str) -> str:
-    """Return the moment where a page starts, ``""`` for the first; 404 for anything else."""
+    """Return the time where a page starts, ``""`` for the first; 404 for other values."""
     value = request.GET.get(name, "")
     if value and not MOMENT.fullmatch(value):
         raise Http404("There is no such page.")

@@ -15,7 +15,7 @@ app.autodiscover_tasks()
 
 @app.on_after_finalize.connect
 def schedule(sender: Celery, **kwargs: object) -> None:
-    """Let beat do what the settings ask for."""
+    """Set beat's schedule from the settings."""
     from dynamo_stores import tasks
     from forum import tasks as forum_tasks
 
@@ -24,7 +24,7 @@ def schedule(sender: Celery, **kwargs: object) -> None:
 
 @app.on_configure.connect
 def make_folders(**kwargs: object) -> None:
-    """Make the folders of the ``filesystem://`` broker, which does not."""
+    """Create the folders of the ``filesystem://`` broker."""
     options = getattr(settings, "CELERY_BROKER_TRANSPORT_OPTIONS", {})
     for name, folder in options.items():
         if name.endswith(("_in", "_out", "_folder")):

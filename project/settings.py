@@ -1,7 +1,7 @@
 """
 Settings of the Django project, read from the environment; the only place that reads it.
 
-Without any variable this is a development server that looks for DynamoDB at 127.0.0.1:8000. With
+Without any variable this is a development server that uses DynamoDB at 127.0.0.1:8000. With
 ``SECRET_KEY`` it is a production server. docs/settings.md lists every variable.
 """
 
@@ -85,8 +85,8 @@ if not DEBUG:
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
 
-# Where DynamoDB is. In development it is on this machine, unless DYNAMODB_ENDPOINT says otherwise
-# ("" is the service itself).
+# In development DynamoDB is on this machine, unless DYNAMODB_ENDPOINT is another address
+# ("" is the endpoint of AWS).
 IS_LOCAL = env.bool("DYNAMODB_LOCAL", default=DEBUG or env.str("NODE_ENV", "") == "development")
 LOCAL_ENDPOINT = env.str("DYNAMODB_LOCAL_ENDPOINT", default="http://127.0.0.1:8000")
 ENDPOINT = env.str("DYNAMODB_ENDPOINT", default=LOCAL_ENDPOINT if IS_LOCAL else "")
@@ -145,15 +145,15 @@ CACHES = {
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="filesystem://")
 BROKER_FOLDER = Path(env.str("CELERY_BROKER_FOLDER", default=str(BASE_DIR / ".data" / "broker")))
 if CELERY_BROKER_URL == "filesystem://":
-    # One folder for both ways: what is sent must be found by who receives.
+    # One folder for both directions: a worker reads the messages that a client writes.
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(BROKER_FOLDER / "queue"),
         "data_folder_out": str(BROKER_FOLDER / "queue"),
         "control_folder": str(BROKER_FOLDER / "control"),
     }
 elif CELERY_BROKER_URL.startswith(("redis", "sqs", "sentinel")):
-    # They deliver again what was not done by then, and the hint to scale down waits in a worker for
-    # all its delay. Twelve hours are the most that SQS takes.
+    # These brokers deliver a task again after the visibility timeout, and the task to scale down
+    # waits in a worker for all its delay. SQS allows twelve hours at most.
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "visibility_timeout": min(
             12 * 3600, int(DYNAMO_STORES["default"]["SCALING"]["SCALE_DOWN_DELAY"]) + 3600

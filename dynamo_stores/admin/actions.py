@@ -1,4 +1,4 @@
-"""What somebody who may act can do: asked, done once, and said."""
+"""The actions of the status pages: confirmed, carried out once, and reported."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from ..monitoring.report_store import ReportStore
 
 
 class ActionItem(ControlItem):
-    """That somebody's action was done: a second click finds it."""
+    """The record that a form was carried out, so that it is not carried out twice."""
 
 
-# A form that was sent is known for a day; it is not sent again later than that.
-_KEPT = 86_400
-EVERYWHERE = "*"
+# Seconds for which a sent form is recorded; a browser does not send it again later.
+_TTL = 86_400
+ALL_PROCESSES = "*"
 
 
 class BadAction(Exception):
-    """The form names something that is not there; says what."""
+    """The form names an action, alias or table that does not exist."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What an action is about; ``process`` for breakers, ``EVERYWHERE`` for all of a table."""
+    """What an action changes; ``process`` is for breakers, ``ALL_PROCESSES`` means each of them."""
 
     using: str
     table: str = ""
@@ -48,7 +48,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it, in a sentence, and whether it is what was asked for."""
+    """The result of an action, as a sentence, and whether the action succeeded."""
 
     message: str
     is_good: bool = True
@@ -56,7 +56,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Action:
-    """``question`` and ``effect`` stand on the page that asks; ``do`` does it."""
+    """An action; ``question`` and ``effect`` are shown for confirmation, ``do`` carries it out."""
 
     name: str
     label: str
@@ -66,23 +66,23 @@ class Action:
 
 
 def checked(name: str, target: Target) -> Action:
-    """Return the action; raises BadAction where there is no such action, alias or table."""
+    """Return the action. Raises BadAction if the action, the alias or the table does not exist."""
     action = ACTIONS.get(name)
     if action is None:
-        raise BadAction(f"There is no action {name!r}.")
+        raise BadAction(f"Unknown action {name!r}; expected one of {', '.join(ACTIONS)}.")
     if target.using not in aliases():
-        raise BadAction(f"There is no alias {target.using!r}.")
+        raise BadAction(f"DYNAMO_STORES has no alias {target.using!r}.")
     if name in (RAISE, LOWER) and target.table not in {
         spec.name for spec in wanted_tables() if spec.using == target.using
     }:
         raise BadAction(f"Alias {target.using!r} has no table {target.table!r}.")
     if name == RESET and not (target.table and target.process):
-        raise BadAction("A reset names a table and a process.")
+        raise BadAction("The action 'reset' requires a table and a process.")
     return action
 
 
 def perform(action: Action, target: Target) -> Outcome:
-    """Do it and say what came of it; what DynamoDB does not answer is said too."""
+    """Carry out ``action`` and return its outcome; an error of DynamoDB is a failed outcome."""
     try:
         return action.do(target)
     except (BotoCoreError, ClientError, StoreError) as exc:
@@ -91,29 +91,33 @@ def perform(action: Action, target: Target) -> Outcome:
 
 def _reset(target: Target) -> Outcome:
     here = reports.get_reporter(target.using).report()
-    what = f"The circuit breaker of {target.table}"
-    is_here = target.process in (EVERYWHERE, here.process)
+    breaker = f"The circuit breaker of {target.table}"
+    is_here = target.process in (ALL_PROCESSES, here.process)
     if is_here:
         reports.reset_breaker(target.using, target.table)
     if target.process == here.process:
-        return Outcome(f"{what} is reset in this process.")
-    others = ReportStore(target.using)
+        return Outcome(f"{breaker} is reset in this process.")
+    store = ReportStore(target.using)
     try:
         wanted = (
-            [each.process for each in others.latest() if each.process != here.process]
-            if target.process == EVERYWHERE
+            [each.process for each in store.latest() if each.process != here.process]
+            if target.process == ALL_PROCESSES
             else [target.process]
         )
-        asked = [process for process in wanted if others.ask_to_reset(process, [target.table])]
+        requested = [each for each in wanted if store.request_reset(each, [target.table])]
     except (BotoCoreError, ClientError, StoreError) as exc:
-        this = f"{what} is reset in this process; others" if is_here else target.process
-        return Outcome(f"{this} could not be asked: {exc}", is_good=False)
-    if not asked and not is_here:
-        return Outcome(f"{target.process} has not reported for an hour: it is gone.", is_good=False)
-    this = "is reset in this process, and " if is_here else ""
+        done = f"{breaker} is reset in this process only. " if is_here else ""
+        return Outcome(f"{done}The request to other processes failed: {exc}", is_good=False)
+    if not requested and not is_here:
+        return Outcome(
+            f"The process {target.process} was not found: it has not reported for an hour.",
+            is_good=False,
+        )
+    done = "is reset in this process. It " if is_here else ""
     return Outcome(
-        f"{what} {this}is reset in {len(asked)} other{'' if len(asked) == 1 else 's'} at the next "
-        f"report, within {here.interval:g} s."
+        f"{breaker} {done}will be reset in {len(requested)} other "
+        f"process{'' if len(requested) == 1 else 'es'} at the next report, within "
+        f"{here.interval:g} s."
     )
 
 
@@ -128,16 +132,16 @@ def _lower(target: Target) -> Outcome:
 def _of(target: Target, plan: Plan) -> Outcome:
     if not plan.changes:
         return Outcome(f"{target.table} was not changed: {plan.why}.", is_good=False)
-    return Outcome(f"{target.table} goes to {in_words(plan.changes)}.")
+    return Outcome(f"The capacity of {target.table} changes to {in_words(plan.changes)}.")
 
 
 def _reconcile(target: Target) -> Outcome:
     outcomes = reconcile(target.using)
     if not outcomes:
-        return Outcome("Nothing was due: no table's time to come down has come.")
+        return Outcome("No table is due to be lowered.")
     sentences = []
     for outcome in outcomes:
-        later = f"; again {exact(outcome.next_deadline)}" if outcome.next_deadline else ""
+        later = f"; next check at {exact(outcome.next_deadline)}" if outcome.next_deadline else ""
         sentences.append(f"{outcome.table}: {outcome.plan.why}{later}.")
     return Outcome(" ".join(sentences))
 
@@ -145,54 +149,54 @@ def _reconcile(target: Target) -> Outcome:
 RESET, RAISE, LOWER, RECONCILE = "reset", "raise", "lower", "reconcile"
 
 
-def _whose(target: Target) -> str:
-    return "every process" if target.process == EVERYWHERE else target.process
+def _process_text(target: Target) -> str:
+    return "every process" if target.process == ALL_PROCESSES else target.process
 
 
 ACTIONS = {
     RESET: Action(
         RESET,
         "Reset the breaker",
-        lambda target: f"Reset the circuit breaker of {target.table} in {_whose(target)}?",
-        "Calls are made again at once, whether DynamoDB answers or not. Other processes than the "
-        "one that serves this page do it when they next report.",
+        lambda target: f"Reset the circuit breaker of {target.table} in {_process_text(target)}?",
+        "Requests are sent again at once, even if DynamoDB still does not answer. Other processes "
+        "reset their breaker at their next report.",
         _reset,
     ),
     RAISE: Action(
         RAISE,
         "Raise",
         lambda target: f"Raise the capacity of {target.table} and its indexes?",
-        "By SCALE_UP_FACTOR, up to the maximum. It costs money until it comes down, after "
-        "SCALE_DOWN_DELAY.",
+        "The capacity is multiplied by SCALE_UP_FACTOR, up to the maximum. It is billed until the "
+        "table is lowered, after SCALE_DOWN_DELAY.",
         _raise,
     ),
     LOWER: Action(
         LOWER,
         "Lower",
         lambda target: f"Lower {target.table} and its indexes to their baseline?",
-        "It uses one of the few decreases that DynamoDB allows a day.",
+        "DynamoDB allows only a few decreases a day; this uses one of them.",
         _lower,
     ),
     RECONCILE: Action(
         RECONCILE,
         "Reconcile now",
-        lambda target: f"Look now for tables of alias {target.using} that are due to come down?",
-        "The same that beat does every minute: what is due is lowered, once.",
+        lambda target: f"Lower the tables of alias {target.using} that are due now?",
+        "The same task that Celery beat runs: each table that is due is lowered once.",
         _reconcile,
     ),
 }
 
 
 class Receipts(DirectStore[ActionItem]):
-    """Which forms were carried out; a double click, or two processes, find the first one's."""
+    """The forms that were carried out, so that a double click acts once, in any process."""
 
     kind = ActionItem
 
     def take(self, token: str) -> bool:
         """
-        Return whether this is the first time that the form with ``token`` is sent.
+        Return whether the form with ``token`` is sent for the first time, and record it.
 
-        Where the control table cannot be asked, this process decides by itself.
+        If the control table is unavailable, only the memory of this process decides.
         """
         key = keys.action(token)
         try:
@@ -200,22 +204,22 @@ class Receipts(DirectStore[ActionItem]):
                 {
                     "PK": {"S": key.pk},
                     "SK": {"S": key.sk},
-                    "TTL": {"N": str(int(clock.now()) + _KEPT)},
+                    "TTL": {"N": str(int(clock.now()) + _TTL)},
                 },
                 ActionItem.pk.does_not_exist(),
             )
         except ConditionFailed:
             return False
         except (BotoCoreError, ClientError, StoreError):
-            return _take_here(token)
-        return _take_here(token)
+            return _take_in_process(token)
+        return _take_in_process(token)
 
 
 _taken: OrderedDict[str, None] = OrderedDict()
 _lock = threading.Lock()
 
 
-def _take_here(token: str) -> bool:
+def _take_in_process(token: str) -> bool:
     with _lock:
         if token in _taken:
             return False

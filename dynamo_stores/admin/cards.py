@@ -1,4 +1,4 @@
-"""What the pages say of a snapshot: pure."""
+"""A snapshot prepared for the status pages: cards, rows and sentences. Pure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..capacity.history import CapacityDecision
-from ..monitoring.formatting import ago, count_of, number
+from ..monitoring.formatting import ago, count_of, number, span
 from ..monitoring.report import Report
 from ..monitoring.status import AliasStatus, ResourceStatus, TableStatus
 from .charts import Bar, Sparkline, bar, sparkline
 
-# Throttling of the last minutes is news, what was before is history.
-_NEWS = 5
-_LATELY = 900.0
-_CALM, _NOTICE, _ALARM = "calm", "notice", "alarm"
+# Throttling of so many minutes is reported in the summary.
+_RECENT_MINUTES = 5
+# A process that stopped reporting is in the summary for so many seconds.
+_RECENTLY_LATE = 900.0
+_OK, _NOTICE, _ALARM = "ok", "notice", "alarm"
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ class ResourceCard:
 
 @dataclass(frozen=True)
 class Card:
-    """One table: ``mood`` is calm, notice or alarm; ``news`` is what to know first."""
+    """One table: ``level`` is ok, notice or alarm; ``alerts`` are sentences for the summary."""
 
     status: TableStatus
-    mood: str
+    level: str
     state: str
-    news: tuple[str, ...]
+    alerts: tuple[str, ...]
     resources: tuple[ResourceCard, ...]
     reasons: tuple[tuple[str, int], ...]
     can_scale: bool
@@ -57,15 +58,15 @@ class Card:
 
 
 def cards(status: AliasStatus) -> list[Card]:
-    """Return a card for each table, those that need somebody first."""
-    order = {_ALARM: 0, _NOTICE: 1, _CALM: 2}
+    """Return a card for each table, those that need attention first."""
+    order = {_ALARM: 0, _NOTICE: 1, _OK: 2}
     found = [_card(table, status) for table in status.tables]
-    return sorted(found, key=lambda card: (order[card.mood], card.status.table))
+    return sorted(found, key=lambda card: (order[card.level], card.status.table))
 
 
 @dataclass(frozen=True)
 class ProcessRow:
-    """What the table of processes says of one; ``hits`` is a share of lookups, in words."""
+    """A row of the table of processes; ``hits`` is the cache hit rate as text."""
 
     using: str
     report: Report
@@ -103,12 +104,12 @@ def processes(status: AliasStatus) -> list[ProcessRow]:
 
 
 def summary(statuses: Iterable[AliasStatus]) -> tuple[str, list[str]]:
-    """Return the mood of everything, and the sentences that say why."""
+    """Return the highest level of all aliases, and the sentences that explain it."""
     sentences: list[str] = []
     processes, tables, alarmed = set(), 0, False
     for status in statuses:
-        there = [each for each in status.reports if not each.has_ended]
-        processes |= {each.process for each in there}
+        running = [each for each in status.reports if not each.has_ended]
+        processes |= {each.process for each in running}
         tables += len(status.tables)
         opened = [row for row in status.breakers if row.state != "closed" and not row.is_late]
         for table in sorted({row.table for row in opened}):
@@ -117,29 +118,33 @@ def summary(statuses: Iterable[AliasStatus]) -> tuple[str, list[str]]:
             error = rows[0].error or "failures"
             sentences.append(
                 f"The circuit breaker of {table} is open in {count_of(len(rows), 'process')} of "
-                f"{len(there)} since {ago(since, status.at)}, after {error}."
+                f"{len(running)}, for {span(status.at - since)}, after {error}."
             )
             alarmed = True
         for card in cards(status):
-            sentences += card.news
-            alarmed |= card.mood == _ALARM
-        # Later than that it was stopped on purpose, or somebody knows.
-        late = [each for each in there if each.is_late(status.at) and status.at - each.at < _LATELY]
+            sentences += card.alerts
+            alarmed |= card.level == _ALARM
+        # A process that is late for longer was probably stopped on purpose.
+        late = [
+            each
+            for each in running
+            if each.is_late(status.at) and status.at - each.at < _RECENTLY_LATE
+        ]
         if late:
             sentences.append(
                 f"{count_of(len(late), 'process')} did not report when expected: stopped, or "
-                "without DynamoDB."
+                "unable to reach DynamoDB."
             )
         sentences += [f"{problem}." for problem in status.problems]
         alarmed |= bool(status.problems)
     if not sentences:
-        calm = f"All calm: {count_of(tables, 'table')}, {count_of(len(processes), 'process')}, "
-        return _CALM, [f"{calm}no open breaker, nothing throttled in the last minutes."]
+        counts = f"{count_of(tables, 'table')}, {count_of(len(processes), 'process')}"
+        return _OK, [f"No problems: {counts}, no open breaker, no throttling in the last minutes."]
     return (_ALARM if alarmed else _NOTICE), sentences
 
 
-def what_was_done(decision: CapacityDecision) -> str:
-    """Return ``10 → 40 WCU`` for each thing that changed, or that nothing was."""
+def describe_change(decision: CapacityDecision) -> str:
+    """Return ``10 → 40 WCU`` for each capacity that changed, or ``not changed``."""
     parts = []
     for name, after in decision.after.items():
         before = decision.before.get(name, after)
@@ -151,26 +156,28 @@ def what_was_done(decision: CapacityDecision) -> str:
 
 
 def _card(table: TableStatus, status: AliasStatus) -> Card:
-    lately = sum(each.throttled(_NEWS) for each in table.resources)
-    news = []
-    mood = _CALM
+    recent = sum(each.throttled(_RECENT_MINUTES) for each in table.resources)
+    alerts = []
+    level = _OK
     state = "on demand" if table.is_on_demand and table.status == "ACTIVE" else table.status.lower()
     if table.status == "missing":
-        mood = _ALARM
-        news.append(f"Table {table.table} is missing: manage.py dynamo_create_tables makes it.")
-    elif lately:
-        mood = _ALARM
-        news.append(_throttled(table, lately, status.at))
+        level = _ALARM
+        alerts.append(
+            f"Table {table.table} is missing. Create it with 'manage.py dynamo_create_tables'."
+        )
+    elif recent:
+        level = _ALARM
+        alerts.append(_throttled(table, recent, status.at))
     elif table.status not in ("ACTIVE", "unknown"):
-        mood = _NOTICE
-        news.append(f"Table {table.table} is {table.status}: it works on at its old rates.")
+        level = _NOTICE
+        alerts.append(f"Table {table.table} is {table.status}: its old capacity still applies.")
     elif table.status == "unknown":
-        mood = _NOTICE
+        level = _NOTICE
     return Card(
         status=table,
-        mood=mood,
+        level=level,
         state=state,
-        news=tuple(news),
+        alerts=tuple(alerts),
         resources=tuple(_resource(each) for each in table.resources),
         reasons=tuple(sorted(table.reasons.items(), key=lambda item: -item[1])),
         can_scale=not table.is_on_demand and table.status == "ACTIVE",
@@ -178,30 +185,31 @@ def _card(table: TableStatus, status: AliasStatus) -> Card:
     )
 
 
-def _throttled(table: TableStatus, lately: int, now: float) -> str:
-    said = f"Table {table.table} is throttled: {count_of(lately, 'attempt')} in {_NEWS} minutes"
+def _throttled(table: TableStatus, recent: int, now: float) -> str:
+    text = f"Table {table.table} is throttled: {count_of(recent, 'attempt')} in "
+    text += f"{_RECENT_MINUTES} minutes"
     reason = max(table.reasons, key=lambda name: table.reasons[name], default="")
     if reason:
-        said += f" ({reason})"
+        text += f" ({reason})"
     if table.decision is None:
-        return f"{said}; nothing was decided about it yet."
-    did = what_was_done(table.decision) if table.decision.is_taken else table.decision.code
-    said += f"; {ago(table.decision.at, now)}: {did}, because {table.decision.why}"
+        return f"{text}. There is no scaling decision yet."
+    done = describe_change(table.decision) if table.decision.is_taken else table.decision.code
+    text += f". Last decision {ago(table.decision.at, now)}: {done}, because {table.decision.why}"
     if table.comes_down_at is not None:
-        said += f"; it comes down {ago(table.comes_down_at, now)}"
-    return f"{said}."
+        text += f". It will be lowered {ago(table.comes_down_at, now)}"
+    return f"{text}."
 
 
 def _advice(table: TableStatus) -> str:
     if table.is_on_demand:
-        return "On demand: DynamoDB sizes it by itself, and bills each request."
+        return "On demand: DynamoDB manages the capacity and bills each request."
     if table.scaling == "off":
         return (
             "Scaling is off for this table: set "
             f"DYNAMO_STORES[{table.using!r}]['SCALING'] = {{'ENABLED': True}}."
         )
     if table.scaling == "dry run":
-        return "Scaling only says what it would do: DRY_RUN is set."
+        return "Scaling only records what it would do: SCALING['DRY_RUN'] is True."
     return ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..monitoring.formatting import count_of, number
-from ..monitoring.status import Line
+from ..monitoring.status import ThroughputStatus
 
 WIDTH, HEIGHT = 300.0, 40.0
 _TOP = 3.0
@@ -14,7 +14,7 @@ _TOP = 3.0
 
 @dataclass(frozen=True)
 class Bar:
-    """Where things are in a bar of 300 by 14, and the same in words."""
+    """Positions in a bar of 300 by 14, and the same as text."""
 
     used: float
     capacity: float
@@ -25,7 +25,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Sparkline:
-    """The points of a polyline and of the area below it in 300 by 40, and the same in words."""
+    """The points of a polyline and of the area below it in 300 by 40, and a description."""
 
     points: str
     area: str
@@ -33,8 +33,8 @@ class Sparkline:
     words: str
 
 
-def bar(line: Line, kind: str) -> Bar | None:
-    """Return the bar of a line's capacity, None where it has none (on demand)."""
+def bar(line: ThroughputStatus, kind: str) -> Bar | None:
+    """Return the bar of a provisioned capacity, None for a table on demand."""
     if line.capacity is None or line.baseline is None or line.maximum is None:
         return None
     whole = max(line.maximum, line.capacity, line.used, 1)
@@ -52,7 +52,7 @@ def bar(line: Line, kind: str) -> Bar | None:
 
 
 def sparkline(values: Sequence[float], throttled: Sequence[int], kind: str) -> Sparkline:
-    """Return the line of ``values``, one a minute, with a mark where calls were throttled."""
+    """Return the chart of ``values``, one a minute, with a mark where attempts were throttled."""
     peak = max(values, default=0.0)
     step = WIDTH / max(1, len(values) - 1)
     xs = [round(step * each, 1) for each in range(len(values))]

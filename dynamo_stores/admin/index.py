@@ -15,7 +15,7 @@ OVERVIEW = "dynamo_stores_admin:overview"
 
 @admin.register(Status)
 class StatusAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Leads to the overview; there is nothing to add, change or delete."""
+    """An entry that redirects to the overview; objects cannot be added, changed or deleted."""
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
@@ -34,15 +34,15 @@ class StatusAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def get_urls(self) -> list[URLPattern]:
-        # The log of actions links to the object that was changed: that, too, is the overview.
-        lead = self.admin_site.admin_view(_lead)
+        # The admin's log links to the changed object, which is shown on the overview too.
+        redirect = self.admin_site.admin_view(_redirect)
         return [
-            path("", lead, name="dynamo_stores_status_changelist"),
-            path("<path:object_id>/change/", lead, name="dynamo_stores_status_change"),
+            path("", redirect, name="dynamo_stores_status_changelist"),
+            path("<path:object_id>/change/", redirect, name="dynamo_stores_status_change"),
         ]
 
 
-def _lead(request: HttpRequest, object_id: str = "") -> HttpResponse:
+def _redirect(request: HttpRequest, object_id: str = "") -> HttpResponse:
     return HttpResponseRedirect(reverse(OVERVIEW))
 
 

@@ -1,10 +1,10 @@
-"""The model that stands on the admin's index and carries the permissions; it has no table."""
+"""The model behind the entry on the admin's index and the permissions; it has no table."""
 
 from django.db import models
 
 
 class Status(models.Model):
-    """Nothing is stored here: what there is to see is in DynamoDB."""
+    """A model without rows; the status itself is in DynamoDB."""
 
     class Meta:
         app_label = "dynamo_stores"

@@ -1,4 +1,4 @@
-"""The status pages: read a snapshot, show it; ask, act once, and log who did."""
+"""The status pages: show a snapshot; confirm actions, carry them out once and log them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..monitoring.snapshot import read_all
 from ..monitoring.status import AliasStatus, as_json
 from .actions import (
     ACTIONS,
-    EVERYWHERE,
+    ALL_PROCESSES,
     LOWER,
     RAISE,
     BadAction,
@@ -31,7 +31,7 @@ from .actions import (
     checked,
     perform,
 )
-from .cards import cards, processes, summary, what_was_done
+from .cards import cards, describe_change, processes, summary
 from .permissions import Status
 
 REFRESH = 30
@@ -46,7 +46,9 @@ def _permitted(permission: str) -> Callable[[View], View]:
         @wraps(view)
         def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             if not _has(request, permission):
-                raise PermissionDenied(f"This takes the permission dynamo_stores.{permission}.")
+                raise PermissionDenied(
+                    f"This page requires the permission dynamo_stores.{permission}."
+                )
             return view(request, *args, **kwargs)
 
         return wrapper
@@ -80,7 +82,7 @@ def breakers(request: HttpRequest) -> HttpResponse:
         "breakers",
         statuses,
         rows=[row for status in statuses for row in status.breakers],
-        everywhere=EVERYWHERE,
+        all_processes=ALL_PROCESSES,
         title="Circuit breakers",
     )
 
@@ -88,10 +90,10 @@ def breakers(request: HttpRequest) -> HttpResponse:
 @require_safe
 @_permitted("view_status")
 def history(request: HttpRequest) -> HttpResponse:
-    """Show each decision about capacity, taken or not."""
+    """Show each decision about capacity, also those that changed nothing."""
     statuses = _read()
     rows = [
-        (status.using, decision, what_was_done(decision))
+        (status.using, decision, describe_change(decision))
         for status in statuses
         for decision in status.decisions
     ]
@@ -108,7 +110,7 @@ def history(request: HttpRequest) -> HttpResponse:
 @_permitted("view_status")
 @_permitted("manage_capacity")
 def act(request: HttpRequest) -> HttpResponse:
-    """Ask whether it is meant, then do it once."""
+    """Show a page to confirm the action, then carry it out once."""
     name = request.POST.get("action", "")
     back = request.POST.get("back", "")
     back = back if back in _PAGES else "overview"
@@ -133,19 +135,19 @@ def act(request: HttpRequest) -> HttpResponse:
         }
         return _respond(request, "confirm", context)
     if not Receipts(target.using).take(token):
-        messages.info(request, "That was done already; it was not done twice.")
+        messages.info(request, "This form was already carried out; it was not repeated.")
         return redirect(f"dynamo_stores_admin:{back}")
-    done = perform(action, target)
+    outcome = perform(action, target)
     LogEntry.objects.create(
         user_id=request.user.pk,
         content_type=ContentType.objects.get_for_model(Status),
         object_id=target.table or target.using,
         object_repr=(target.table or target.using)[:200],
         action_flag=CHANGE,
-        change_message=f"{action.label}: {done.message}",
+        change_message=f"{action.label}: {outcome.message}",
     )
-    say = messages.success if done.is_good else messages.error
-    say(request, done.message)
+    level = messages.SUCCESS if outcome.is_good else messages.ERROR
+    messages.add_message(request, level, outcome.message)
     return redirect(f"dynamo_stores_admin:{back}")
 
 
@@ -163,7 +165,7 @@ def _page(
 ) -> HttpResponse:
     if request.GET.get("format") == "json":
         return JsonResponse(as_json(statuses), json_dumps_params={"indent": 1})
-    mood, sentences = summary(statuses)
+    level, sentences = summary(statuses)
     refreshes = request.GET.get("refresh") == "on"
     return _respond(
         request,
@@ -173,7 +175,7 @@ def _page(
             "page": name,
             "statuses": statuses,
             "now": statuses[0].at,
-            "mood": mood,
+            "level": level,
             "sentences": sentences,
             "can_manage": _has(request, "manage_capacity"),
             "refresh": REFRESH if refreshes else None,

@@ -46,7 +46,7 @@ def is_background() -> bool:
     return _background.get()
 
 
-class Pressure:
+class Backpressure:
     """The requests in flight to one table, of all threads of this process."""
 
     def __init__(self, table: str) -> None:

@@ -21,7 +21,7 @@ from ..concurrency.per_process import PerProcess
 from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import StoreUnavailable, ThrottlingError
 from . import observer
-from .backpressure import Pressure
+from .backpressure import Backpressure
 from .breaker import CircuitBreaker, State
 from .control import get_control
 from .item_size import MAX_ITEM_BYTES, MAX_PARTITION_READ_BYTES, item_size
@@ -185,7 +185,7 @@ class Connection(PynamoConnection):
             retry=config.retry,
             timeout=config.operation_timeout,
             read_timeout=config.read_timeout,
-            pressure=Pressure(table),
+            backpressure=Backpressure(table),
         )
 
 

@@ -18,7 +18,7 @@ from .. import clock
 from ..conf.groups import RetryConfig
 from ..exceptions import OperationTimeoutError, StoreUnavailable, ThrottlingError, unavailable
 from . import observer
-from .backpressure import Pressure
+from .backpressure import Backpressure
 from .breaker import Admission, CircuitBreaker
 from .retry import delays
 
@@ -59,7 +59,7 @@ class CallPolicy:
     retry: RetryConfig
     timeout: float
     read_timeout: float
-    pressure: Pressure
+    backpressure: Backpressure
 
     def call(
         self,
@@ -121,7 +121,7 @@ class CallPolicy:
         while True:
             attempt += 1
             # Whoever finds no place is not tried again: there is none before the deadline.
-            self.pressure.enter(until)
+            self.backpressure.enter(until)
             try:
                 return self._attempt(operation, send, until, attempt, partition_of)
             except ThrottlingError as exc:
@@ -167,7 +167,7 @@ class CallPolicy:
                 raise
             raise failure from original
         finally:
-            self.pressure.leave(clock.monotonic() - started, throttled=throttled)
+            self.backpressure.leave(clock.monotonic() - started, throttled=throttled)
         if observer.is_observed():
             self._observe(operation, started, attempt, answer=answer)
         return answer

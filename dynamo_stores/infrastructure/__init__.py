@@ -1,1 +1,1 @@
-"""What must exist at AWS, read from the models and the settings."""
+"""The AWS resources that the models and the settings require."""

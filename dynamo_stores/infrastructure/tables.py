@@ -1,4 +1,4 @@
-"""Tables as the models want them, made where they are missing, compared where they are not."""
+"""The tables that the models require: specifications, comparison with AWS, creation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class IndexSpec:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table as the models want it."""
+    """The table that a model requires."""
 
     name: str
     using: str
@@ -73,7 +73,7 @@ class TableSpec:
         return get_config(self.using).for_table(self.name)
 
     def as_request(self) -> dict[str, Any]:
-        """Return the arguments of CreateTable, provisioned at the settings' baselines."""
+        """Return the arguments of CreateTable, provisioned at the baselines of the settings."""
         provisioned = {}
         if self.billing_mode == "PROVISIONED":
             scaling = self.config.scaling
@@ -111,7 +111,7 @@ def wanted_tables() -> list[TableSpec]:
     """
     Return every table of every alias, and of the installed apps' models, each once.
 
-    Raises ConfigurationError where two models want one table differently.
+    Raises ConfigurationError if two models require one table with different specifications.
     """
     found: dict[tuple[str, str], TableSpec] = {}
     models: list[type[DynamoModel]] = [
@@ -129,14 +129,14 @@ def wanted_tables() -> list[TableSpec]:
         known = found.setdefault((str(where[:2]), spec.name), spec)
         if (known.keys, known.indexes, known.ttl) != (spec.keys, spec.indexes, spec.ttl):
             raise ConfigurationError(
-                f"Two models want the table {spec.name} with different keys, indexes or TTL; the "
-                f"second is {model.__module__}.{model.__qualname__}. Give one another table_name."
+                f"Two models use the table {spec.name} with different keys, indexes or TTL; the "
+                f"second is {model.__module__}.{model.__qualname__}. Give it another table_name."
             )
     return list(found.values())
 
 
 def table_of(model: type[DynamoModel]) -> TableSpec:
-    """Return the table that ``model`` wants."""
+    """Return the table that ``model`` requires."""
     attributes = list(model.get_attributes().values())
     types: dict[str, str] = {}
     indexes = tuple(
@@ -182,9 +182,9 @@ def _index_of(index: Index[Any], types: dict[str, str]) -> IndexSpec:
 
 def differences(spec: TableSpec, description: Mapping[str, Any], ttl: str | None) -> list[str]:
     """
-    Return in sentences how a live table differs from ``spec``; indexes of its own are no matter.
+    Return the differences of an existing table from ``spec``, as phrases; more indexes are allowed.
 
-    ``description`` is ``Table`` of DescribeTable, ``ttl`` the attribute by which items expire.
+    ``description`` is ``Table`` of DescribeTable, ``ttl`` the table's TTL attribute.
     """
     found = []
     live_types = {
@@ -242,14 +242,14 @@ def _live_indexes(description: Mapping[str, Any]) -> Iterator[IndexSpec]:
 
 @dataclass(frozen=True)
 class TableState:
-    """What was found of a table: its ``status`` (None: there is none) and its differences."""
+    """The ``status`` of a table, None if it does not exist, and its differences."""
 
     status: str | None
     differences: tuple[str, ...] = ()
 
 
 def inspect_table(spec: TableSpec) -> TableState:
-    """Return what there is of ``spec``'s table; two or three calls of the control plane."""
+    """Return the state of ``spec``'s table; takes one or two calls of the control plane."""
     control = get_control(spec.using)
     description = control.describe(spec.name)
     if description is None:
@@ -260,9 +260,9 @@ def inspect_table(spec: TableSpec) -> TableState:
 
 def create_table(spec: TableSpec, progress: Progress, *, timeout: float = 600.0) -> bool:
     """
-    Make ``spec``'s table, wait until it is ACTIVE and switch its TTL on.
+    Create ``spec``'s table, wait until it is ACTIVE and enable its TTL.
 
-    Return False where another process made it meanwhile. Raises StoreError if it is not ACTIVE
+    Return False if another process created it meanwhile. Raises StoreError if it is not ACTIVE
     after ``timeout`` seconds.
     """
     control = get_control(spec.using)
@@ -271,11 +271,11 @@ def create_table(spec: TableSpec, progress: Progress, *, timeout: float = 600.0)
     except ClientError as exc:
         if exc.response["Error"]["Code"] != "ResourceInUseException":
             raise
-        made = False
+        is_created = False
     else:
-        made = True
+        is_created = True
     _wait_until_active(control, spec.name, progress, timeout)
-    if made and spec.ttl is not None:
+    if is_created and spec.ttl is not None:
         control.call(
             "UpdateTimeToLive",
             {
@@ -283,7 +283,7 @@ def create_table(spec: TableSpec, progress: Progress, *, timeout: float = 600.0)
                 "TimeToLiveSpecification": {"AttributeName": spec.ttl, "Enabled": True},
             },
         )
-    return made
+    return is_created
 
 
 def _wait_until_active(

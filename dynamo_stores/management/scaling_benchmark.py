@@ -1,4 +1,4 @@
-"""A table that throttles under load: what gets through, how late, and at how many changes."""
+"""A benchmark of a table that throttles under load: throughput, latency, UpdateTable calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..testing.engine import EmbeddedEngine
 from ..testing.throttling.relay import CapacityRelay
 
 _UNITS = 10
-# Seconds from a raise until the table comes down.
+# Seconds from a raise until the table is lowered.
 _DELAY = 15.0
 _PROCESSES, _THREADS = 4, 4
 _BATCH = 10
@@ -37,7 +37,7 @@ KINDS = ("puts", "gets", "batches")
 
 
 class Figures(NamedTuple):
-    """What came of it; ``stored`` is how many of the puts are in the table."""
+    """The results; ``stored`` is how many items are in the table."""
 
     done: int
     stored: int
@@ -52,12 +52,13 @@ class Figures(NamedTuple):
 
 
 def scaling_benchmark(
-    say: Callable[[str], object], *, rate: int, seconds: float, kind: str = "puts"
+    write: Callable[[str], object], *, rate: int, seconds: float, kind: str = "puts"
 ) -> Figures:
     """
-    Put ``rate`` values a second for so long, from 4 processes with 4 threads, into a table and an
-    index of 10 units behind a relay that throttles (UPDATING 3 s, burst 5 s), then let it come
-    down; print the figures. ``kind`` is ``puts``, ``gets`` (strong ones) or ``batches`` (of ten).
+    Put ``rate`` values a second for ``seconds``, from 4 processes with 4 threads, into a table and
+    an index of 10 units behind a throttling relay (UPDATING 3 s, burst 5 s), then wait until the
+    table is lowered; print and return the figures. ``kind`` is ``puts``, ``gets`` (consistent
+    reads) or ``batches`` (of ten).
     """
     with EmbeddedEngine() as engine, CapacityRelay(engine.url, updating=3.0, burst=5.0) as relay:
         alias = {
@@ -86,11 +87,11 @@ def scaling_benchmark(
                 return found
 
             raises, high = updates(), _units(spec.name)
-            say(_in_words(kind, taken, failed, rate * seconds, raises, high))
-            _come_down(spec.name)
+            write(_summary(kind, taken, failed, rate * seconds, raises, high))
+            _wait_until_lowered(spec.name)
             stored = _count(engine.url, spec.name)
             low, decreases = _units(spec.name), updates() - raises
-            say(f"Then back at {in_words(low)}, by {decreases} UpdateTable.")
+            write(f"Lowered to {in_words(low)} by {decreases} UpdateTable.")
             for each in (spec, table_of(ControlItem)):
                 get_control().call("DeleteTable", {"TableName": each.name})
     return Figures(
@@ -107,7 +108,7 @@ def scaling_benchmark(
     )
 
 
-def _in_words(
+def _summary(
     kind: str, taken: list[float], failed: int, wanted: float, raises: int, high: dict[str, Units]
 ) -> str:
     return (
@@ -118,7 +119,7 @@ def _in_words(
 
 
 def _count(endpoint: str, table: str) -> int:
-    """Return the items of a table, asked for past the relay."""
+    """Return the number of items of a table, counted without the relay."""
     client = make_client(dataclasses.replace(get_config(), endpoint_url=endpoint))
     pages = client.get_paginator("scan").paginate(TableName=table, Select="COUNT")
     return sum(page["Count"] for page in pages)
@@ -131,8 +132,8 @@ def _units(table: str) -> dict[str, Units]:
     return {name: each.units for name, each in capacity.resources.items()}
 
 
-def _come_down(table: str) -> None:
-    """Sweep every half a second until nothing is due any more and the table is ACTIVE."""
+def _wait_until_lowered(table: str) -> None:
+    """Reconcile every half a second until no table is due and the table is ACTIVE."""
     records, until = CapacityRecords("default"), time.monotonic() + 6 * _DELAY
     while time.monotonic() < until:
         reconcile("default")
@@ -142,8 +143,8 @@ def _come_down(table: str) -> None:
         time.sleep(0.5)
 
 
-def _act(store: CacheStore, kind: str) -> int:
-    """Do one of ``kind``; return how many values that was."""
+def _call(store: CacheStore, kind: str) -> int:
+    """Make one call of ``kind``; return its number of values."""
     if kind == "gets":
         store.get("k")
         return 1
@@ -167,18 +168,18 @@ def _load(rate: int, seconds: float, kind: str) -> tuple[list[float], int]:
             options = CacheOptions(consistent_read=True)
             store = CacheStore("default", prefix=f"{number}-{each}", options=options)
             pause = _PROCESSES * _THREADS / rate * (_BATCH if kind == "batches" else 1)
-            turn = (number * _THREADS + each) / (_PROCESSES * _THREADS)
-            due = begin + pause * turn
+            offset = (number * _THREADS + each) / (_PROCESSES * _THREADS)
+            due = begin + pause * offset
             while due < begin + seconds:
                 time.sleep(max(0.0, due - time.time()))
                 due = max(due + pause, time.time())
-                asked_at = time.perf_counter()
+                started = time.perf_counter()
                 try:
-                    count = _act(store, kind)
+                    count = _call(store, kind)
                 except StoreUnavailable:
                     failures.append(1)
                 else:
-                    taken.extend([time.perf_counter() - asked_at] * count)
+                    taken.extend([time.perf_counter() - started] * count)
 
         running = [threading.Thread(target=thread, args=(each,)) for each in range(_THREADS)]
         for each in running:

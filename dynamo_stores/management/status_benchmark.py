@@ -1,4 +1,4 @@
-"""How long a status page takes when many processes report."""
+"""A benchmark of the status pages while many processes report."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from .. import clock
 from ..calls.control import get_control
 from ..capacity.history import Decisions
 from ..infrastructure.tables import create_table, wanted_tables
-from ..monitoring.report import MINUTES, BreakerReport, Calls, Use
+from ..monitoring.report import MINUTES, BreakerReport, Calls, Usage
 from ..monitoring.report_store import ReportStore
 from ..monitoring.reporter import get_reporter
 from ..monitoring.snapshot import get_descriptions, read_all
-from ..monitoring.usage import UseHistory, minute_of
+from ..monitoring.usage import UsageHistory, minute_of
 from ..testing.engine import EmbeddedEngine
 
 _DECISIONS = 50
 
 
-def status_benchmark(say: Callable[[str], object], *, processes: int, rounds: int) -> None:
+def status_benchmark(write: Callable[[str], object], *, processes: int, rounds: int) -> None:
     """
-    Let ``processes`` report on an embedded engine, then read the snapshot and render the pages
-    ``rounds`` times; say the medians.
+    Publish reports of ``processes`` on an embedded engine, then read the snapshot and render the
+    pages ``rounds`` times; print the medians.
     """
     if not apps.is_installed("django.contrib.admin"):
-        raise CommandError("The status pages are part of Django's admin, which is not installed.")
+        raise CommandError("The status pages require 'django.contrib.admin' in INSTALLED_APPS.")
     with EmbeddedEngine() as engine:
         alias = {
             "ENDPOINT_URL": engine.url,
@@ -46,13 +46,13 @@ def status_benchmark(say: Callable[[str], object], *, processes: int, rounds: in
             names = [spec.name for spec in wanted_tables()]
             for spec in wanted_tables():
                 create_table(spec, lambda line: None)
-            _tell(names, processes)
-            _measure(say, len(names), processes, rounds)
+            _publish_reports(names, processes)
+            _measure(write, len(names), processes, rounds)
             for name in names:
                 get_control().call("DeleteTable", {"TableName": name})
 
 
-def _tell(names: list[str], processes: int) -> None:
+def _publish_reports(names: list[str], processes: int) -> None:
     own = get_reporter("default").report()
     full = replace(
         own,
@@ -62,27 +62,27 @@ def _tell(names: list[str], processes: int) -> None:
     store = ReportStore("default")
     for number in range(processes):
         store.publish(replace(full, host=f"host-{number:03}"))
-    now, history = minute_of(clock.now()), UseHistory("default")
+    now, history = minute_of(clock.now()), UsageHistory("default")
     for back in range(1, MINUTES + 1):
-        history.roll_up({now - back: {name: Use(12.5, 3.0) for name in names}})
+        history.roll_up({now - back: {name: Usage(12.5, 3.0) for name in names}})
     for number in range(_DECISIONS):
         at = clock.now() - number
         why = "the write capacity of the table was short of what is asked for"
         Decisions("default").publish(names[0], {"at": at, "code": "raised", "why": why})
 
 
-def _measure(say: Callable[[str], object], tables: int, processes: int, rounds: int) -> None:
+def _measure(write: Callable[[str], object], tables: int, processes: int, rounds: int) -> None:
     from django.contrib.auth.models import User
 
     from ..admin import views
 
     user = User(username="benchmark", is_active=True, is_staff=True, is_superuser=True)
-    say(f"{processes} processes, {tables} tables, medians of {rounds} rounds:")
+    write(f"{processes} processes, {tables} tables, medians of {rounds} rounds:")
     reads = []
     for _ in range(rounds):
         get_descriptions("default").clear()
         reads.append(_milliseconds(lambda: read_all(lambda using: get_reporter(using).report())))
-    say(f"  the snapshot, tables described anew: {statistics.median(reads):.0f} ms")
+    write(f"  the snapshot, with DescribeTable: {statistics.median(reads):.0f} ms")
     for view in (views.overview, views.breakers, views.history):
         request: Any = RequestFactory().get("/")
         request.user = user
@@ -94,7 +94,7 @@ def _measure(say: Callable[[str], object], tables: int, processes: int, rounds: 
 
         render()
         times = [_milliseconds(render) for _ in range(rounds)]
-        say(f"  {view.__name__}: {statistics.median(times):.0f} ms, {size / 1000:.0f} KB")
+        write(f"  {view.__name__}: {statistics.median(times):.0f} ms, {size / 1000:.0f} KB")
 
 
 def _milliseconds(call: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""What the commands about tables share."""
+"""Helpers of the commands: choice of tables, and errors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..infrastructure.tables import TableSpec, wanted_tables
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
-    """Turn what DynamoDB or the settings say into one sentence and a non-zero exit status."""
+def command_errors() -> Iterator[None]:
+    """Turn errors of DynamoDB and of the settings into a CommandError with one sentence."""
     try:
         yield
     except ClientError as exc:
@@ -27,7 +27,7 @@ def sentences() -> Iterator[None]:
 
 
 def chosen_tables(names: list[str] | None) -> list[TableSpec]:
-    """Return the wanted tables, or those of them that are called one of ``names``."""
+    """Return all required tables, or only those with one of ``names``."""
     tables = wanted_tables()
     if not names:
         return tables
@@ -35,6 +35,6 @@ def chosen_tables(names: list[str] | None) -> list[TableSpec]:
     if unknown := [name for name in names if name not in known]:
         raise CommandError(
             f"No model or alias has the table {', '.join(unknown)}. "
-            f"There are: {', '.join(sorted(known))}."
+            f"Known tables: {', '.join(sorted(known))}."
         )
     return [table for table in tables if table.name in names]

@@ -1,1 +1,1 @@
-"""What happens in all processes, gathered and shown."""
+"""Reports of all processes, and the status made of them."""

@@ -1,4 +1,4 @@
-"""Numbers as people say them."""
+"""Numbers and times as readable text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _SPANS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
 def span(seconds: float) -> str:
-    """Return ``3 minutes``, in the largest unit that fits; ``0 seconds`` at least."""
+    """Return ``3 minutes``: the whole number of the largest unit that fits."""
     for size, name in _SPANS:
         if seconds >= size or size == 1:
             count = max(0, int(seconds // size))
@@ -29,7 +29,7 @@ def exact(moment: float) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number as short as it is clear: 0, 0.4, 12, 3,400."""
+    """Return a short form of a number: 0, under 0.1, 0.4, 12, 3,400."""
     if value and value < 0.05:
         return "under 0.1"
     return f"{value:.1f}".removesuffix(".0") if value < 10 else f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""Whether an alias can do its work."""
+"""Readiness of an alias."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from ..conf import get_config
 from ..exceptions import StoreError
 from ..item_access import Store
 
-# However often it is asked, DynamoDB is asked once in so many seconds.
-_REMEMBERED = 1.0
+# Seconds for which a result is used, so that many probes cost one request.
+_CACHE_SECONDS = 1.0
 
 
 class Health(Store[CacheEntry]):
-    """What DynamoDB last said to this process, for one alias."""
+    """The readiness check of one alias in this process, with its last result."""
 
     kind = CacheEntry
 
     def __init__(self, using: str) -> None:
         super().__init__(using)
         self._lock = threading.Lock()
-        self._asked_at = 0.0
-        self._is_well: bool | None = None
+        self._checked_at = 0.0
+        self._is_available: bool | None = None
 
-    def is_well(self) -> bool:
-        """Return whether the store's table answers in time; remembered for a second."""
+    def is_available(self) -> bool:
+        """Return whether the store's table answers in time; cached for a second."""
         with self._lock:
-            if self._is_well is None or clock.monotonic() - self._asked_at >= _REMEMBERED:
-                self._is_well = self._ask()
-                self._asked_at = clock.monotonic()
-            return self._is_well
+            if self._is_available is None or clock.monotonic() - self._checked_at >= _CACHE_SECONDS:
+                self._is_available = self._check()
+                self._checked_at = clock.monotonic()
+            return self._is_available
 
-    def _ask(self) -> bool:
-        # Half a read unit: an item that is not there, by the call path of every other request.
+    def _check(self) -> bool:
+        # Half a read unit: a missing item, read through the call path of every other request.
         try:
             with deadline(get_config(self.using).health.timeout):
                 self._get(keys.cache_entry("health", "ready"), consistent=False, attributes=["PK"])
@@ -52,7 +52,7 @@ _healths = PerProcess(Health)
 
 def is_ready(using: str) -> bool:
     """
-    Return whether the alias can serve: its table answers within ``HEALTH["TIMEOUT"]``, through
-    the breaker, or ``HEALTH["REQUIRED"]`` is False and the application can do without.
+    Return whether the alias is ready: its table answers within ``HEALTH["TIMEOUT"]``, through
+    the breaker, or ``HEALTH["REQUIRED"]`` is False.
     """
-    return not get_config(using).health.required or _healths.get(using).is_well()
+    return not get_config(using).health.required or _healths.get(using).is_available()

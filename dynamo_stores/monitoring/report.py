@@ -1,4 +1,4 @@
-"""What one process says of itself: pure."""
+"""The report of one process: its content and its JSON. Pure."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-# A report is one item of at most so many bytes: 8 write units a minute at the most.
+# A report is one item of at most so many bytes, so 8 write units a minute at most.
 MAX_BYTES = 7_900
 # A process that has not reported for so many of its intervals is late.
 LATE_AFTER = 2.5
-# Reports are gone so many seconds after the last one.
+# A report is kept for so many seconds after it was written.
 KEPT = 3_600.0
-# So many minutes of use are in a report: whoever rolls up may be that late.
+# So many minutes of usage are in a report, so a roll-up may be that late.
 MINUTES = 5
 
 
-class Use(NamedTuple):
-    """Units that a table or index used in one minute, and attempts that were throttled."""
+class Usage(NamedTuple):
+    """Capacity units that a table or index used in one minute, and its throttled attempts."""
 
     read: float = 0.0
     write: float = 0.0
     throttled_reads: int = 0
     throttled_writes: int = 0
 
-    def plus(self, other: Use) -> Use:
+    def plus(self, other: Usage) -> Usage:
         """Return the sum of both."""
-        return Use(
+        return Usage(
             self.read + other.read,
             self.write + other.write,
             self.throttled_reads + other.throttled_reads,
             self.throttled_writes + other.throttled_writes,
         )
 
-    def at_least(self, other: Use) -> Use:
-        """Return the higher ones of both."""
-        return Use(
+    def at_least(self, other: Usage) -> Usage:
+        """Return the higher value of each field."""
+        return Usage(
             max(self.read, other.read),
             max(self.write, other.write),
             max(self.throttled_reads, other.throttled_reads),
@@ -46,7 +46,7 @@ class Use(NamedTuple):
 
 
 # By minute since the epoch, then by "table" or "table/index".
-UseByMinute = Mapping[int, Mapping[str, Use]]
+UsageByMinute = Mapping[int, Mapping[str, Usage]]
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Calls:
 @dataclass(frozen=True)
 class Report:
     """
-    What the process ``host``#``pid`` said ``at`` a moment, which it does every ``interval``
-    seconds; times in seconds since the epoch. ``reasons`` counts throttles by table and reason;
-    ``left_out`` is how many tables did not fit.
+    The report that the process ``host``#``pid`` made ``at`` a moment; it makes one every
+    ``interval`` seconds. Times are in seconds since the epoch. ``reasons`` counts throttles by
+    table and reason; ``left_out`` is how many tables did not fit.
     """
 
     host: str
@@ -88,7 +88,7 @@ class Report:
     breakers: tuple[BreakerReport, ...] = ()
     calls: Mapping[str, Calls] = field(default_factory=dict)
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    use: UseByMinute = field(default_factory=dict)
+    use: UsageByMinute = field(default_factory=dict)
     cache_hits: int = 0
     cache_misses: int = 0
     limits_refused: int = 0
@@ -100,20 +100,20 @@ class Report:
         return f"{self.host}#{self.pid}"
 
     def is_late(self, now: float) -> bool:
-        """Return whether it should have reported again by ``now``."""
+        """Return whether the next report is overdue at ``now``."""
         return not self.has_ended and now - self.at > self.interval * LATE_AFTER
 
     def as_text(self) -> str:
-        """Return the report as JSON of at most 8 KB: tables that did least are left out."""
+        """Return the report as JSON of at most 8 KB; tables with few attempts are left out."""
         for report in (self, replace(self, use=dict(sorted(self.use.items())[-2:]))):
             if len(text := _dump(report)) <= MAX_BYTES:
                 return text
-        troubled = {each.table for each in self.breakers if each.state != "closed"}
+        failing = {each.table for each in self.breakers if each.state != "closed"}
         names = {each.table for each in self.breakers} | set(self.calls) | set(self.reasons)
         ranked = sorted(
-            names, key=lambda name: (name in troubled, self.calls.get(name, Calls()).attempts)
+            names, key=lambda name: (name in failing, self.calls.get(name, Calls()).attempts)
         )
-        # The fewest of those that did least that must go.
+        # Leave out as few tables as possible, those with the fewest attempts first.
         out = bisect_left(
             range(len(ranked)), True, key=lambda out: _fits(report._only(ranked[out:], out))
         )
@@ -145,7 +145,7 @@ def _fits(report: Report) -> bool:
 
 
 def read_report(text: str) -> Report:
-    """Return what :meth:`Report.as_text` wrote; fields of other versions are passed over."""
+    """Return the report that :meth:`Report.as_text` wrote; unknown fields are ignored."""
     values: dict[str, Any] = json.loads(text)
     known = {name: values[name] for name in Report.__dataclass_fields__ if name in values}
     known["breakers"] = tuple(
@@ -157,18 +157,18 @@ def read_report(text: str) -> Report:
         for name, each in known.get("calls", {}).items()
     }
     known["use"] = {
-        int(minute): {name: Use(*use) for name, use in resources.items()}
+        int(minute): {name: Usage(*use) for name, use in resources.items()}
         for minute, resources in known.get("use", {}).items()
     }
     return Report(**known)
 
 
-def total_use(reports: list[Report]) -> dict[int, dict[str, Use]]:
-    """Return the sum of what all reports say, by minute and resource."""
-    found: dict[int, dict[str, Use]] = {}
+def total_usage(reports: list[Report]) -> dict[int, dict[str, Usage]]:
+    """Return the sum of the usage in all reports, by minute and resource."""
+    found: dict[int, dict[str, Usage]] = {}
     for report in reports:
         for minute, resources in report.use.items():
             total = found.setdefault(minute, {})
             for name, use in resources.items():
-                total[name] = total.get(name, Use()).plus(use)
+                total[name] = total.get(name, Usage()).plus(use)
     return found

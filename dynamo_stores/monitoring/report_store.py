@@ -1,4 +1,4 @@
-"""The reports of all processes, an item each in the control table, through the side door."""
+"""The reports of all processes, an item each in the control table; uses direct connections."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .report import KEPT, Report, read_report
 
 class StatusItem(ControlItem):
     """
-    What one process reports of itself: ``report`` in JSON, ``at`` when, in ms since the epoch;
-    ``resets`` are the tables whose breakers it is asked to reset.
+    The last report of one process: ``report`` in JSON, ``at`` its time in ms since the epoch;
+    ``resets`` are the tables whose breakers it is requested to reset.
     """
 
     at = IntegerAttribute(null=True, attr_name="a")
@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 
 
 class ReportStore(DirectStore[StatusItem]):
-    """What the processes of one alias say of themselves. Raises StoreUnavailable at once."""
+    """The reports of one alias. Every method raises StoreUnavailable, without retries."""
 
     kind = StatusItem
 
     def publish(self, report: Report) -> set[str]:
         """
-        Put ``report`` in the place of the last one and return the tables whose breakers somebody
-        asked this process to reset; one write.
+        Replace the last report by ``report`` and return the tables whose breakers this process is
+        requested to reset; one write.
         """
         key, table = keys.process_status(report.process), self._table
         answer = self._call(
@@ -62,28 +62,28 @@ class ReportStore(DirectStore[StatusItem]):
         return [report for report in self.all() if report.at > oldest]
 
     def all(self) -> list[Report]:
-        """Return those too that are over and that DynamoDB has not deleted yet."""
+        """Return all reports, also expired ones that DynamoDB has not deleted yet."""
         request = {
             "KeyConditionExpression": "PK = :pk",
             "ExpressionAttributeValues": {":pk": {"S": keys.STATUS}},
         }
         return [report for item in self._query(request) if (report := _read(item)) is not None]
 
-    def ask_to_reset(self, process: str, tables: Iterable[str]) -> bool:
+    def request_reset(self, process: str, tables: Iterable[str]) -> bool:
         """
-        Ask a process to reset its breakers of ``tables`` when it reports next; False where there
-        is no such process.
+        Request that a process resets its breakers of ``tables`` at its next report; return False
+        if there is no such process.
         """
-        there = StatusItem.report.exists()
+        exists = StatusItem.report.exists()
         try:
             actions = [StatusItem.resets.add(set(tables))]
-            self._update(keys.process_status(process), actions, there)
+            self._update(keys.process_status(process), actions, exists)
         except ConditionFailed:
             return False
         return True
 
-    def forget(self, reports: Iterable[Report]) -> None:
-        """Delete the items of ``reports`` unless they were written again."""
+    def delete(self, reports: Iterable[Report]) -> None:
+        """Delete the items of ``reports`` unless the processes have reported again."""
         for report in reports:
             try:
                 unchanged = StatusItem.at == int(report.at * 1000)
@@ -96,5 +96,5 @@ def _read(item: RawItem) -> Report | None:
     try:
         return read_report(item["x"]["S"])
     except (KeyError, TypeError, ValueError):
-        logger.info("A report of a process could not be read; another version wrote it.")
+        logger.info("A process report was skipped: another version of dynamo-stores wrote it.")
         return None

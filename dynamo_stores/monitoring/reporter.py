@@ -1,8 +1,8 @@
 """
-What this process reports of itself: counted as its calls go by, told by a thread of its own.
+The reporter of this process: counts its calls and publishes reports from its own thread.
 
-The thread begins with the first call of a process, again after a fork, and goes through the side
-door, so that an open breaker is reported as long as DynamoDB can be reached at all.
+The thread starts with the first call of a process, and again after a fork. It uses a direct
+connection, so that an open breaker is reported as long as DynamoDB can be reached.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from ..concurrency.per_process import PerProcess
 from ..conf import aliases, get_config, when_changed
 from ..exceptions import ConfigurationError, StoreError
 from ..signals import breaker_state_changed, rate_limited
-from .report import MINUTES, BreakerReport, Calls, Report, Use
+from .report import MINUTES, BreakerReport, Calls, Report, Usage
 from .report_store import ReportStore
 from .usage import minute_of
 
 logger = logging.getLogger(__name__)
 
-# A process is there a second after its first call, and news are told at most so often, in seconds.
+# Seconds from the first call to the first report, and from an event to its report.
 _FIRST, _GATHER = 1.0, 2.0
-# Throttling is news again after so many seconds without.
-_CALM = 60.0
+# A throttle is reported at once if the table was not throttled for so many seconds before.
+_QUIET = 60.0
 
 
 class Reporter:
-    """Counts the calls of one alias in this process, and tells what they were."""
+    """Counts the calls of one alias in this process, and publishes reports of them."""
 
     def __init__(self, using: str) -> None:
         self.using = using
@@ -57,29 +57,29 @@ class Reporter:
         self._throttled: Counter[str] = Counter()
         self._reasons: dict[str, Counter[str]] = {}
         self._throttled_at: dict[str, float] = {}
-        self._use: dict[int, dict[str, Use]] = {}
+        self._use: dict[int, dict[str, Usage]] = {}
         self._refused = 0
-        self._has_told = self._has_ended = self._has_warned = False
+        self._has_published = self._has_ended = self._has_warned = False
         self._lock = threading.Lock()
-        self._telling = threading.Lock()
-        self.news = threading.Event()
+        self._publishing = threading.Lock()
+        self.due = threading.Event()
         self._thread: threading.Thread | None = None
 
     def record(self, measurement: Measurement) -> None:
-        """Count one attempt; costs microseconds, and sends nothing."""
+        """Count one attempt; takes microseconds and sends nothing."""
         table = measurement.table
         with self._lock:
             self._attempts[table] += 1
             if measurement.throttled:
-                self._note_throttle(measurement)
+                self._record_throttle(measurement)
             elif measurement.error:
                 self._errors[table] += 1
             if measurement.units:
                 kind = measurement.kind
                 resources = self._this_minute()
                 for name, units in measurement.units.items():
-                    used = Use(read=units) if kind == "Read" else Use(write=units)
-                    resources[name] = resources.get(name, Use()).plus(used)
+                    used = Usage(read=units) if kind == "Read" else Usage(write=units)
+                    resources[name] = resources.get(name, Usage()).plus(used)
             if self._thread is None:
                 self._start()
 
@@ -88,12 +88,12 @@ class Reporter:
         with self._lock:
             self._refused += 1
 
-    def hurry(self) -> None:
-        """Report soon: there are news."""
-        self.news.set()
+    def report_soon(self) -> None:
+        """Publish a report soon, because something changed."""
+        self.due.set()
 
     def report(self, *, has_ended: bool = False) -> Report:
-        """Return what there is to say now; sends nothing."""
+        """Return the report as of now; sends nothing."""
         hits, misses = get_lookups(self.using).counts()
         with self._lock:
             names = [*self._attempts]
@@ -120,41 +120,41 @@ class Reporter:
 
     def publish(self, *, has_ended: bool = False) -> None:
         """
-        Report, and reset the breakers that somebody asked to reset; ``has_ended`` is the last
-        word. Never raises.
+        Publish a report, and reset the breakers for which a reset was requested. With
+        ``has_ended`` it is the last report. Never raises.
         """
         try:
-            with self._telling:
+            with self._publishing:
                 if self._has_ended:
                     return
                 self._has_ended = has_ended
                 resets = ReportStore(self.using).publish(self.report(has_ended=has_ended))
-            self._has_told = True
+            self._has_published = True
         except (BotoCoreError, ClientError, StoreError) as exc:
-            # The page says that this process is late; without the table nobody would.
+            # The page shows this process as late, except where the table is missing.
             level = logging.DEBUG
             if isinstance(exc, ConfigurationError) and not self._has_warned:
                 self._has_warned, level = True, logging.WARNING
-            logger.log(level, "This process could not report its status: %s", exc)
+            logger.log(level, "The status of this process could not be published: %s", exc)
             return
         for table in resets:
             reset_breaker(self.using, table)
 
-    def has_told(self) -> bool:
-        """Return whether there is a report of this process."""
-        return self._has_told
+    def has_published(self) -> bool:
+        """Return whether this process has published a report."""
+        return self._has_published
 
-    def begin_round(self) -> float:
-        """Forget the news that are about to be told; return the seconds until the next report."""
-        self.news.clear()
-        # Processes that began together do not report together for ever.
+    def start_interval(self) -> float:
+        """Clear ``due`` before a report; return the seconds until the next one."""
+        self.due.clear()
+        # Jitter, because processes that started together would report together.
         return self._interval * random.uniform(0.85, 1.0)
 
-    def _note_throttle(self, measurement: Measurement) -> None:
+    def _record_throttle(self, measurement: Measurement) -> None:
         table = measurement.table
         reasons = self._reasons.setdefault(table, Counter())
-        if clock.monotonic() - self._throttled_at.get(table, -_CALM) >= _CALM:
-            self.news.set()
+        if clock.monotonic() - self._throttled_at.get(table, -_QUIET) >= _QUIET:
+            self.due.set()
         self._throttled_at[table] = clock.monotonic()
         reasons.update(reason.reason for reason in measurement.reasons)
         if not measurement.reasons:
@@ -162,13 +162,13 @@ class Reporter:
         self._throttled[table] += 1
         resources = self._this_minute()
         is_read = measurement.kind == "Read"
-        one = Use(throttled_reads=1) if is_read else Use(throttled_writes=1)
+        one = Usage(throttled_reads=1) if is_read else Usage(throttled_writes=1)
         short = {reason.index for reason in measurement.reasons} or {""}
         for index in short:
             name = f"{table}/{index}" if index else table
-            resources[name] = resources.get(name, Use()).plus(one)
+            resources[name] = resources.get(name, Usage()).plus(one)
 
-    def _this_minute(self) -> dict[str, Use]:
+    def _this_minute(self) -> dict[str, Usage]:
         minute = minute_of(clock.now())
         resources = self._use.get(minute)
         if resources is None:
@@ -199,28 +199,28 @@ class Reporter:
 
 
 def _run(found: weakref.ref[Reporter]) -> None:
-    # The thread ends when nobody has the reporter any more: after other settings, say.
+    # The thread ends when the reporter is garbage, as after a change of settings.
     wait = _FIRST
     while (reporter := found()) is not None:
-        event = reporter.news
+        event = reporter.due
         del reporter
         event.wait(wait)
         if event.is_set():
             time.sleep(_GATHER)
         if (reporter := found()) is None:
             return
-        wait = reporter.begin_round()
+        wait = reporter.start_interval()
         try:
             reporter.publish()
         except Exception:
-            logger.exception("This process could not report its status.")
+            logger.exception("The status of this process could not be published.")
 
 
 _reporters = PerProcess(Reporter)
 
 
 def get_reporter(using: str) -> Reporter:
-    """Return what counts the calls of the alias ``using`` in this process."""
+    """Return the reporter of the alias ``using`` in this process."""
     return _reporters.get(using)
 
 
@@ -232,7 +232,7 @@ def reset_breaker(using: str, table: str) -> None:
 
 
 def role_of(argv: list[str]) -> str:
-    """Return what the process is, without arguments that may be secret: ``celery worker``."""
+    """Return the program, such as ``celery worker``, without arguments that may be secret."""
     if not argv or not argv[0]:
         return "python"
     path = Path(argv[0])
@@ -250,24 +250,24 @@ def _observe(measurement: Measurement) -> None:
 
 
 @receiver(breaker_state_changed, dispatch_uid="dynamo_stores.monitoring.reporter.breakers")
-def _hear_of_breaker(using: str, new: State, **kwargs: Any) -> None:
+def _on_breaker_change(using: str, new: State, **kwargs: Any) -> None:
     if get_config(using).reports.enabled:
-        get_reporter(using).hurry()
+        get_reporter(using).report_soon()
 
 
 @receiver(rate_limited, dispatch_uid="dynamo_stores.monitoring.reporter.limits")
-def _hear_of_refusal(using: str, **kwargs: Any) -> None:
+def _on_refusal(using: str, **kwargs: Any) -> None:
     if get_config(using).reports.enabled:
         get_reporter(using).record_refusal()
 
 
 @when_changed
 def watch() -> None:
-    """Count calls where the settings of any alias switch reports on."""
+    """Count calls if the settings of any alias enable reports."""
     try:
         wanted = any(get_config(using).reports.enabled for using in aliases())
     except ConfigurationError:
-        return  # the system checks say what is wrong
+        return  # the system checks report it
     if wanted:
         observer.subscribe(_observe)
     else:
@@ -275,7 +275,7 @@ def watch() -> None:
 
 
 @atexit.register
-def _say_goodbye() -> None:
+def _publish_last_reports() -> None:
     for reporter in _reporters.all():
-        if reporter.has_told():
+        if reporter.has_published():
             reporter.publish(has_ended=True)

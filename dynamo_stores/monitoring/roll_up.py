@@ -1,4 +1,4 @@
-"""What beat does every minute for the status pages: sum up, and delete what is over."""
+"""The periodic work for the status pages: sum up usage, and delete old items."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from ..capacity.history import KEPT as DECISIONS_KEPT
 from ..item_access import DirectStore
 from ..keys import ItemKey
 from ..models import ControlItem, RawItem
-from .report import KEPT, total_use
+from .report import KEPT, total_usage
 from .report_store import ReportStore
-from .usage import HOUR, UseHistory, minute_of
+from .usage import HOUR, UsageHistory, minute_of
 
-# Old items that are deleted in one go; the next go takes more.
-_MOST = 100
+# Old items deleted by one run at most; the next run deletes more.
+_MAX_DELETES = 100
 
 
 class RolledUp(NamedTuple):
-    """How many items of use were written, and how many of any kind were deleted."""
+    """How many usage items were written, and how many items of any kind were deleted."""
 
     written: int
     deleted: int
 
 
 class Cleaner(DirectStore[ControlItem]):
-    """Deletes what is over in a partition that is sorted by time; DynamoDB's TTL comes late."""
+    """Deletes old items of a partition sorted by time; DynamoDB's TTL may be days late."""
 
     kind = ControlItem
 
@@ -38,28 +38,29 @@ class Cleaner(DirectStore[ControlItem]):
             "KeyConditionExpression": "PK = :pk AND SK < :sk",
             "ExpressionAttributeValues": {":pk": {"S": first.pk}, ":sk": {"S": first.sk}},
             "ProjectionExpression": "PK, SK",
-            "Limit": _MOST,
+            "Limit": _MAX_DELETES,
         }
         found: list[RawItem] = self._call(table, "Query", request)["Items"]
-        for some in chunks(found, MAX_WRITES):
-            deletes = [{"DeleteRequest": {"Key": key}} for key in some]
+        for chunk in chunks(found, MAX_WRITES):
+            deletes = [{"DeleteRequest": {"Key": key}} for key in chunk]
             self._call(table, "BatchWriteItem", {"RequestItems": {table.table_name: deletes}})
         return len(found)
 
 
 def roll_up(using: str) -> RolledUp:
     """
-    Sum up the use of the last minutes, and delete what is over. Raises StoreUnavailable.
+    Sum up the usage of the last minutes, and delete old items.
 
-    Every number comes out of the reports again, so two beats at once do no harm.
+    Every sum is computed from the reports again, so concurrent runs are safe. Raises
+    StoreUnavailable.
     """
     now = clock.now()
-    processes, cleaner = ReportStore(using), Cleaner(using)
-    reports = processes.all()
-    gone = [report for report in reports if report.at <= now - KEPT]
-    written = UseHistory(using).roll_up(total_use(reports))
-    processes.forget(gone)
-    deleted = len(gone)
+    store, cleaner = ReportStore(using), Cleaner(using)
+    reports = store.all()
+    old = [report for report in reports if report.at <= now - KEPT]
+    written = UsageHistory(using).roll_up(total_usage(reports))
+    store.delete(old)
+    deleted = len(old)
     deleted += cleaner.delete_before(keys.use(minute_of(now) - 2 * HOUR))
     deleted += cleaner.delete_before(keys.decision(int((now - DECISIONS_KEPT) * 1000)))
     return RolledUp(written, deleted)

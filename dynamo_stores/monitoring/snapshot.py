@@ -1,9 +1,9 @@
 """
-One snapshot of an alias, out of a bounded number of calls.
+A snapshot of an alias, from a bounded number of calls.
 
-One Query each for the reports of all processes, the use of the last hour and the decisions, one
-BatchGetItem for the records of capacity, and a DescribeTable per table, all side by side and
-through the side door. What could not be asked is said, and the rest is there.
+One Query each for the reports of all processes, the usage of the last hour and the decisions, one
+BatchGetItem for the records of capacity, and a DescribeTable per table, in parallel and over
+direct connections. Calls that fail are listed as problems; the rest of the snapshot is complete.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ from ..conf import aliases
 from ..conf.groups import ScalingConfig
 from ..exceptions import StoreError
 from ..infrastructure.tables import TableSpec, wanted_tables
-from .report import Report, Use, UseByMinute, total_use
+from .report import Report, Usage, UsageByMinute, total_usage
 from .report_store import ReportStore
-from .status import AliasStatus, Line, ResourceStatus, TableStatus
-from .usage import HOUR, UseHistory, merged, minute_of
+from .status import AliasStatus, ResourceStatus, TableStatus, ThroughputStatus
+from .usage import HOUR, UsageHistory, merged, minute_of
 
 logger = logging.getLogger(__name__)
 
-# A description is gone by so many seconds, and all answers are waited for so long.
-_REMEMBERED, _PATIENCE = 10.0, 2 * DIRECT_SECONDS + 0.5
+# Seconds for which a description is cached, and for which all answers are waited for.
+_CACHE_SECONDS, _MAX_WAIT = 10.0, 2 * DIRECT_SECONDS + 0.5
 _MISSING, _UNKNOWN = "missing", "unknown"
 
 
 class Descriptions:
-    """What DescribeTable said of the tables of an alias in the last ten seconds."""
+    """Descriptions of the tables of an alias, cached for ten seconds."""
 
     def __init__(self, using: str) -> None:
         self._using = using
         self._known: dict[str, tuple[float, float, TableCapacity | None]] = {}
 
     def get(self, table: str) -> tuple[float, TableCapacity | None]:
-        """Return when it was said, and what; None where there is no such table."""
+        """Return when ``table`` was described, and its capacity, None if it does not exist."""
         known = self._known.get(table)
-        if known is None or clock.monotonic() - known[0] >= _REMEMBERED:
+        if known is None or clock.monotonic() - known[0] >= _CACHE_SECONDS:
             found = describe(self._using, table, seconds=DIRECT_SECONDS)
             known = self._known[table] = (clock.monotonic(), clock.now(), found)
         return known[1:]
 
     def clear(self) -> None:
-        """Ask again about all of them."""
+        """Discard all descriptions."""
         self._known.clear()
 
     def forget(self, table: str) -> None:
-        """Ask again: it was changed."""
+        """Discard the description of ``table``, because the table was changed."""
         self._known.pop(table, None)
 
 
@@ -68,7 +68,7 @@ _descriptions = PerProcess(Descriptions)
 
 
 def get_descriptions(using: str) -> Descriptions:
-    """Return this process's memory of what tables have."""
+    """Return the cached descriptions of this process."""
     return _descriptions.get(using)
 
 
@@ -81,25 +81,25 @@ def read_all(own: Callable[[str], Report]) -> list[AliasStatus]:
 
 def read_status(using: str, own: Report) -> AliasStatus:
     """
-    Return the snapshot of an alias; ``own`` is what this process says of itself. Never raises for
-    what DynamoDB does, and takes some five seconds at most.
+    Return the snapshot of an alias; ``own`` is the report of this process. Errors of DynamoDB are
+    in its ``problems``, never raised. Takes about five seconds at most.
     """
     specs = [spec for spec in wanted_tables() if spec.using == using]
     names = [spec.name for spec in specs]
-    questions: dict[str, Callable[[], Any]] = {
-        "what other processes report": ReportStore(using).latest,
-        "the use of the last hour": UseHistory(using).last_hour,
+    reads: dict[str, Callable[[], Any]] = {
+        "the reports of other processes": ReportStore(using).latest,
+        "the usage of the last hour": UsageHistory(using).last_hour,
         "the decisions": Decisions(using).latest,
         "the records of capacity": lambda: DirectRecords(using).get_many(names),
     }
     descriptions = get_descriptions(using)
     for name in names:
-        questions[f"table {name}"] = partial(descriptions.get, name)
-    found, problems = _ask(questions)
-    others, use, decisions, records = (found.get(what) for what in list(questions)[:4])
+        reads[f"table {name}"] = partial(descriptions.get, name)
+    found, problems = _run(reads)
+    others, use, decisions, records = (found.get(what) for what in list(reads)[:4])
     reports = [own, *(each for each in others or () if each.process != own.process)]
     now = clock.now()
-    known_use = merged(use or {}, total_use(reports))
+    known_use = merged(use or {}, total_usage(reports))
     last = _last_whole_minute(reports, now)
     tables = tuple(
         _table(
@@ -118,36 +118,36 @@ def read_status(using: str, own: Report) -> AliasStatus:
     )
 
 
-def _ask(questions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _run(reads: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], tuple[str, ...]]:
     found: dict[str, Any] = {}
     failed: dict[str, list[str]] = {}
-    threads = ThreadPoolExecutor(min(len(questions), 12), "dynamo-stores-status")
+    threads = ThreadPoolExecutor(min(len(reads), 12), "dynamo-stores-status")
     try:
         futures: dict[Future[Any], str] = {
-            threads.submit(question): what for what, question in questions.items()
+            threads.submit(read): what for what, read in reads.items()
         }
-        done, late = wait(futures, timeout=_PATIENCE)
+        done, late = wait(futures, timeout=_MAX_WAIT)
         for future in late:
-            failed.setdefault(f"no answer in {_PATIENCE:g} s", []).append(futures[future])
+            failed.setdefault(f"no answer in {_MAX_WAIT:g} s", []).append(futures[future])
         for future in done:
             try:
                 found[futures[future]] = future.result()
             except (BotoCoreError, ClientError, StoreError) as exc:
-                failed.setdefault(_why(exc), []).append(futures[future])
+                failed.setdefault(_reason(exc), []).append(futures[future])
             except Exception as exc:
-                # An item that somebody else wrote, say: the rest of the page is there.
+                # For example an item written by other software; the rest of the page is shown.
                 logger.exception("The status pages could not read %s.", futures[future])
                 failed.setdefault(type(exc).__name__, []).append(futures[future])
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
-    order = list(questions)
+    order = list(reads)
     return found, tuple(
-        f"DynamoDB could not be asked for {_listed(sorted(what, key=order.index))}: {why}"
+        f"DynamoDB did not return {_listed(sorted(what, key=order.index))}: {why}"
         for why, what in sorted(failed.items())
     )
 
 
-def _why(exc: Exception) -> str:
+def _reason(exc: Exception) -> str:
     if isinstance(exc, ClientError):
         error = exc.response.get("Error", {})
         return str(error.get("Message") or error.get("Code") or type(exc).__name__)
@@ -162,15 +162,15 @@ def _listed(words: list[str]) -> str:
 
 
 def _last_whole_minute(reports: list[Report], now: float) -> int:
-    """Return the last minute of which every process that is there has told."""
-    told = [each.at for each in reports if not each.has_ended and not each.is_late(now)]
-    return max(minute_of(now) - 3, min(map(minute_of, told), default=minute_of(now)) - 1)
+    """Return the last minute that every running process has reported in full."""
+    times = [each.at for each in reports if not each.has_ended and not each.is_late(now)]
+    return max(minute_of(now) - 3, min(map(minute_of, times), default=minute_of(now)) - 1)
 
 
 def _table(
     spec: TableSpec,
     described: tuple[float, TableCapacity | None] | None,
-    use: UseByMinute,
+    use: UsageByMinute,
     last: int,
     reports: list[Report],
     record: Record | None,
@@ -213,15 +213,19 @@ def _resource(
     table: str,
     capacity: TableCapacity | None,
     config: ScalingConfig,
-    use: UseByMinute,
+    use: UsageByMinute,
     last: int,
 ) -> ResourceStatus:
     full = f"{table}/{name}" if name else table
-    minutes = [use.get(minute, {}).get(full, Use()) for minute in range(last - HOUR + 1, last + 1)]
+    minutes = [
+        use.get(minute, {}).get(full, Usage()) for minute in range(last - HOUR + 1, last + 1)
+    ]
     is_provisioned = capacity is not None and not capacity.is_on_demand
     units = capacity.resources[name].units if capacity is not None and is_provisioned else None
-    read = _line([each.read / 60 for each in minutes], [each.throttled_reads for each in minutes])
-    write = _line(
+    read = _throughput(
+        [each.read / 60 for each in minutes], [each.throttled_reads for each in minutes]
+    )
+    write = _throughput(
         [each.write / 60 for each in minutes], [each.throttled_writes for each in minutes]
     )
     left = None
@@ -239,10 +243,10 @@ def _resource(
             maximum=config.max_write_capacity,
         )
         left = capacity.resources[name].decreases_left(clock.now())
-    later = [resources.get(full, Use()) for minute, resources in use.items() if minute > last]
+    later = [resources.get(full, Usage()) for minute, resources in use.items() if minute > last]
     since = sum(each.throttled_reads + each.throttled_writes for each in later)
     return ResourceStatus(name, read, write, left, since)
 
 
-def _line(history: list[float], throttled: list[int]) -> Line:
-    return Line(None, None, None, history[-1], tuple(history), tuple(throttled))
+def _throughput(history: list[float], throttled: list[int]) -> ThroughputStatus:
+    return ThroughputStatus(None, None, None, history[-1], tuple(history), tuple(throttled))

@@ -1,4 +1,4 @@
-"""What there is to know, for whoever is on call: its shapes, for people and for programs."""
+"""The data classes of a status snapshot, and their JSON."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from .usage import HOUR
 
 
 @dataclass(frozen=True)
-class Line:
+class ThroughputStatus:
     """
-    Read or write units a second: what there is, between ``baseline`` and ``maximum`` (None: on
-    demand, or not known), what was ``used`` in the last minute that is known whole, and before,
-    the oldest first, and ``throttled`` attempts in each minute.
+    Read or write units a second of a table or index.
+
+    ``capacity``, ``baseline`` and ``maximum`` are None on demand, or if not known. ``used`` is of
+    the last complete minute. ``history`` has the units a second of each minute, the oldest first,
+    ``throttled`` the throttled attempts of each.
     """
 
     capacity: int | None
@@ -31,18 +33,18 @@ class Line:
 @dataclass(frozen=True)
 class ResourceStatus:
     """
-    A table (``name`` is ``""``) or one of its indexes; ``throttled_since`` the last minute that is
-    known whole.
+    A table (``name`` is ``""``) or one of its indexes; ``throttled_since`` counts the throttled
+    attempts after the last complete minute.
     """
 
     name: str
-    read: Line
-    write: Line
+    read: ThroughputStatus
+    write: ThroughputStatus
     decreases_left: int | None
     throttled_since: int
 
     def throttled(self, minutes: int = HOUR) -> int:
-        """Return how many attempts were throttled in the last minutes, and since."""
+        """Return how many attempts were throttled in the last complete minutes, and after them."""
         before = sum(sum(line.throttled[-minutes:]) for line in (self.read, self.write))
         return before + self.throttled_since
 
@@ -50,8 +52,8 @@ class ResourceStatus:
 @dataclass(frozen=True)
 class TableStatus:
     """
-    What there is to know of a table. ``status`` is DynamoDB's, ``missing`` or ``unknown``; times
-    are in seconds since the epoch; ``reasons`` counts the throttles that processes told of.
+    The status of a table. ``status`` is DynamoDB's, ``missing`` or ``unknown``; times are in
+    seconds since the epoch; ``reasons`` counts the throttles that processes reported.
     """
 
     using: str
@@ -74,7 +76,7 @@ class TableStatus:
 
 @dataclass(frozen=True)
 class BreakerRow:
-    """A breaker of a process: ``at`` is when the process said so."""
+    """A breaker of a process, as reported ``at`` a time."""
 
     using: str
     process: str
@@ -91,7 +93,7 @@ class BreakerRow:
 
 @dataclass(frozen=True)
 class AliasStatus:
-    """The snapshot of one alias; ``problems`` are sentences about what could not be asked."""
+    """The snapshot of one alias; ``problems`` are sentences about calls that failed."""
 
     using: str
     at: float
@@ -103,7 +105,7 @@ class AliasStatus:
 
     @property
     def breakers(self) -> list[BreakerRow]:
-        """Every breaker of every process that has not ended; open ones first."""
+        """The breakers of all processes that have not ended; open ones first."""
         rows = [
             BreakerRow(
                 self.using, report.process, report.role, each.table, each.state, each.failures,
@@ -119,7 +121,7 @@ class AliasStatus:
 
 
 def as_json(statuses: list[AliasStatus]) -> dict[str, Any]:
-    """Return the snapshots for programs: lists with ``using`` in each of their parts."""
+    """Return the snapshots as JSON data: flat lists, ``using`` in each element."""
     return {
         "at": max((status.at for status in statuses), default=clock.now()),
         "problems": [

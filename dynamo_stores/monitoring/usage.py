@@ -1,4 +1,4 @@
-"""What was used of each table, minute by minute, for the last hour: rolled up from the reports."""
+"""The usage of each table by minute for the last hour, rolled up from the reports."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from pynamodb.attributes import UnicodeAttribute
 from .. import clock, keys
 from ..item_access import DirectStore
 from ..models import ControlItem, RawItem
-from .report import MINUTES, Use, UseByMinute
+from .report import MINUTES, Usage, UsageByMinute
 
 
-class UseItem(ControlItem):
-    """What all processes used of one table in one minute, in JSON."""
+class UsageItem(ControlItem):
+    """The usage of one table by all processes in one minute, in JSON."""
 
     use = UnicodeAttribute(null=True, attr_name="x")
 
 
-# Minutes in a chart, and so long an item is kept.
+# Minutes in a chart; an item is kept for twice as long.
 HOUR = 60
 
 
-class UseHistory(DirectStore[UseItem]):
-    """The use of one alias's tables, an item a minute and table in its control table."""
+class UsageHistory(DirectStore[UsageItem]):
+    """The usage of one alias's tables, an item per minute and table in its control table."""
 
-    kind = UseItem
+    kind = UsageItem
 
-    def last_hour(self) -> UseByMinute:
-        """Return the use of the last 60 minutes by minute and resource; one Query for a MB."""
+    def last_hour(self) -> UsageByMinute:
+        """Return the usage of the last 60 minutes by minute and resource; one Query for a MB."""
         now = minute_of(clock.now())
         return self._between(now - HOUR, now)
 
-    def roll_up(self, use: Mapping[int, Mapping[str, Use]]) -> int:
+    def roll_up(self, use: Mapping[int, Mapping[str, Usage]]) -> int:
         """
-        Keep the sums of the minutes that are over, where they are news; return how many items
-        were written. Whoever does it twice, or at once, writes the same.
+        Write the sums of complete minutes that changed; return how many items were written.
+        Repeated and concurrent calls write the same.
         """
         now = minute_of(clock.now())
         known = self._between(now - MINUTES, now)
         written = 0
         for minute in range(now - MINUTES, now):
-            by_table: dict[str, dict[str, Use]] = {}
+            by_table: dict[str, dict[str, Usage]] = {}
             for name, each in use.get(minute, {}).items():
                 by_table.setdefault(name.partition("/")[0], {})[name] = each
             for table, resources in by_table.items():
@@ -52,7 +52,7 @@ class UseHistory(DirectStore[UseItem]):
                 written += 1
         return written
 
-    def _between(self, first: int, last: int) -> dict[int, dict[str, Use]]:
+    def _between(self, first: int, last: int) -> dict[int, dict[str, Usage]]:
         request = {
             "KeyConditionExpression": "PK = :pk AND SK BETWEEN :first AND :last",
             "ExpressionAttributeValues": {
@@ -61,12 +61,12 @@ class UseHistory(DirectStore[UseItem]):
                 ":last": {"S": keys.use(last + 1).sk},
             },
         }
-        found: dict[int, dict[str, Use]] = {}
+        found: dict[int, dict[str, Usage]] = {}
         for item in self._query(request):
             minute = int(item["SK"]["S"].partition("#")[0])
             resources = json.loads(item["x"]["S"])
             found.setdefault(minute, {}).update(
-                {name: Use(*each) for name, each in resources.items()}
+                {name: Usage(*each) for name, each in resources.items()}
             )
         return found
 
@@ -76,18 +76,18 @@ def minute_of(moment: float) -> int:
     return int(moment // 60)
 
 
-def merged(*histories: UseByMinute) -> dict[int, dict[str, Use]]:
-    """Return what all know: of two sums of the same minute the higher one, which is the later."""
-    found: dict[int, dict[str, Use]] = {}
+def merged(*histories: UsageByMinute) -> dict[int, dict[str, Usage]]:
+    """Return all histories in one: of two sums of a minute the higher, which is the later."""
+    found: dict[int, dict[str, Usage]] = {}
     for history in histories:
         for minute, resources in history.items():
             known = found.setdefault(minute, {})
             for name, use in resources.items():
-                known[name] = use.at_least(known.get(name, Use()))
+                known[name] = use.at_least(known.get(name, Usage()))
     return found
 
 
-def _item(minute: int, table: str, resources: Mapping[str, Use]) -> RawItem:
+def _item(minute: int, table: str, resources: Mapping[str, Usage]) -> RawItem:
     key = keys.use(minute, table)
     return {
         "PK": {"S": key.pk},

@@ -1,7 +1,7 @@
 """
-Help for tests, ours and yours: a clock to turn, faults with names, an engine to start.
+Help for tests: a clock to advance, faults by name, an embedded engine.
 
-``pytest_plugins = ["dynamo_stores.testing.fixtures"]`` in a ``conftest.py`` brings the fixtures
+``pytest_plugins = ["dynamo_stores.testing.fixtures"]`` in a ``conftest.py`` adds the fixtures
 ``dynamo_engine``, ``dynamo_prefix``, ``dynamo_clock`` and ``dynamo_faults``.
 """
 

@@ -1,4 +1,4 @@
-"""A clock that goes only when told to."""
+"""A clock that only tests advance."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .. import clock
 
 class FakeClock(clock.Clock):
     """
-    ``with FakeClock() as now: now.advance(5)``: this process tells the time from it.
+    The clock of this process in a block: ``with FakeClock() as now: now.advance(5)``.
 
-    Sleeping moves it on at once and is noted in ``slept``, in seconds. It starts in 2033: what
-    expires by it is not swept by an engine that goes by its own clock.
+    Sleeping advances it at once and is recorded in ``slept``, in seconds. It starts in 2033, so
+    that the engine, which uses its own clock, does not delete items that expire by this one.
     """
 
     skew = 0.0
@@ -35,7 +35,7 @@ class FakeClock(clock.Clock):
         self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass."""
+        """Advance the clock by ``seconds``."""
         with self._lock:
             self._now += seconds
 

@@ -1,4 +1,4 @@
-"""The embedded engine: a real DynamoDB over HTTP, for development and tests, on loopback only."""
+"""The embedded engine: a local DynamoDB over HTTP, for development and tests, on loopback."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Self
 
 HOST = "127.0.0.1"
-# Linux gives outgoing connections those from 32768 on, others those from 49152 on.
-_OURS = range(15_000, 32_000)
+# Outgoing connections get ports from 32768 on with Linux, from 49152 on elsewhere.
+_PORTS = range(15_000, 32_000)
 _TRIES = 5
 
-# The engine ends, cleanly, when its standard input does: with us, whatever kills us.
+# The engine ends cleanly when its standard input is closed, so also if its parent is killed.
 _ENGINE = """
 import os, signal, sys, threading
 
@@ -37,29 +37,29 @@ main()
 
 
 class EngineError(RuntimeError):
-    """The engine cannot be started; the message says why and what to do."""
+    """The engine cannot be started; the message has the reason and a remedy."""
 
 
 class _PortTakenError(EngineError):
-    """Somebody else listens on the port."""
+    """Another process listens on the port."""
 
 
 def find_free_port() -> int:
     """
-    Return a TCP port that nobody listens on at 127.0.0.1.
+    Return a free TCP port of 127.0.0.1.
 
-    It is below those that the system gives to outgoing connections, and chosen at random, so that
-    processes that ask at once do not get the same one.
+    It is below the ports of outgoing connections, and chosen at random, so that processes that
+    ask at the same time get different ones.
     """
-    for port in random.SystemRandom().sample(_OURS, 100):
+    for port in random.SystemRandom().sample(_PORTS, 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))
             return port
-    raise EngineError(f"None of a hundred ports of 127.0.0.1 from {_OURS[0]} on is free.")
+    raise EngineError(f"None of a hundred ports of 127.0.0.1 from {_PORTS[0]} on is free.")
 
 
 def is_taken(port: int) -> bool:
-    """Return whether somebody listens on ``port`` at 127.0.0.1."""
+    """Return whether a process listens on ``port`` at 127.0.0.1."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((HOST, port)) == 0
@@ -67,9 +67,9 @@ def is_taken(port: int) -> bool:
 
 class EmbeddedEngine:
     """
-    ministack, limited to DynamoDB and to 127.0.0.1, as a process of its own.
+    ministack, limited to DynamoDB and to 127.0.0.1, in its own process.
 
-    With ``data`` (a folder) what it holds is kept over clean stops, without it is gone with the
+    With ``data`` (a folder) its data is kept over clean stops, otherwise it is lost with the
     process. ``start`` returns when it answers; ``stop`` ends it cleanly.
     """
 
@@ -82,7 +82,7 @@ class EmbeddedEngine:
 
     @property
     def url(self) -> str:
-        """What ``ENDPOINT_URL`` must be."""
+        """The value for ``ENDPOINT_URL``."""
         return f"http://{HOST}:{self.port}"
 
     @property
@@ -96,12 +96,12 @@ class EmbeddedEngine:
         """
         Start the engine and wait until it answers, at most ``timeout`` seconds.
 
-        Raises EngineError if the extra is not installed, the port is taken, or it does not come.
+        Raises EngineError if the extra is not installed, the port is taken, or the time is over.
         """
         if importlib.util.find_spec("ministack") is None:
             raise EngineError(
                 "The embedded DynamoDB is not installed: pip install 'dynamo-stores[local]'. "
-                "Or set an endpoint of another one."
+                "Or set the endpoint of another DynamoDB."
             )
         if self.data is not None:
             self.data.mkdir(parents=True, exist_ok=True)
@@ -113,13 +113,13 @@ class EmbeddedEngine:
                 if self._may_move:
                     self.port = find_free_port()
             else:
-                # Who has the URL finds it there again after a kill.
+                # After a kill, start() must use the port of the URL again.
                 self._may_move = False
                 return self
         raise taken
 
     def stop(self, timeout: float = 10.0) -> None:
-        """End the engine, with ``data`` after it has written it; killed after ``timeout``."""
+        """End the engine after it has written ``data``; kill it after ``timeout`` seconds."""
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
             process.terminate()
@@ -135,7 +135,7 @@ class EmbeddedEngine:
             self._output = None
 
     def kill(self) -> None:
-        """Kill the engine with SIGKILL; nothing is written. ``start`` starts it again."""
+        """Kill the engine with SIGKILL, without writing ``data``. ``start`` starts it again."""
         process = self.process
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -169,8 +169,8 @@ class EmbeddedEngine:
 
     def _port_taken(self) -> _PortTakenError:
         return _PortTakenError(
-            f"Port {self.port} on {HOST} is taken. Stop what listens there, or name another "
-            "port with --port."
+            f"Port {self.port} on {HOST} is taken. Stop the process that listens there, or "
+            "choose another port with --port."
         )
 
     def _environment(self) -> dict[str, str]:
@@ -191,7 +191,7 @@ class EmbeddedEngine:
             if self.process.poll() is not None:
                 if is_taken(self.port):
                     raise self._port_taken()
-                raise EngineError(f"The embedded DynamoDB ended at once:\n{self._last_lines()}")
+                raise EngineError(f"The embedded DynamoDB did not start:\n{self._last_lines()}")
             if self._answers():
                 return
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Faults with names, over a real socket: a small HTTP relay before an engine on loopback."""
+"""Faults by name, over a real socket: a small HTTP relay before an engine on loopback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from .engine import HOST
 
-# What a fault does with a request; True: it has answered (or refused to).
+# The action of a fault on a request; returns True if no answer of the engine is to be sent.
 Act = Callable[["_Handler", bytes], bool]
 
 
@@ -30,11 +30,11 @@ class _Fault:
 
 class FaultProxy:
     """
-    Stands before an engine and does to its answers what it is told to.
+    An HTTP relay before an engine that injects faults.
 
     ``url`` is the endpoint to use instead of ``upstream``. ``operation`` is a DynamoDB operation
-    or ``"*"``; ``times`` how many requests the fault meets, None for all until ``clear``.
-    ``requests`` counts what came in, by operation.
+    or ``"*"``; ``times`` is the number of requests with the fault, None for all until ``clear``.
+    ``requests`` counts the received requests by operation.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -50,23 +50,23 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        """What ``ENDPOINT_URL`` must be."""
+        """The value for ``ENDPOINT_URL``."""
         return f"http://{HOST}:{self._server.server_address[1]}"
 
     def start(self) -> Self:
-        """Listen."""
+        """Start to listen."""
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """Listen no more, and let go of every request that hangs."""
+        """Stop to listen, and end every request that hangs."""
         self._closing.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     def clear(self) -> None:
-        """Forget all faults and counts."""
+        """Remove all faults and reset the counts."""
         with self._lock:
             self._faults.clear()
             self.requests.clear()
@@ -81,7 +81,7 @@ class FaultProxy:
         resource: str = "",
         code: str = "ProvisionedThroughputExceededException",
     ) -> None:
-        """Refuse with ``code``, naming ``reason`` and the ARN ``resource`` where given."""
+        """Throttle with ``code``, with ``reason`` and the ARN ``resource`` if given."""
         key = "throttlingReasons" if code == "ThrottlingException" else "ThrottlingReasons"
         body = {"message": "Throttled by a test."}
         reasons = {key: [{"reason": reason, "resource": resource}]} if reason else {}
@@ -96,7 +96,7 @@ class FaultProxy:
         code: str = "InternalServerError",
         body: dict[str, Any] | None = None,
     ) -> None:
-        """Answer with an error of DynamoDB's, without asking the engine."""
+        """Answer with an error of DynamoDB, without forwarding the request."""
         answer = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", **(body or {})}
 
         def act(handler: _Handler, request: bytes) -> bool:
@@ -106,7 +106,7 @@ class FaultProxy:
         self._add(operation, times, act)
 
     def delay(self, seconds: float, operation: str = "*", times: int | None = None) -> None:
-        """Wait ``seconds`` before asking the engine."""
+        """Wait ``seconds`` before forwarding the request."""
 
         def act(handler: _Handler, request: bytes) -> bool:
             self._closing.wait(seconds)
@@ -125,10 +125,10 @@ class FaultProxy:
         self._add(operation, times, act)
 
     def lose_answer(self, operation: str = "*", times: int | None = None) -> None:
-        """Let the engine do it, and reset the connection instead of answering."""
+        """Forward the request, and reset the connection instead of answering."""
 
         def act(handler: _Handler, request: bytes) -> bool:
-            handler.ask(request)
+            handler.forward(request)
             handler.reset()
             return True
 
@@ -138,7 +138,7 @@ class FaultProxy:
         """Reset the connection in the middle of the answer."""
 
         def act(handler: _Handler, request: bytes) -> bool:
-            status, headers, body = handler.ask(request)
+            status, headers, body = handler.forward(request)
             handler.answer(status, body, headers, upto=len(body) // 2)
             handler.reset()
             return True
@@ -149,7 +149,7 @@ class FaultProxy:
         """Answer with half of the body, as if it were all of it."""
 
         def act(handler: _Handler, request: bytes) -> bool:
-            status, headers, body = handler.ask(request)
+            status, headers, body = handler.forward(request)
             kept = {name: value for name, value in headers.items() if "crc32" not in name}
             handler.answer(status, body[: len(body) // 2], kept)
             return True
@@ -157,7 +157,7 @@ class FaultProxy:
         self._add(operation, times, act)
 
     def take_in_part(self, operation: str, items: int, times: int | None = None) -> None:
-        """Let the engine have the first ``items`` items of a batch and give the rest back."""
+        """Forward the first ``items`` items of a batch and return the rest as unprocessed."""
 
         def act(handler: _Handler, request: bytes) -> bool:
             wanted = json.loads(request)
@@ -172,7 +172,7 @@ class FaultProxy:
             answer: dict[str, Any] = {"Responses": {table: []}} if "Keys" in taken else {}
             if items:
                 part = {**wanted, "RequestItems": {table: taken}}
-                _, _, body = handler.ask(json.dumps(part).encode())
+                _, _, body = handler.forward(json.dumps(part).encode())
                 answer = json.loads(body)
             answer[name] = {table: left} if is_left else {}
             handler.answer(200, json.dumps(answer).encode())
@@ -208,7 +208,7 @@ class _Server(ThreadingHTTPServer):
     faults: FaultProxy
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: broken connections are what this server is for."""
+        """Print nothing: broken connections are intended here."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -221,11 +221,11 @@ class _Handler(BaseHTTPRequestHandler):
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
         act = self.server.faults._next(operation, request)
         if act is None or not act(self, request):
-            status, headers, body = self.ask(request)
+            status, headers, body = self.forward(request)
             self.answer(status, body, headers)
 
-    def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Return the engine's answer."""
+    def forward(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Forward the request and return the engine's answer."""
         upstream = self.server.faults.upstream
         connection = http.client.HTTPConnection(
             upstream.hostname or HOST, upstream.port, timeout=60
@@ -241,7 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
             kept = {n: v for n, v in answer.getheaders() if n.lower().startswith(("x-amz", "date"))}
             return answer.status, kept, answer.read()
         except OSError:
-            # The engine is not there, so there is no answer here either.
+            # Without an answer of the engine the relay does not answer either.
             self.reset()
             raise
         finally:
@@ -254,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers: dict[str, str] | None = None,
         upto: int | None = None,
     ) -> None:
-        """Answer, with only the first ``upto`` bytes of what was announced."""
+        """Answer, with only the first ``upto`` bytes of the announced body."""
         self.send_response_only(status)
         for name, value in (headers or {"x-amz-crc32": str(zlib.crc32(body))}).items():
             self.send_header(name, value)

@@ -1,9 +1,9 @@
 """
 pytest fixtures: ``pytest_plugins = ["dynamo_stores.testing.fixtures"]``.
 
-Tests use the endpoint in ``TEST_DYNAMODB_ENDPOINT``, else an embedded engine of their own. One
-that is not on this machine is refused unless ``TEST_DYNAMODB_ALLOW_REMOTE=1``: a test run must
-never touch somebody's data.
+Tests use the endpoint in ``TEST_DYNAMODB_ENDPOINT``, else an embedded engine. An endpoint on
+another machine is refused unless ``TEST_DYNAMODB_ALLOW_REMOTE=1``: a test run must never change
+real data.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def dynamo_engine() -> Iterator[str]:
         if not is_loopback(url) and os.environ.get("TEST_DYNAMODB_ALLOW_REMOTE") != "1":
             pytest.exit(
                 f"TEST_DYNAMODB_ENDPOINT is {url}, which is not on this machine. Tests write and "
-                "delete tables; set TEST_DYNAMODB_ALLOW_REMOTE=1 if they may do so there.",
+                "delete tables; set TEST_DYNAMODB_ALLOW_REMOTE=1 to allow it.",
                 returncode=4,
             )
         yield url
@@ -50,21 +50,21 @@ def dynamo_prefix() -> str:
 
 @pytest.fixture
 def dynamo_clock() -> Iterator[FakeClock]:
-    """A clock that goes only when told to."""
+    """A clock that only tests advance; see :class:`~.clock.FakeClock`."""
     with FakeClock() as clock:
         yield clock
 
 
 @pytest.fixture
 def dynamo_faults(dynamo_engine: str) -> Iterator[FaultProxy]:
-    """A relay before the engine with faults by name; its ``url`` is an endpoint of its own."""
+    """A relay before the engine that injects faults; its ``url`` is the endpoint to use."""
     with FaultProxy(dynamo_engine) as faults:
         yield faults
 
 
 @pytest.fixture
 def dynamo_capacity(dynamo_engine: str) -> Iterator[Callable[..., CapacityRelay]]:
-    """``dynamo_capacity(updating=3, burst=5)``: a relay before the engine that throttles."""
+    """``dynamo_capacity(updating=3, burst=5)`` starts a throttling relay before the engine."""
     from .throttling.relay import CapacityRelay
 
     with contextlib.ExitStack() as relays:

@@ -1,4 +1,4 @@
-"""Processes that are started together and end together."""
+"""Processes that are started and ended together."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Self
 
 
 class ProcessFailed(Exception):
-    """A process ended or did not get ready; the message holds its last lines."""
+    """A process ended or did not become ready; the message has the last lines of its log."""
 
 
-class Processes:
+class ProcessGroup:
     """
-    Long-running processes, each with a log in ``folder``; all are gone when the block ends.
+    Long-running processes, each with a log in ``folder``; all are ended at the end of the block.
 
-    Each has a process group of its own, so that what it starts itself ends with it, and Ctrl-C
-    reaches us alone.
+    Each has its own process group, so that its children end with it, and Ctrl-C reaches only this
+    process.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str], cwd: Path) -> None:
@@ -50,7 +50,7 @@ class Processes:
         try:
             status = process.wait(120)
         except BaseException:
-            _end(process, patience=1)
+            _end(process, timeout=1)
             raise
         if status != 0:
             raise ProcessFailed(f"{name} ended with status {status}:\n{self.last_lines(name)}")
@@ -68,7 +68,7 @@ class Processes:
             self._environment = before
 
     def wait_until(self, name: str, is_ready: Callable[[], bool], timeout: float) -> None:
-        """Return when ``is_ready``. Raises ProcessFailed if ``name`` ends before, or is late."""
+        """Wait until ``is_ready``. Raises ProcessFailed at the timeout, or if a process ends."""
         until = time.monotonic() + timeout
         while not is_ready():
             self.check()
@@ -78,9 +78,9 @@ class Processes:
                 )
             time.sleep(0.1)
 
-    def says(self, name: str, words: str) -> bool:
-        """Return whether the log of ``name`` holds ``words``."""
-        return words in self._log(name).read_text(errors="replace")
+    def has_logged(self, name: str, text: str) -> bool:
+        """Return whether the log of ``name`` contains ``text``."""
+        return text in self._log(name).read_text(errors="replace")
 
     def check(self) -> None:
         """Raise ProcessFailed if any process has ended."""
@@ -94,10 +94,10 @@ class Processes:
         return "\n".join(f"    {line}" for line in lines[-count:])
 
     def stop(self) -> None:
-        """End all, the last started first."""
+        """End all processes, the last started first."""
         while self._running:
             _, process = self._running.popitem()
-            _end(process, patience=10)
+            _end(process, timeout=10)
 
     def __enter__(self) -> Self:
         return self
@@ -109,12 +109,12 @@ class Processes:
         return self._folder / f"{name.replace(' ', '-')}.log"
 
 
-def _end(process: subprocess.Popen[bytes], *, patience: float) -> None:
+def _end(process: subprocess.Popen[bytes], *, timeout: float) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(patience)
-    # What it left of its group: a beat or pool process that outlived it, or itself.
+        process.wait(timeout)
+    # The rest of its group: a beat or pool process that is still alive, or itself.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""Acting from the status pages: asked first, done once, and on the log."""
+"""The actions of the status pages: confirmed first, carried out once, and logged."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ pytestmark = [
 
 
 def ask(client, **fields):
-    """Send the first form; return the token of the page that asks."""
+    """Send the first form; return the token of the page that asks for confirmation."""
     answer = client.post(page("act"), fields)
     assert answer.status_code == 200, answer.text
     return re.search(r'name="token" value="([^"]+)"', answer.text).group(1)
 
 
 def act(client, **fields):
-    """Go both steps and return what the next page says."""
+    """Send both forms and return the messages of the next page."""
     token = ask(client, **fields)
     answer = client.post(page("act"), {**fields, "token": token}, follow=True)
     return [str(message) for message in answer.context["messages"]], token
 
 
 def test_a_breaker_of_this_process_is_reset_at_once(reporting, manager, dynamo_faults):
-    """Also where its store is dead, and it is on the log who did it."""
+    """Also where its store does not answer; the log has the user."""
     using = reporting(
         ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0}, REPORTS={"INTERVAL": 3600.0}
     )
@@ -46,8 +46,8 @@ def test_a_breaker_of_this_process_is_reset_at_once(reporting, manager, dynamo_f
     dynamo_faults.fail("*", status=500)
     table = get_config(using).store_table
     breaker = get_connection(using).policy_for(table).breaker
-    said, _ = act(manager, action="reset", using=using, table=table, process=HERE)
-    assert said == [f"The circuit breaker of {table} is reset in this process."]
+    message, _ = act(manager, action="reset", using=using, table=table, process=HERE)
+    assert message == [f"The circuit breaker of {table} is reset in this process."]
     assert breaker.state == "closed"
     entry = LogEntry.objects.get()
     assert (entry.object_id, entry.user.pk) == (table, int(manager.session["_auth_user_id"]))
@@ -56,21 +56,21 @@ def test_a_breaker_of_this_process_is_reset_at_once(reporting, manager, dynamo_f
 
 
 def test_others_are_asked_to_reset(reporting, manager):
-    """One, all, or nobody of that name."""
+    """One process, all of them, or a process that does not exist."""
     using = reporting()
     table = get_config(using).store_table
     processes, own = ReportStore(using), get_reporter(using).report()
     far = [replace(own, host=name) for name in ("far", "farther")]
     for each in far:
         processes.publish(each)
-    (said,), _ = act(manager, action="reset", using=using, table=table, process=far[0].process)
-    assert "is reset in 1 other at the next report" in said
+    (message,), _ = act(manager, action="reset", using=using, table=table, process=far[0].process)
+    assert "will be reset in 1 other process at the next report" in message
     assert processes.publish(far[0]) == {table}
-    (said,), _ = act(manager, action="reset", using=using, table=table, process="*")
-    assert "is reset in this process, and is reset in 2 others" in said
+    (message,), _ = act(manager, action="reset", using=using, table=table, process="*")
+    assert "is reset in this process. It will be reset in 2 other processes" in message
     assert [processes.publish(each) for each in far] == [{table}, {table}]
-    (said,), _ = act(manager, action="reset", using=using, table=table, process="gone#1")
-    assert "it is gone" in said
+    (message,), _ = act(manager, action="reset", using=using, table=table, process="gone#1")
+    assert "was not found" in message
 
 
 def test_capacity_is_changed_once(reporting, manager):
@@ -78,32 +78,32 @@ def test_capacity_is_changed_once(reporting, manager):
     using = reporting(BILLING_MODE="PROVISIONED", SCALING={"SCALE_DOWN_DELAY": 60})
     table = get_config(using).store_table
     fields = {"action": "raise", "using": using, "table": table}
-    (said,), token = act(manager, **fields)
-    assert f"{table} goes to 10 RCU and 10 WCU, index GSI1 10 RCU and 10 WCU." in said
+    (message,), token = act(manager, **fields)
+    assert f"{table} changes to 10 RCU and 10 WCU, index GSI1 10 RCU and 10 WCU." in message
     again = manager.post(page("act"), {**fields, "token": token}, follow=True)
-    assert "not done twice" in str(next(iter(again.context["messages"])))
+    assert "already carried out" in str(next(iter(again.context["messages"])))
     assert LogEntry.objects.count() == 1
     table_now = next(each for each in read(manager, using)["capacity"] if each["table"] == table)
     assert table_now["resources"][0]["write"]["capacity"] == 10
     assert table_now["comes_down_at"] == pytest.approx(time.time() + 60, abs=10)
     assert "5 → 10 RCU" in manager.get(page("history")).text
-    (said,), _ = act(manager, action="lower", using=using, table=table)
-    assert f"{table} goes to 5 RCU and 5 WCU" in said
-    (said,), _ = act(manager, action="reconcile", using=using)
-    assert "Nothing was due" in said
+    (message,), _ = act(manager, action="lower", using=using, table=table)
+    assert f"{table} changes to 5 RCU and 5 WCU" in message
+    (message,), _ = act(manager, action="reconcile", using=using)
+    assert "No table is due" in message
 
 
-def test_what_fails_is_said(reporting, manager, dynamo_faults):
-    """As an error on the page, and on the log."""
+def test_a_failed_action_is_reported(reporting, manager, dynamo_faults):
+    """As an error on the page, and in the log."""
     using = reporting(ENDPOINT_URL=dynamo_faults.url, BILLING_MODE="PROVISIONED")
     dynamo_faults.fail("UpdateTable", status=400, code="AccessDeniedException")
-    (said,), _ = act(manager, action="raise", using=using, table=get_config(using).store_table)
-    assert "dynamodb:UpdateTable is missing" in said
+    (message,), _ = act(manager, action="raise", using=using, table=get_config(using).store_table)
+    assert "dynamodb:UpdateTable is missing" in message
     assert "UpdateTable is missing" in LogEntry.objects.get().change_message
 
 
 def test_acting_takes_more_than_looking(reporting, log_in):
-    """A permission of its own, a POST, and a token against forgery; nothing happens without."""
+    """A permission of its own, a POST and a CSRF token are required."""
     using = reporting(BILLING_MODE="PROVISIONED")
     table = get_config(using).store_table
     fields = {"action": "raise", "using": using, "table": table, "token": secrets.token_urlsafe()}
@@ -122,13 +122,13 @@ def test_acting_takes_more_than_looking(reporting, log_in):
     "wrong",
     [
         {"action": "drop"},
-        {"using": "nobody"},
+        {"using": "unknown"},
         {"table": "nothing"},
         {"action": "reset", "process": ""},
     ],
 )
 def test_forms_that_name_nothing(reporting, manager, wrong):
-    """A sentence that says what, and 400."""
+    """The answer is 400 with a sentence that names what is wrong."""
     using = reporting()
     fields = {"action": "raise", "using": using, "table": get_config(using).store_table, **wrong}
     answer = manager.post(page("act"), fields)
@@ -137,7 +137,7 @@ def test_forms_that_name_nothing(reporting, manager, wrong):
 
 
 def test_a_form_counts_once_in_all_processes(reporting, dynamo_faults):
-    """By the control table, and where that is dead by the process."""
+    """By the control table, or by the process where the table is unavailable."""
     using = reporting(ENDPOINT_URL=dynamo_faults.url)
     token = secrets.token_urlsafe(24)
     assert [Receipts(using).take(token) for _ in range(2)] == [True, False]

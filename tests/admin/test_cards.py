@@ -1,4 +1,4 @@
-"""What the status pages say of a snapshot."""
+"""The cards and sentences of the status pages."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from dynamo_stores.admin.cards import cards, processes, summary, what_was_done
+from dynamo_stores.admin.cards import cards, describe_change, processes, summary
 from dynamo_stores.admin.charts import bar, sparkline
 from dynamo_stores.capacity.history import CapacityDecision
 from dynamo_stores.monitoring.formatting import ago, count_of, exact, number, span
 from dynamo_stores.monitoring.report import BreakerReport, Calls, Report
-from dynamo_stores.monitoring.status import AliasStatus, Line, ResourceStatus, TableStatus, as_json
+from dynamo_stores.monitoring.status import (
+    AliasStatus,
+    ResourceStatus,
+    TableStatus,
+    ThroughputStatus,
+    as_json,
+)
 
 NOW = 1_000_000.0
-QUIET = Line(10, 5, 50, 2.0, (0.0,) * 59 + (2.0,), (0,) * 60)
+QUIET = ThroughputStatus(10, 5, 50, 2.0, (0.0,) * 59 + (2.0,), (0,) * 60)
 TABLE = TableStatus(
     using="default",
     table="posts",
@@ -29,7 +35,7 @@ TABLE = TableStatus(
     used_at=NOW,
 )
 HERE = Report("web", 1, "gunicorn", "1", NOW - 60, NOW, 60.0, calls={"posts": Calls(9, 1, 2)})
-CALM = AliasStatus("default", NOW, (), (HERE,), (TABLE,), (), HERE.process)
+ALL_OK = AliasStatus("default", NOW, (), (HERE,), (TABLE,), (), HERE.process)
 
 
 def throttled(minutes_ago, count=3):
@@ -39,11 +45,11 @@ def throttled(minutes_ago, count=3):
     return replace(TABLE, resources=(ResourceStatus("", QUIET, line, 4, 0),))
 
 
-def test_calm_is_said_in_one_sentence():
-    """How much was looked at, too."""
-    assert summary([CALM]) == (
-        "calm",
-        ["All calm: 1 table, 1 process, no open breaker, nothing throttled in the last minutes."],
+def test_no_problems_are_one_sentence():
+    """With the number of tables and processes."""
+    assert summary([ALL_OK]) == (
+        "ok",
+        ["No problems: 1 table, 1 process, no open breaker, no throttling in the last minutes."],
     )
 
 
@@ -58,20 +64,21 @@ def test_a_throttled_table_comes_first_with_what_was_done():
         decision=decision,
         comes_down_at=NOW + 600,
     )
-    status = replace(CALM, tables=(replace(TABLE, table="a"), table))
+    status = replace(ALL_OK, tables=(replace(TABLE, table="a"), table))
     assert [card.status.table for card in cards(status)] == ["posts", "a"]
-    mood, (sentence,) = summary([status])
-    assert mood == "alarm"
+    level, (sentence,) = summary([status])
+    assert level == "alarm"
     assert sentence == (
         "Table posts is throttled: 3 attempts in 5 minutes (TableWriteProvisionedThroughput"
-        "Exceeded); 1 minute ago: 5 → 20 WCU, because it was short; it comes down in 10 minutes."
+        "Exceeded). Last decision 1 minute ago: 5 → 20 WCU, because it was short. It will be "
+        "lowered in 10 minutes."
     )
 
 
-def test_what_is_over_is_no_news():
-    """It stays in the figures of the hour."""
-    status = replace(CALM, tables=(throttled(20),))
-    assert summary([status])[0] == "calm"
+def test_earlier_throttles_are_not_in_the_summary():
+    """They stay in the figures of the hour."""
+    status = replace(ALL_OK, tables=(throttled(20),))
+    assert summary([status])[0] == "ok"
     assert status.tables[0].throttled == 3
 
 
@@ -79,51 +86,51 @@ def test_an_open_breaker_is_an_alarm():
     """In how many processes, since when, after what."""
     opened = BreakerReport("posts", "open", 5, "ConnectTimeoutError", NOW - 125)
     other = replace(HERE, pid=2, breakers=(opened,))
-    mood, (sentence,) = summary([replace(CALM, reports=(HERE, other))])
-    assert mood == "alarm"
+    level, (sentence,) = summary([replace(ALL_OK, reports=(HERE, other))])
+    assert level == "alarm"
     assert sentence == (
-        "The circuit breaker of posts is open in 1 process of 2 since 2 minutes ago, after "
+        "The circuit breaker of posts is open in 1 process of 2, for 2 minutes, after "
         "ConnectTimeoutError."
     )
 
 
 def test_late_and_ended_processes():
-    """A late one is news for a while; one that ended is not, and its breakers are gone."""
+    """A late one is reported for a while; one that ended is not, nor are its breakers."""
     late = replace(HERE, pid=2, at=NOW - 300)
     gone = replace(
         HERE, pid=3, has_ended=True, breakers=(BreakerReport("posts", "open", 5, "E", NOW),)
     )
-    status = replace(CALM, reports=(gone, late, HERE))
-    mood, (sentence,) = summary([status])
-    assert (mood, sentence.split(" did")[0]) == ("notice", "1 process")
+    status = replace(ALL_OK, reports=(gone, late, HERE))
+    level, (sentence,) = summary([status])
+    assert (level, sentence.split(" did")[0]) == ("notice", "1 process")
     assert [row.report.pid for row in processes(status)] == [1, 2, 3]
     old = replace(late, at=NOW - 1000)
-    assert summary([replace(CALM, reports=(HERE, old))])[0] == "calm"
+    assert summary([replace(ALL_OK, reports=(HERE, old))])[0] == "ok"
 
 
 @pytest.mark.parametrize(
-    ("changes", "mood", "part"),
+    ("changes", "level", "part"),
     [
         ({"status": "missing"}, "alarm", "dynamo_create_tables"),
         ({"status": "UPDATING"}, "notice", "UPDATING"),
     ],
 )
-def test_tables_that_are_not_active(changes, mood, part):
+def test_tables_that_are_not_active(changes, level, part):
     """Each with what it means."""
-    found, (sentence,) = summary([replace(CALM, tables=(replace(TABLE, **changes),))])
-    assert found == mood
+    found, (sentence,) = summary([replace(ALL_OK, tables=(replace(TABLE, **changes),))])
+    assert found == level
     assert part in sentence
 
 
-def test_what_could_not_be_asked_is_said():
-    """And is an alarm."""
-    problem = "DynamoDB could not be asked for the decisions: ConnectTimeoutError"
-    assert summary([replace(CALM, problems=(problem,))]) == ("alarm", [f"{problem}."])
+def test_failed_calls_are_in_the_summary():
+    """As an alarm."""
+    problem = "DynamoDB did not return the decisions: ConnectTimeoutError"
+    assert summary([replace(ALL_OK, problems=(problem,))]) == ("alarm", [f"{problem}."])
 
 
-def test_a_table_without_scaling_says_how_to_switch_it_on():
+def test_a_table_without_scaling_has_advice_how_to_enable_it():
     """By the name of its alias."""
-    (card,) = cards(replace(CALM, tables=(replace(TABLE, scaling="off"),)))
+    (card,) = cards(replace(ALL_OK, tables=(replace(TABLE, scaling="off"),)))
     assert card.advice == (
         "Scaling is off for this table: set DYNAMO_STORES['default']['SCALING'] = "
         "{'ENABLED': True}."
@@ -135,12 +142,12 @@ def test_what_was_done():
     changed = CapacityDecision(
         "t", 0, "raised", "", {"": (5, 5), "I": (5, 5)}, {"": (5, 20), "I": (10, 20)}
     )
-    assert what_was_done(changed) == "5 → 20 WCU, I: 5 → 10 RCU, I: 5 → 20 WCU"
-    assert what_was_done(CapacityDecision("t", 0, "at_maximum", "", {}, {})) == "not changed"
+    assert describe_change(changed) == "5 → 20 WCU, I: 5 → 10 RCU, I: 5 → 20 WCU"
+    assert describe_change(CapacityDecision("t", 0, "at_maximum", "", {}, {})) == "not changed"
 
 
 def test_bars_and_lines():
-    """In the space that they have, with words for who does not see them."""
+    """Within their size, with a description for screen readers."""
     found = bar(replace(QUIET, used=9.5), "read")
     assert (found.baseline, found.capacity, found.used, found.is_full) == (30, 60, 57, True)
     assert found.words == ("9.5 read units a second used of 10; baseline 5, maximum 50")
@@ -154,7 +161,7 @@ def test_bars_and_lines():
 
 
 def test_words():
-    """As people say them."""
+    """Numbers and times as readable text."""
     assert [span(each) for each in (0, 1, 59, 61, 7200, 90_000)] == [
         "0 seconds", "1 second", "59 seconds", "1 minute", "2 hours", "1 day",
     ]  # fmt: skip
@@ -172,7 +179,7 @@ def test_words():
 
 def test_programs_get_the_same():
     """Flat lists, each part with its alias."""
-    found = as_json([CALM])
+    found = as_json([ALL_OK])
     assert set(found) == {"at", "problems", "breakers", "capacity", "processes", "decisions"}
     (table,) = found["capacity"]
     assert (table["using"], table["table"], table["throttled"]) == ("default", "posts", 0)

@@ -1,4 +1,4 @@
-"""The status pages without a browser: who may see what, at what price, and what if it fails."""
+"""The status pages without a browser: permissions, cost and failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dynamo_stores.monitoring.report import BreakerReport, Report
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.monitoring.snapshot import get_descriptions
-from dynamo_stores.monitoring.usage import UseHistory, minute_of
+from dynamo_stores.monitoring.usage import UsageHistory, minute_of
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FaultProxy
 from tests.helpers.forking import fork
@@ -31,8 +31,8 @@ PAGES = ["overview", "breakers", "history"]
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_who_may_look(name, tables, client, log_in):
-    """Whoever has the permission; other staff is refused, a stranger is asked to log in."""
+def test_pages_require_a_permission(name, tables, client, log_in):
+    """Staff without the permission is refused, other users are redirected to log in."""
     assert log_in("view_status").get(page(name)).status_code == 200
     assert log_in().get(page(name)).status_code == 403
     for stranger in (client, log_in(is_staff=False), log_in("view_status", is_staff=False)):
@@ -42,7 +42,7 @@ def test_who_may_look(name, tables, client, log_in):
 
 
 def test_the_admins_index_lists_it(tables, log_in):
-    """For those who may look; the entry leads to the overview."""
+    """For users with the permission; the entry redirects to the overview."""
     watcher = log_in("view_status")
     assert reverse("admin:dynamo_stores_status_changelist") in watcher.get("/admin/").text
     answer = watcher.get(reverse("admin:dynamo_stores_status_changelist"))
@@ -52,7 +52,7 @@ def test_the_admins_index_lists_it(tables, log_in):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_need_nothing_from_elsewhere(name, reporting, manager):
-    """No script or style inside, nothing of another host: a strict policy lets all of it pass."""
+    """No inline script or style, nothing of another host: they pass a strict policy."""
     reporting()
     html = manager.get(page(name)).text
     assert not re.search(
@@ -62,7 +62,7 @@ def test_pages_need_nothing_from_elsewhere(name, reporting, manager):
     assert not re.findall(r"(?:src|href|action)=\"(?:https?:)?//[^\"]*", html)
 
 
-def test_what_the_json_says(reporting, manager):
+def test_the_json_has_all_parts(reporting, manager):
     """Breakers and capacity, processes and decisions, with units and times."""
     using = reporting(BILLING_MODE="PROVISIONED")
     table = get_config(using).store_table
@@ -115,8 +115,8 @@ def test_what_a_page_costs(reporting, manager, dynamo_engine):
         assert len(read(manager, using)["breakers"]) == 2000
 
 
-def test_a_dead_dynamodb_is_said(reporting, manager):
-    """The pages are there, with this process from memory, and what cannot be known."""
+def test_an_unavailable_dynamodb_is_reported(reporting, manager):
+    """The pages show this process from memory, and list the calls that failed."""
     using = reporting(
         make_tables=False,
         ENDPOINT_URL="http://127.0.0.1:9",
@@ -128,7 +128,7 @@ def test_a_dead_dynamodb_is_said(reporting, manager):
     for name in PAGES:
         answer = manager.get(page(name))
         assert answer.status_code == 200
-        assert "DynamoDB could not be asked for what other processes report" in answer.text
+        assert "DynamoDB did not return the reports of other processes" in answer.text
     found = read(manager, using)
     (breaker,) = found["breakers"]
     assert (breaker["state"], breaker["is_here"]) == ("open", True)
@@ -137,8 +137,8 @@ def test_a_dead_dynamodb_is_said(reporting, manager):
     assert "EndpointConnectionError" in problem["problem"]
 
 
-def test_a_slow_dynamodb_is_said(reporting, manager, dynamo_faults):
-    """What hangs is given up, and what answers is shown."""
+def test_a_slow_dynamodb_is_reported(reporting, manager, dynamo_faults):
+    """Calls that hang are given up; the other results are shown."""
     using = reporting(ENDPOINT_URL=dynamo_faults.url)
     dynamo_faults.hang("Query")
     answer = manager.get(page("overview"))
@@ -146,11 +146,11 @@ def test_a_slow_dynamodb_is_said(reporting, manager, dynamo_faults):
     found = read(manager, using)
     assert {each["status"] for each in found["capacity"]} == {"ACTIVE"}
     (problem,) = found["problems"]
-    assert "the use of the last hour and the decisions" in problem["problem"]
+    assert "the usage of the last hour and the decisions" in problem["problem"]
 
 
 def test_another_processs_breaker_shows(reporting, manager):
-    """As it was reported, with its age; late ones say so."""
+    """As it was reported, with its age; late ones are marked."""
     using = reporting()
     table = get_config(using).store_table
     opened = BreakerReport(table, "open", 5, "ConnectTimeoutError", time.time() - 60)
@@ -165,7 +165,7 @@ def test_another_processs_breaker_shows(reporting, manager):
 
 
 def test_a_breaker_that_opens_elsewhere_shows(reporting, manager, dynamo_faults, until):
-    """In another process of this host, by its own report; when that is killed, it goes late."""
+    """In another process of this host, by its own report; once killed, it is late."""
     using = reporting(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
 
     def work():
@@ -190,15 +190,15 @@ def test_a_breaker_that_opens_elsewhere_shows(reporting, manager, dynamo_faults,
         other.join(30)
 
 
-def test_an_item_that_nobody_can_read(reporting, manager):
-    """Costs its part of the page, and not the page."""
+def test_an_unreadable_item(reporting, manager):
+    """Is a problem on the page, and the rest of the page is shown."""
     using = reporting()
-    history = UseHistory(using)
+    history = UsageHistory(using)
     key = keys.use(minute_of(time.time()), "t")
     history._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "what?"}})
     assert manager.get(page("overview")).status_code == 200
     (problem,) = read(manager, using)["problems"]
-    assert "the use of the last hour: JSONDecodeError" in problem["problem"]
+    assert "the usage of the last hour: JSONDecodeError" in problem["problem"]
 
 
 def test_a_page_can_refresh_itself(reporting, log_in):

@@ -1,4 +1,4 @@
-"""A browser, where there is one, and who looks."""
+"""A browser, if there is one, and users."""
 
 from __future__ import annotations
 

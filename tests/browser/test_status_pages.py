@@ -1,4 +1,4 @@
-"""The status pages in a browser: for all who look, in good times and bad."""
+"""The status pages in a browser."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dynamo_stores.cache.options import CacheOptions
 from dynamo_stores.capacity.scale_up import get_scaler
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
-from dynamo_stores.monitoring.report import BreakerReport, Calls, Report, Use
+from dynamo_stores.monitoring.report import BreakerReport, Calls, Report, Usage
 from dynamo_stores.monitoring.report_store import ReportStore
-from dynamo_stores.monitoring.usage import UseHistory, minute_of
+from dynamo_stores.monitoring.usage import UsageHistory, minute_of
 from dynamo_stores.stores import CacheStore
 
 PAGES = ["", "breakers/", "history/"]
@@ -68,7 +68,7 @@ def visit(chromium, people, live_server, tmp_path):
         )
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda said: said.type == "error" and complaints.append(complaint(said)))
+        page.on("console", lambda line: line.type == "error" and complaints.append(complaint(line)))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "request",
@@ -88,12 +88,12 @@ def visit(chromium, people, live_server, tmp_path):
     assert not [each for each in complaints if not any(part in each for part in expected)]
 
 
-def tell_of_an_hour(using="default"):
-    """An hour of use, and processes: one well, one with an open breaker, one late."""
+def report_an_hour(using="default"):
+    """Publish an hour of usage, and three processes: one with an open breaker, one late."""
     table = get_config(using).store_table
-    now, history = minute_of(time.time()), UseHistory(using)
+    now, history = minute_of(time.time()), UsageHistory(using)
     for back in range(1, 6):
-        history.roll_up({now - back: {table: Use(90.0 * back, 40.0, 0, back == 4)}})
+        history.roll_up({now - back: {table: Usage(90.0 * back, 40.0, 0, back == 4)}})
     for pid, role, age, state in (
         (11, "gunicorn", 20, "closed"),
         (12, "celery worker", 20, "open"),
@@ -108,9 +108,9 @@ def tell_of_an_hour(using="default"):
     return table
 
 
-def complaint(said):
-    """What the browser's console says, and of what."""
-    return f"{said.text} {said.location.get('url', '')}"
+def complaint(line):
+    """Return the text of a line of the browser's console, with its URL."""
+    return f"{line.text} {line.location.get('url', '')}"
 
 
 def is_wider_than_its_window(page):
@@ -126,10 +126,10 @@ def serious(page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_pages_fit_and_exclude_nobody(site, visit, scheme, viewport):
-    """On a phone and on a desk, light and dark; the text can be read, and by machines too."""
+def test_pages_fit_and_are_accessible(site, visit, scheme, viewport):
+    """Wide and narrow, light and dark, without serious violations of accessibility."""
     address = site(BILLING_MODE="PROVISIONED")
-    tell_of_an_hour()
+    report_an_hour()
     page = visit("root", viewport=viewport, scheme=scheme)
     for name in PAGES:
         page.goto(address + name)
@@ -138,10 +138,10 @@ def test_pages_fit_and_exclude_nobody(site, visit, scheme, viewport):
         assert serious(page) == []
 
 
-def test_an_incident_is_understood_at_a_glance(site, visit):
-    """Which breaker, where, since when, after what; a bar, a line, and when it was."""
+def test_an_incident_is_visible_on_the_overview(site, visit):
+    """The breaker, its process, age and error; a bar and a chart with their times."""
     address = site(BILLING_MODE="PROVISIONED")
-    table = tell_of_an_hour()
+    table = report_an_hour()
     page = visit("watcher")
     page.goto(address)
     summary = page.locator(".ds-summary").inner_text()
@@ -161,7 +161,7 @@ def test_an_incident_is_understood_at_a_glance(site, visit):
 
 
 def test_who_sees_what(site, visit):
-    """All of it, all but the buttons, nothing, and the log-in."""
+    """Superusers see all, watchers no buttons, other staff nothing."""
     address = site(BILLING_MODE="PROVISIONED")
     root, watcher, staff = visit("root"), visit("watcher"), visit("staff")
     root.goto(address)
@@ -176,7 +176,7 @@ def test_who_sees_what(site, visit):
 
 
 def test_acting_without_a_script(site, visit):
-    """Ask, say yes, done: by forms alone; twice is once."""
+    """By forms alone, after a confirmation; a double click acts once."""
     address = site(BILLING_MODE="PROVISIONED", SCALING={"ENABLED": True})
     table = get_config().store_table
     page = visit("root", scripts=False)
@@ -188,7 +188,7 @@ def test_acting_without_a_script(site, visit):
     page.locator(".ds-yes").dblclick()
     page.wait_for_url(address)
     entry = LogEntry.objects.get()
-    assert "goes to 10 RCU and 10 WCU, index GSI1 10 RCU and 10 WCU" in entry.change_message
+    assert "changes to 10 RCU and 10 WCU, index GSI1 10 RCU and 10 WCU" in entry.change_message
     assert page.locator(".messagelist").is_visible()
     assert "by_hand" in page.locator("article", has_text=table).first.inner_text()
     page.goto(f"{address}history/")
@@ -196,7 +196,7 @@ def test_acting_without_a_script(site, visit):
 
 
 def test_a_throttled_table(site, visit, dynamo_capacity, until):
-    """Through the relay that throttles: raised, and the page says why."""
+    """Behind the throttling relay: it is raised, and the page has the reason."""
     relay = dynamo_capacity(updating=1.0, burst=1.0)
     address = site(
         ENDPOINT_URL=relay.url,
@@ -219,13 +219,13 @@ def test_a_throttled_table(site, visit, dynamo_capacity, until):
     assert f"Table {table} is throttled:" in summary
     assert "TableWriteProvisionedThroughputExceeded" in summary
     assert "because the write capacity of the table was short of what is asked for" in summary
-    assert "it comes down in 9 minutes" in summary
+    assert "It will be lowered in 9 minutes" in summary
     page.goto(f"{address}history/")
     assert "raised" in page.locator(".ds tbody tr").first.inner_text()
 
 
 def test_a_dead_dynamodb(site, visit):
-    """The page is there, with what this process knows, and says what it cannot know."""
+    """The page shows this process from memory, and lists the calls that failed."""
     address = site(
         make_tables=False,
         ENDPOINT_URL="http://127.0.0.1:9",
@@ -237,14 +237,14 @@ def test_a_dead_dynamodb(site, visit):
     page = visit("root")
     for name in PAGES:
         assert page.goto(address + name).status == 200
-        assert "DynamoDB could not be asked for" in page.locator(".ds-summary").inner_text()
+        assert "DynamoDB did not return" in page.locator(".ds-summary").inner_text()
         assert serious(page) == []
     page.goto(f"{address}breakers/")
     row = page.locator(".ds tbody tr").first
     assert "this one" in row.inner_text()
     row.get_by_role("button", name="Everywhere").click()
     page.locator(".ds-yes").click()
-    said = page.locator(".messagelist").inner_text()
-    assert "is reset in this process; others could not be asked" in said
+    message = page.locator(".messagelist").inner_text()
+    assert "is reset in this process only" in message
     row = page.locator(".ds tbody tr").first
     assert "closed" in row.inner_text()

@@ -212,10 +212,10 @@ def test_the_command(settings, cache, tmp_path, dynamo_clock: FakeClock):
     with pytest.raises(CommandError, match="with other arguments"):
         run(state=state)
     state.write_text("[]")
-    with pytest.raises(CommandError, match="is no position of a cleanup"):
+    with pytest.raises(CommandError, match="is not a file that --state wrote"):
         run(state=state)
     assert "default: 0 expired items removed" in run(cache=["default"], scan=True, segments=2)
-    with pytest.raises(CommandError, match="'local' is not one of DynamoDBCache"):
+    with pytest.raises(CommandError, match="CACHES has no DynamoDB cache 'local'"):
         run(cache=["local"])
 
 

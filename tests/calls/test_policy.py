@@ -8,7 +8,7 @@ import random
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
-from dynamo_stores.calls.backpressure import Pressure
+from dynamo_stores.calls.backpressure import Backpressure
 from dynamo_stores.calls.breaker import CircuitBreaker, State
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.calls.policy import CallPolicy, deadline
@@ -61,7 +61,7 @@ def policy(timeout=30.0, read_timeout=10.0, breaker=None, **retry):
         retry=RetryConfig(**retry),
         timeout=timeout,
         read_timeout=read_timeout,
-        pressure=Pressure("t"),
+        backpressure=Backpressure("t"),
     )
 
 

@@ -225,9 +225,9 @@ def test_the_commands(provisioned, run):
     status = run("dynamo_status", table=[table])
     assert f"{table}: ACTIVE, baseline 5 RCU and 5 WCU, maximum 100 and 50, scaling on" in status
     assert "  table: 5 RCU and 5 WCU, 4 decreases left now" in status
-    assert "  nothing was decided yet" in status
-    assert run("dynamo_reconcile", using=using) == "Nothing is due.\n"
-    assert "goes to 10 RCU and 10 WCU, index GSI1 10 RCU and 10 WCU" in run(
+    assert "  no decision yet" in status
+    assert run("dynamo_reconcile", using=using) == "No table is due.\n"
+    assert "changes to 10 RCU and 10 WCU, index GSI1 10 RCU and 10 WCU" in run(
         "dynamo_scale", table, "up", using=using
     )
     with pytest.raises(CommandError, match="is being changed already"):
@@ -236,7 +236,7 @@ def test_the_commands(provisioned, run):
     status = run("dynamo_status", table=[table])
     assert "index GSI1: 10 RCU and 10 WCU" in status
     assert "last decision: in_progress, " in status
-    assert "comes down at 20" in status
+    assert "will be lowered at 20" in status
     assert "it would be changed to 5 RCU" in run(
         "dynamo_scale", table, "down", using=using, dry_run=True
     )
@@ -250,7 +250,7 @@ def test_the_commands(provisioned, run):
     for wrong, message in (
         (("none", "up"), "has no table none"),
         ((f"{table}-control", "up"), "is on demand"),
-        ((table, "to"), "--read and --write go with 'to'"),
+        ((table, "to"), "'to' requires --read or --write"),
         ((table, "down"), "at its baseline"),
     ):
         with pytest.raises(CommandError, match=message):

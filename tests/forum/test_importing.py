@@ -1,4 +1,4 @@
-"""Three JSON files into models: what is understood, and how what is wrong is named."""
+"""Import of three JSON files: accepted forms and error messages."""
 
 from __future__ import annotations
 
@@ -81,30 +81,36 @@ def test_the_shape_of_the_stored_items(read):
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        ({"users": None}, "users.json: there is no such file."),
+        ({"users": None}, "users.json: the file does not exist."),
         ({"threads": "{"}, "threads.json, line 1, column 2: not JSON"),
         ({"posts": "[1] x"}, "posts.json, line 1, column 5: not JSON"),
         ({"users": "[" * 100_000}, "users.json: nested too deeply."),
         ({"users": {"people": []}}, 'users.json: expected {"users": […]}, a list of rows.'),
         ({"users": '"x"'}, 'users.json: expected {"users": […]}'),
-        ({"users": [*USERS, 7]}, "users.json, row 3: expected an object, found int."),
+        ({"users": [*USERS, 7]}, "users.json, row 3: expected an object, got int."),
         ({"users": [*USERS, {"name": "x"}]}, "users.json, row 3: id is missing."),
         ({"users": [*USERS, {"id": ""}]}, "users.json, row 3: id must be a string that is not"),
         ({"users": [*USERS, {"id": True, "name": "x"}]}, "users.json, row 3: id must be"),
         ({"users": [*USERS, {"id": 1.5, "name": "x"}]}, "users.json, row 3: id must be"),
-        ({"users": [*USERS, USERS[0]]}, "users.json, row 3: id 'u1' is already that of row 1."),
-        ({"users": [*USERS, {"id": "2", "name": "x"}]}, "row 3: id '2' is already that of row 2."),
+        ({"users": [*USERS, USERS[0]]}, "users.json, row 3: id 'u1' is already the id of row 1."),
+        (
+            {"users": [*USERS, {"id": "2", "name": "x"}]},
+            "row 3: id '2' is already the id of row 2.",
+        ),
         ({"users": [*USERS, {"id": "x"}]}, "users.json, row 3: name is missing."),
         ({"users": [*USERS, {"id": "x", "name": 5}]}, "users.json, row 3: name must be a string."),
         ({"users": [*USERS, {"id": "x" * 1025, "name": "x"}]}, "row 3: id is over 1,024 bytes."),
-        ({"users": [*USERS, {"id": "x", "name": "\ud800"}]}, "row 3: name holds half a character"),
+        (
+            {"users": [*USERS, {"id": "x", "name": "\ud800"}]},
+            "row 3: name contains a lone surrogate",
+        ),
         ({"users": [*USERS, {"id": "x", "name": "x" * 500_000}]}, "row 3: too large"),
-        ({"users": [*USERS, {"id": "x", "name": "x", "createdAt": "soon"}]}, "must be a moment"),
+        ({"users": [*USERS, {"id": "x", "name": "x", "createdAt": "soon"}]}, "must be a time such"),
         ({"threads": [*THREADS, {"id": "t3"}]}, "threads.json, row 3: title is missing."),
         ({"threads": [*THREADS, {"id": "t3", "title": " "}]}, "row 3: title is empty."),
         (
             {"threads": [*THREADS, {"id": "t3", "title": "x", "createdBy": "u9"}]},
-            "threads.json, row 3: createdBy 'u9' is no user of ",
+            "threads.json, row 3: createdBy 'u9' is not a user of ",
         ),
         ({"posts": [*POSTS, {"user": "u1", "text": "x"}]}, "row 5: thread is missing."),
         ({"posts": [*POSTS, {"thread": "t1", "text": "x"}]}, "row 5: user is missing."),
@@ -119,12 +125,12 @@ def test_the_shape_of_the_stored_items(read):
         ),
         (
             {"posts": [{"id": "p", **POSTS[0]}, {"id": "p", **POSTS[0]}]},
-            "posts.json, row 2: id 'p' is already that of row 1.",
+            "posts.json, row 2: id 'p' is already the id of row 1.",
         ),
     ],
 )
 def test_what_is_wrong_is_named_with_file_and_row(read, contents, message):
-    """One clear line for each."""
+    """One line for each error."""
     assert message in wrong(read, **contents)
 
 

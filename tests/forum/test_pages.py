@@ -50,7 +50,7 @@ def operations(client, path):
 
 
 def test_migration_writes_all_and_a_second_run_changes_nothing(write):
-    """The counts say so, and so do the writes."""
+    """According to the printed counts and the writes."""
     assert migrate(write()) == (
         "users: 2 written, 0 unchanged\nthreads: 2 written, 0 unchanged\n"
         "posts: 4 written, 0 unchanged\n"
@@ -66,8 +66,8 @@ def test_migration_writes_all_and_a_second_run_changes_nothing(write):
 
 
 def test_nothing_is_written_when_anything_is_wrong(write):
-    """One dangling post, and not even the users are there."""
-    with pytest.raises(CommandError, match=r"Nothing was written\.\n.*posts\.json, row 1"):
+    """With one dangling post not even the users are written."""
+    with pytest.raises(CommandError, match=r"The files were not imported:\n.*posts\.json, row 1"):
         migrate(write(posts=[{"thread": "none", "user": "u1", "text": "x"}]))
     assert [User.count(), Thread.count(), Post.count()] == [0, 0, 0] or (
         not list(User.scan()) and not list(Thread.scan()) and not list(Post.scan())
@@ -127,7 +127,7 @@ def test_a_thread(write, client):
 
 
 def test_a_thread_that_is_not_there(write, client):
-    """404, and nothing is cached of it; no page starts at what is no moment."""
+    """404, not cached; also for a page that starts at an invalid time."""
     assert client.get("/threads/none/").status_code == 404
     assert client.get("/?before=x").status_code == 404
     migrate(write())
@@ -135,7 +135,7 @@ def test_a_thread_that_is_not_there(write, client):
 
 
 def test_pages_show_a_migration_at_once(write, client):
-    """What was cached before is forgotten."""
+    """Pages that were cached before are deleted."""
     assert "There are no threads yet" in client.get("/").text
     migrate(write())
     assert "Second &amp; last" in client.get("/").text
@@ -171,7 +171,7 @@ def test_only_reading_is_allowed(client):
 
 
 def test_the_sample_forum(client):
-    """It ships with the project and is understood."""
+    """It is part of the project and can be imported."""
     call_command("forum_seed", stdout=io.StringIO())
     assert "Why we left our Redis for a table" in client.get("/").text
     cache.clear()

@@ -1,4 +1,4 @@
-"""What users write, how often they may, and that nothing is done twice."""
+"""Posting by users: limits, and repeated requests."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_same_form_sent_twice_starts_one_thread(ada):
 
 
 def test_replies(ada):
-    """Are shown in their order; a thread that is not there gets none."""
+    """They are shown in their order; a thread that does not exist gets none."""
     path = start(ada)["Location"]
     for text in ("first", "second"):
         assert ada.post(f"{path}reply/", {"text": text}).status_code == 302
@@ -70,7 +70,7 @@ def test_replies(ada):
     assert len(list(User.scan())) == 1
 
 
-def test_what_is_wrong_is_said(ada):
+def test_errors_are_shown(ada):
     """In the form, with status 400, and nothing is written."""
     response = start(ada, title="")
     assert response.status_code == 400
@@ -82,7 +82,7 @@ def test_what_is_wrong_is_said(ada):
 
 
 def test_posting_is_limited_per_user(ada, client, dynamo_clock):
-    """Ten a minute, threads and replies together; 429 says when to come back."""
+    """Ten a minute, threads and replies together; 429 has the time to wait."""
     path = start(ada)["Location"]
     codes = [ada.post(f"{path}reply/", {"text": f"r{n}"}).status_code for n in range(11)]
     assert codes == [302] * 9 + [429] * 2
@@ -95,7 +95,7 @@ def test_posting_is_limited_per_user(ada, client, dynamo_clock):
 
 
 def test_only_users_write(client):
-    """Others are sent to the log-in page, which is there."""
+    """Others are redirected to the log-in page, which exists."""
     for path in ("/new/", "/threads/x/reply/"):
         response = client.post(path, {"title": "x", "text": "x"})
         assert response["Location"].startswith("/login/?next=")
@@ -107,14 +107,14 @@ def test_searching(write, client, dynamo_clock):
     """All words, in any case; limited per address."""
     migrate(write())
     assert "First &lt;thread&gt;" in client.get("/search/?q=FIRST+thread").text
-    assert "No title holds all" in client.get("/search/?q=first+nothing").text
+    assert "No title contains all" in client.get("/search/?q=first+nothing").text
     assert client.get("/search/").status_code == 200
     codes = [client.get("/search/?q=x").status_code for _ in range(30)]
     assert codes == [200] * 27 + [429] * 3
     assert client.get("/").status_code == 200
 
 
-def test_background_work_leaves_room_for_visitors(write, client, dynamo_clock):
+def test_background_work_leaves_capacity_for_visitors(write, client, dynamo_clock):
     """It warms pages within its share; visitors are served when it is refused."""
     migrate(write())
     assert tasks.warm_pages() == 2
@@ -131,7 +131,7 @@ def test_background_work_leaves_room_for_visitors(write, client, dynamo_clock):
     assert client.get("/threads/t1/")["X-Cache"] == "miss"
 
 
-def test_visitors_are_told_when_all_is_busy(write, client, dynamo_clock):
+def test_visitors_get_429_when_all_is_busy(write, client, dynamo_clock):
     """429 with its headers; what is in the cache is still shown."""
     migrate(write())
     client.get("/threads/t2/")

@@ -1,4 +1,4 @@
-"""Which operations a call makes."""
+"""The operations that a function calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of limits share."""
+"""Fixtures and helpers for tests of limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ requests = RequestFactory()
 
 @pytest.fixture
 def group():
-    """The name of a group that nobody else counts in."""
+    """The name of a group that no other test uses."""
     return secrets.token_hex(6)
 
 

@@ -1,4 +1,4 @@
-"""``--outcomes FILE`` keeps what became of each test, ``--compare FILE`` lists what differs."""
+"""``--outcomes FILE`` writes the outcomes of tests, ``--compare FILE`` lists differences."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--outcomes", type=Path, help="Write what became of each test to this file.")
-    parser.addoption("--compare", type=Path, help="List what differs from the outcomes there.")
+    parser.addoption("--outcomes", type=Path, help="Write the outcome of each test to this file.")
+    parser.addoption(
+        "--compare", type=Path, help="List differences from the outcomes in this file."
+    )
 
 
 def pytest_terminal_summary(
@@ -30,6 +32,6 @@ def pytest_terminal_summary(
             for name, outcome in found.items()
             if before.get(name, outcome) != outcome
         ]
-        terminalreporter.section("what differs from the other engine")
+        terminalreporter.section("differences from the other engine")
         for line in different or ["Nothing: every test has the same outcome on both."]:
             terminalreporter.line(line)

@@ -77,12 +77,12 @@ def log_in(client):
 
 @pytest.fixture
 def manager(log_in):
-    """A client of who may look and act."""
+    """A client logged in as staff with both permissions."""
     return log_in("view_status", "manage_capacity")
 
 
 def read(client, using=None):
-    """What the overview says to programs, of one alias or of all."""
+    """Return the JSON of the overview, of one alias or of all."""
     found = json.loads(client.get(page("overview", format="json")).content)
     return found if using is None else only(found, using)
 
@@ -108,4 +108,4 @@ def open_breaker(using, faults):
         except StoreUnavailable:
             continue
     else:
-        raise AssertionError("It never opened.")
+        raise AssertionError("The breaker never opened.")

@@ -36,7 +36,7 @@ def only(alias, default_alias):
         override.disable()
 
 
-def test_live_asks_nobody(only, client):
+def test_live_sends_no_request(only, client):
     """The process answers, whatever DynamoDB does."""
     only(ENDPOINT_URL="http://127.0.0.1:9")
     answer = client.get("/dynamo-stores/health/live")
@@ -46,7 +46,7 @@ def test_live_asks_nobody(only, client):
 
 
 def test_ready_while_the_table_answers(only, client, dynamo_faults, dynamo_clock):
-    """By one small read, remembered for a second."""
+    """By one small read, cached for a second."""
     only(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
     for _ in range(5):
         assert client.get(READY).status_code == 200
@@ -69,13 +69,13 @@ def test_not_ready_without_an_answer_in_time(only, client, dynamo_faults):
 
 
 def test_ready_where_the_application_can_do_without(only, client):
-    """It was said so, and nobody is asked."""
+    """By the setting; no request is sent."""
     only(ENDPOINT_URL="http://127.0.0.1:9", HEALTH={"REQUIRED": False})
     assert client.get(READY).status_code == 200
 
 
 def test_an_open_breaker_is_not_ready(only, client, dynamo_faults):
-    """Its calls are refused at once; none is sent for the asking."""
+    """Its calls are refused at once; the check sends none."""
     only(
         ENDPOINT_URL=dynamo_faults.url,
         RETRY={"MAX_RETRIES": 0},
@@ -90,7 +90,7 @@ def test_an_open_breaker_is_not_ready(only, client, dynamo_faults):
 
 
 def test_pages_that_are_not_included_are_missed(tables):
-    """By a check that says how; without them the index does not list them."""
+    """By a check with a hint; without them the index does not list them."""
     with override_settings(ROOT_URLCONF="tests.admin.admin_alone"):
         clear_url_caches()
         assert "dynamo_stores.W004" in {each.id for each in checks.run_checks()}
@@ -115,9 +115,9 @@ def test_the_command_shows_the_same(reporting, run):
 
 
 def test_the_command_without_dynamodb(reporting, run):
-    """A sentence, and a status that is not 0."""
+    """A sentence, and a non-zero exit status."""
     using = reporting(make_tables=False, ENDPOINT_URL="http://127.0.0.1:9")
-    with pytest.raises(CommandError, match="DynamoDB could not be asked for"):
+    with pytest.raises(CommandError, match="DynamoDB did not return"):
         run("dynamo_status", table=[get_config(using).store_table])
 
 

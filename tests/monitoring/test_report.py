@@ -1,4 +1,4 @@
-"""What a process says of itself, and how it is summed up."""
+"""The report of a process, and the sums of reports."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dynamo_stores.monitoring.report import (
     BreakerReport,
     Calls,
     Report,
-    Use,
+    Usage,
     read_report,
-    total_use,
+    total_usage,
 )
 from dynamo_stores.monitoring.reporter import role_of
 from dynamo_stores.monitoring.usage import merged
@@ -32,7 +32,7 @@ FULL = Report(
     breakers=(BreakerReport("t", "open", 5, "ConnectTimeoutError", 1_990.0),),
     calls={"t": Calls(10, 5, 2)},
     reasons={"t": {"TableWriteProvisionedThroughputExceeded": 2}},
-    use={33: {"t": Use(1.5, 2.0, 0, 2), "t/GSI1": Use(0.0, 1.0)}},
+    use={33: {"t": Usage(1.5, 2.0, 0, 2), "t/GSI1": Usage(0.0, 1.0)}},
     cache_hits=3,
     cache_misses=1,
     limits_refused=4,
@@ -45,7 +45,7 @@ def test_a_report_is_read_as_it_was_written():
 
 
 def test_another_versions_fields_do_no_harm():
-    """Those that are not known are passed over, those that are missing have their defaults."""
+    """Unknown ones are ignored, missing ones have their defaults."""
     values = json.loads(FULL.as_text())
     del values["cache_hits"]
     assert read_report(json.dumps({**values, "more": 1})) == replace(FULL, cache_hits=0)
@@ -53,7 +53,7 @@ def test_another_versions_fields_do_no_harm():
 
 @given(st.integers(0, 400), st.integers(1, 200))
 def test_a_report_is_never_too_large(tables, name_length):
-    """Tables that did least are left out, and that is said; open breakers stay longest."""
+    """Tables with the fewest attempts are left out and counted; open breakers stay longest."""
     names = [f"{number:03}{'x' * name_length}" for number in range(tables)]
     report = replace(
         FULL,
@@ -63,7 +63,7 @@ def test_a_report_is_never_too_large(tables, name_length):
         ),
         calls={name: Calls(number) for number, name in enumerate(names)},
         reasons={},
-        use={minute: {name: Use(1.0, 2.0) for name in names} for minute in range(5)},
+        use={minute: {name: Usage(1.0, 2.0) for name in names} for minute in range(5)},
     )
     text = report.as_text()
     assert len(text) <= MAX_BYTES
@@ -78,22 +78,22 @@ def test_a_report_is_never_too_large(tables, name_length):
     ("seconds", "has_ended", "late"), [(149, False, False), (151, False, True), (151, True, False)]
 )
 def test_a_process_is_late_after_two_and_a_half_intervals(seconds, has_ended, late):
-    """Unless it said that it ends."""
+    """Unless it reported its end."""
     assert replace(FULL, has_ended=has_ended).is_late(FULL.at + seconds) is late
 
 
 def test_use_is_summed_over_processes():
     """Minute by minute, table and indexes apart."""
-    other = replace(FULL, use={33: {"t": Use(1.0, 0.0, 1, 0)}, 34: {"u": Use(5.0)}})
-    assert total_use([FULL, other]) == {
-        33: {"t": Use(2.5, 2.0, 1, 2), "t/GSI1": Use(0.0, 1.0)},
-        34: {"u": Use(5.0)},
+    other = replace(FULL, use={33: {"t": Usage(1.0, 0.0, 1, 0)}, 34: {"u": Usage(5.0)}})
+    assert total_usage([FULL, other]) == {
+        33: {"t": Usage(2.5, 2.0, 1, 2), "t/GSI1": Usage(0.0, 1.0)},
+        34: {"u": Usage(5.0)},
     }
 
 
 def test_of_two_sums_the_later_counts():
     """Sums of a minute only rise while reports come in."""
-    early, late = {1: {"t": Use(1.0, 2.0)}}, {1: {"t": Use(3.0, 2.0)}, 2: {"t": Use(1.0)}}
+    early, late = {1: {"t": Usage(1.0, 2.0)}}, {1: {"t": Usage(3.0, 2.0)}, 2: {"t": Usage(1.0)}}
     assert merged(early, late) == merged(late, early) == late
 
 

@@ -1,4 +1,4 @@
-"""What processes report of themselves, and how."""
+"""The reports of processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
-from dynamo_stores.monitoring.report import KEPT, Calls, Use
+from dynamo_stores.monitoring.report import KEPT, Calls, Usage
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.stores import CacheStore, RateLimitStore
@@ -38,14 +38,14 @@ def report_of(using, process=HERE):
 
 def total(report, name):
     """The use of a table or index over all minutes of a report."""
-    found = Use()
+    found = Usage()
     for resources in report.use.values():
-        found = found.plus(resources.get(name, Use()))
+        found = found.plus(resources.get(name, Usage()))
     return found
 
 
 def test_a_process_reports_from_its_first_call_on(reporting, until, monkeypatch):
-    """Who it is, what it did, in an item of an hour's life."""
+    """The process and its calls, in an item that is kept for an hour."""
     monkeypatch.setattr(sys, "argv", ["/usr/bin/gunicorn", "site.wsgi"])
     using = reporting()
     assert report_of(using) is None
@@ -70,8 +70,8 @@ def test_a_process_reports_from_its_first_call_on(reporting, until, monkeypatch)
     until(lambda: report_of(using).at > first)
 
 
-def test_a_report_is_one_write_that_nobody_measures(reporting, until):
-    """It goes through the side door, so that it does not count itself."""
+def test_a_report_is_one_write_that_is_not_measured(reporting, until):
+    """It uses a direct connection, so that it does not count itself."""
     using = reporting()
     CacheStore(using).get("k")
     until(lambda: report_of(using))
@@ -82,7 +82,7 @@ def test_a_report_is_one_write_that_nobody_measures(reporting, until):
 
 
 def test_an_open_breaker_is_reported(reporting, dynamo_faults, until):
-    """At once, for there are news; the way that is open to the store's calls is not needed."""
+    """At once, over the direct connection."""
     using = reporting(
         REPORTS={"INTERVAL": 3600.0}, ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0}
     )
@@ -102,7 +102,7 @@ def test_an_open_breaker_is_reported(reporting, dynamo_faults, until):
 
 
 def test_a_breaker_is_reset_at_the_next_report(reporting, dynamo_faults, until):
-    """Who asks writes it to the process's item; the report takes it along, once."""
+    """The request is written to the process's item; the next report carries it out, once."""
     using = reporting(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
     open_breaker(using, dynamo_faults)
     until(lambda: report_of(using))
@@ -110,10 +110,10 @@ def test_a_breaker_is_reset_at_the_next_report(reporting, dynamo_faults, until):
     breaker = get_connection(using).policy_for(table).breaker
     assert breaker.state == "open"
     processes = ReportStore(using)
-    assert processes.ask_to_reset(HERE, [table])
+    assert processes.request_reset(HERE, [table])
     until(lambda: breaker.state == "closed")
     assert processes.publish(get_reporter(using).report()) == set()
-    assert not processes.ask_to_reset("nobody#1", [table])
+    assert not processes.request_reset("unknown#1", [table])
 
 
 def test_children_report_by_themselves(reporting, until):
@@ -134,7 +134,7 @@ def test_children_report_by_themselves(reporting, until):
 
 
 def test_a_killed_process_is_late_and_then_gone(reporting):
-    """An hour after it was last heard of, whatever DynamoDB's sweep does."""
+    """An hour after its last report, whether DynamoDB has deleted it or not."""
     using = reporting()
     processes = ReportStore(using)
     reporter = get_reporter(using)
@@ -147,8 +147,8 @@ def test_a_killed_process_is_late_and_then_gone(reporting):
         assert [each.pid for each in processes.all()] == [1]
 
 
-def test_a_command_says_that_it_ends(reporting, dynamo_engine, until):
-    """By its last write, from the process's end."""
+def test_a_command_reports_its_end(reporting, dynamo_engine, until):
+    """By a last write at the end of the process."""
     using = reporting()
     config = get_config(using)
     script = (
@@ -168,8 +168,8 @@ def test_a_command_says_that_it_ends(reporting, dynamo_engine, until):
     assert report_of(using, there).has_ended
 
 
-def test_nobody_hears_of_a_dead_dynamodb(reporting, caplog):
-    """A report that cannot be told is no error of anybody's; the thread goes on."""
+def test_an_unavailable_dynamodb_is_not_logged(reporting, caplog):
+    """A report that cannot be published is no error; the thread goes on."""
     using = reporting(
         make_tables=False, ENDPOINT_URL="http://127.0.0.1:9", RETRY={"MAX_RETRIES": 0}
     )
@@ -179,19 +179,19 @@ def test_nobody_hears_of_a_dead_dynamodb(reporting, caplog):
             CacheStore(using).get("k")
         reporter.publish()
         time.sleep(2)
-    assert "report its status" not in caplog.text
+    assert "could not be published" not in caplog.text
     assert reporter._thread.is_alive()
     assert sum(each.errors for each in reporter.report().calls.values()) == 1
 
 
-def test_without_a_control_table_it_is_said_once(reporting, caplog):
-    """And what makes it."""
+def test_a_missing_control_table_is_logged_once(reporting, caplog):
+    """With the command that creates it."""
     using = reporting(make_tables=False)
     reporter = get_reporter(using)
     with caplog.at_level(logging.WARNING):
         reporter.publish()
         reporter.publish()
-    assert caplog.text.count("could not report its status") == 1
+    assert caplog.text.count("could not be published") == 1
     assert "dynamo_create_tables" in caplog.text
 
 

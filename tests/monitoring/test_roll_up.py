@@ -1,4 +1,4 @@
-"""What beat sums up for the chart of the last hour, and what it deletes."""
+"""The roll-up of reports for the chart of the last hour, and the deletion of old items."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from django.test import override_settings
 
 from dynamo_stores import keys
 from dynamo_stores.capacity.history import Decisions
-from dynamo_stores.monitoring.report import Report, Use
+from dynamo_stores.monitoring.report import Report, Usage
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.roll_up import roll_up
-from dynamo_stores.monitoring.usage import UseHistory, minute_of
+from dynamo_stores.monitoring.usage import UsageHistory, minute_of
 from dynamo_stores.tasks import beat_schedule, roll_up_status
 from dynamo_stores.testing import FakeClock, FaultProxy
 from tests.helpers.forking import in_processes
@@ -28,7 +28,7 @@ def now():
         yield clock
 
 
-def tell(using, clock, pid, use, at=0.0):
+def report(using, clock, pid, use, at=0.0):
     ReportStore(using).publish(
         Report("h", pid, "test", "1", clock.now(), clock.now() + at, 60.0, use=use)
     )
@@ -37,46 +37,46 @@ def tell(using, clock, pid, use, at=0.0):
 def test_processes_are_summed_up_by_minute_and_table(reporting, now):
     """Minutes that are over; the running one is still to come."""
     using, minute = reporting(), minute_of(now.now())
-    tell(using, now, 1, {minute - 1: {"t": Use(1.5, 1.0), "t/I": Use(0, 2.0)}, minute: {}})
-    tell(using, now, 2, {minute - 1: {"t": Use(1.0, 0.0, 3, 0), "u": Use(1.0)}})
+    report(using, now, 1, {minute - 1: {"t": Usage(1.5, 1.0), "t/I": Usage(0, 2.0)}, minute: {}})
+    report(using, now, 2, {minute - 1: {"t": Usage(1.0, 0.0, 3, 0), "u": Usage(1.0)}})
     assert roll_up(using).written == 2
-    assert UseHistory(using).last_hour() == {
-        minute - 1: {"t": Use(2.5, 1.0, 3, 0), "t/I": Use(0, 2.0), "u": Use(1.0)}
+    assert UsageHistory(using).last_hour() == {
+        minute - 1: {"t": Usage(2.5, 1.0, 3, 0), "t/I": Usage(0, 2.0), "u": Usage(1.0)}
     }
     assert roll_up(using).written == 0
 
 
 def test_late_reports_are_added(reporting, now):
-    """As long as they tell of the minute; twice does no harm."""
+    """As long as they contain the minute; repeating is safe."""
     using, minute = reporting(), minute_of(now.now())
-    tell(using, now, 1, {minute - 1: {"t": Use(1.0)}})
+    report(using, now, 1, {minute - 1: {"t": Usage(1.0)}})
     assert roll_up(using).written == 1
-    tell(using, now, 2, {minute - 1: {"t": Use(2.0)}})
+    report(using, now, 2, {minute - 1: {"t": Usage(2.0)}})
     assert sorted(in_processes(2, lambda number: roll_up(using).written))[-1] == 1
-    assert UseHistory(using).last_hour() == {minute - 1: {"t": Use(3.0)}}
+    assert UsageHistory(using).last_hour() == {minute - 1: {"t": Usage(3.0)}}
 
 
 def test_the_last_hour_is_one_query(reporting, now, dynamo_faults):
     """Of sixty minutes and several tables."""
     using = reporting(ENDPOINT_URL=dynamo_faults.url)
-    history, minute = UseHistory(using), minute_of(now.now())
+    history, minute = UsageHistory(using), minute_of(now.now())
     for back in range(1, 6):
-        history.roll_up({minute - back: {f"t{n}": Use(1.0, 1.0) for n in range(5)}})
+        history.roll_up({minute - back: {f"t{n}": Usage(1.0, 1.0) for n in range(5)}})
     dynamo_faults.requests.clear()
     assert len(history.last_hour()) == 5
     assert dynamo_faults.requests == {"Query": 1}
 
 
 def test_what_is_over_is_deleted(reporting, now):
-    """Use after two hours, reports after one, decisions after thirty days."""
+    """Usage after two hours, reports after one, decisions after thirty days."""
     using, minute = reporting(), minute_of(now.now())
-    tell(using, now, 1, {minute - 1: {"t": Use(1.0)}})
-    tell(using, now, 2, {}, at=-3700.0)
+    report(using, now, 1, {minute - 1: {"t": Usage(1.0)}})
+    report(using, now, 2, {}, at=-3700.0)
     decisions = Decisions(using)
     for days in (1, 31):
         decisions.publish("t", {"at": now.now() - days * 86_400, "code": "raised", "why": "x"})
     roll_up(using)
-    old = UseHistory(using)
+    old = UsageHistory(using)
     key = keys.use(minute - 121, "t")
     old._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "{}"}})
     assert roll_up(using) == (0, 1)
@@ -107,7 +107,7 @@ def test_beat_does_it_every_minute(reporting, now):
         "schedule": 60.0,
         "options": {"expires": 60.0},
     }
-    tell(using, now, 1, {minute - 1: {"t": Use(1.0)}})
+    report(using, now, 1, {minute - 1: {"t": Usage(1.0)}})
     assert roll_up_status() == 1
     off = {"default": {"REPORTS": {"ENABLED": False}}}
     with override_settings(DYNAMO_STORES=off):
@@ -115,13 +115,13 @@ def test_beat_does_it_every_minute(reporting, now):
 
 
 def test_an_alias_that_cannot_be_reached_fails_alone(reporting, now, dynamo_engine):
-    """The task says so, as tasks do; the others are summed up."""
+    """The task raises it; the other aliases are summed up."""
     using, minute = reporting(), minute_of(now.now())
     with FaultProxy(dynamo_engine) as faults:
         reporting(make_tables=False, ENDPOINT_URL=faults.url)
         faults.fail("Query")
-        tell(using, now, 1, {minute - 1: {"t": Use(1.0)}})
+        report(using, now, 1, {minute - 1: {"t": Usage(1.0)}})
         with pytest.raises(ExceptionGroup) as raised:
             roll_up_status()
     assert len(raised.value.exceptions) == 1
-    assert UseHistory(using).last_hour() == {minute - 1: {"t": Use(1.0)}}
+    assert UsageHistory(using).last_hour() == {minute - 1: {"t": Usage(1.0)}}

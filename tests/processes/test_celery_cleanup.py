@@ -44,7 +44,7 @@ def worker(tmp_path, dynamo_engine, dynamo_prefix):
 
 
 def test_beat_has_the_worker_delete_what_has_expired(alias, make_cache, worker):
-    """The expired entry is gone from the table, the living one is not."""
+    """The expired entry is deleted from the table, the other one is not."""
     cache = make_cache(alias(CACHE={"EXPIRY_INDEX": True}), KEY_PREFIX="forum")
     cache.set("expired", 1, 0.01)
     cache.set("alive", 1, 1000)

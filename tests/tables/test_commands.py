@@ -1,4 +1,4 @@
-"""The commands about tables: made once, changed never, compared in sentences."""
+"""The commands about tables: create once, never change, compare with the models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(command, **options):
 
 @pytest.fixture
 def fresh(alias):
-    """``fresh(**changes)``: an alias whose store table is not there yet; returns both names."""
+    """``fresh(**changes)``: an alias whose store table does not exist; returns both names."""
     made = []
 
     def make(**changes):
@@ -39,18 +39,18 @@ def fresh(alias):
 
 
 def test_tables_are_made_once(fresh):
-    """Made with index and TTL, then left alone; --dry-run makes nothing."""
+    """Created with index and TTL, then left alone; --dry-run creates nothing."""
     using, name = fresh()
-    assert f"{name}: would be made" in run("dynamo_create_tables", table=[name], dry_run=True)
+    assert f"{name}: would be created" in run("dynamo_create_tables", table=[name], dry_run=True)
     assert get_control(using).describe(name) is None
-    assert f"{name}: made, key (PK, SK), GSI1, TTL on TTL, on demand" in run(
+    assert f"{name}: created, key (PK, SK), GSI1, TTL on TTL, on demand" in run(
         "dynamo_create_tables", table=[name]
     )
     description = get_control(using).describe(name)
     assert description["TableStatus"] == "ACTIVE"
     assert get_control(using).ttl_attribute(name) == "TTL"
-    assert f"{name}: is there (ACTIVE)" in run("dynamo_create_tables", table=[name])
-    assert f"{name}: as the models want it" in run("dynamo_verify", table=[name])
+    assert f"{name}: exists (ACTIVE)" in run("dynamo_create_tables", table=[name])
+    assert f"{name}: matches its model" in run("dynamo_verify", table=[name])
 
 
 def test_provisioned_tables_start_at_their_baseline(fresh):
@@ -122,26 +122,26 @@ def test_a_table_made_by_the_documented_commands_works(fresh, make_cache):
     )
     specification = {"AttributeName": "TTL", "Enabled": True}
     control.call("UpdateTimeToLive", {"TableName": name, "TimeToLiveSpecification": specification})
-    assert "is there (ACTIVE)" in run("dynamo_create_tables", table=[name])
+    assert "exists (ACTIVE)" in run("dynamo_create_tables", table=[name])
     cache = make_cache(using)
     cache.set("k", "v")
     assert cache.get("k") == "v"
 
 
 def test_missing_tables_are_named(fresh):
-    """dynamo_verify says which table is not there."""
+    """dynamo_verify names the missing table."""
     _, name = fresh()
-    with pytest.raises(CommandError, match=f"{name}: there is no such table"):
+    with pytest.raises(CommandError, match=f"{name}: does not exist"):
         run("dynamo_verify", table=[name])
 
 
-def test_unknown_names_are_refused_with_those_there_are(tables):
+def test_unknown_names_are_refused_with_the_known_ones(tables):
     """--table with a typing mistake."""
-    with pytest.raises(CommandError, match=r"No model or alias has the table typo\. There are:"):
+    with pytest.raises(CommandError, match=r"No model or alias has the table typo\. Known tables:"):
         run("dynamo_verify", table=["typo"])
 
 
-def test_an_engine_that_is_not_there_is_a_sentence(alias):
+def test_an_unreachable_engine_is_a_sentence(alias):
     """No traceback: one CommandError."""
     using = alias(ENDPOINT_URL="http://127.0.0.1:9", TABLE_PREFIX="nowhere-")
     name = table_of(StoreItem.bound_to(using)).name
@@ -150,7 +150,7 @@ def test_an_engine_that_is_not_there_is_a_sentence(alias):
 
 
 def test_every_table_of_the_project_is_found(tables, dynamo_prefix):
-    """The store's and the forum's; nothing twice."""
+    """The store's and the forum's, each once."""
     names = [spec.name.removeprefix(dynamo_prefix) for spec in wanted_tables()]
     assert names == [
         "dynamo-stores",

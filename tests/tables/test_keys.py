@@ -1,4 +1,4 @@
-"""Keys: owners never share one, long and odd ones fit."""
+"""Keys: different owners never share one, long and odd ones are hashed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def test_prefixes_that_look_alike_never_share_a_key():
     assert len(set(made)) == len(made)
 
 
-def test_the_beginning_of_a_prefix_is_nobody_elses():
-    """What clear() looks for begins no key of another prefix."""
+def test_the_keys_of_a_prefix_begin_with_nothing_of_another():
+    """The beginning that clear() searches for is in no key of another prefix."""
     for one, other in itertools.permutations(["", "a", "ab", "a#b", "a%23b", "#"], 2):
         assert not keys.cache_entry(other, "b#x").pk.startswith(keys.cache_prefix(one))
 

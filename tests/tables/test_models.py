@@ -1,4 +1,4 @@
-"""Models of one's own, through the door."""
+"""Models of a project, over the connection of the stores."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def cars(_stores):
 
 
 def test_a_table_name_is_enough(cars, dynamo_prefix):
-    """Everything else comes from the alias; the live table is as the model wants it."""
+    """Everything else comes from the alias; the table matches its model."""
     assert Car.Meta.table_name == f"{dynamo_prefix}cars"
     assert inspect_table(table_of(Car)).differences == ()
     assert Car.exists()
@@ -113,7 +113,7 @@ def test_a_refused_transaction_keeps_its_reasons(cars):
     assert refused.value.cancellation_reasons[0].code == "ConditionalCheckFailed"
 
 
-def test_its_calls_pass_the_door(cars):
+def test_its_calls_use_the_connection(cars):
     """Each request is measured under the table's name."""
     with measuring() as measurements:
         Car("m", "n", colour="red", price=1).save()
@@ -165,11 +165,11 @@ def test_an_alias_on_the_class():
         assert (There.Meta.table_name, Here.Meta.table_name) == ("two-there", "renamed")
 
 
-def test_the_private_name_of_pynamodb_that_we_lean_on():
+def test_the_private_name_of_pynamodb_that_the_models_use():
     """
     DynamoModel overrides Model._get_connection, PynamoDB's only way from a class to its table.
 
-    If this fails after an upgrade of PynamoDB, models no longer pass the door: find the new seam
+    If this fails after an upgrade of PynamoDB, models bypass the connection: find the new hook
     before raising the pin in pyproject.toml.
     """
     assert isinstance(Model.__dict__["_get_connection"], classmethod)
@@ -180,7 +180,7 @@ def test_the_private_name_of_pynamodb_that_we_lean_on():
     assert plain.get_meta_table().hash_keyname == "PK"
 
 
-def test_the_private_names_of_botocore_that_we_lean_on():
+def test_the_private_names_of_botocore_that_the_transport_uses():
     """
     The HTTP session asks its Timeout object for both time-outs at each request.
 

@@ -1,4 +1,4 @@
-"""``manage.py dynamo_benchmark``: what an operation costs beside a bare boto3 client."""
+"""``manage.py dynamo_benchmark``: the cost of an operation compared with a bare boto3 client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ...infrastructure.tables import create_table, table_of
 from ...models import ControlItem, StoreItem
 from ...ratelimit.store import RateLimitStore
 from ...testing.engine import EmbeddedEngine, EngineError
-from ..tables import sentences
+from ..tables import command_errors
 
 Call = Callable[[], object]
 
@@ -39,7 +39,7 @@ class Timing(NamedTuple):
 class Command(BaseCommand):
     help = (
         "Compares cache operations and limits with a bare boto3 client that makes the same calls, "
-        "in one run and in turns. Works on a table of its own, which it deletes."
+        "alternating between both. Works on a table of its own, which it deletes."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -47,42 +47,53 @@ class Command(BaseCommand):
             "--scenario",
             choices=["calls", "scaling", "status"],
             default="calls",
-            help="calls: beside a bare client. scaling: a throttled table under load, on an "
-            "embedded engine behind a relay that throttles. status: the pages of the admin while "
-            "many processes report, on an embedded engine (%(default)s).",
+            help="calls: compared with a bare client. scaling: a throttled table under load, on "
+            "an embedded engine behind a throttling relay. status: the status pages while many "
+            "processes report, on an embedded engine (default: %(default)s).",
         )
         parser.add_argument(
-            "--processes", type=int, default=100, help="How many, for status (%(default)s)."
+            "--processes",
+            type=int,
+            default=100,
+            help="Number of processes that report, for status (default: %(default)s).",
         )
         parser.add_argument(
             "--kind",
             choices=["puts", "gets", "batches"],
             default="puts",
-            help="Of what, for scaling (%(default)s).",
+            help="Kind of operation, for scaling (default: %(default)s).",
         )
         parser.add_argument("--rate", type=int, default=160, help="Values a second, for scaling.")
-        parser.add_argument("--seconds", type=float, default=20.0, help="How long, for scaling.")
+        parser.add_argument("--seconds", type=float, default=20.0, help="Duration, for scaling.")
         parser.add_argument("--using", default=conf.DEFAULT_ALIAS, help="Alias to measure.")
         parser.add_argument(
             "--engine",
             choices=["alias", "embedded"],
             default="alias",
-            help="Where: the alias's endpoint, or an embedded engine started for it.",
+            help="The endpoint of the alias, or an embedded engine (default: %(default)s).",
         )
-        parser.add_argument("--rounds", type=int, default=15, help="Turns of each (%(default)s).")
-        parser.add_argument("--calls", type=int, default=200, help="Calls a turn (%(default)s).")
-        parser.add_argument("--bytes", type=int, default=1000, help="Value size (%(default)s).")
         parser.add_argument(
-            "--allow-remote", action="store_true", help="Also where calls cost money."
+            "--rounds", type=int, default=15, help="Rounds of each client (default: %(default)s)."
+        )
+        parser.add_argument(
+            "--calls", type=int, default=200, help="Calls in a round (default: %(default)s)."
+        )
+        parser.add_argument(
+            "--bytes", type=int, default=1000, help="Size of a value (default: %(default)s)."
+        )
+        parser.add_argument(
+            "--allow-remote",
+            action="store_true",
+            help="Allow an endpoint on another machine, where calls cost money.",
         )
 
     def handle(self, *args: Any, using: str, engine: str, **options: Any) -> None:
-        with sentences():
+        with command_errors():
             if options["scenario"] == "scaling":
-                self._scale(options)
+                self._benchmark_scaling(options)
                 return
             if options["scenario"] == "status":
-                self._show(options)
+                self._benchmark_status(options)
                 return
             if engine == "alias":
                 self._run(using, conf.get_config(using).endpoint_url, options)
@@ -93,7 +104,7 @@ class Command(BaseCommand):
             except EngineError as exc:
                 raise CommandError(str(exc)) from exc
 
-    def _show(self, options: dict[str, Any]) -> None:
+    def _benchmark_status(self, options: dict[str, Any]) -> None:
         from ..status_benchmark import status_benchmark
 
         try:
@@ -103,7 +114,7 @@ class Command(BaseCommand):
         except EngineError as exc:
             raise CommandError(str(exc)) from exc
 
-    def _scale(self, options: dict[str, Any]) -> None:
+    def _benchmark_scaling(self, options: dict[str, Any]) -> None:
         try:
             from ..scaling_benchmark import scaling_benchmark
 
@@ -114,13 +125,13 @@ class Command(BaseCommand):
                 kind=options["kind"],
             )
         except (EngineError, ImportError) as exc:
-            raise CommandError(f"{exc} It needs dynamo-stores[local].") from exc
+            raise CommandError(f"{exc} Install dynamo-stores[local] for this scenario.") from exc
 
     def _run(self, using: str, url: str | None, options: dict[str, Any]) -> None:
         if not options["allow_remote"] and (url is None or not is_loopback(url)):
             raise CommandError(
-                f"{url or 'The service itself'} is not on this machine, and calls there cost "
-                "money. Add --allow-remote if that is meant, or --engine embedded."
+                f"The endpoint {url or 'of AWS'} is not on this machine, and calls there cost "
+                "money. Add --allow-remote to allow it, or --engine embedded."
             )
         prefix = f"benchmark-{secrets.token_hex(4)}-"
         alias = {
@@ -129,7 +140,7 @@ class Command(BaseCommand):
             "REGION": conf.get_config(using).region,
         }
         with override_settings(DYNAMO_STORES={"default": alias}):
-            # As in a project: with the control table, to which the process reports meanwhile.
+            # With the control table, because the process publishes its reports there.
             specs = [table_of(model) for model in (StoreItem, ControlItem)]
             for spec in specs:
                 create_table(spec, lambda line: None)
@@ -142,10 +153,10 @@ class Command(BaseCommand):
     def _compare(self, table: str, options: dict[str, Any]) -> None:
         rounds, calls = options["rounds"], options["calls"]
         self.stdout.write(
-            f"{rounds} turns of {calls} calls, values of {options['bytes']} bytes; "
-            "CPU and wall time in µs a call, medians over the turns.\n"
+            f"{rounds} rounds of {calls} calls, values of {options['bytes']} bytes; "
+            "CPU and wall time in µs a call, medians of the rounds.\n"
         )
-        self.stdout.write(f"{'':>14}{'boto3 CPU':>11}{'ours':>8}{'ratio':>8}{'wall ratio':>12}")
+        self.stdout.write(f"{'':>14}{'boto3 CPU':>11}{'stores':>8}{'ratio':>8}{'wall ratio':>12}")
         for name, (bare, ours) in _pairs(table, options["bytes"]).items():
             for call in (bare, ours):
                 _time(call, calls // 4)
@@ -155,13 +166,13 @@ class Command(BaseCommand):
             ratio = statistics.median(other.cpu / one.cpu for one, other in pairs)
             wall = statistics.median(other.wall / one.wall for one, other in pairs)
             self.stdout.write(f"{name:>14}{bare_cpu:11.0f}{ours_cpu:8.0f}{ratio:8.2f}{wall:12.2f}")
-        for name, call in _alone(options["bytes"]).items():
+        for name, call in _without_counterpart(options["bytes"]).items():
             ours_cpu = statistics.median(_time(call, calls).cpu for _ in range(rounds))
             self.stdout.write(f"{name}: {ours_cpu:.1f} µs")
 
 
 def _pairs(table: str, size: int) -> dict[str, tuple[Call, Call]]:
-    """Return for each operation a bare boto3 call and ours that does the same."""
+    """Return for each operation a bare boto3 call and the equal call of a store."""
     cache = DynamoDBCache("default", {"KEY_PREFIX": "benchmark"})
     value = "x" * size
     cache.set("k", value, 300)
@@ -222,15 +233,15 @@ def _pairs(table: str, size: int) -> dict[str, tuple[Call, Call]]:
     }
 
 
-def _alone(size: int) -> dict[str, Call]:
-    """Return what no bare client does, by what it shows."""
-    nowhere = {"ENDPOINT_URL": "http://127.0.0.1:9", "RETRY": {"MAX_RETRIES": 0}}
-    aliases = {"default": {**nowhere, "CIRCUIT_BREAKER": {"FAILURE_THRESHOLD": 1}}}
+def _without_counterpart(size: int) -> dict[str, Call]:
+    """Return the calls that a bare client does not have, by their description."""
+    unreachable = {"ENDPOINT_URL": "http://127.0.0.1:9", "RETRY": {"MAX_RETRIES": 0}}
+    aliases = {"default": {**unreachable, "CIRCUIT_BREAKER": {"FAILURE_THRESHOLD": 1}}}
     with override_settings(DYNAMO_STORES=aliases):
         refused = DynamoDBCache("default", {})
         with contextlib.suppress(StoreUnavailable):
             refused.get("k")
-        # Its connection, and so its open breaker, outlive the settings in this closure alone.
+        # The closure keeps the connection with its open breaker after the settings are restored.
         connection = refused.store._table.connection
 
     def fail_fast() -> None:
@@ -242,11 +253,9 @@ def _alone(size: int) -> dict[str, Call]:
     limits = RateLimitStore()
     limits.acquire("benchmark", key="refused", rate="1/h")
     return {
-        "a refusal that is remembered": lambda: limits.acquire(
-            "benchmark", key="refused", rate="1/h"
-        ),
-        "a near hit": lambda: near.get("k"),
-        "making a cache": lambda: DynamoDBCache("default", {"KEY_PREFIX": "p"}),
+        "a cached refusal": lambda: limits.acquire("benchmark", key="refused", rate="1/h"),
+        "a hit in the near cache": lambda: near.get("k"),
+        "creating a cache": lambda: DynamoDBCache("default", {"KEY_PREFIX": "p"}),
         "a call refused by an open breaker": fail_fast,
     }
 

@@ -1,4 +1,4 @@
-"""``manage.py dynamo_cleanup``: delete what has expired now, instead of when DynamoDB does."""
+"""``manage.py dynamo_cleanup``: delete expired items now, earlier than DynamoDB's TTL does."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from django.core.management.base import BaseCommand, CommandError
 from ... import clock
 from ...cache.backend import DynamoDBCache
 from ...cache.store.sweeps import Progress
-from ...tasks import our_caches
-from ..tables import sentences
+from ...tasks import dynamodb_caches
+from ..tables import command_errors
 
 SECONDS_BETWEEN_LINES = 2.0
 
@@ -28,56 +28,62 @@ class Command(BaseCommand):
         parser.add_argument(
             "--cache", action="append", metavar="NAME", help="Only this cache; may be repeated."
         )
-        parser.add_argument("--dry-run", action="store_true", help="Only count.")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="Count expired items without deleting them."
+        )
         parser.add_argument(
             "--scan",
             action="store_true",
-            help="Go over the whole table although there is an expiry index; finds lost parts.",
+            help="Scan the whole table instead of the expiry index; also finds orphaned parts.",
         )
-        parser.add_argument("--segments", type=int, default=1, help="Side by side (%(default)s).")
+        parser.add_argument(
+            "--segments", type=int, default=1, help="Parallel segments (default: %(default)s)."
+        )
         parser.add_argument(
             "--units-per-second",
             type=float,
             default=100.0,
-            help="Read units that a segment may consume a second (%(default)s).",
+            help="Read units a second for each segment (default: %(default)s).",
         )
         parser.add_argument(
             "--state",
             type=Path,
             metavar="FILE",
-            help="Keep the position here after each page, and go on from it after an interruption.",
+            help="Save the position in this file after each page, and resume from it.",
         )
 
     def handle(self, *args: Any, cache: list[str] | None, **options: Any) -> None:
         for option in ("segments", "units_per_second"):
             if options[option] <= 0:
-                raise CommandError(f"--{option.replace('_', '-')} must be above 0.")
-        with sentences():
-            found = our_caches()
+                raise CommandError(
+                    f"--{option.replace('_', '-')} is {options[option]}; expected a number above 0."
+                )
+        with command_errors():
+            found = dynamodb_caches()
             if unknown := [name for name in cache or () if name not in found]:
                 raise CommandError(
-                    f"{unknown[0]!r} is not one of DynamoDBCache. "
-                    f"There are: {', '.join(map(repr, found)) or 'none'}."
+                    f"CACHES has no DynamoDB cache {unknown[0]!r}. "
+                    f"Known: {', '.join(map(repr, found)) or 'none'}."
                 )
             for name in cache or found:
                 self._clean(name, found[name], options)
 
     def _clean(self, name: str, cache: DynamoDBCache, options: dict[str, Any]) -> None:
         state: Path | None = options["state"]
-        # A position is one of these arguments: with others it would skip what was not looked at.
+        # A position is valid only with the same arguments; with others it would skip items.
         arguments = {name: options[name] for name in ("segments", "scan", "dry_run")}
         kept = _read_state(state, name, arguments) if state is not None else {}
 
-        said = clock.monotonic()
+        printed_at = clock.monotonic()
 
         def progress(done: Progress) -> None:
-            nonlocal said
+            nonlocal printed_at
             if state is not None:
                 own = {"arguments": arguments, "position": done.position}
                 state.write_text(json.dumps({**kept, name: own}))
-            if clock.monotonic() - said >= SECONDS_BETWEEN_LINES and options["verbosity"] > 0:
-                said = clock.monotonic()
-                self.stdout.write(f"{name}: {done.looked_at} looked at, {done.removed} expired")
+            if clock.monotonic() - printed_at >= SECONDS_BETWEEN_LINES and options["verbosity"] > 0:
+                printed_at = clock.monotonic()
+                self.stdout.write(f"{name}: {done.looked_at} items read, {done.removed} expired")
 
         removed = cache.store.cleanup(
             dry_run=options["dry_run"],
@@ -100,10 +106,12 @@ def _read_state(state: Path, name: str, arguments: dict[str, Any]) -> dict[str, 
         kept: dict[str, Any] = json.loads(state.read_text())
         before = kept.get(name, {}).get("arguments", arguments)
     except (ValueError, AttributeError) as exc:
-        raise CommandError(f"{state} is no position of a cleanup; remove it.") from exc
+        raise CommandError(
+            f"{state} is not a file that --state wrote. Delete it, or use another file."
+        ) from exc
     if before != arguments:
         raise CommandError(
-            f"{state} holds the position of a cleanup with other arguments: {before}. "
-            "Give the same ones, or remove it to begin anew."
+            f"{state} has the position of a cleanup with other arguments: {before}. "
+            "Use the same arguments, or delete the file to start again."
         )
     return kept

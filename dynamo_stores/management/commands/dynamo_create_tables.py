@@ -1,4 +1,4 @@
-"""``manage.py dynamo_create_tables``: make what is missing, change nothing."""
+"""``manage.py dynamo_create_tables``: create missing tables, change no existing table."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...infrastructure.tables import TableSpec, TableState, create_table, inspect_table
-from ..tables import chosen_tables, sentences
+from ..tables import chosen_tables, command_errors
 
 
 class Command(BaseCommand):
     help = (
-        "Makes the missing tables of every alias and of the installed apps' models, with index "
-        "and TTL. An existing table is never changed: one that differs is named, and the exit "
-        "status is then 1."
+        "Creates the missing tables of every alias and of the models of installed apps, with "
+        "indexes and TTL. An existing table is never changed. If one differs from its model, its "
+        "differences are printed and the exit status is 1."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--dry-run", action="store_true", help="Only say what would be made.")
+        parser.add_argument("--dry-run", action="store_true", help="Print what would be created.")
         parser.add_argument(
             "--table", action="append", metavar="NAME", help="Only this table; may be repeated."
         )
 
     def handle(self, *args: Any, dry_run: bool, table: list[str] | None, **options: Any) -> None:
         different = []
-        with sentences():
+        with command_errors():
             for spec in chosen_tables(table):
                 found = inspect_table(spec)
                 if found.status is None and not dry_run:
-                    made = create_table(spec, self.stdout.write)
-                    self.stdout.write(f"{spec.name}: made, {_summary(spec)}")
-                    if made:
+                    is_created = create_table(spec, self.stdout.write)
+                    self.stdout.write(f"{spec.name}: created, {_summary(spec)}")
+                    if is_created:
                         continue
                     found = inspect_table(spec)
                 self._report(spec, found)
                 different += [f"{spec.name}: {each}" for each in found.differences]
         if different:
             raise CommandError(
-                "Existing tables differ from the models and were not changed. Change them at AWS "
-                "or point the settings elsewhere:\n  " + "\n  ".join(different)
+                "Existing tables differ from the models and were not changed. Change them in AWS "
+                "or use other tables in the settings:\n  " + "\n  ".join(different)
             )
 
     def _report(self, spec: TableSpec, found: TableState) -> None:
         if found.status is None:
-            self.stdout.write(f"{spec.name}: would be made, {_summary(spec)}")
+            self.stdout.write(f"{spec.name}: would be created, {_summary(spec)}")
         elif not found.differences:
-            self.stdout.write(f"{spec.name}: is there ({found.status})")
+            self.stdout.write(f"{spec.name}: exists ({found.status})")
 
 
 def _summary(spec: TableSpec) -> str:

@@ -1,4 +1,4 @@
-"""``manage.py dynamo_local``: a DynamoDB for development."""
+"""``manage.py dynamo_local``: a local DynamoDB for development."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ DEFAULT_PORT = 8000
 
 class Command(BaseCommand):
     help = (
-        "Runs a DynamoDB for development on 127.0.0.1, until Ctrl-C. What it holds is kept over "
-        "clean stops, in a folder that git ignores."
+        "Runs a local DynamoDB for development on 127.0.0.1, until Ctrl-C. Its data is kept in a "
+        "folder that git ignores, unless the process is killed."
     )
     requires_system_checks = ()
 
@@ -31,18 +31,20 @@ class Command(BaseCommand):
         parser.add_argument(
             "--port", type=int, default=DEFAULT_PORT, help="TCP port (default: %(default)s)."
         )
-        parser.add_argument("--in-memory", action="store_true", help="Keep nothing.")
+        parser.add_argument(
+            "--in-memory", action="store_true", help="Keep the data in memory only."
+        )
         parser.add_argument(
             "--data-dir",
             type=Path,
             default=None,
-            help="Folder to keep data in (default: .dynamo-local beside manage.py).",
+            help="Folder for the data (default: .dynamo-local beside manage.py).",
         )
 
         parser.add_argument(
             "--enforce-capacity",
             action="store_true",
-            help="Throttle provisioned tables as the service does; GET / shows their buckets.",
+            help="Throttle provisioned tables as DynamoDB does; GET / returns their buckets.",
         )
         parser.add_argument(
             "--updating",
@@ -56,7 +58,8 @@ class Command(BaseCommand):
             type=float,
             default=300.0,
             metavar="SECONDS",
-            help="How much unused capacity is kept, with --enforce-capacity (%(default)s).",
+            help="How many seconds of unused capacity are kept, with --enforce-capacity "
+            "(default: %(default)s).",
         )
         parser.add_argument(
             "--hot-partitions",
@@ -89,15 +92,15 @@ class Command(BaseCommand):
             engine.stop()
             raise CommandError(str(exc)) from exc
         try:
-            kept = f"keeping its data in {data}" if data else "keeping nothing"
+            mode = f"keeping its data in {data}" if data else "in memory"
             if relay is not None:
-                kept += ", throttling provisioned tables"
+                mode += ", throttling provisioned tables"
             url = engine.url if relay is None else relay.url
-            self.stdout.write(f"DynamoDB answers at {url}, {kept}. Ctrl-C stops it.")
+            self.stdout.write(f"DynamoDB answers at {url}, {mode}. Ctrl-C stops it.")
             self.stdout.flush()
             while not stopping.wait(0.2):
                 if (status := engine.process.poll()) is not None:
-                    raise CommandError(f"The embedded DynamoDB ended with status {status}.")
+                    raise CommandError(f"The embedded DynamoDB exited with status {status}.")
         finally:
             if relay is not None:
                 relay.stop()

@@ -1,4 +1,4 @@
-"""``manage.py dynamo_reconcile``: lower what is due, once; for cron where there is no Celery."""
+"""``manage.py dynamo_reconcile``: lower the tables that are due; for cron without Celery."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from django.core.management.base import BaseCommand
 from ... import conf
 from ...capacity.scale_down import reconcile
 from ...capacity.update import in_words
-from ..tables import sentences
+from ..tables import command_errors
 
 
 class Command(BaseCommand):
     help = (
-        "Brings down the capacity of every table whose time has come, and says what was done and "
-        "what was not. Running it twice, or beside Celery, does no harm."
+        "Lowers the capacity of every table that is due, and prints each decision. Running it "
+        "twice, or together with Celery, is safe."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -24,13 +24,13 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, using: str | None, **options: Any) -> None:
         found = 0
-        with sentences():
+        with command_errors():
             for alias in [using] if using else conf.aliases():
                 for outcome in reconcile(alias):
                     found += 1
                     done = "not lowered"
                     if outcome.plan.changes:
-                        done = f"goes to {in_words(outcome.plan.changes)}"
+                        done = f"changes to {in_words(outcome.plan.changes)}"
                     self.stdout.write(f"{outcome.table}: {done}, {outcome.plan.why}")
         if not found:
-            self.stdout.write("Nothing is due.")
+            self.stdout.write("No table is due.")

@@ -1,4 +1,4 @@
-"""``manage.py dynamo_scale``: change a table's capacity by hand."""
+"""``manage.py dynamo_scale``: change the capacity of a table manually."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from django.core.management.base import BaseCommand, CommandError
 from ... import conf
 from ...capacity.manual import DOWN, TO, UP, change_by_hand
 from ...capacity.update import in_words
-from ..tables import sentences
+from ..tables import command_errors
 
 
 class Command(BaseCommand):
     help = (
         "Raises a provisioned table and its indexes by SCALE_UP_FACTOR, lowers them to their "
-        "baseline, or sets them. What is above the baseline comes down after SCALE_DOWN_DELAY."
+        "baseline, or sets their capacity. Capacity above the baseline is lowered after "
+        "SCALE_DOWN_DELAY."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("table", help="The table's name, as at AWS.")
+        parser.add_argument("table", help="The name of the table in AWS.")
         parser.add_argument("direction", choices=[UP, DOWN, TO])
         parser.add_argument("--read", type=int, metavar="N", help="Read units, for 'to'.")
         parser.add_argument("--write", type=int, metavar="N", help="Write units, for 'to'.")
         parser.add_argument("--using", default=conf.DEFAULT_ALIAS, help="Alias (%(default)s).")
-        parser.add_argument("--dry-run", action="store_true", help="Only say what would be done.")
+        parser.add_argument("--dry-run", action="store_true", help="Print what would be done.")
 
     def handle(
         self, *args: Any, table: str, direction: str, using: str, dry_run: bool, **options: Any
     ) -> None:
         read, write = options["read"], options["write"]
         if (direction == TO) != (read is not None or write is not None):
-            raise CommandError("--read and --write go with 'to', which needs one of them at least.")
-        with sentences():
+            raise CommandError("'to' requires --read or --write; 'up' and 'down' take neither.")
+        with command_errors():
             plan = change_by_hand(using, table, direction, read=read, write=write, dry_run=dry_run)
         if not plan.changes and not dry_run:
             raise CommandError(f"{table} was not changed: {plan.why}.")
-        done = f"{table} goes to {in_words(plan.changes)}." if plan.changes else f"{plan.why}."
-        self.stdout.write(done)
+        changes = in_words(plan.changes)
+        self.stdout.write(f"{table} changes to {changes}." if plan.changes else f"{plan.why}.")

@@ -1,4 +1,4 @@
-"""``manage.py dynamo_status``: the snapshot of the status pages, in a terminal."""
+"""``manage.py dynamo_status``: the snapshot of the status pages as text or JSON."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import clock
-from ...monitoring.formatting import ago, count_of, exact, number
+from ...monitoring.formatting import ago, count_of, exact, number, span
 from ...monitoring.reporter import get_reporter
 from ...monitoring.snapshot import read_all
 from ...monitoring.status import AliasStatus, BreakerRow, TableStatus, as_json
-from ..tables import chosen_tables, sentences
+from ..tables import chosen_tables, command_errors
 
 _CLEAR = "\x1b[2J\x1b[H"
 
 
 class Command(BaseCommand):
     help = (
-        "Shows for each table and index the capacity that it has, its baseline and maximum, what "
-        "is used, what was throttled, the last decision and why, and when it comes down; then the "
-        "processes that report and their open breakers."
+        "Shows for each table and index the capacity, the baseline and maximum, the usage, the "
+        "throttled attempts, the last decision with its reason, and when it will be lowered; then "
+        "the processes that report, and their open breakers."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--table", action="append", metavar="NAME", help="Only this table; may be repeated."
         )
-        parser.add_argument("--json", action="store_true", help="For scripts, one JSON object.")
+        parser.add_argument("--json", action="store_true", help="Print one JSON object.")
         parser.add_argument(
             "--watch",
             nargs="?",
             type=float,
             const=5.0,
             metavar="SECONDS",
-            help="Again and again, every 5 seconds or so many, until Ctrl-C.",
+            help="Repeat every SECONDS (5 if not given), until Ctrl-C.",
         )
 
     def handle(
@@ -59,7 +59,7 @@ class Command(BaseCommand):
                 clock.sleep(watch)
 
     def _show(self, names: list[str] | None, *, as_object: bool) -> None:
-        with sentences():
+        with command_errors():
             wanted = {(spec.using, spec.name) for spec in chosen_tables(names)}
             statuses = read_all(lambda using: get_reporter(using).report())
         tables = [
@@ -83,7 +83,8 @@ class Command(BaseCommand):
             raise CommandError(f"{'. '.join(problems)}.")
         if missing := [each.table for each in tables if each.status == "missing"]:
             raise CommandError(
-                f"{', '.join(missing)}: missing. 'manage.py dynamo_create_tables' makes them."
+                f"These tables do not exist: {', '.join(missing)}. "
+                "Create them with 'manage.py dynamo_create_tables'."
             )
 
     @staticmethod
@@ -107,11 +108,11 @@ class Command(BaseCommand):
 
 
 def table_lines(table: TableStatus, now: float) -> list[str]:
-    """Return what there is to say of a table."""
+    """Return the lines about a table."""
     if table.status == "missing":
-        return [f"{table.table}: there is no such table"]
+        return [f"{table.table}: does not exist"]
     if table.status == "unknown":
-        return [f"{table.table}: not known"]
+        return [f"{table.table}: unknown, because DynamoDB did not answer"]
     if table.is_on_demand:
         lines = [f"{table.table}: {table.status}, on demand"]
     else:
@@ -142,14 +143,14 @@ def table_lines(table: TableStatus, now: float) -> list[str]:
             f"{table.decision.why}"
         )
     elif not table.is_on_demand:
-        lines.append("  nothing was decided yet")
+        lines.append("  no decision yet")
     if table.comes_down_at is not None:
-        lines.append(f"  comes down at {exact(table.comes_down_at)}")
+        lines.append(f"  will be lowered at {exact(table.comes_down_at)}")
     return lines
 
 
 def _breaker(row: BreakerRow, now: float) -> str:
     return (
-        f"  breaker of {row.table} is {row.state} in {row.process} ({row.role}) since "
-        f"{ago(row.since, now)}, after {row.error or 'failures'}"
+        f"  breaker of {row.table} is {row.state} in {row.process} ({row.role}) for "
+        f"{span(now - row.since)}, after {row.error or 'failures'}"
     )

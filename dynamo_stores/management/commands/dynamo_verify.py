@@ -1,4 +1,4 @@
-"""``manage.py dynamo_verify``: compare the live tables with the models."""
+"""``manage.py dynamo_verify``: compare the existing tables with the models."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...infrastructure.tables import inspect_table
-from ..tables import chosen_tables, sentences
+from ..tables import chosen_tables, command_errors
 
 
 class Command(BaseCommand):
     help = (
-        "Compares the live tables with the models: keys, indexes, TTL, billing. Exit status 1 if "
-        "anything is missing or wrong."
+        "Compares the existing tables with the models: keys, indexes, TTL, billing mode. The exit "
+        "status is 1 if a table is missing or differs."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -24,14 +24,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, table: list[str] | None, **options: Any) -> None:
         wrong = []
-        with sentences():
+        with command_errors():
             for spec in chosen_tables(table):
                 found = inspect_table(spec)
                 if found.status is None:
-                    wrong.append(f"{spec.name}: there is no such table")
+                    wrong.append(f"{spec.name}: does not exist")
                 elif found.differences:
                     wrong += [f"{spec.name}: {each}" for each in found.differences]
                 else:
-                    self.stdout.write(f"{spec.name}: as the models want it ({found.status})")
+                    self.stdout.write(f"{spec.name}: matches its model ({found.status})")
         if wrong:
-            raise CommandError("Not as the models want it:\n  " + "\n  ".join(wrong))
+            raise CommandError("Tables differ from their models:\n  " + "\n  ".join(wrong))

@@ -1,6 +1,6 @@
 """
-Provisioned capacity as DynamoDB keeps it: buckets of units, changes that take a while, a budget of
-decreases. Pure: the time comes with each question, in seconds since the epoch.
+Provisioned capacity as in DynamoDB: buckets of units, changes that take time, a limit of
+decreases. Pure: every function receives the time, in seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ BURST = 300.0
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html
 FREE_DECREASES, MAX_DECREASES, QUIET_HOUR = 4, 27, 3600.0
 MAX_UNITS = 40_000
-# What one partition serves, whatever its table has.
+# The limits of one partition, independent of its table's capacity.
 PARTITION_READ, PARTITION_WRITE = 3_000.0, 1_000.0
 
 KINDS = ("Read", "Write")
 
 
 class RefusedUpdate(Exception):
-    """UpdateTable refuses; ``code`` is DynamoDB's."""
+    """UpdateTable was refused; ``code`` is DynamoDB's error code."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -33,8 +33,12 @@ class RefusedUpdate(Exception):
 
 
 class Bucket:
-    """Units that fill up at a rate, to ``burst`` seconds of it; what a request costs is known
-    afterwards, so it may go below 0, and then admits nobody until it is filled again."""
+    """
+    Units that are added at a rate, up to ``burst`` seconds of it.
+
+    The cost of a request is known afterwards, so the units may be negative; no request is then
+    admitted until they are positive again.
+    """
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         self.rate = rate
@@ -44,20 +48,20 @@ class Bucket:
         self.throttled = 0
 
     def held(self, now: float) -> float:
-        """Return the units that may be spent at once."""
+        """Return the available units."""
         filled = self._held + max(0.0, now - self._at) * self.rate
         return min(filled, self.rate * self.burst)
 
     def admits(self, now: float) -> bool:
-        """Return whether a request may come in."""
+        """Return whether a request is admitted."""
         return self.held(now) >= 1.0 or self.held(now) >= self.rate * self.burst
 
     def spend(self, units: float, now: float) -> None:
-        """Take what a request cost."""
+        """Subtract the units of a request."""
         self._held, self._at = self.held(now) - units, max(now, self._at)
 
     def set_rate(self, rate: float, now: float) -> None:
-        """Fill up at another rate from now on; what is held stays."""
+        """Change the rate; the available units stay."""
         self._held, self._at = self.held(now), max(now, self._at)
         self.rate = rate
 
@@ -94,7 +98,7 @@ class Resource:
         return count < MAX_DECREASES and now - last >= QUIET_HOUR
 
     def set(self, read: int, write: int, now: float) -> None:
-        """Serve at other rates from now on."""
+        """Change both rates."""
         self.read, self.write = read, write
         self.buckets["Read"].set_rate(read, now)
         self.buckets["Write"].set_rate(write, now)
@@ -104,7 +108,7 @@ class TableThroughput:
     """
     A provisioned table and its indexes, by their names (``""`` is the table itself).
 
-    A change takes ``updating`` seconds, in which the old rates hold.
+    A change takes ``updating`` seconds, in which the old rates apply.
     """
 
     def __init__(
@@ -127,7 +131,7 @@ class TableThroughput:
         self.updates = 0
 
     def is_active(self, now: float) -> bool:
-        """Return whether no change is under way; what was to come has come then."""
+        """Return whether no change is in progress; applies a change whose time is over."""
         if now < self._active_at:
             return False
         for name, (read, write) in self._pending.items():
@@ -136,7 +140,7 @@ class TableThroughput:
         return True
 
     def update(self, wanted: Mapping[str, tuple[int, int]], now: float) -> None:
-        """Begin a change. Raises RefusedUpdate as DynamoDB does, and then nothing changes."""
+        """Begin a change. Raises RefusedUpdate, and changes nothing, if DynamoDB refuses it."""
         if not self.is_active(now):
             raise RefusedUpdate(
                 "ResourceInUseException",
@@ -181,7 +185,7 @@ class TableThroughput:
             )
 
     def missing(self, spending: Iterable[tuple[str, str]], now: float) -> tuple[str, str] | None:
-        """Return the first of these (name, kind) whose bucket admits nobody."""
+        """Return the first of these (name, kind) whose bucket refuses the request, or None."""
         self.is_active(now)
         for name, kind in spending:
             bucket = self.resources[name].buckets[kind]
@@ -191,7 +195,7 @@ class TableThroughput:
         return None
 
     def spend(self, units: Mapping[tuple[str, str], float], now: float) -> None:
-        """Take what a request cost, by (name, kind)."""
+        """Subtract the units of a request, by (name, kind)."""
         for (name, kind), cost in units.items():
             if name in self.resources:
                 self.resources[name].buckets[kind].spend(cost, now)
@@ -201,7 +205,7 @@ class TableThroughput:
         return f"{self.arn}/index/{name}" if name else self.arn
 
     def describe(self, description: dict[str, Any], now: float) -> dict[str, Any]:
-        """Return the engine's description of the table with what is true here."""
+        """Return the engine's description of the table with the state of this capacity."""
         active = self.is_active(now)
         found = {**description, "TableStatus": "ACTIVE" if active else "UPDATING"}
         found["ProvisionedThroughput"] = _throughput(self.resources[""], now)
@@ -218,7 +222,7 @@ class TableThroughput:
         return {**index, "IndexStatus": status, "ProvisionedThroughput": throughput}
 
     def status(self, now: float) -> dict[str, Any]:
-        """Return the buckets, for people."""
+        """Return the state of the buckets as JSON data."""
         return {
             "status": "ACTIVE" if self.is_active(now) else "UPDATING",
             "updates": self.updates,
@@ -237,18 +241,18 @@ class TableThroughput:
 
 
 class Partitions:
-    """What each partition key may do by itself, whatever its table has: 3,000 and 1,000 units."""
+    """The limits of each partition key, 3,000 read and 1,000 write units a second."""
 
     def __init__(self, read: float = PARTITION_READ, write: float = PARTITION_WRITE) -> None:
         self._rates = {"Read": read, "Write": write}
         self._buckets: dict[tuple[str, str, str], Bucket] = {}
 
     def admits(self, table: str, key: str, kind: str, now: float) -> bool:
-        """Return whether a request for this partition key may come in."""
+        """Return whether a request for this partition key is admitted."""
         return self._bucket(table, key, kind, now).admits(now)
 
     def spend(self, table: str, key: str, kind: str, units: float, now: float) -> None:
-        """Take what it cost."""
+        """Subtract the units of a request."""
         self._bucket(table, key, kind, now).spend(units, now)
 
     def _bucket(self, table: str, key: str, kind: str, now: float) -> Bucket:

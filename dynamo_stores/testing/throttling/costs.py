@@ -1,5 +1,5 @@
 """
-What a request costs in capacity units, by the sizes of its items.
+The cost of a request in capacity units, by the sizes of its items.
 
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html
 """
@@ -20,7 +20,7 @@ Units = dict[tuple[str, str], float]
 
 
 def wire_size(item: Item) -> int:
-    """Return the bytes of an item as JSON carries it, where binary values are base64."""
+    """Return the size in bytes of an item in JSON, where binary values are base64."""
     return item_size({name: _decoded(value) for name, value in item.items()})
 
 
@@ -39,20 +39,20 @@ def _decoded(value: Any) -> Any:
 
 
 def read_units(sizes: Iterable[int], *, consistent: bool) -> float:
-    """Return what reading items of these sizes one by one costs; an absent one is of size 0."""
+    """Return the units for single reads of items of these sizes; 0 for an absent item."""
     units = sum(max(1, math.ceil(size / 4096)) for size in sizes)
     return float(units) if consistent else units / 2
 
 
 def page_units(items: Iterable[Item], *, consistent: bool) -> float:
-    """Return what a page of a Query or Scan costs: its items are counted together."""
+    """Return the units for a page of a Query or Scan, whose items are counted together."""
     size = sum(map(wire_size, items))
     units = max(1, math.ceil(size / 4096))
     return float(units) if consistent else units / 2
 
 
 def write_units(*versions: Item | None) -> float:
-    """Return what a write costs: by the larger of the item before and after."""
+    """Return the units for a write, by the larger of the item before and after."""
     size = max((wire_size(each) for each in versions if each), default=0)
     return float(max(1, math.ceil(size / 1024)))
 
@@ -61,10 +61,10 @@ def index_units(
     indexes: Mapping[str, tuple[str, ...]], old: Item | None, new: Item | None
 ) -> dict[str, float]:
     """
-    Return what a write costs in each index, whose key attributes ``indexes`` names.
+    Return the units for a write in each index; ``indexes`` has their key attributes.
 
-    An item that enters, leaves or changes in an index is a write there, one whose key changes is
-    two; one that is not in it, or did not change, is none.
+    An item that is added, removed or changed in an index is one write there; a changed key is two
+    writes; an item that is not in the index, or did not change, costs nothing.
     """
     units: dict[str, float] = defaultdict(float)
     for name, key in indexes.items():
@@ -88,21 +88,21 @@ def _entry(key: tuple[str, ...], item: Item | None) -> Item | None:
 
 
 def read_cost(operation: str, body: Any, answer: Any, index: str) -> Units:
-    """Return what a read of this operation cost, by its request and its answer."""
+    """Return the cost of a read, by its request and its answer."""
     consistent = bool(body.get("ConsistentRead"))
     if operation == "GetItem":
         size = wire_size(answer["Item"]) if answer.get("Item") else 0
         return {("", "Read"): read_units([size], consistent=consistent)}
     items = answer.get("Items") or ()
     units = page_units(items, consistent=consistent)
-    # What was looked at and filtered out was read too; its size is taken to be like the others'.
+    # Items that a filter removed were read too; they are assumed to be of the average size.
     if items and answer.get("ScannedCount", 0) > len(items):
         units *= answer["ScannedCount"] / len(items)
     return {(index, "Read"): units}
 
 
 def write_cost(indexes: Mapping[str, tuple[str, ...]], old: Item | None, new: Item | None) -> Units:
-    """Return what a write cost, by the item before and after."""
+    """Return the cost of a write, by the item before and after."""
     units: Units = {("", "Write"): write_units(old, new)}
     for name, cost in index_units(indexes, old, new).items():
         units[name, "Write"] = cost
@@ -112,18 +112,18 @@ def write_cost(indexes: Mapping[str, tuple[str, ...]], old: Item | None, new: It
 def with_consumed(
     answer: dict[str, Any], spent: list[tuple[str, Units]], body: Any
 ) -> dict[str, Any]:
-    """Return the answer with ``ConsumedCapacity`` as the request asked for it."""
+    """Return the answer with ``ConsumedCapacity`` as the request specifies."""
     answer.pop("ConsumedCapacity", None)
-    asked = body.get("ReturnConsumedCapacity", "NONE")
-    if asked != "NONE":
-        answer["ConsumedCapacity"] = [consumed(name, units, asked) for name, units in spent]
+    level = body.get("ReturnConsumedCapacity", "NONE")
+    if level != "NONE":
+        answer["ConsumedCapacity"] = [consumed(name, units, level) for name, units in spent]
     return answer
 
 
-def consumed(name: str, units: Units, asked: str) -> dict[str, Any]:
-    """Return one ``ConsumedCapacity``."""
+def consumed(name: str, units: Units, level: str) -> dict[str, Any]:
+    """Return one ``ConsumedCapacity``; ``level`` is the request's ReturnConsumedCapacity."""
     found: dict[str, Any] = {"TableName": name, "CapacityUnits": sum(units.values())}
-    if asked == "INDEXES":
+    if level == "INDEXES":
         found["Table"] = {"CapacityUnits": sum(n for (each, _), n in units.items() if not each)}
         indexes = {each: {"CapacityUnits": n} for (each, _), n in units.items() if each}
         if indexes:

@@ -1,4 +1,4 @@
-"""What tables have and what was spent of it: the relay's books."""
+"""The capacity of tables and its consumption in the throttling relay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .buckets import Bucket, Partitions, TableThroughput
 from .costs import Item, Units
 
 # Sends an operation to the engine; returns status and answer.
-Ask = Callable[[str, Mapping[str, Any]], Awaitable[tuple[int, dict[str, Any]]]]
+Send = Callable[[str, Mapping[str, Any]], Awaitable[tuple[int, dict[str, Any]]]]
 
 _TYPE = "com.amazonaws.dynamodb.v20120810#"
 _THROTTLED = "ProvisionedThroughputExceededException"
@@ -21,8 +21,8 @@ TOO_MUCH = (
 )
 
 
-class ConditionFailed(Exception):
-    """The relay answers for itself: status 400, DynamoDB's code, a message, and more."""
+class RequestRefused(Exception):
+    """The relay refuses a request: status 400 with DynamoDB's error code and message."""
 
     def __init__(self, code: str, message: str, **more: Any) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class ConditionFailed(Exception):
 
 @dataclass
 class Table:
-    """What the relay knows of a table: its keys, and its capacity (None: on demand)."""
+    """The keys of a table, and its capacity (None: on demand)."""
 
     arn: str
     key: tuple[str, ...]
@@ -41,11 +41,11 @@ class Table:
 
 
 class Ledger:
-    """The tables that were asked for so far, and their buckets."""
+    """The tables that were used so far, and their buckets."""
 
     def __init__(
         self,
-        ask: Ask,
+        send: Send,
         now: Callable[[], float],
         *,
         updating: float,
@@ -53,26 +53,26 @@ class Ledger:
         partitions: Partitions | None,
     ) -> None:
         self.tables: dict[str, Table] = {}
-        self._ask = ask
+        self._send = send
         self._now = now
         self._updating = updating
         self._burst = burst
         self._partitions = partitions
 
     async def table(self, name: str) -> Table:
-        """Return what is known of a table; the engine is asked once. Raises ConditionFailed."""
+        """Return a table; described once by the engine. Raises RequestRefused if that fails."""
         if (found := self.tables.get(name)) is None:
-            status, answer = await self._ask("DescribeTable", {"TableName": name})
+            status, answer = await self._send("DescribeTable", {"TableName": name})
             if status != 200:
-                raise ConditionFailed(
+                raise RequestRefused(
                     answer.get("__type", "InternalServerError").rpartition("#")[2],
                     answer.get("message") or answer.get("Message") or "",
                 )
-            found = self.learn(answer["Table"])
+            found = self.add(answer["Table"])
         return found
 
-    def learn(self, description: Mapping[str, Any]) -> Table:
-        """Return what ``Table`` of DescribeTable says, or what was known before."""
+    def add(self, description: Mapping[str, Any]) -> Table:
+        """Return the table of a description (``Table`` of DescribeTable), added if it is new."""
         name = description["TableName"]
         if (found := self.tables.get(name)) is not None:
             return found
@@ -111,7 +111,7 @@ class Ledger:
     def admit(
         self, name: str, table: Table, kind: str, index: str, partition: str, item: Item | None
     ) -> None:
-        """Raise ConditionFailed unless every bucket that the request would spend from admits it."""
+        """Raise RequestRefused unless every bucket of the request admits it."""
         now = self._now()
         partitions = self._partitions if partition else None
         if partitions is not None and not partitions.admits(name, partition, kind, now):
@@ -125,7 +125,7 @@ class Ledger:
                     "reason": f"Table{kind}MaxOnDemandThroughputExceeded",
                     "resource": table.arn,
                 }
-                raise ConditionFailed("ThrottlingException", TOO_MUCH, throttlingReasons=[reason])
+                raise RequestRefused("ThrottlingException", TOO_MUCH, throttlingReasons=[reason])
             return
         names = [index] if kind == "Read" else [""]
         if kind == "Write" and item is not None:
@@ -140,7 +140,7 @@ class Ledger:
             )
 
     def spend(self, name: str, table: Table, units: Units, partition: str) -> None:
-        """Take what a request cost out of every bucket that it is charged to."""
+        """Subtract the units of a request from each of its buckets."""
         now = self._now()
         if table.throughput is not None:
             table.throughput.spend(units, now)
@@ -152,21 +152,21 @@ class Ledger:
                     self._partitions.spend(name, partition, kind, cost, now)
 
     async def get_item(self, name: str, key: Any) -> Item | None:
-        """Return an item as the engine has it; nobody is charged."""
+        """Return an item of the engine, without consuming capacity."""
         request = {"TableName": name, "Key": key, "ConsistentRead": True}
-        _, answer = await self._ask("GetItem", request)
+        _, answer = await self._send("GetItem", request)
         item: Item | None = answer.get("Item")
         return item
 
 
-def throttled(arn: str, reason: str) -> ConditionFailed:
-    """Return the refusal that names ``reason`` and the table or index."""
+def throttled(arn: str, reason: str) -> RequestRefused:
+    """Return the throttling error with ``reason`` and the ARN of the table or index."""
     reasons = [{"reason": reason, "resource": arn}]
-    return ConditionFailed(_THROTTLED, TOO_MUCH, ThrottlingReasons=reasons)
+    return RequestRefused(_THROTTLED, TOO_MUCH, ThrottlingReasons=reasons)
 
 
 def partition_of(table: Table, item: Any) -> str:
-    """Return the partition key of an item or a key, as text; ``""`` where it has none."""
+    """Return the partition key of an item or a key as text; ``""`` if it has none."""
     return json.dumps(item.get(table.key[0])) if table.key and item else ""
 
 
@@ -180,5 +180,5 @@ def units_of(throughput: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def name_of(table: str) -> str:
-    """Return a table's name, of its name or its ARN."""
+    """Return the name of a table from its name or ARN."""
     return table.rpartition("/")[2]

@@ -1,10 +1,10 @@
 """
-A relay before a DynamoDB on this machine that throttles as the service does.
+A relay before a local DynamoDB that throttles as AWS does.
 
-Local engines take whatever comes. This keeps buckets of units for each table and index, charges
-what requests cost by the sizes of their items, refuses with DynamoDB's errors and reasons, and lets
-UpdateTable take its time. It changes requests on their way, which breaks their signatures: it is
-for engines that do not look at them, on loopback.
+Local engines never throttle. The relay has buckets of units for each table and index, computes the
+cost of requests from the sizes of their items, refuses them with DynamoDB's errors and reasons, and
+delays UpdateTable. It changes requests, which breaks their signatures: it works only with engines
+on loopback that do not check them.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from .ledger import Ledger
 from .rules import CapacityRules
 
 _TARGET = "DynamoDB_20120810"
-# Engines tell the region of a request by its signature, so what we ask for it carries the same.
+# Engines take the region from the signature, so the relay's own requests carry the same one.
 _signature: ContextVar[dict[str, str]] = ContextVar("dynamo_stores_signature")
 
 
 class CapacityRelay:
     """
-    ``with CapacityRelay(engine.url) as relay:`` and ``relay.url`` is an endpoint that throttles.
+    A throttling relay: in ``with CapacityRelay(engine.url) as relay`` use ``relay.url``.
 
     ``updating`` is how many seconds an UpdateTable takes, ``burst`` how many seconds of unused
-    capacity are kept, ``speed`` how much faster its clock goes than ours; with ``partitions`` each
-    partition key has its own limit too (KeyRange). ``GET /`` shows the buckets.
+    capacity are kept, ``speed`` the speed of its clock (2.0: twice as fast); with ``partitions``
+    each partition key has its own limit too (KeyRange). ``GET /`` returns the buckets.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class CapacityRelay:
     ) -> None:
         if not is_loopback(upstream):
             raise EngineError(
-                f"{upstream} is not on this machine: requests are changed on their way, and only "
-                "an engine that looks at no signature takes them."
+                f"{upstream} is not on this machine. The relay changes requests and so breaks "
+                "their signatures; use a local engine, which does not check them."
             )
         self.requests: dict[str, int] = {}
         self._upstream = upstream
         self._port = port
         self._speed = speed
-        books = Ledger(self._send, self.now, updating=updating, burst=burst, partitions=partitions)
-        self._rules = CapacityRules(self._send, self.now, books)
+        ledger = Ledger(self._send, self.now, updating=updating, burst=burst, partitions=partitions)
+        self._rules = CapacityRules(self._send, self.now, ledger)
         self._started = time.time(), time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -77,7 +77,7 @@ class CapacityRelay:
         return wall + (time.monotonic() - monotonic) * self._speed
 
     def start(self) -> Self:
-        """Answer, in a thread of its own."""
+        """Start to answer, in a new thread."""
         ready = threading.Event()
         failure: list[BaseException] = []
 
@@ -85,7 +85,7 @@ class CapacityRelay:
             loop = self._loop = asyncio.new_event_loop()
             try:
                 runner = loop.run_until_complete(self._serve())
-            except BaseException as exc:  # noqa: BLE001 - told to who starts it
+            except BaseException as exc:  # noqa: BLE001 - raised by start()
                 failure.append(exc)
                 ready.set()
                 loop.close()
@@ -103,13 +103,13 @@ class CapacityRelay:
         return self
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop to answer."""
         if self._loop is not None and self._thread is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(10)
 
     def status(self) -> dict[str, Any]:
-        """Return the buckets of the tables that were asked for so far, and the requests."""
+        """Return the buckets of the tables that were used so far, and the number of requests."""
         return {
             "now": self.now(),
             "requests": dict(self.requests),

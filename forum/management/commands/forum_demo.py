@@ -1,4 +1,4 @@
-"""``manage.py forum_demo``: the whole thing at work on this machine."""
+"""``manage.py forum_demo``: the forum with all its processes on this machine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from dynamo_stores.testing import find_free_port
 from dynamo_stores.testing.engine import HOST, is_taken
-from forum.management.processes import Processes, ProcessFailed
-from forum.management.walk import Browser, WalkFailed, walk
+from forum.management.processes import ProcessFailed, ProcessGroup
+from forum.management.smoke_test import Browser, SmokeTestFailed, smoke_test
 
 WEB_PORT = 8080
 ADMIN = "admin"
@@ -30,7 +30,7 @@ ADMIN = "admin"
 class Command(BaseCommand):
     help = (
         "Starts an embedded DynamoDB, a sample forum, a Celery worker with beat and a web server, "
-        "and says where to look. Ctrl-C ends them all."
+        "and prints their addresses. Ctrl-C stops all of them."
     )
     requires_system_checks = ()
 
@@ -38,7 +38,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--check",
             action="store_true",
-            help="Walk the main flows over HTTP, print what was seen, and end.",
+            help="Run a smoke test over HTTP, print its results, and stop.",
         )
 
     def handle(self, *args: Any, check: bool, **options: Any) -> None:
@@ -49,7 +49,7 @@ class Command(BaseCommand):
             if check:
                 raise CommandError("Interrupted.") from None
             self.stdout.write("\nStopped.")
-        except (ProcessFailed, WalkFailed, OSError, http.client.HTTPException) as exc:
+        except (ProcessFailed, SmokeTestFailed, OSError, http.client.HTTPException) as exc:
             raise CommandError(str(exc)) from exc
 
     def _run(self, folder: Path, *, check: bool) -> None:
@@ -58,27 +58,29 @@ class Command(BaseCommand):
         web_port = find_free_port() if check or is_taken(WEB_PORT) else WEB_PORT
         password = secrets.token_urlsafe(9)
         environment = _environment(folder, engine_port)
-        with Processes(folder, environment, Path(settings.BASE_DIR)) as processes:
+        with ProcessGroup(folder, environment, Path(settings.BASE_DIR)) as processes:
             manage = (sys.executable, "manage.py")
-            self._say("Starting an embedded DynamoDB …")
+            self._print("Starting an embedded DynamoDB …")
             processes.start(
                 "DynamoDB", *manage, "dynamo_local", "--in-memory", "--port", str(engine_port)
             )
-            processes.wait_until("DynamoDB", lambda: processes.says("DynamoDB", "answers at"), 60)
+            processes.wait_until(
+                "DynamoDB", lambda: processes.has_logged("DynamoDB", "answers at"), 60
+            )
             for step, *command in (
                 ("create tables", "dynamo_create_tables"),
                 ("load the sample forum", "forum_seed"),
-                ("make the admin's database", "migrate", "--verbosity", "0"),
+                ("create the admin's database", "migrate", "--verbosity", "0"),
             ):
                 printed = processes.run(step, *manage, *command)
                 for line in printed.splitlines():
-                    self._say(f"  {line}")
+                    self._print(f"  {line}")
             processes.run(
-                "make an administrator", *manage, "createsuperuser", "--noinput",
+                "create an administrator", *manage, "createsuperuser", "--noinput",
                 "--username", ADMIN, "--email", "admin@example.com",
                 DJANGO_SUPERUSER_PASSWORD=password,
             )  # fmt: skip
-            self._say("Starting a Celery worker with beat, and the web server …")
+            self._print("Starting a Celery worker with beat, and the web server …")
             processes.start(
                 "worker", sys.executable, "-m", "celery", "--app", "project", "worker", "--beat",
                 "--concurrency", "1", "--loglevel", "INFO", "--schedule", str(folder / "beat"),
@@ -88,40 +90,40 @@ class Command(BaseCommand):
             processes.wait_until(
                 "worker",
                 lambda: (
-                    processes.says("worker", "ready.")
-                    and processes.says("worker", "beat: Starting")
+                    processes.has_logged("worker", "ready.")
+                    and processes.has_logged("worker", "beat: Starting")
                 ),
                 60,
             )
             if check:
-                self._say("The worker and its beat are ready.")
-                for line in walk(Browser(HOST, web_port), ADMIN, password):
-                    self._say(line)
-                self._say("Throttling a table of 10 units, and 80 writes a second for 8 s:")
+                self._print("The worker and its beat are ready.")
+                for line in smoke_test(Browser(HOST, web_port), ADMIN, password):
+                    self._print(line)
+                self._print("A table of 10 units that throttles, with 80 writes a second for 8 s:")
                 load = ("--scenario", "scaling", "--rate", "80", "--seconds", "8")
-                self._say(processes.run("load", *manage, "dynamo_benchmark", *load).strip())
+                self._print(processes.run("load", *manage, "dynamo_benchmark", *load).strip())
                 processes.check()
-                self._say(f"All well after {time.monotonic() - started:.0f} s.")
+                self._print(f"All checks passed after {time.monotonic() - started:.0f} s.")
                 return
-            self._say(
+            self._print(
                 f"\n  Forum     http://{HOST}:{web_port}/\n"
                 f"  Admin     http://{HOST}:{web_port}/admin/   {ADMIN} / {password}\n"
                 f"  Status    http://{HOST}:{web_port}/admin/dynamo-stores/\n"
                 f"  DynamoDB  http://{HOST}:{engine_port}\n"
                 f"  Logs      {folder}\n\n"
-                "Ctrl-C ends it all."
+                "Ctrl-C stops all of them."
             )
             while True:
                 processes.check()
                 time.sleep(0.5)
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self.stdout.write(line)
         self.stdout.flush()
 
 
 def _environment(folder: Path, engine_port: int) -> dict[str, str]:
-    # Nothing of the person's own settings: no .env, no other endpoint, no AWS credentials.
+    # Without the user's own settings: no .env, no other endpoint, no AWS credentials.
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -146,7 +148,7 @@ def _environment(folder: Path, engine_port: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does, and none of them twice."""
+    """Handle SIGTERM and SIGHUP like Ctrl-C, each only once."""
 
     def interrupt(*_: object) -> None:
         for number in before:

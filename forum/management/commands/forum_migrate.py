@@ -1,4 +1,4 @@
-"""``manage.py forum_migrate``: a forum out of three JSON files."""
+"""``manage.py forum_migrate``: import a forum from three JSON files."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Command(BaseCommand):
         try:
             forum = read_forum(users, threads, posts)
         except ImportRefused as exc:
-            raise CommandError("Nothing was written.\n" + "\n".join(exc.problems)) from exc
+            raise CommandError("The files were not imported:\n" + "\n".join(exc.problems)) from exc
         try:
             self._write(forum)
             services.forget(*(thread.thread_id for thread in forum.threads))
         except (StoreError, PynamoDBException, ClientError) as exc:
             raise CommandError(
-                f"DynamoDB did not take everything; run this again to finish. {exc}"
+                f"DynamoDB did not write all items. Run the command again to finish. {exc}"
             ) from exc
 
     def _write(self, forum: Forum) -> None:
-        # In this order nothing refers to what is not there yet.
+        # In this order no item refers to one that is not written yet.
         for name, items in (
             ("users", forum.users),
             ("threads", forum.threads),
@@ -56,14 +56,14 @@ class Command(BaseCommand):
                     for item in changed:
                         writer.put(item)
                 if missing := _changed(changed):
-                    raise StoreError(f"{len(missing)} {name} are not as they were written.")
+                    raise StoreError(f"{len(missing)} {name} differ from what was written.")
             self.stdout.write(
                 f"{name}: {len(changed)} written, {len(items) - len(changed)} unchanged"
             )
 
 
 def _changed(items: Sequence[DynamoModel]) -> list[Any]:
-    """Return those of ``items`` that DynamoDB does not hold as they are."""
+    """Return those of ``items`` that are missing in DynamoDB or differ there."""
     if not items:
         return []
     model = type(items[0])

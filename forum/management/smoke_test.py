@@ -1,4 +1,4 @@
-"""Walks the demo over HTTP, as a person would, and says what it saw."""
+"""The smoke test of the demo: uses the main pages over HTTP."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 
-class WalkFailed(Exception):
-    """A page was not as it should be."""
+class SmokeTestFailed(Exception):
+    """A page differs from what the smoke test expects."""
 
 
 class Answer(NamedTuple):
-    """What the server said to one request."""
+    """The response to one request."""
 
     status: int
     headers: dict[str, str]
@@ -26,23 +26,23 @@ class Answer(NamedTuple):
 
 
 class Browser:
-    """Keeps cookies and goes to pages of one server."""
+    """A client of one server that keeps cookies."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
         self._cookies: dict[str, str] = {}
 
     def get(self, path: str) -> Answer:
-        """Return the answer to a GET."""
-        return self._ask("GET", path)
+        """Return the response to a GET."""
+        return self._request("GET", path)
 
     def post(self, path: str, fields: dict[str, str], **headers: str) -> Answer:
-        """Return the answer to a form, sent with the CSRF token that the server gave."""
+        """Return the response to a form, sent with the CSRF token of the server."""
         form = {**fields, "csrfmiddlewaretoken": self._cookies.get("csrftoken", "")}
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self._ask("POST", path, urlencode(form), named)
+        return self._request("POST", path, urlencode(form), named)
 
-    def _ask(
+    def _request(
         self, method: str, path: str, body: str | None = None, more: dict[str, str] | None = None
     ) -> Answer:
         headers = {
@@ -68,13 +68,13 @@ class Browser:
         return Answer(response.status, found, text, took)
 
 
-def walk(browser: Browser, username: str, password: str) -> list[str]:
-    """Return a line for each thing seen. Raises WalkFailed at the first that is wrong."""
+def smoke_test(browser: Browser, username: str, password: str) -> list[str]:
+    """Return a line for each check. Raises SmokeTestFailed at the first that fails."""
     seen = []
     first = _page(browser, "/", cache="miss")
     threads = re.findall(r'<a href="(/threads/[^"]+)">([^<]+)</a>', first.text)
     if not threads:
-        raise WalkFailed("The front page lists no thread.")
+        raise SmokeTestFailed("The front page lists no thread.")
     seen.append(f"/ from DynamoDB: {len(threads)} threads in {first.milliseconds:.0f} ms")
     again = _page(browser, "/", cache="hit")
     seen.append(f"/ from the cache: in {again.milliseconds:.0f} ms")
@@ -83,7 +83,7 @@ def walk(browser: Browser, username: str, password: str) -> list[str]:
     thread = _page(browser, path, cache="miss")
     authors = re.findall(r"<b>([^<]+)</b>", thread.text)
     if title not in thread.text or not authors:
-        raise WalkFailed(f"{path} shows no title or no posts.")
+        raise SmokeTestFailed(f"{path} shows no title or no posts.")
     seen.append(
         f"{path} from DynamoDB: {unescape(title)!r}, {len(authors)} posts by "
         f"{', '.join(dict.fromkeys(map(unescape, authors)))} in {thread.milliseconds:.0f} ms"
@@ -92,33 +92,38 @@ def walk(browser: Browser, username: str, password: str) -> list[str]:
     seen.append(f"{path} from the cache: in {again.milliseconds:.0f} ms")
 
     if (missing := browser.get("/threads/no-such-thread/")).status != 404:
-        raise WalkFailed(f"A thread that is not there answered {missing.status}, expected 404.")
+        raise SmokeTestFailed(f"An unknown thread returned {missing.status}, expected 404.")
 
     browser.get("/admin/login/")
     fields = {"username": username, "password": password, "next": "/admin/"}
     if (entered := browser.post("/admin/login/", fields)).status != 302:
-        raise WalkFailed(f"The admin log-in answered {entered.status}, expected 302.")
+        raise SmokeTestFailed(f"The admin log-in returned {entered.status}, expected 302.")
     admin = browser.get("/admin/")
     if admin.status != 200 or "Log out" not in admin.text:
-        raise WalkFailed(f"/admin/ answered {admin.status} and is not logged in.")
+        raise SmokeTestFailed(
+            f"/admin/ returned {admin.status}, expected the page of a logged-in user."
+        )
     seen.append(f"/admin/ logged in as {username}: in {admin.milliseconds:.0f} ms")
     return [*seen, *_write(browser), *_status(browser)]
 
 
 def _status(browser: Browser) -> list[str]:
-    """Look at the status page, and at a breaker and a table's capacity in its JSON."""
+    """Check the status page, and a breaker and a table's capacity in its JSON."""
     path = "/admin/dynamo-stores/"
     page = browser.get(path)
-    if page.status != 200 or "Calm" not in page.text:
-        raise WalkFailed(f"{path} answered {page.status} and is not calm.")
+    if page.status != 200 or "No problems:" not in page.text:
+        raise SmokeTestFailed(f"{path} returned {page.status}, expected 200 and no problems.")
     found = json.loads(browser.get(f"{path}?format=json").text)
     breaker = next(each for each in found["breakers"] if each["table"] == "forum-threads")
     table = next(each for each in found["capacity"] if each["table"] == "forum-threads")
     write = table["resources"][0]["write"]
     if breaker["state"] != "closed" or table["status"] != "ACTIVE":
-        raise WalkFailed(f"{path} says that the breaker is {breaker['state']}.")
+        raise SmokeTestFailed(
+            f"The table forum-threads is {table['status']} and its breaker {breaker['state']}; "
+            "expected ACTIVE and closed."
+        )
     if (ready := browser.get("/dynamo-stores/health/ready")).status != 200:
-        raise WalkFailed(f"health/ready answered {ready.status}, expected 200.")
+        raise SmokeTestFailed(f"health/ready returned {ready.status}, expected 200.")
     return [
         f"{path} in {page.milliseconds:.0f} ms: the breaker of forum-threads is "
         f"{breaker['state']} in {breaker['role']}; it has {write['capacity']} WCU of "
@@ -127,43 +132,45 @@ def _status(browser: Browser) -> list[str]:
 
 
 def _write(browser: Browser) -> list[str]:
-    """Start a thread twice with one key, then post until that is too often."""
+    """Send a new thread twice with one key, then post replies until the limit refuses one."""
     browser.get("/new/")
-    thread = {"title": "Walked here", "text": "A thread that is started once."}
+    thread = {"title": "Smoke test", "text": "A thread that is created once."}
     key = {"Idempotency_Key": secrets.token_urlsafe(12), "Accept": "application/json"}
     first, again = (browser.post("/new/", thread, **key) for _ in range(2))
     if first.status != 201 or again.text != first.text:
-        raise WalkFailed(f"/new/ answered {first.status} and {again.status}, expected one thread.")
+        raise SmokeTestFailed(
+            f"/new/ returned {first.status} and {again.status}, expected one thread."
+        )
     if again.headers.get("idempotency-replayed") != "true":
-        raise WalkFailed("/new/ did not mark the answer to a repeated request as a replay.")
-    seen = [f"/new/ started {first.text}; sent again, the same answer was replayed"]
+        raise SmokeTestFailed("/new/ did not mark the response to a repeated request as replayed.")
+    seen = [f"/new/ created {first.text}; the repeated request got the same response"]
     path = f"/threads/{json.loads(first.text)['thread_id']}/"
-    if "Walked here" not in browser.get("/").text:
-        raise WalkFailed("The front page does not list the new thread.")
+    if "Smoke test" not in browser.get("/").text:
+        raise SmokeTestFailed("The front page does not list the new thread.")
     for count in range(1, 20):
         answer = browser.post(f"{path}reply/", {"text": f"Reply {count}"})
         if answer.status == 429:
             break
         if answer.status != 302:
-            raise WalkFailed(f"{path}reply/ answered {answer.status}, expected 302 or 429.")
+            raise SmokeTestFailed(f"{path}reply/ returned {answer.status}, expected 302 or 429.")
     shown = ("retry-after", "ratelimit", "ratelimit-policy", "x-ratelimit-remaining")
     headers = ", ".join(f"{name}: {answer.headers.get(name)}" for name in shown)
     if answer.status != 429 or "None" in headers:
-        raise WalkFailed(f"Posting was never too often: {answer.status}, {headers}.")
+        raise SmokeTestFailed(f"{path}reply/ was never limited: {answer.status}, {headers}.")
     replies = re.findall(r"Reply \d+", browser.get(path).text)
     if len(replies) != count - 1:
-        raise WalkFailed(f"{path} shows {len(replies)} replies, expected {count - 1}.")
-    seen.append(f"{path}reply/ took {count - 1} posts and refused the next: 429, {headers}")
-    found = browser.get("/search/?q=walked").text
-    if "Walked here" not in found:
-        raise WalkFailed("/search/ does not find the new thread.")
-    return [*seen, "/search/?q=walked finds it"]
+        raise SmokeTestFailed(f"{path} shows {len(replies)} replies, expected {count - 1}.")
+    seen.append(f"{path}reply/ accepted {count - 1} posts and refused the next: 429, {headers}")
+    found = browser.get("/search/?q=smoke").text
+    if "Smoke test" not in found:
+        raise SmokeTestFailed("/search/ does not find the new thread.")
+    return [*seen, "/search/?q=smoke finds it"]
 
 
 def _page(browser: Browser, path: str, *, cache: str) -> Answer:
     answer = browser.get(path)
     if answer.status != 200:
-        raise WalkFailed(f"{path} answered {answer.status}, expected 200.")
+        raise SmokeTestFailed(f"{path} returned {answer.status}, expected 200.")
     if (found := answer.headers.get("x-cache")) != cache:
-        raise WalkFailed(f"{path} was a {found} of the cache, expected a {cache}.")
+        raise SmokeTestFailed(f"{path} was a cache {found}, expected a {cache}.")
     return answer
