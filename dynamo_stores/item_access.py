@@ -119,7 +119,12 @@ class Store(Generic[K]):
         return old
 
     def _update(
-        self, key: ItemKey, actions: Sequence[Action], condition: Condition | None = None
+        self,
+        key: ItemKey,
+        actions: Sequence[Action],
+        condition: Condition | None = None,
+        *,
+        returns: str = "UPDATED_NEW",
     ) -> RawItem:
         """Return the attributes that changed, as they are now; raises ConditionFailed."""
         table = self._table
@@ -128,7 +133,7 @@ class Store(Generic[K]):
             key.sk,
             actions=actions,
             condition=condition,
-            return_values="UPDATED_NEW",
+            return_values=returns,
             return_values_on_condition_failure="ALL_OLD" if condition is not None else None,
         )
         attributes: RawItem = self._call(table, "UpdateItem", kwargs).get("Attributes", {})

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from botocore.exceptions import BotoCoreError, ClientError
 
 from .. import clock, keys
 from ..capacity.manual import DOWN, UP, change_by_hand
 from ..capacity.planner import Plan
 from ..capacity.scale_down import reconcile
 from ..capacity.update import in_words
+from ..concurrency.bounded import BoundedDict
 from ..conf import aliases
-from ..exceptions import StoreError
+from ..exceptions import CALL_ERRORS
 from ..infrastructure.tables import wanted_tables
 from ..item_access import ConditionFailed, DirectStore
 from ..models import ControlItem
@@ -85,7 +82,7 @@ def perform(action: Action, target: Target) -> Outcome:
     """Carry out ``action`` and return its outcome; an error of DynamoDB is a failed outcome."""
     try:
         return action.do(target)
-    except (BotoCoreError, ClientError, StoreError) as exc:
+    except CALL_ERRORS as exc:
         return Outcome(f"{action.label} failed: {exc}", is_good=False)
 
 
@@ -105,7 +102,7 @@ def _reset(target: Target) -> Outcome:
             else [target.process]
         )
         requested = [each for each in wanted if store.request_reset(each, [target.table])]
-    except (BotoCoreError, ClientError, StoreError) as exc:
+    except CALL_ERRORS as exc:
         done = f"{breaker} is reset in this process only. " if is_here else ""
         return Outcome(f"{done}The request to other processes failed: {exc}", is_good=False)
     if not requested and not is_here:
@@ -201,29 +198,19 @@ class Receipts(DirectStore[ActionItem]):
         key = keys.action(token)
         try:
             self._put(
-                {
-                    "PK": {"S": key.pk},
-                    "SK": {"S": key.sk},
-                    "TTL": {"N": str(int(clock.now()) + _TTL)},
-                },
+                ActionItem(key.pk, key.sk, ttl=int(clock.now()) + _TTL).serialize(),
                 ActionItem.pk.does_not_exist(),
             )
         except ConditionFailed:
             return False
-        except (BotoCoreError, ClientError, StoreError):
+        except CALL_ERRORS:
             return _take_in_process(token)
         return _take_in_process(token)
 
 
-_taken: OrderedDict[str, None] = OrderedDict()
-_lock = threading.Lock()
+_taken: BoundedDict[str, object] = BoundedDict(1000)
 
 
 def _take_in_process(token: str) -> bool:
-    with _lock:
-        if token in _taken:
-            return False
-        _taken[token] = None
-        if len(_taken) > 1000:
-            _taken.popitem(last=False)
-        return True
+    own = object()
+    return _taken.get_or_put(token, lambda: own) is own

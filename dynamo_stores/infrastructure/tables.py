@@ -15,7 +15,7 @@ from pynamodb.indexes import GlobalSecondaryIndex, Index
 from .. import clock
 from ..calls.control import ControlPlane, get_control
 from ..conf import StoreConfig, aliases, get_config
-from ..exceptions import ConfigurationError, StoreError
+from ..exceptions import TABLE_IN_USE, ConfigurationError, StoreError, code_of
 from ..models import ControlItem, DynamoModel, StoreItem, concrete_models
 
 Progress = Callable[[str], None]
@@ -269,7 +269,7 @@ def create_table(spec: TableSpec, progress: Progress, *, timeout: float = 600.0)
     try:
         control.call("CreateTable", spec.as_request())
     except ClientError as exc:
-        if exc.response["Error"]["Code"] != "ResourceInUseException":
+        if code_of(exc) != TABLE_IN_USE:
             raise
         is_created = False
     else:

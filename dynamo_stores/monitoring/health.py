@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from .. import clock, keys
 from ..cache.store.items import CacheEntry
 from ..calls.policy import deadline
 from ..concurrency.per_process import PerProcess
 from ..conf import get_config
-from ..exceptions import StoreError
+from ..exceptions import CALL_ERRORS
 from ..item_access import Store
 
 # Seconds for which a result is used, so that many probes cost one request.
@@ -42,7 +40,7 @@ class Health(Store[CacheEntry]):
         try:
             with deadline(get_config(self.using).health.timeout):
                 self._get(keys.cache_entry("health", "ready"), consistent=False, attributes=["PK"])
-        except (BotoCoreError, ClientError, StoreError):
+        except CALL_ERRORS:
             return False
         return True
 

@@ -9,7 +9,7 @@ from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 
 from .. import clock, keys
 from ..item_access import ConditionFailed, DirectStore
-from ..models import ControlItem, IntegerAttribute, RawItem
+from ..models import ControlItem, IntegerAttribute, RawItem, string_of, strings_of
 from .report import KEPT, Report, read_report
 
 
@@ -37,24 +37,17 @@ class ReportStore(DirectStore[StatusItem]):
         Replace the last report by ``report`` and return the tables whose breakers this process is
         requested to reset; one write.
         """
-        key, table = keys.process_status(report.process), self._table
-        answer = self._call(
-            table,
-            "UpdateItem",
-            {
-                "TableName": table.table_name,
-                "Key": {"PK": {"S": key.pk}, "SK": {"S": key.sk}},
-                "UpdateExpression": "SET a = :a, x = :x, #ttl = :ttl REMOVE z",
-                "ExpressionAttributeNames": {"#ttl": "TTL"},
-                "ExpressionAttributeValues": {
-                    ":a": {"N": str(int(report.at * 1000))},
-                    ":x": {"S": report.as_text()},
-                    ":ttl": {"N": str(int(report.at + KEPT) + 1)},
-                },
-                "ReturnValues": "UPDATED_OLD",
-            },
+        old = self._update(
+            keys.process_status(report.process),
+            [
+                StatusItem.at.set(int(report.at * 1000)),
+                StatusItem.report.set(report.as_text()),
+                StatusItem.ttl.set(int(report.at + KEPT) + 1),
+                StatusItem.resets.remove(),
+            ],
+            returns="UPDATED_OLD",
         )
-        return set(answer.get("Attributes", {}).get("z", {}).get("SS", ()))
+        return set(strings_of(old, StatusItem.resets))
 
     def latest(self) -> list[Report]:
         """Return the reports of the last hour, by host and process id; one Query for a MB."""
@@ -94,7 +87,7 @@ class ReportStore(DirectStore[StatusItem]):
 
 def _read(item: RawItem) -> Report | None:
     try:
-        return read_report(item["x"]["S"])
+        return read_report(string_of(item, StatusItem.report))
     except (KeyError, TypeError, ValueError):
         logger.info("A process report was skipped: another version of dynamo-stores wrote it.")
         return None

@@ -20,7 +20,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from django.dispatch import receiver
 
 from .. import __version__, clock
@@ -31,7 +30,7 @@ from ..calls.connection import get_connection
 from ..calls.observer import Measurement
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases, get_config, when_changed
-from ..exceptions import ConfigurationError, StoreError
+from ..exceptions import CALL_ERRORS, ConfigurationError
 from ..signals import breaker_state_changed, rate_limited
 from .report import MINUTES, BreakerReport, Calls, Report, Usage
 from .report_store import ReportStore
@@ -130,7 +129,7 @@ class Reporter:
                 self._has_ended = has_ended
                 resets = ReportStore(self.using).publish(self.report(has_ended=has_ended))
             self._has_published = True
-        except (BotoCoreError, ClientError, StoreError) as exc:
+        except CALL_ERRORS as exc:
             # The page shows this process as late, except where the table is missing.
             level = logging.DEBUG
             if isinstance(exc, ConfigurationError) and not self._has_warned:

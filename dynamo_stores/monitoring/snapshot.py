@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from .. import clock
 from ..calls.direct import DIRECT_SECONDS
@@ -26,7 +26,7 @@ from ..capacity.update import describe
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases
 from ..conf.groups import ScalingConfig
-from ..exceptions import StoreError
+from ..exceptions import CALL_ERRORS
 from ..infrastructure.tables import TableSpec, wanted_tables
 from .report import Report, Usage, UsageByMinute, total_usage
 from .report_store import ReportStore
@@ -132,7 +132,7 @@ def _run(reads: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], tuple[
         for future in done:
             try:
                 found[futures[future]] = future.result()
-            except (BotoCoreError, ClientError, StoreError) as exc:
+            except CALL_ERRORS as exc:
                 failed.setdefault(_reason(exc), []).append(futures[future])
             except Exception as exc:
                 # For example an item written by other software; the rest of the page is shown.

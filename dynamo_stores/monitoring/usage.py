@@ -9,7 +9,7 @@ from pynamodb.attributes import UnicodeAttribute
 
 from .. import clock, keys
 from ..item_access import DirectStore
-from ..models import ControlItem, RawItem
+from ..models import ControlItem, RawItem, string_of
 from .report import MINUTES, Usage, UsageByMinute
 
 
@@ -64,7 +64,7 @@ class UsageHistory(DirectStore[UsageItem]):
         found: dict[int, dict[str, Usage]] = {}
         for item in self._query(request):
             minute = int(item["SK"]["S"].partition("#")[0])
-            resources = json.loads(item["x"]["S"])
+            resources = json.loads(string_of(item, UsageItem.use))
             found.setdefault(minute, {}).update(
                 {name: Usage(*each) for name, each in resources.items()}
             )
@@ -89,9 +89,5 @@ def merged(*histories: UsageByMinute) -> dict[int, dict[str, Usage]]:
 
 def _item(minute: int, table: str, resources: Mapping[str, Usage]) -> RawItem:
     key = keys.use(minute, table)
-    return {
-        "PK": {"S": key.pk},
-        "SK": {"S": key.sk},
-        "TTL": {"N": str((minute + 2 * HOUR) * 60)},
-        "x": {"S": json.dumps(resources)},
-    }
+    ttl = (minute + 2 * HOUR) * 60
+    return UsageItem(key.pk, key.sk, ttl=ttl, use=json.dumps(resources)).serialize()
