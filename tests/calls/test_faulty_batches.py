@@ -1,4 +1,4 @@
-"""Batches under faults: what was left of them is finished or returned."""
+"""Batches under faults: the unprocessed part is completed or returned."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dynamo_stores.exceptions import OperationTimeoutError, StoreUnavailable, Th
 
 
 def test_a_batch_taken_in_part_is_finished(faulty, dynamo_faults):
-    """What DynamoDB left is sent again, only that, and read again, only that."""
+    """Only the unprocessed part is sent and read again."""
     cache = faulty()
     values = {f"k{number}": number for number in range(25)}
     dynamo_faults.take_in_part("BatchWriteItem", 10, times=2)
@@ -26,7 +26,7 @@ def test_a_batch_taken_in_part_is_finished(faulty, dynamo_faults):
 
 
 def test_leftovers_of_set_many_are_returned(faulty, dynamo_faults):
-    """At the deadline the keys that were not taken come back, and only those."""
+    """At the deadline the unprocessed keys are returned, and only those."""
     cache = faulty()
     values = {f"k{number}": number for number in range(25)}
     dynamo_faults.take_in_part("BatchWriteItem", 20, times=1)
@@ -74,7 +74,7 @@ def test_get_many_of_many_keys_keeps_what_it_read(faulty, dynamo_faults):
 
 
 def test_get_many_raises_or_returns_what_was_read(faulty, dynamo_faults):
-    """With IGNORE_EXCEPTIONS what had been read by the deadline is returned."""
+    """With IGNORE_EXCEPTIONS the values read before the deadline are returned."""
     values = {f"k{number}": number for number in range(25)}
     for options in ({}, {"IGNORE_EXCEPTIONS": True}):
         cache = faulty(options)
@@ -90,7 +90,7 @@ def test_get_many_raises_or_returns_what_was_read(faulty, dynamo_faults):
 
 
 def test_writer_for_models_returns_what_was_left(faulty, dynamo_faults):
-    """BatchWriter keeps the requests that DynamoDB did not take, and writes them later."""
+    """BatchWriter keeps the unprocessed requests, and writes them later."""
     cache = faulty(OPERATION_TIMEOUT=0.5)
     model = CacheEntry.bound_to(cache.store.using)
     dynamo_faults.take_in_part("BatchWriteItem", 20, times=1)
