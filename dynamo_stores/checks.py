@@ -1,4 +1,4 @@
-"""System checks: what is wrong in the settings, said before the first request."""
+"""System checks of the settings."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from .ratelimit import decorators as limits
 
 
 def check_settings(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return an Error for everything that is wrong in ``DYNAMO_STORES``."""
+    """Return an Error for each error in ``DYNAMO_STORES``."""
     return _errors(conf.find_problems())
 
 
 def check_caches(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return an Error for everything that is wrong in the ``CACHES`` of ours."""
+    """Return an Error for each error in the DynamoDB caches of ``CACHES``."""
     try:
         problems = options.find_cache_problems()
     except ConfigurationError:
-        return []  # check_settings says what is wrong with DYNAMO_STORES
+        return []  # check_settings reports it
     return [*_errors(problems or list(_find_codec_problems())), *_useless_options()]
 
 
-# django-ratelimit's settings that have no meaning here, and why.
-_MEANINGLESS = {
-    "USE_CACHE": "limits are counted in the table of DYNAMO_STORES; choose it by using=…",
-    "CACHE_PREFIX": "limits have keys of their own in the table",
+# Settings of django-ratelimit that have no effect here, and the reasons.
+_IGNORED = {
+    "USE_CACHE": "limits are counted in a table of DYNAMO_STORES, chosen by using=…",
+    "CACHE_PREFIX": "limits have their own key format in the table",
     "HASH_ALGORITHM": "long keys are hashed with SHA-256",
 }
 
 
 def check_limits(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return what is wrong in the literals of decorators, and settings that mean nothing here."""
+    """Return the errors in arguments of decorators, and the settings without effect."""
     with contextlib.suppress(Exception):
-        # Views are decorated when they are imported; Django's own checks say what fails there.
+        # Views are decorated when they are imported; Django's own checks report import errors.
         _ = get_resolver().url_patterns
     found = _errors(list(limits.problems))
-    for name, why in _MEANINGLESS.items():
+    for name, why in _IGNORED.items():
         if conf.ratelimit_setting(name) is not None:
             found.append(
                 checks.Warning(
-                    f"RATELIMIT_{name} has no meaning for dynamo_stores: {why}.",
+                    f"RATELIMIT_{name} has no effect in dynamo_stores: {why}.",
                     hint="Remove it.",
                     id="dynamo_stores.W002",
                 )
@@ -62,31 +62,30 @@ def check_limits(app_configs: Any = None, **kwargs: object) -> Iterable[checks.C
 
 
 def check_admin(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return a Warning where Django's admin is there, and the status pages are not in it."""
+    """Return a Warning if Django's admin is installed without the status pages."""
     if not apps.is_installed("django.contrib.admin"):
         return []
-    for name, missing in (("admin:index", False), ("dynamo_stores_admin:overview", True)):
+    for name, is_required in (("admin:index", False), ("dynamo_stores_admin:overview", True)):
         try:
             reverse(name)
         except (NoReverseMatch, ImproperlyConfigured):
-            if not missing:
-                return []  # the admin itself has no pages
+            if not is_required:
+                return []  # the project does not include the admin's URLs
             break
     else:
         return []
     return [
         checks.Warning(
-            "The status pages are not among the URLs of the admin.",
-            hint="Before path('admin/', …): "
-            "path('admin/dynamo-stores/', include('dynamo_stores.admin.urls')). "
-            "Or silence this.",
+            "The URLs of the status pages are not included.",
+            hint="Add path('admin/dynamo-stores/', include('dynamo_stores.admin.urls')) before "
+            "path('admin/', …), or silence this check.",
             id="dynamo_stores.W004",
         )
     ]
 
 
 def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return a Warning where tables are raised and nothing brings them down."""
+    """Return a Warning if tables are raised and no task lowers them."""
     try:
         scaled = [using for using in conf.aliases() if conf.get_config(using).scaling.enabled]
     except ConfigurationError:
@@ -97,10 +96,10 @@ def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.
         return []
     return [
         checks.Warning(
-            f"SCALING is on for {', '.join(map(repr, scaled))}, and beat does not run "
-            "'dynamo_stores.reconcile_capacity': what was raised may never come down.",
-            hint="Give beat_schedule what dynamo_stores.tasks.beat_schedule() returns, or run "
-            "'manage.py dynamo_reconcile' every minute by cron and silence this.",
+            f"SCALING is enabled for {', '.join(map(repr, scaled))}, but Celery beat does not run "
+            "'dynamo_stores.reconcile_capacity': raised capacity may never be lowered.",
+            hint="Add the entries of dynamo_stores.tasks.beat_schedule() to beat_schedule, or run "
+            "'manage.py dynamo_reconcile' every minute by cron and silence this check.",
             id="dynamo_stores.W003",
         )
     ]
@@ -112,8 +111,8 @@ def _useless_options() -> Iterator[checks.CheckMessage]:
         useless += [each for each in options.CULLING_OPTIONS if each in cache]
         if useless:
             yield checks.Warning(
-                f"CACHES[{name!r}] sets {', '.join(useless)}, which has no meaning for DynamoDB.",
-                hint="Remove it: the table has no limit of entries, and nothing is culled.",
+                f"CACHES[{name!r}] sets {', '.join(useless)}, which has no effect with DynamoDB.",
+                hint="Remove it: the number of entries is not limited, and none are culled.",
                 id="dynamo_stores.W001",
             )
 

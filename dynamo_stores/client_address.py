@@ -1,8 +1,8 @@
 """
-Who is asking: the client's address, also behind proxies; pure.
+The client's address, also behind proxies. Pure.
 
-``X-Forwarded-For`` is what anybody may send; each proxy adds the address that it was asked from at
-the right. So it is read from the right, and only as far as one's own proxies reach.
+Any client may send ``X-Forwarded-For``; each proxy appends the address from which it received the
+request. So the header is read from the right, and only as far as the trusted proxies reach.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 def client_address(meta: Mapping[str, Any], trusted: int | Sequence[str] = 0) -> Address:
     """
-    Return the address of the client of a request whose ``META`` this is.
+    Return the client's address of a request with this ``META``.
 
-    ``trusted`` is the number of one's own proxies before the application, or their networks
-    (CIDRs). Without any it is ``REMOTE_ADDR``. A header that does not reach that far, or holds
-    what is no address there, ends at the last address that was reached. Raises ConfigurationError
-    for a missing ``REMOTE_ADDR``, as behind a Unix socket.
+    ``trusted`` is the number of trusted proxies before the application, or their networks (CIDRs).
+    Without any the address is ``REMOTE_ADDR``. If the header is too short, or has an invalid
+    address, the last valid one is returned. Raises ConfigurationError if ``REMOTE_ADDR`` is
+    missing, as behind a Unix socket.
     """
     peer = meta.get("REMOTE_ADDR") or ""
     forwarded = [
@@ -36,7 +36,7 @@ def client_address(meta: Mapping[str, Any], trusted: int | Sequence[str] = 0) ->
     found = parse_address(str(peer))
     if isinstance(trusted, int):
         if trusted and found is None and not peer and forwarded:
-            # A proxy on a Unix socket has no address, and is the first of those that count.
+            # A proxy on a Unix socket has no address, but counts as a trusted proxy.
             found = parse_address(forwarded[-1])
             forwarded, trusted = forwarded[:-1], trusted - 1
         hops: list[Any] = [None] * trusted
@@ -44,9 +44,9 @@ def client_address(meta: Mapping[str, Any], trusted: int | Sequence[str] = 0) ->
         hops = [ipaddress.ip_network(each, strict=False) for each in trusted]
     if found is None:
         raise ConfigurationError(
-            f"The client's address (REMOTE_ADDR) is {'empty' if not peer else 'no IP address'}, as "
-            "behind a proxy on a Unix socket. Set RATE_LIMIT['TRUSTED_PROXIES'] to the number of "
-            "your proxies, or RATELIMIT_IP_META_KEY."
+            f"REMOTE_ADDR is {'empty' if not peer else 'not an IP address'}, as behind a proxy on "
+            "a Unix socket. Set RATE_LIMIT['TRUSTED_PROXIES'] to the number of your proxies, or "
+            "set RATELIMIT_IP_META_KEY."
         )
     for each in reversed(forwarded):
         if isinstance(trusted, int):
@@ -77,7 +77,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def masked(address: Address, v4: int = IPv4_MASK, v6: int = IPv6_MASK) -> str:
-    """Return the network that stands for ``address``: one client often has a whole /64."""
+    """Return the network address of ``address``, because one client often has a whole /64."""
     mask = v4 if address.version == 4 else v6
     return str(ipaddress.ip_network(f"{address}/{mask}", strict=False).network_address)
 
@@ -88,7 +88,7 @@ def is_in(address: Address, networks: Sequence[str]) -> bool:
 
 
 def get_ip(request: HttpRequest, using: str = DEFAULT_ALIAS) -> str:
-    """Return what stands for the client's address: the masks of the settings applied."""
+    """Return the client's address with the masks of the settings applied."""
     return masked(
         get_address(request, using),
         ratelimit_setting("IPV4_MASK", 32),
@@ -97,7 +97,7 @@ def get_ip(request: HttpRequest, using: str = DEFAULT_ALIAS) -> str:
 
 
 def get_address(request: HttpRequest, using: str = DEFAULT_ALIAS) -> Any:
-    """Return the client's address; raises ConfigurationError where there is none."""
+    """Return the client's address. Raises ConfigurationError if the request has none."""
     source = ratelimit_setting("IP_META_KEY")
     if not source:
         return client_address(request.META, get_config(using).rate_limit.trusted_proxies)
@@ -108,6 +108,6 @@ def get_address(request: HttpRequest, using: str = DEFAULT_ALIAS) -> Any:
     found = parse_address(str(text or ""))
     if found is None:
         raise ConfigurationError(
-            f"RATELIMIT_IP_META_KEY {source!r} gives no IP address for this request."
+            f"RATELIMIT_IP_META_KEY is {source!r}, and gives no IP address for this request."
         )
     return found

@@ -1,4 +1,4 @@
-"""The only place that knows what time it is."""
+"""The clock of this process: the only module that reads the time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 class Clock:
     """Wall time for expiries, monotonic time for durations, and sleep; all in seconds."""
 
-    # How far ``now`` may be from the true time; 0 for a clock that is the truth.
+    # By how many seconds ``now`` may differ from the true time; 0 for the clock of tests.
     skew = 2.0
 
     def now(self) -> float:
-        """Return seconds since the epoch, what ``TTL`` is measured in."""
+        """Return seconds since the epoch, the unit of ``TTL``."""
         return time.time()
 
     def monotonic(self) -> float:
@@ -28,7 +28,7 @@ _clock = Clock()
 
 
 def use(clock: Clock) -> Clock:
-    """Tell the time from ``clock`` in this process, and return the clock used before."""
+    """Use ``clock`` in this process, and return the clock used before."""
     global _clock
     before, _clock = _clock, clock
     return before

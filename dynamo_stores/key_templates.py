@@ -1,4 +1,4 @@
-"""Keys made of a function's arguments, as a template or a function says."""
+"""Keys made from the arguments of a function, by a template or a function."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def key_maker(
     needs_parameters: bool = True,
 ) -> Callable[..., str]:
     """
-    Return what makes a key of the arguments of a call, by a template of the parameters of
-    ``signature`` or by a function. Raises ConfigurationError for a template that does not fit.
+    Return the function that makes a key from the arguments of a call.
+
+    ``template`` is such a function, or a format string of the parameters of ``signature``. Raises
+    ConfigurationError if the format string does not match them.
     """
     if callable(template):
         return template
@@ -32,17 +34,18 @@ def key_maker(
             if name is not None
         }
     except (TypeError, ValueError) as exc:
-        raise ConfigurationError(f"{template!r} is no template of a key: {exc}.") from exc
+        raise ConfigurationError(f"{template!r} is not a valid key template: {exc}.") from exc
     if unknown := named - set(known):
         raise ConfigurationError(
-            f"The template {template!r} names {', '.join(map(repr, sorted(unknown)))}; the "
+            f"The key template {template!r} names {', '.join(map(repr, sorted(unknown)))}; the "
             f"function's parameters are {', '.join(map(repr, known)) or 'none'}."
         )
     if needs_parameters and known and not named:
         raise ConfigurationError(
-            f"The key {template!r} names none of the parameters {', '.join(map(repr, known))}, so "
-            "that all calls would share one value. Name those that decide about it, as in "
-            f"'{template}:{{{known[0]}}}', or pass a function that returns the key."
+            f"The key template {template!r} has none of the parameters "
+            f"{', '.join(map(repr, known))}, so all calls would share one value. Add those that "
+            f"determine the value, as in '{template}:{{{known[0]}}}', or pass a function that "
+            "returns the key."
         )
 
     def make(*args: Any, **kwargs: Any) -> str:

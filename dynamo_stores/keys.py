@@ -1,9 +1,9 @@
 """
-What keys look like: the one place that builds PK and SK.
+Formats of item keys: the only module that builds PK and SK.
 
 A partition key is ``<kind>#<owner>#<key>``. The owner (a prefix, a scope) is escaped, so that
-owners which look alike never share a key; a key too long for DynamoDB, or one that cannot be
-written as UTF-8, is hashed, and the item then carries the key itself in an attribute.
+different owners never share a key. A key that is too long for DynamoDB, or cannot be encoded in
+UTF-8, is hashed; the item then has the key itself in an attribute.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CAPACITY = "CAP"
 RECORD = "RECORD"
 CLAIM = "CLAIM"
 STATUS = "STATUS"
-USE = "USE"
+USAGE = "USE"
 DECISIONS = "DECISIONS"
 ACTIONS = "ACTIONS"
 EXPIRY = "X"
@@ -37,13 +37,13 @@ EXPIRY_SHARDS = 8
 
 # DynamoDB's limit for a partition key is 2,048 bytes; parts of a split value need some of it.
 MAX_PARTITION_KEY_BYTES = 1_900
-# Those who are limited may be named by anything; longer names only cost more.
+# Scopes and keys of limits may be any text; longer ones are hashed, because they cost more.
 _MAX_LIMITED_BYTES = 512
 _HASHED = "H#"
 
 
 class ItemKey(NamedTuple):
-    """``pk`` and ``sk`` of an item; ``original`` is the key in full where ``pk`` holds a hash."""
+    """``pk`` and ``sk`` of an item; ``original`` is the full key if ``pk`` contains a hash."""
 
     pk: str
     sk: str
@@ -55,56 +55,56 @@ class ItemKey(NamedTuple):
 
 
 def cache_entry(prefix: str, key: str) -> ItemKey:
-    """Return the key of the cache entry that Django calls ``key``, prefix and version included."""
+    """Return the key of a cache entry; ``key`` is Django's, with prefix and version."""
     return _item_key(CACHE, prefix, key, ENTRY)
 
 
 def lock(prefix: str, key: str) -> ItemKey:
-    """Return the key of the lock that is called ``key``, prefix and version included."""
+    """Return the key of a lock; ``key`` includes prefix and version."""
     return _item_key(LOCK, prefix, key, LOCK)
 
 
 def lease(prefix: str, key: str) -> ItemKey:
-    """Return the key of the lease to compute the value of ``key``, prefix and version included."""
+    """Return the key of the lease to compute a value; ``key`` includes prefix and version."""
     return _item_key(LEASE, prefix, key, LEASE)
 
 
 def generation(prefix: str) -> ItemKey:
-    """Return the key of the number that tells which entries of ``prefix`` were cleared."""
+    """Return the key of the number that invalidates the cleared entries of ``prefix``."""
     return ItemKey(f"{GENERATION}#{escape(prefix)}", GENERATION)
 
 
 def tag(prefix: str, name: str) -> ItemKey:
-    """Return the key of the number that tells which entries tagged ``name`` were invalidated."""
+    """Return the key of the number that invalidates the entries tagged ``name``."""
     return _item_key(TAG, prefix, name, TAG)
 
 
 def rate_window(
     scope: str, key: str, sk: str, *, kind: str = RATE_WINDOW, shard: int = 0
 ) -> ItemKey:
-    """Return the key of what counts the requests of ``key`` under ``scope``; long ones hashed."""
+    """Return the key of the counter of ``key`` under ``scope``; long names are hashed."""
     pk = f"{kind}#{_short(scope)}#{_short(key)}"
     return ItemKey(f"{pk}+#{shard}" if shard else pk, sk)
 
 
 def dedupe_job(key: str) -> ItemKey:
-    """Return the key of the job called ``key``, which may be of any length."""
+    """Return the key of the job ``key``, which may have any length."""
     digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
     return ItemKey(f"{DEDUPE}#{digest}", JOB)
 
 
 def dedupe_part(job: ItemKey, fence: int, number: int) -> ItemKey:
-    """Return the key of part ``number``, from 0, of the result that was got under ``fence``."""
+    """Return the key of part ``number``, from 0, of the result written under ``fence``."""
     return ItemKey(job.pk, f"R#{fence}#{number}")
 
 
 def capacity(table: str, sk: str) -> ItemKey:
-    """Return the key of what the control table says of ``table``: its RECORD, its CLAIM."""
+    """Return the key of an item about the capacity of ``table``: its RECORD or its CLAIM."""
     return ItemKey(f"{CAPACITY}#{table}", sk)
 
 
 def demand(table: str, process: str) -> ItemKey:
-    """Return the key of what ``process`` asks of ``table``."""
+    """Return the key of the demand of ``process`` for the capacity of ``table``."""
     return ItemKey(f"{CAPACITY}#{table}", f"DEMAND#{process}")
 
 
@@ -114,49 +114,49 @@ def capacity_tables() -> ItemKey:
 
 
 def process_status(process: str) -> ItemKey:
-    """Return the key of what the process, ``<host>#<pid>``, reports of itself."""
+    """Return the key of the report of a process, ``<host>#<pid>``."""
     return ItemKey(STATUS, process)
 
 
-def use(minute: int, table: str = "") -> ItemKey:
-    """Return the key of what was used of ``table`` in that minute since the epoch."""
-    return ItemKey(USE, f"{minute:010}#{table}")
+def usage(minute: int, table: str = "") -> ItemKey:
+    """Return the key of the usage of ``table`` in a minute since the epoch."""
+    return ItemKey(USAGE, f"{minute:010}#{table}")
 
 
 def decision(at: int, table: str = "") -> ItemKey:
-    """Return the key of what was decided about ``table`` at ``at``, in ms since the epoch."""
+    """Return the key of a decision about ``table`` at ``at``, in ms since the epoch."""
     return ItemKey(DECISIONS, f"{at:015}#{table}")
 
 
 def action(token: str) -> ItemKey:
-    """Return the key that tells that the action of the form with ``token`` was done."""
+    """Return the key of the record that the form with ``token`` was carried out."""
     return ItemKey(f"{ACTIONS}#{token}", ACTIONS)
 
 
 def stored_rate(resource: str) -> ItemKey:
-    """Return the key of the limit that is set for all processes."""
+    """Return the key of the limit of ``resource`` that is set for all processes."""
     return ItemKey(f"{STORED_RATE}#{_short(resource)}", CONFIG)
 
 
 def cache_prefix(prefix: str) -> str:
-    """Return what the partition keys of all cache entries with ``prefix`` begin with."""
+    """Return the beginning of the partition keys of all cache entries with ``prefix``."""
     return f"{CACHE}#{escape(prefix)}#"
 
 
 def cache_key(prefix: str, pk: str, original: bytes | None) -> str:
-    """Return the key that :func:`cache_entry` made ``pk`` of; ``original`` where that is a hash."""
+    """Return the key from which :func:`cache_entry` made ``pk``: ``original`` if it is hashed."""
     if original is not None:
         return original.decode(errors="surrogatepass")
     return pk.removeprefix(cache_prefix(prefix))
 
 
 def cache_hashes(prefix: str) -> str:
-    """Return what the partition keys of entries whose key is hashed begin with."""
+    """Return the beginning of the partition keys of entries with a hashed key."""
     return cache_prefix(prefix) + _HASHED
 
 
 def cache_part(pk: str, write: str, number: int) -> ItemKey:
-    """Return the key of part ``number``, from 0, of the value that ``write`` put under ``pk``."""
+    """Return the key of part ``number``, from 0, of the value that ``write`` stored."""
     return ItemKey(f"{pk}#{write}#{number}", PART)
 
 
@@ -177,13 +177,13 @@ def expiry_index_shard(prefix: str, pk: str) -> str:
 
 
 def expiry_index_sort_key(pk: str, removal: int | None) -> str:
-    """Return where ``pk`` is listed: by the time in ms when it may go, the undying ones last."""
+    """Return the sort key of ``pk``: its removal time in ms; entries without one are last."""
     moment = "9" * 15 if removal is None else f"{removal:015}"
     return f"{moment}#{hashlib.sha256(pk.encode()).hexdigest()[:16]}"
 
 
 def escape(owner: str) -> str:
-    """Return ``owner`` without ``#``, differently for every owner."""
+    """Return ``owner`` with ``#`` and ``%`` escaped, so different for every owner."""
     if "#" not in owner and "%" not in owner:
         return owner
     return owner.replace("%", "%25").replace("#", "%23")
@@ -201,7 +201,7 @@ def _short(name: str) -> str:
 def _item_key(kind: str, owner: str, key: str, sk: str) -> ItemKey:
     head = f"{kind}#{escape(owner)}#"
     pk = head + key
-    # Four bytes are the most that one character takes, so short keys need not be encoded here.
+    # A character has at most four bytes, so short keys need not be encoded here.
     if len(pk) * 4 > MAX_PARTITION_KEY_BYTES or not pk.isascii() or key.startswith(_HASHED):
         original = key.encode(errors="surrogatepass")
         if (

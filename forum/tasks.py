@@ -26,7 +26,7 @@ def warm_pages() -> int:
             warmed += 1
     except services.Busy as exc:
         logger.info(
-            "Warming of pages stopped: the read limit is reserved for users for %.0f s.",
+            "Pages are not warmed: the read limit is reserved for users for %.0f s.",
             exc.status.retry_after,
         )
     return warmed

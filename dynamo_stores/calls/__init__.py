@@ -1,1 +1,1 @@
-"""How DynamoDB is called: the one door that every table of the project shares."""
+"""Calls of DynamoDB: the connection that all tables of the project share, and its policy."""

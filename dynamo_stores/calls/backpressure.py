@@ -1,11 +1,11 @@
 """
-Backpressure: while a table throttles, callers share what it serves, instead of all trying at once.
+Backpressure: a limit on the requests in flight to a table while it throttles.
 
-A limit on requests in flight, as TCP has one: halved when the table throttles, raised by one for
-each round that it does not (additive increase, multiplicative decrease), and none while all is
-calm. D. Chiu, R. Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance
-in Computer Networks", Computer Networks and ISDN Systems 17, 1989. Work for users goes before work
-in the background, which leaves half of it to them.
+As in TCP the limit is halved when the table throttles and raised by one for each round without a
+throttle (additive increase, multiplicative decrease); without throttles there is no limit.
+D. Chiu, R. Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance in
+Computer Networks", Computer Networks and ISDN Systems 17, 1989. Calls for users have priority over
+background calls, which use at most half of the limit.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ..exceptions import ThrottlingError
 # One halving for a burst of throttles, in seconds.
 _ROUND = 0.1
 # After so many seconds without a throttle there is no limit.
-_CALM = 10.0
+_QUIET = 10.0
 
 _background: ContextVar[bool] = ContextVar("dynamo_stores_background", default=False)
 
 
 @contextmanager
 def background() -> Iterator[None]:
-    """Let users' work go before that of the block while a table throttles."""
+    """Mark the calls of a block as background calls, which have lower priority."""
     token = _background.set(True)
     try:
         yield
@@ -37,12 +37,12 @@ def background() -> Iterator[None]:
 
 
 def set_background(value: bool) -> None:
-    """Let what this thread or task does from now on be work in the background, or not."""
+    """Mark the further calls of this thread or task as background calls, or as users' calls."""
     _background.set(value)
 
 
 def is_background() -> bool:
-    """Return whether this is work in the background; Celery's tasks are."""
+    """Return whether calls are background calls now, as in Celery tasks."""
     return _background.get()
 
 
@@ -62,22 +62,22 @@ class Backpressure:
 
     @property
     def limit(self) -> float | None:
-        """How many requests may be in flight, None for any number."""
+        """The maximum of requests in flight, None without a limit."""
         return self._limit
 
     def enter(self, until: float) -> None:
         """
-        Wait for a place until the monotonic time ``until``.
+        Begin a request, waiting until the limit allows it, at most until the monotonic ``until``.
 
-        Raises ThrottlingError for who will find none before: at once, where that can be told.
+        Raises ThrottlingError if it does not; at once if the expected wait is longer.
         """
         with self._changed:
-            if self._limit is not None and not self._has_place():
+            if self._limit is not None and not self._has_capacity():
                 self._wait(until)
             self._in_flight += 1
 
     def leave(self, seconds: float, *, throttled: bool) -> None:
-        """Give the place back after a request that took ``seconds``."""
+        """End a request that took ``seconds``, and adapt the limit."""
         now = clock.monotonic()
         with self._changed:
             if throttled:
@@ -88,7 +88,7 @@ class Backpressure:
             elif self._limit is not None:
                 self._limit += 1 / self._limit
                 self._seconds += (seconds - self._seconds) / 8
-                if now - self._throttled_at > _CALM:
+                if now - self._throttled_at > _QUIET:
                     self._limit = None
             self._in_flight -= 1
             if self._waiting:
@@ -99,12 +99,12 @@ class Backpressure:
         self._waiting += 1
         self._users_waiting += is_user
         try:
-            while not self._has_place(asking=True):
+            while not self._has_capacity(is_waiting=True):
                 left = until - clock.monotonic()
                 wait = self._waiting * self._seconds / max(1.0, self._limit or 1.0)
                 if left <= 0 or wait > left:
                     raise ThrottlingError(
-                        f"{self._table} is throttled, and {self._waiting} requests wait for it.",
+                        f"{self._table} is throttled, and {self._waiting} requests are waiting.",
                         retry_after=max(1.0, wait),
                     )
                 self._changed.wait(left)
@@ -112,11 +112,11 @@ class Backpressure:
             self._waiting -= 1
             self._users_waiting -= is_user
 
-    def _has_place(self, *, asking: bool = False) -> bool:
+    def _has_capacity(self, *, is_waiting: bool = False) -> bool:
         limit = self._limit
         if limit is None:
             return True
         if is_background():
             return self._users_waiting == 0 and self._in_flight < max(1.0, limit / 2)
-        # Who comes does not overtake who waits.
-        return self._in_flight < max(1, int(limit)) and (asking or not self._users_waiting)
+        # A new request does not overtake those that wait.
+        return self._in_flight < max(1, int(limit)) and (is_waiting or not self._users_waiting)

@@ -1,8 +1,8 @@
 """
-Many items at once: chunks of DynamoDB's sizes, leftovers returned, work side by side.
+Batches of items: chunks within DynamoDB's limits, parallel calls, leftovers returned.
 
-The waiting and sending again of what a batch left is the door's (:mod:`.connection`); what is
-still left at the deadline comes back from here, so that nothing is lost unseen.
+The connection (:mod:`.connection`) sends the unprocessed part of a batch again; these functions
+return what is still unprocessed at the deadline.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def chunks(
     """
     Yield ``items`` in order, in lists of at most ``count`` items and ``max_bytes`` bytes.
 
-    An item that is over ``max_bytes`` by itself comes in a list of its own.
+    An item that is over ``max_bytes`` by itself is in a list of its own.
     """
     chunk: list[T] = []
     size = 0
@@ -71,11 +71,12 @@ def batch_get(
     attributes: Mapping[str, Any] | None = None,
 ) -> list[Item]:
     """
-    Return the items under ``keys`` (DynamoDB-JSON, no duplicates), in no order, absent ones left
-    out: one BatchGetItem per 100 keys, several side by side.
+    Return the existing items of ``keys`` (DynamoDB-JSON, no duplicates), in no order: one
+    BatchGetItem per 100 keys, several in parallel.
 
-    ``attributes`` is the projection as DynamoDB takes it (``ProjectionExpression``, …). Raises
-    StoreUnavailable with ``responses`` (what was read, by table) and ``unprocessed``.
+    ``attributes`` has the request's parameters of a projection (``ProjectionExpression``, …).
+    Raises StoreUnavailable with ``responses`` (the items that were read, by table) and
+    ``unprocessed``.
     """
 
     def read(chunk: list[Item]) -> list[Item]:
@@ -113,11 +114,12 @@ def batch_write(
     connection: Connection, table: str, requests: Iterable[Item]
 ) -> tuple[list[Item], StoreUnavailable | None]:
     """
-    Write ``requests`` (``PutRequest`` and ``DeleteRequest``, one per key), 25 and 16 MB a call.
+    Write ``requests`` (``PutRequest`` and ``DeleteRequest``, one per key), at most 25 and 16 MB a
+    call.
 
-    Return the requests that DynamoDB had not taken by their deadline, and the error that says
-    why (``[], None`` when all were taken). Raises StoreUnavailable where there was no answer, or
-    none at all in time, its ``unprocessed`` holding all that was not taken.
+    Return the requests that were unprocessed at the deadline, and the error that is the reason
+    (``[], None`` if all were processed). Raises StoreUnavailable without an answer, or if no batch
+    was answered in time; its ``unprocessed`` has all unprocessed requests.
     """
     left: list[Item] = []
     why: StoreUnavailable | None = None
@@ -147,11 +149,11 @@ def _request_size(request: Item) -> int:
 
 class BatchWriter(Generic[T]):
     """
-    Collects items and writes them in batches; what was not taken stays in ``leftovers``.
+    Collects items and writes them in batches; unprocessed ones stay in ``leftovers``.
 
-    ``write`` takes a list of items and returns those that were not taken (or None).
-    :meth:`for_model` makes one that puts and deletes PynamoDB models. As a context manager it
-    flushes at the end of the block, and raises ThrottlingError if anything is left then.
+    ``write`` is called with a list of items and returns the unprocessed ones (or None).
+    :meth:`for_model` makes a writer for PynamoDB models. As a context manager it flushes at the
+    end of the block, and raises ThrottlingError if there are leftovers.
     """
 
     def __init__(
@@ -177,7 +179,7 @@ class BatchWriter(Generic[T]):
         return _ModelWriter(model)
 
     def add(self, item: T) -> None:
-        """Add ``item``; writes a batch when one is full. A later item of one key wins."""
+        """Add ``item``; writes a full batch. Of two items with one key the later is written."""
         with self._lock:
             key = self._key_of(item) if self._key_of is not None else next(self._added)
             self._pending.pop(key, None)
@@ -187,7 +189,7 @@ class BatchWriter(Generic[T]):
             self._send(full)
 
     def flush(self) -> list[T]:
-        """Write what is pending; return everything that was not taken since the writer was made."""
+        """Write the pending items; return all leftovers since the writer was made."""
         with self._lock:
             pending = self._take()
         for chunk in chunks(pending, self._batch_size):
@@ -206,7 +208,7 @@ class BatchWriter(Generic[T]):
         left = self.flush()
         if left and exc is None:
             raise ThrottlingError(
-                f"{len(left)} items were not taken; they are in the writer's leftovers."
+                f"{len(left)} items were not processed; they are in the writer's leftovers."
             )
 
     def _take(self) -> list[T]:
@@ -239,12 +241,12 @@ class _ModelWriter(BatchWriter[Item]):
         content = item.serialize()
         if item_size(content) > MAX_ITEM_BYTES:
             raise ItemTooLargeError(
-                f"An item for {self._table} is over DynamoDB's {MAX_ITEM_BYTES:,} bytes."
+                f"An item for {self._table} exceeds DynamoDB's limit of {MAX_ITEM_BYTES:,} bytes."
             )
         self.add({"PutRequest": {"Item": content}})
 
     def delete(self, item: Model) -> None:
-        """Delete what is stored under the key of ``item``."""
+        """Delete the stored item with the key of ``item``."""
         content = item.serialize()
         self.add({"DeleteRequest": {"Key": {name: content[name] for name in self._key_names}}})
 
@@ -288,17 +290,17 @@ def execute_in_parallel(
 
 class AdaptiveDelayCalculator:
     """
-    How long to wait between batches: longer after each throttle, shorter after each success.
+    The delay between batches: longer after each throttle, shorter after each success.
 
-    The delay doubles from ``base_delay`` up to ``max_delay`` (seconds) when throttled and falls
-    by a tenth for each success, to nothing below ``base_delay``. Safe in threads.
+    The delay doubles from ``base_delay`` up to ``max_delay`` (seconds) when throttled, and falls
+    by a tenth for each success, to 0 if it were below ``base_delay``. Thread-safe.
     """
 
     def __init__(self, base_delay: float = 0.05, max_delay: float = 5.0) -> None:
         if not POSITIVE.accepts(base_delay) or not NOT_NEGATIVE.accepts(max_delay - base_delay):
             raise ConfigurationError(
                 f"base_delay is {base_delay!r} and max_delay {max_delay!r}; expected seconds "
-                "above 0, the second not below the first."
+                "above 0, max_delay not below base_delay."
             )
         self._base, self._max, self._delay = base_delay, max_delay, 0.0
         self._lock = threading.Lock()
@@ -309,13 +311,13 @@ class AdaptiveDelayCalculator:
         return self._delay
 
     def throttled(self) -> float:
-        """Note that DynamoDB left something; return the delay from now on."""
+        """Record that DynamoDB left items unprocessed; return the new delay."""
         with self._lock:
             self._delay = min(self._max, max(self._base, self._delay * 2))
             return self._delay
 
     def succeeded(self) -> float:
-        """Note that DynamoDB took all; return the delay from now on."""
+        """Record that DynamoDB processed all items; return the new delay."""
         with self._lock:
             shorter = self._delay * 0.9
             self._delay = shorter if shorter >= self._base else 0.0
@@ -326,7 +328,7 @@ def calculate_optimal_batch_size(
     item_bytes: float, *, max_items: int = MAX_WRITES, max_bytes: int = MAX_BATCH_BYTES
 ) -> int:
     """
-    Return how many items of ``item_bytes`` bytes on average go into one request: at least 1, at
+    Return how many items of ``item_bytes`` bytes on average fit into one request: at least 1, at
     most ``max_items`` (25 for BatchWriteItem, 100 for BatchGetItem), together under ``max_bytes``.
     """
     if not NOT_NEGATIVE.accepts(item_bytes):

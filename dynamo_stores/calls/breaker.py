@@ -1,7 +1,7 @@
 """
-The circuit breaker: after enough failures, stop asking for a while.
+The circuit breaker: after enough failures no requests are sent for a while.
 
-It makes no call and knows no store; it is told what became of the calls that it admitted.
+It sends nothing itself; callers ask it for admission and report the outcome.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..exceptions import CircuitBreakerOpenError
 
 
 class State(StrEnum):
-    """``closed``: calls pass; ``open``: none does; ``half_open``: one is trying."""
+    """``closed``: calls are admitted; ``open``: refused; ``half_open``: one probe is under way."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -26,7 +26,7 @@ class State(StrEnum):
 
 
 class Admission(NamedTuple):
-    """A call that was let through: in which generation of the state, and whether as the probe."""
+    """An admitted call: the generation of the state in which it was, and if it is the probe."""
 
     generation: int
     probe: bool = False
@@ -35,10 +35,10 @@ class Admission(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class BreakerStatus:
     """
-    What a breaker looks like now.
+    The status of a breaker.
 
-    ``failures`` in a row, ``error`` the last one's class name, ``since`` when the state began
-    (seconds since the epoch), ``retry_after`` seconds until a call may try again (0 when closed).
+    ``failures``: consecutive failures; ``error``: class name of the last one; ``since``: begin of
+    the state (seconds since the epoch); ``retry_after``: seconds to the next probe (0 if closed).
     """
 
     state: State
@@ -52,10 +52,10 @@ class CircuitBreaker:
     """
     One breaker for one table in one process, shared by its threads.
 
-    It opens after ``failure_threshold`` failures in a row, or, where asked for, when the share
+    It opens after ``failure_threshold`` consecutive failures, or, if configured, when the share
     of failed or of slow calls in a window is too high. ``recovery_timeout`` seconds later one
-    call, the probe, is let through; its outcome closes the breaker or opens it again. Outcomes
-    of calls admitted in an earlier state are ignored.
+    call, the probe, is admitted; its outcome closes the breaker or opens it again. Outcomes of
+    calls admitted in an earlier state are ignored.
     """
 
     def __init__(
@@ -79,22 +79,22 @@ class CircuitBreaker:
 
     @property
     def state(self) -> State:
-        """The state now."""
+        """The current state."""
         return self._state
 
     @property
     def admission(self) -> Admission:
-        """What calls are counted under now, for one that another breaker admitted."""
+        """The current admission, to report the outcome of a call that another breaker admitted."""
         return self._admission
 
     def status(self) -> BreakerStatus:
-        """Return what the breaker looks like now."""
+        """Return the current status."""
         with self._lock:
             wait = 0.0 if self._state is State.CLOSED else max(0.0, self._remaining())
             return BreakerStatus(self._state, self._failures, self._error, self._since, wait)
 
     def reset(self) -> None:
-        """Close the breaker and forget the failures; calls under way no longer count."""
+        """Close the breaker and reset its failures; calls under way no longer count."""
         with self._lock:
             self._error = ""
             change = self._move(State.CLOSED)
@@ -102,14 +102,14 @@ class CircuitBreaker:
 
     def admit(self) -> Admission:
         """
-        Return the admission of a call that may be made now.
+        Return the admission of a call.
 
-        Raises CircuitBreakerOpenError, without waiting for anything, if none may.
+        Raises CircuitBreakerOpenError at once if the call is not admitted.
         """
-        if self._passes():
+        if self._is_closed():
             return self._admission
         with self._lock:
-            if self._passes():
+            if self._is_closed():
                 return self._admission
             wait = self._remaining()
             if wait > 0 or self._state is State.HALF_OPEN:
@@ -124,7 +124,7 @@ class CircuitBreaker:
         return admission
 
     def succeeded(self, admission: Admission, seconds: float = 0.0) -> None:
-        """Count an answer, also one that refuses: the store is there."""
+        """Count an answer, also an error that DynamoDB returned: it can be reached."""
         if not self._failures and self._state is State.CLOSED and self._window is None:
             return
         with self._lock:
@@ -135,20 +135,20 @@ class CircuitBreaker:
             if admission.probe:
                 change = self._move(State.CLOSED)
             elif self._window is not None:
-                self._note(failed=False, seconds=seconds)
+                self._record(failed=False, seconds=seconds)
                 if self._is_too_bad():
                     self._error = self._error or "slow calls"
                     change = self._move(State.OPEN)
         self._report(change)
 
     def failed(self, admission: Admission, error: str, seconds: float = 0.0) -> None:
-        """Count an operation that got no answer; ``error`` is its class name."""
+        """Count an operation without an answer; ``error`` is the class name of its error."""
         with self._lock:
             if not self._is_current(admission):
                 return
             self._failures += 1
             self._error = error
-            self._note(failed=True, seconds=seconds)
+            self._record(failed=True, seconds=seconds)
             change = None
             if (
                 admission.probe
@@ -166,7 +166,7 @@ class CircuitBreaker:
             self.succeeded(admission, seconds)
 
     def release(self, admission: Admission) -> None:
-        """Give a probe back that ended without an outcome, so that the next call may probe."""
+        """End a probe without an outcome, so that the next call may probe."""
         if not admission.probe:
             return
         with self._lock:
@@ -177,7 +177,7 @@ class CircuitBreaker:
             self._opened_at = opened_at
         self._report(change)
 
-    def _passes(self) -> bool:
+    def _is_closed(self) -> bool:
         return self._state is State.CLOSED or not self._config.enabled
 
     def _is_current(self, admission: Admission) -> bool:
@@ -203,7 +203,7 @@ class CircuitBreaker:
         if change is not None and change[0] is not change[1]:
             self._on_change(*change, self._error)
 
-    def _note(self, *, failed: bool, seconds: float) -> None:
+    def _record(self, *, failed: bool, seconds: float) -> None:
         if self._window is not None:
             limit = self._config.slow_call_duration
             self._window.add(failed=failed, slow=limit is not None and seconds > limit)
@@ -226,7 +226,7 @@ def _needs_window(config: BreakerConfig) -> bool:
 
 
 class _Window:
-    """Calls, failures and slow calls of the last ``seconds``, in ten buckets."""
+    """Counts of calls, failures and slow calls of the last ``seconds``, in ten buckets."""
 
     BUCKETS = 10
 

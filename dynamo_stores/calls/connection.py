@@ -1,7 +1,7 @@
 """
-The one door: PynamoDB's Connection with the policy inside, one per alias and process.
+PynamoDB's Connection with the call policy, one per alias and process.
 
-Everything that models, stores and transactions send passes :meth:`Connection.dispatch`.
+All requests of models, stores and transactions are sent by :meth:`Connection.dispatch`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DATA_PLANE = frozenset(
 
 
 class TableConnection(PynamoTableConnection):
-    """What a model class talks to: the door, and the table's name behind it."""
+    """The connection of a model class: a Connection and the table's name."""
 
     connection: Connection
 
@@ -54,9 +54,9 @@ class TableConnection(PynamoTableConnection):
 
 class Connection(PynamoConnection):
     """
-    The door of one alias in one process, shared by its threads.
+    The connection of one alias in one process, shared by its threads.
 
-    Opens nothing before the first call. Each table has a policy, and so a breaker, of its own.
+    Opens no socket before the first call. Each table has its own policy, and so its own breaker.
     """
 
     def __init__(self, using: str = DEFAULT_ALIAS) -> None:
@@ -74,7 +74,7 @@ class Connection(PynamoConnection):
 
     @property
     def client(self) -> Any:
-        """What PynamoDB sends its calls through, in the place of a botocore client."""
+        """The transport that PynamoDB uses instead of a botocore client."""
         transport = self._transport
         if transport is None or not transport.has_credentials:
             with self._lock:
@@ -86,7 +86,7 @@ class Connection(PynamoConnection):
     def table(
         self, model: type[Model], make: Callable[[], PynamoTableConnection]
     ) -> TableConnection:
-        """Return what ``model`` talks to; ``make`` is asked once for the schema of its keys."""
+        """Return the connection of ``model``; ``make`` is called once, for the key schema."""
         found = self._tables_of_models.get(model)
         if found is None:
             with self._lock:
@@ -97,7 +97,7 @@ class Connection(PynamoConnection):
         return found
 
     def policy_for(self, table: str) -> CallPolicy:
-        """Return the rule for calls about ``table``."""
+        """Return the policy for calls on ``table``."""
         found = self._policies.get(table)
         if found is None:
             with self._lock:
@@ -107,14 +107,14 @@ class Connection(PynamoConnection):
         return found
 
     def policies(self) -> list[CallPolicy]:
-        """Return the rules of the tables that were called so far."""
+        """Return the policies of the tables that were used so far."""
         return list(self._policies.values())
 
     def dispatch(self, operation_name: str, operation_kwargs: dict[str, Any]) -> dict[str, Any]:
         """
-        Return DynamoDB's answer, never a batch in part.
+        Return DynamoDB's answer; a batch is complete.
 
-        Raises StoreUnavailable when there is none; what was left of a batch is in it.
+        Raises StoreUnavailable without an answer; it has the unprocessed part of a batch.
         """
         if operation_name not in DATA_PLANE:
             return get_control(self.using).call(operation_name, operation_kwargs)
@@ -125,7 +125,7 @@ class Connection(PynamoConnection):
                 "INDEXES" if observer.is_observed() else "NONE"
             )
         if operation_name == "TransactWriteItems":
-            # Tried again with the same token, a transaction that was done is not done twice.
+            # A retry with the same token does not repeat a transaction that was carried out.
             operation_kwargs.setdefault("ClientRequestToken", str(uuid.uuid4()))
         policy = self.policy_for(_table_of(operation_kwargs))
         if "RequestItems" in operation_kwargs:
@@ -191,10 +191,10 @@ class Connection(PynamoConnection):
 
 class _Batch:
     """
-    A batch that is sent again until nothing of it is left, its answers put together.
+    A batch whose unprocessed part is sent again until none is left; its answers are joined.
 
-    What DynamoDB leaves for its limits of size is asked for at once; what it leaves otherwise it
-    left for lack of throughput.
+    What is unprocessed because of DynamoDB's limits of size is sent again at once; everything else
+    is unprocessed for lack of throughput.
     """
 
     def __init__(
@@ -224,8 +224,8 @@ class _Batch:
         while True:
             answer = self._send(self._operation, self._kwargs, seconds)
             consumed += answer.get("ConsumedCapacity") or ()
-            answered = answer.get("Responses") or {}
-            for table, items in answered.items():
+            responses = answer.get("Responses") or {}
+            for table, items in responses.items():
                 self._responses.setdefault(table, []).extend(items)
             left = answer.get("UnprocessedItems") or answer.get("UnprocessedKeys")
             if not left:
@@ -235,15 +235,15 @@ class _Batch:
                 return answer
             self._kwargs = {**self._kwargs, "RequestItems": left}
             seconds = until - clock.monotonic()
-            if not _is_full(answered) or seconds <= 0:
+            if not _is_full(responses) or seconds <= 0:
                 raise ThrottlingError(
-                    f"{self._operation} on {', '.join(sorted(left))} was taken only in part."
+                    f"{self._operation} on {', '.join(sorted(left))} was only partially processed."
                 )
 
 
-def _is_full(answered: dict[str, list[Any]]) -> bool:
-    # DynamoDB stops before an item that would take a partition's answer over its limit.
-    size = sum(item_size(item) for items in answered.values() for item in items)
+def _is_full(responses: dict[str, list[Any]]) -> bool:
+    # DynamoDB stops before an item with which a partition's answer would exceed its limit.
+    size = sum(item_size(item) for items in responses.values() for item in items)
     return size > MAX_PARTITION_READ_BYTES - MAX_ITEM_BYTES
 
 
@@ -261,5 +261,5 @@ _connections = PerProcess(Connection)
 
 
 def get_connection(using: str = DEFAULT_ALIAS) -> Connection:
-    """Return this process's door to DynamoDB for the alias ``using``."""
+    """Return this process's connection to DynamoDB for the alias ``using``."""
     return _connections.get(using)

@@ -1,8 +1,8 @@
 """
-The other client: the control plane (DescribeTable, UpdateTable, …).
+The client for the control plane (DescribeTable, UpdateTable, …).
 
-One attempt and no policy: whoever changes a table decides what a failure means, and a table that
-is being changed must not open the breaker of those who read it.
+One attempt and no policy: callers that change a table handle failures themselves, and an error of
+the control plane must not open the breaker of the table.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class ControlPlane:
         self, operation: str, kwargs: dict[str, Any], *, seconds: float | None = None
     ) -> dict[str, Any]:
         """
-        Return the answer to one request, waited for ``seconds`` (``READ_TIMEOUT``) at most.
+        Return the answer to one request; wait at most ``seconds`` (default ``READ_TIMEOUT``).
 
-        Raises StoreUnavailable when there is none, and botocore's ClientError for a refusal.
+        Raises StoreUnavailable without an answer, and botocore's ClientError if DynamoDB refuses.
         """
         if self._transport is None or not self._transport.has_credentials:
             self._transport = Transport(self._config, control_plane=True)
@@ -59,7 +59,7 @@ class ControlPlane:
         return description
 
     def ttl_attribute(self, table: str) -> str | None:
-        """Return the attribute by which DynamoDB deletes expired items, None where TTL is off."""
+        """Return the TTL attribute of ``table``, None if TTL is disabled."""
         answer = self.call("DescribeTimeToLive", {"TableName": table})
         description = answer.get("TimeToLiveDescription", {})
         if description.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):

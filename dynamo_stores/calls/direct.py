@@ -1,6 +1,6 @@
 """
-The side door, for what watches the others: one attempt of two seconds, no breaker, no retry, no
-measurement, and sockets of its own. What the main door cannot do any more can be told through it.
+The direct connection, for monitoring and scaling: one attempt of two seconds, no breaker, no
+retry, no measurement, and its own sockets. It also works while the breaker of a table is open.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ DIRECT_SECONDS = 2.0
 
 
 class DirectConnection(Connection):
-    """Sends what it is given once; one per alias and process."""
+    """A connection that sends each request once; one per alias and process."""
 
     def dispatch(self, operation_name: str, operation_kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return DynamoDB's answer. Raises StoreUnavailable when there is none."""
+        """Return DynamoDB's answer. Raises StoreUnavailable without one."""
         operation_kwargs.setdefault("ReturnConsumedCapacity", "NONE")
         try:
             return self._send(operation_name, operation_kwargs, DIRECT_SECONDS)
@@ -37,5 +37,5 @@ _direct_connections = PerProcess(DirectConnection)
 
 
 def get_direct_connection(using: str) -> DirectConnection:
-    """Return this process's side door of the alias ``using``."""
+    """Return this process's direct connection of the alias ``using``."""
     return _direct_connections.get(using)

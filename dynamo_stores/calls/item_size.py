@@ -1,4 +1,4 @@
-"""How large an item is, as DynamoDB counts."""
+"""The size of an item by DynamoDB's rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Query and Scan page by page, no faster than asked for."""
+"""Query and Scan page by page, with a limit of read units a second."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def pages(
     call: Call, kwargs: dict[str, Any], *, units_per_second: float | None = None
 ) -> Iterator[dict[str, Any]]:
     """
-    Yield the answers to ``call`` (a Query or Scan with these arguments), to the last page.
+    Yield the answers to ``call`` (a Query or Scan with these arguments), up to the last page.
 
-    With ``units_per_second`` the next page is asked for when what the last one consumed has come
-    in at that rate. Each answer's ``LastEvaluatedKey`` is an ``ExclusiveStartKey`` to go on from.
+    With ``units_per_second`` the pages are requested so slowly that they consume no more. Each
+    answer's ``LastEvaluatedKey`` can be used as ``ExclusiveStartKey`` to resume.
     """
     kwargs = {**kwargs, "ReturnConsumedCapacity": "TOTAL"}
     while True:

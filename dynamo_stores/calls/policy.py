@@ -1,7 +1,7 @@
 """
-The rule of the door: ask the breaker; set a deadline; attempt; tell the breaker.
+The call policy: get the breaker's admission; attempt until the deadline; report the outcome.
 
-One attempt: send; if throttled or unavailable, and there is time, wait and try again.
+An attempt that is throttled or gets no answer is repeated after a delay if there is time.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _deadline: ContextVar[float | None] = ContextVar("dynamo_stores_deadline", defau
 
 class deadline:
     """
-    Give all calls of the block ``seconds`` together, instead of the alias's ``OPERATION_TIMEOUT``.
+    Set one deadline for all calls of a block, instead of the alias's ``OPERATION_TIMEOUT``.
 
-    Within a block that has less left, the less counts. ``copy_context()`` takes it into threads.
+    Of nested blocks the earlier deadline applies. ``copy_context()`` copies it into threads.
     """
 
     __slots__ = ("_seconds", "_token")
@@ -51,7 +51,7 @@ class deadline:
 
 @dataclass(frozen=True, slots=True)
 class CallPolicy:
-    """The rule for one table of one alias. ``timeout``, in seconds, covers all attempts."""
+    """The policy for one table of one alias. ``timeout``, in seconds, is for all attempts."""
 
     using: str
     table: str
@@ -69,22 +69,20 @@ class CallPolicy:
         partition_of: Callable[[], str] = str,
     ) -> dict[str, Any]:
         """
-        Return the answer of ``send``, tried as often as the rule allows.
+        Return the answer of ``send``, with the retries of the policy.
 
-        ``partition_of`` tells the partition key that the call is about, if it is about one.
-
-        ``breaker_of`` finds the breaker of another table that the same call is about. Raises
-        StoreUnavailable when no answer could be had; every other exception of ``send`` is an
-        answer (or a mistake in the call) and passes through.
+        ``partition_of`` returns the partition key of the call, if it has one; ``breaker_of`` the
+        breaker of another table of the same call. Raises StoreUnavailable without an answer. Other
+        exceptions of ``send`` are answers (or errors in the call) and are raised unchanged.
         """
         started = clock.monotonic()
         until = _deadline.get()
         if until is None:
             until = started + self.timeout
         elif started >= until:
-            # Not the store's failure, so the breaker does not hear of it.
+            # Not a failure of the store, so it is not reported to the breaker.
             raise OperationTimeoutError(
-                f"{operation} on {self.table} was not sent: its time was up before."
+                f"{operation} on {self.table} was not sent: the deadline had passed."
             )
         admission = self.breaker.admit()
         try:
@@ -97,14 +95,14 @@ class CallPolicy:
             self.breaker.failed(admission, type(cause).__name__, clock.monotonic() - started)
             raise
         except ClientError:
-            # DynamoDB answered, and the answer was no.
+            # DynamoDB answered with an error.
             self.breaker.succeeded(admission, clock.monotonic() - started)
             raise
         else:
             self.breaker.succeeded(admission, clock.monotonic() - started)
             return answer
         finally:
-            # After an outcome this does nothing: the admission is of an earlier state.
+            # Without effect after an outcome, because the admission is of an earlier state then.
             self.breaker.release(admission)
 
     def _attempts(
@@ -120,7 +118,7 @@ class CallPolicy:
         attempt = failures = throttles = 0
         while True:
             attempt += 1
-            # Whoever finds no place is not tried again: there is none before the deadline.
+            # Not retried: if this fails, the limit allows no request before the deadline.
             self.backpressure.enter(until)
             try:
                 return self._attempt(operation, send, until, attempt, partition_of)
@@ -234,7 +232,7 @@ class CallPolicy:
 
 
 def original_error(exc: Exception) -> Exception:
-    """Return botocore's own error where PynamoDB raised a copy of it."""
+    """Return botocore's own error if PynamoDB raised a copy of it."""
     # PynamoDB raises a copy of botocore's error that has lost the reasons for throttling.
     cause = exc.__cause__
     return cause if isinstance(exc, VerboseClientError) and isinstance(cause, ClientError) else exc

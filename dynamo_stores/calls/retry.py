@@ -1,4 +1,4 @@
-"""How long to wait before trying again."""
+"""Delays before retries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..conf.groups import RetryConfig
 
 def delays(config: RetryConfig) -> Iterator[float]:
     """
-    Yield seconds to wait, without end: exponential backoff with full jitter.
+    Yield seconds to wait, indefinitely: exponential backoff with full jitter.
 
     The n-th wait is uniform between 0 and min(``max_delay``, ``delay`` · 2ⁿ), as in
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ ("Full Jitter").

@@ -1,10 +1,10 @@
 """
-What time it is at DynamoDB, between which bounds.
+DynamoDB's time, as an interval that contains it.
 
-Expressions know no time, so clients bring their own; their clocks differ. Each answer's ``Date``
-header says within a second when it was made: not before the second that it names, so the service's
-clock is ahead of ours by at least ``Date - received``, and by less than ``Date + 1 - sent``. The
-bounds of many answers together are much narrower than a second.
+Expressions have no function for the time, so clients send their own, and their clocks differ. The
+``Date`` header of an answer has the time in whole seconds, rounded down. So the service's clock is
+ahead of the local one by at least ``Date - received``, and by less than ``Date + 1 - sent``. The
+intersection of these intervals over many answers is much shorter than a second.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import NamedTuple
 
 from .. import clock
 
-# What two of the service's machines may differ by, and how far our clock may drift a second.
-_FRONTENDS = 0.01
+# By how much the clocks of two servers may differ, and how far the local clock may drift a second.
+_SERVER_SKEW = 0.01
 _DRIFT = 1e-4
-# When our clocks part by so many seconds, one was set or the machine slept: what was learned is
-# forgotten.
-_PARTED = 0.5
+# If the wall clock and the monotonic clock diverge by so many seconds, one was set or the machine
+# slept, and the interval is discarded.
+_MAX_DIVERGENCE = 0.5
 
 
 class Times(NamedTuple):
-    """The true time, in seconds since the epoch, is between ``low`` and ``high``."""
+    """An interval that contains the true time, in seconds since the epoch."""
 
     low: float
     high: float
@@ -38,7 +38,7 @@ class _Ahead(NamedTuple):
 
 
 class ServerClock:
-    """One service's clock, learned from its answers. For all threads."""
+    """The clock of one service, estimated from its answers. Thread-safe."""
 
     def __init__(self) -> None:
         self._ahead: _Ahead | None = None
@@ -47,11 +47,11 @@ class ServerClock:
 
     @property
     def is_learned(self) -> bool:
-        """Whether there was an answer to learn from, or nothing need be learned."""
+        """Whether there was an answer to estimate from, or the local clock is exact."""
         return not clock.skew() or self._known(clock.monotonic()) is not None
 
     def record(self, date: str, sent_at: float, received_at: float) -> None:
-        """Learn from an answer's ``Date``, sent and received at these monotonic times."""
+        """Use an answer's ``Date``; both times are monotonic, of the request and the answer."""
         text, second = self._last
         if text != date:
             try:
@@ -59,8 +59,8 @@ class ServerClock:
             except (TypeError, ValueError):
                 return
             self._last = (date, second)
-        low = second - received_at - _FRONTENDS
-        high = second + 1 - sent_at + _FRONTENDS
+        low = second - received_at - _SERVER_SKEW
+        high = second + 1 - sent_at + _SERVER_SKEW
         with self._lock:
             known = self._known(received_at)
             if known is not None and max(low, known.low) < min(high, known.high):
@@ -68,7 +68,7 @@ class ServerClock:
             self._ahead = _Ahead(low, high, received_at, clock.now() - received_at)
 
     def times(self) -> Times:
-        """Return the bounds; before any answer those of a clock that is right within its skew."""
+        """Return the interval; before any answer it is the local time plus and minus its skew."""
         skew = clock.skew()
         now = clock.now()
         if not skew:
@@ -81,7 +81,7 @@ class ServerClock:
 
     def _known(self, monotonic: float) -> _Ahead | None:
         known = self._ahead
-        if known is None or abs(clock.now() - monotonic - known.wall_ahead) > _PARTED:
+        if known is None or abs(clock.now() - monotonic - known.wall_ahead) > _MAX_DIVERGENCE:
             return None
         drift = max(0.0, monotonic - known.at) * _DRIFT
         return known._replace(low=known.low - drift, high=known.high + drift)

@@ -1,8 +1,8 @@
 """
-Sends one request: from an operation and its DynamoDB-JSON to the answer's DynamoDB-JSON.
+The transport of one request: from an operation and its DynamoDB-JSON to the answer's DynamoDB-JSON.
 
-This is the narrow seam of the road. Through botocore the time for an attempt covers connecting
-and the wait for each piece of the answer; name look-up and an answer that trickles are not cut.
+The timeout of an attempt limits connecting and each read from the socket. botocore cannot limit
+the DNS lookup, nor the total time of an answer that arrives in many pieces.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..conf import StoreConfig
 from ..exceptions import StoreUnavailable
 from .server_time import ServerClock
 
-# How long the attempt that is being made may take, in seconds.
+# The timeout of the current attempt, in seconds.
 attempt_seconds: ContextVar[float | None] = ContextVar("dynamo_stores_attempt", default=None)
 
-# Tables are described side by side.
+# Tables are described in parallel.
 _CONTROL_CONNECTIONS = 10
 
 
@@ -38,34 +38,34 @@ class Transport:
             config, max_connections=_CONTROL_CONNECTIONS if control_plane else None
         )
         self.endpoint_url: str = self._client.meta.endpoint_url
-        self._client.meta.events.register_first("before-call.dynamodb", self._cut_time)
-        self._client.meta.events.register_first("after-call.dynamodb", self._look_at_answer)
+        self._client.meta.events.register_first("before-call.dynamodb", self._limit_time)
+        self._client.meta.events.register_first("after-call.dynamodb", self._inspect_answer)
         self.server_clock = ServerClock()
-        _cut_connecting(self._client)
+        _limit_connecting(self._client)
 
     @property
     def has_credentials(self) -> bool:
-        """Whether requests can be signed; botocore remembers that it found no credentials."""
+        """Whether requests can be signed; botocore caches that it found no credentials."""
         return self._client._request_signer._credentials is not None
 
     def send(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the answer to one request, sent once; raises botocore's own errors."""
+        """Send a request once and return the answer. Raises botocore's errors."""
         answer: dict[str, Any] = self._client._make_api_call(operation, request)
         return answer
 
-    # By this name PynamoDB calls what it takes for a botocore client.
+    # PynamoDB calls a botocore client by this private name.
     _make_api_call = send
 
     def close(self) -> None:
-        """Close the connections; those in use are closed when they come back."""
+        """Close the sockets; those in use are closed after their request."""
         self._client.close()
 
     @staticmethod
-    def _cut_time(context: dict[str, Any], **kwargs: object) -> None:
+    def _limit_time(context: dict[str, Any], **kwargs: object) -> None:
         context["read_timeout"] = attempt_seconds.get()
         context["sent_at"] = clock.monotonic()
 
-    def _look_at_answer(
+    def _inspect_answer(
         self, http_response: Any, context: dict[str, Any], **kwargs: object
     ) -> None:
         _check_answer(http_response)
@@ -77,8 +77,8 @@ def make_client(config: StoreConfig, *, max_connections: int | None = None) -> A
     """
     Return a botocore client for ``config`` that never retries by itself.
 
-    Credentials come from botocore's own chain. An endpoint on this machine gets made-up ones, so
-    that real ones are neither needed nor sent there.
+    Credentials are found by botocore. For an endpoint on this machine they are invented, so that
+    real ones are neither needed nor sent there.
     """
     session = get_session()
     credentials: dict[str, Any] = {}
@@ -92,7 +92,7 @@ def make_client(config: StoreConfig, *, max_connections: int | None = None) -> A
             connect_timeout=config.connect_timeout,
             read_timeout=config.read_timeout,
             max_pool_connections=max_connections or config.max_pool_connections,
-            # One attempt: the policy retries, and knows the deadline.
+            # One attempt: the call policy retries within the deadline.
             retries={"total_max_attempts": 1, "mode": "standard"},
             parameter_validation=False,
             tcp_keepalive=True,
@@ -117,8 +117,8 @@ def _local_region(session: Any) -> str:
     return region or "us-east-1"
 
 
-class _CutTimeout(Timeout):
-    """A time-out whose connecting part is cut to what the attempt has left."""
+class _AttemptTimeout(Timeout):
+    """A timeout for connecting of at most the timeout of the current attempt."""
 
     @property
     def connect_timeout(self) -> Any:
@@ -127,16 +127,16 @@ class _CutTimeout(Timeout):
         return own if left is None else min(own, left)
 
 
-def _cut_connecting(client: Any) -> None:
-    # botocore lets a request shorten the wait for the answer, but not the connecting: its HTTP
-    # session asks this object for both each time. Without it, connecting takes CONNECT_TIMEOUT.
+def _limit_connecting(client: Any) -> None:
+    # botocore allows a read timeout for each request, but no connect timeout; its HTTP session
+    # reads both from this object each time.
     session = client._endpoint.http_session
     timeout = session._timeout
-    session._timeout = _CutTimeout(connect=timeout.connect_timeout, read=timeout.read_timeout)
+    session._timeout = _AttemptTimeout(connect=timeout.connect_timeout, read=timeout.read_timeout)
 
 
 def _check_answer(http_response: Any) -> None:
-    # botocore takes a body that is not JSON for an empty answer, and then a write would seem done.
+    # botocore treats a body that is not JSON as an empty answer, as if a write had succeeded.
     body: bytes = http_response.content
     checksum = http_response.headers.get("x-amz-crc32")
     if checksum is not None:
@@ -144,4 +144,5 @@ def _check_answer(http_response: Any) -> None:
     else:
         is_whole = body[:1] == b"{" and body[-1:] == b"}"
     if not is_whole and http_response.status_code < 300:
-        raise StoreUnavailable("The answer of DynamoDB was damaged on its way.")
+        error = "is not complete JSON" if checksum is None else "failed its checksum"
+        raise StoreUnavailable(f"The response {error}.")

@@ -2,7 +2,7 @@
 The settings: ``DYNAMO_STORES`` read once into frozen dataclasses, one per alias.
 
 Field names are the settings' names in lower case; every duration is in seconds. Each setting
-carries its default, the rule that it must meet and the id of its system check.
+has its default, the rule that it must meet and the id of its system check.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class StoreConfig:
     health: HealthConfig = field(default_factory=HealthConfig)
     tables: dict[str, Any] = setting({}, MAPPING, 19)
 
-    # Both are asked on every call, so each answer is worked out once.
+    # Both are used on every call, so their values are computed once.
     _names: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     _tables: dict[str, Self] = field(default_factory=dict, compare=False, repr=False)
 
@@ -90,7 +90,7 @@ class StoreConfig:
         return self.real_name(self.table_name)
 
     def real_name(self, table: str) -> str:
-        """Return what the table that a model calls ``table`` is called in DynamoDB."""
+        """Return the name in DynamoDB of the table that a model names ``table``."""
         if (name := self._names.get(table)) is None:
             name = self.tables.get(table, {}).get("TABLE_NAME", self.table_prefix + table)
             self._names[table] = name
@@ -111,7 +111,7 @@ class StoreConfig:
         return found
 
 
-# What one table may have differently from its alias.
+# The settings that TABLES may change for one table.
 TABLE_SETTINGS = frozenset(
     ["TABLE_NAME", "BILLING_MODE", "OPERATION_TIMEOUT", "RETRY", "CIRCUIT_BREAKER", "SCALING"]
 )
@@ -121,7 +121,7 @@ def get_config(using: str = DEFAULT_ALIAS) -> StoreConfig:
     """
     Return the settings of the alias ``using``.
 
-    Raises ConfigurationError, naming everything that is wrong with the alias.
+    Raises ConfigurationError with all errors of the alias.
     """
     if (config := _configs.get(using)) is None:
         config = _read(using)
@@ -130,12 +130,12 @@ def get_config(using: str = DEFAULT_ALIAS) -> StoreConfig:
 
 
 def aliases() -> list[str]:
-    """Return the names of all aliases; ``["default"]`` where nothing is set."""
+    """Return the names of all aliases; ``["default"]`` without DYNAMO_STORES."""
     return list(_raw())
 
 
 def provisioned_aliases() -> list[str]:
-    """Return the aliases that have a provisioned table, or scaling switched on."""
+    """Return the aliases that have a provisioned table, or scaling enabled."""
     found = []
     for using in aliases():
         config = get_config(using)
@@ -146,18 +146,18 @@ def provisioned_aliases() -> list[str]:
 
 
 def find_problems() -> list[Problem]:
-    """Return everything that is wrong in ``DYNAMO_STORES``, most general first."""
+    """Return all errors in ``DYNAMO_STORES``, the most general first."""
     try:
         raw = _raw()
     except ConfigurationError as exc:
-        return [Problem(NOT_A_DICT, str(exc), "See docs/settings.md for its shape.")]
+        return [Problem(NOT_A_DICT, str(exc), "See docs/settings.md for its structure.")]
     problems = []
     if DEFAULT_ALIAS not in raw:
         problems.append(
             Problem(
                 NO_DEFAULT_ALIAS,
                 "DYNAMO_STORES has no alias 'default'.",
-                "Call one of the aliases 'default'; stores use it when none is named.",
+                "Name one of the aliases 'default'; stores use it unless they name another.",
             )
         )
     for using, values in raw.items():
@@ -171,7 +171,7 @@ _lock = threading.Lock()
 
 
 def when_changed(forget: Callable[[], None]) -> Callable[[], None]:
-    """Call ``forget`` whenever the settings change (``override_settings``); a decorator."""
+    """Call ``forget`` whenever the settings change (``override_settings``). A decorator."""
     _forgetters.append(forget)
     return forget
 
@@ -278,7 +278,7 @@ def ratelimit_setting(name: str, default: Any = None) -> Any:
 
 
 def imported(function: Any) -> Any:
-    """Return ``function``, or what is at that dotted path; raises ConfigurationError."""
+    """Return ``function``, or the object at that dotted path. Raises ConfigurationError."""
     if not isinstance(function, str):
         return function
     try:

@@ -34,7 +34,7 @@ from .rules import (
 
 @dataclass(frozen=True, kw_only=True)
 class RetryConfig:
-    """``RETRY``: how often a call is tried again, and how long it waits before."""
+    """``RETRY``: the number of retries of a call, and the delays before them."""
 
     max_retries: int = setting(3, WHOLE, 20)
     throttle_retries: int | None = setting(None, or_none(WHOLE), 21)
@@ -44,7 +44,7 @@ class RetryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BreakerConfig:
-    """``CIRCUIT_BREAKER``: when to stop asking, and for how long."""
+    """``CIRCUIT_BREAKER``: when to stop sending requests, and for how long."""
 
     enabled: bool = setting(True, BOOLEAN, 30)
     failure_threshold: int = setting(5, WHOLE_POSITIVE, 31)
@@ -79,7 +79,7 @@ class ScalingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig:
-    """``CACHE``: what the alias' cache entries share; the rest is in ``CACHES`` (options.py)."""
+    """``CACHE``: settings of all caches of the alias; the others are in ``CACHES``."""
 
     cleanup_interval: float = setting(300, POSITIVE, 50)
     expiry_index: bool = setting(False, BOOLEAN, 51)
@@ -110,7 +110,7 @@ PATHS_AND_RATES = Rule(
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimitConfig:
-    """``RATE_LIMIT``: the limit of resources that have none of their own."""
+    """``RATE_LIMIT``: the default limit, and the limits of resources and paths."""
 
     limit: int = setting(200, WHOLE, 70)
     window: float = setting(60, POSITIVE, 71)
@@ -149,7 +149,7 @@ class MetricsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportsConfig:
-    """``REPORTS``: what each process says of itself, for the status pages."""
+    """``REPORTS``: the reports of each process, for the status pages."""
 
     enabled: bool = setting(True, BOOLEAN, 93)
     interval: float = setting(60.0, POSITIVE, 94)
@@ -157,7 +157,7 @@ class ReportsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HealthConfig:
-    """``HEALTH``: what ``health/ready`` asks for; ``required``: not ready without DynamoDB."""
+    """``HEALTH``: the check of ``health/ready``; ``required``: not ready without DynamoDB."""
 
     required: bool = setting(True, BOOLEAN, 95)
     timeout: float = setting(1.0, POSITIVE, 96)

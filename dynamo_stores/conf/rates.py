@@ -1,4 +1,4 @@
-"""Rates: ``"100/m"``, ``"10/s,100/m,1000/h"``, ``(100, 60)``; pure."""
+"""Rates: ``"100/m"``, ``"10/s,100/m,1000/h"``, ``(100, 60)``. Pure."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Rate(NamedTuple):
 
 def parse_rates(rate: Any) -> tuple[Rate, ...] | None:
     """
-    Return what ``rate`` says, the shortest window first; None for no limit.
+    Return the rates in ``rate``, the shortest window first; None for no limit.
 
-    A string (``"100/m"``, ``"5/10s"``, ``"100/600"`` in seconds, several with commas between), a
-    pair of limit and seconds, or a list of these. Of two limits of one window the smaller counts.
-    Raises ConfigurationError.
+    ``rate`` is a string (``"100/m"``, ``"5/10s"``, ``"100/600"`` in seconds, several separated by
+    commas), a pair of limit and seconds, or a list of these. Of two limits with the same window
+    the smaller applies. Raises ConfigurationError for other values.
     """
     if rate is None:
         return None
@@ -42,12 +42,12 @@ def parse_rates(rate: Any) -> tuple[Rate, ...] | None:
     for limit, window in _parts(rate):
         by_window[window] = min(limit, by_window.get(window, limit))
     if not by_window:
-        raise ConfigurationError(f"The rate {rate!r} is empty. {_EXPECTED}")
+        raise ConfigurationError(f"The rate {rate!r} is empty; {_EXPECTED}")
     return tuple(Rate(limit, window) for window, limit in sorted(by_window.items()))
 
 
 def resolve_rate(rate: Any, *args: Any) -> Any:
-    """Return ``rate``, or what the function that it is, or that is at that dotted path, returns."""
+    """Return ``rate``; if it is a function, or the dotted path of one, return its result."""
     if isinstance(rate, str) and "/" not in rate and "." in rate:
         try:
             rate = import_string(rate)
@@ -57,8 +57,8 @@ def resolve_rate(rate: Any, *args: Any) -> Any:
 
 
 _EXPECTED = (
-    "Expected '100/m' (s, m, h, d), '5/10s', '100/600' (seconds), several with commas, a pair "
-    "(100, 60), or None for no limit."
+    "expected '100/m' (s, m, h, d), '5/10s', '100/600' (seconds), several separated by commas, a "
+    "pair (100, 60), or None for no limit."
 )
 
 
@@ -77,26 +77,27 @@ def _parts(rate: Any) -> Iterable[Rate]:
             return [Rate(limit, window)]
     elif isinstance(rate, list | tuple):
         return [each for part in rate for each in _parts(part)]
-    raise ConfigurationError(f"The rate {rate!r} is none. {_EXPECTED}")
+    raise ConfigurationError(f"{rate!r} is not a rate: {_EXPECTED}")
 
 
 def _parse(part: str, whole: str) -> Rate:
     found = _RATE.fullmatch(part.lower())
     if found is None or not (found[2] or found[3]):
-        raise ConfigurationError(f"The rate {whole!r} is none. {_EXPECTED}")
+        raise ConfigurationError(f"{whole!r} is not a rate: {_EXPECTED}")
     window = int(found[2] or 1) * _PERIODS[found[3] or "s"]
     if not window:
-        raise ConfigurationError(f"The rate {whole!r} has a window of 0 seconds. {_EXPECTED}")
+        raise ConfigurationError(f"The rate {whole!r} has a window of 0 seconds; {_EXPECTED}")
     return Rate(int(found[1]), window)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceConfig:
     """
-    The limit of a resource: ``rates`` (None: no limit), and how they are counted.
+    The limit of a resource: ``rates`` (None: no limit), and the algorithm that counts.
 
-    ``burst`` is what ``gcra`` admits at once (None: a tenth of the limit); ``shards`` the items
-    that a key is spread over; ``block`` the most that a process takes of a key at once.
+    ``burst`` is how many requests ``gcra`` admits at once (None: a tenth of the limit); ``shards``
+    the number of items that count a key; ``block`` how many requests of a key a process counts in
+    advance by one write.
     """
 
     rates: tuple[Rate, ...] | None
@@ -112,23 +113,23 @@ _NAMES = ("RATE", "ALGORITHM", *_WHOLE_POSITIVE_NAMES)
 
 def parse_resource(config: Any, *, algorithm: str = "sliding") -> ResourceConfig:
     """
-    Return what ``config`` says: a rate, or a dict of ``RATE``, ``ALGORITHM``, ``BURST``,
-    ``SHARDS`` and ``BLOCK``. Raises ConfigurationError.
+    Return the limit in ``config``: a rate, or a dict of ``RATE``, ``ALGORITHM``, ``BURST``,
+    ``SHARDS`` and ``BLOCK``. Raises ConfigurationError for other values.
     """
     if isinstance(config, ResourceConfig):
         return config
     if not isinstance(config, Mapping):
-        return _fitting(ResourceConfig(rates=parse_rates(config), algorithm=algorithm))
+        return _checked(ResourceConfig(rates=parse_rates(config), algorithm=algorithm))
     for name in config:
         if name not in _NAMES:
             raise ConfigurationError(f"Unknown setting {name!r}{suggestion(name, _NAMES)}")
     if "RATE" not in config:
-        raise ConfigurationError("RATE is missing; None is no limit.")
+        raise ConfigurationError("RATE is missing; set it to a rate, or to None for no limit.")
     for name in _WHOLE_POSITIVE_NAMES:
         value = config.get(name)
         if value is not None and not (WHOLE.accepts(value) and value >= 1):
             raise ConfigurationError(f"{name} is {value!r}; expected a whole number, 1 or more.")
-    return _fitting(
+    return _checked(
         ResourceConfig(
             rates=parse_rates(config["RATE"]),
             algorithm=config.get("ALGORITHM", algorithm),
@@ -139,7 +140,7 @@ def parse_resource(config: Any, *, algorithm: str = "sliding") -> ResourceConfig
     )
 
 
-def _fitting(config: ResourceConfig) -> ResourceConfig:
+def _checked(config: ResourceConfig) -> ResourceConfig:
     if config.algorithm not in ALGORITHMS:
         raise ConfigurationError(
             f"ALGORITHM is {config.algorithm!r}; expected one of "
@@ -148,20 +149,22 @@ def _fitting(config: ResourceConfig) -> ResourceConfig:
     for rate in config.rates or ():
         if config.algorithm == "log" and rate.limit > _MAX_LOGGED:
             raise ConfigurationError(
-                f"The algorithm 'log' writes down each request: {rate} is over its limit of "
-                f"{_MAX_LOGGED:,}. Use 'sliding'."
+                f"The algorithm 'log' stores every request; the rate {rate} is above its maximum "
+                f"of {_MAX_LOGGED:,}. Use 'sliding'."
             )
         if 0 < rate.limit < config.shards:
-            raise ConfigurationError(f"{config.shards} SHARDS are more than the limit of {rate}.")
+            raise ConfigurationError(
+                f"SHARDS is {config.shards}; expected at most the limit of {rate}."
+            )
     if config.block > 1 and config.algorithm not in ("sliding", "fixed"):
-        raise ConfigurationError("BLOCK is for the algorithms 'sliding' and 'fixed'.")
+        raise ConfigurationError("BLOCK requires the algorithm 'sliding' or 'fixed'.")
     return config
 
 
 def _wrong_resources(value: Any) -> str:
-    """Return what is wrong in a dict of resources, ``""`` for nothing."""
+    """Return the first error in a dict of resources, ``""`` without one."""
     if not isinstance(value, Mapping):
-        return " It is no dict."
+        return f" Expected a dict, got {type(value).__name__}."
     for name, config in value.items():
         try:
             parse_resource(config)
@@ -181,14 +184,14 @@ PATH_NAMES = ("RATE", "KEY", "METHOD", "ALGORITHM", "BURST", "SHARDS", "BLOCK", 
 
 
 def wrong_paths(value: Any) -> str:
-    """Return what is wrong in ``PATHS``, ``""`` for nothing."""
+    """Return the first error in ``PATHS``, ``""`` without one."""
     if not isinstance(value, Mapping):
-        return " It is no dict."
+        return f" Expected a dict, got {type(value).__name__}."
     for path, config in value.items():
         if not isinstance(path, str) or not path.startswith("/"):
             return f" {path!r} does not begin with a slash."
         if not isinstance(config, Mapping):
-            return f" {path!r}: {config!r} is no dict."
+            return f" {path!r}: expected a dict, got {type(config).__name__}."
         for name in config:
             if name not in PATH_NAMES:
                 return f" {path!r}: unknown setting {name!r}{suggestion(name, PATH_NAMES)}"
@@ -201,7 +204,7 @@ def wrong_paths(value: Any) -> str:
 
 
 def describe(config: ResourceConfig) -> dict[str, Any]:
-    """Return ``config`` as a dict that :func:`parse_resource` takes, of what JSON can say."""
+    """Return ``config`` as a JSON serializable dict that :func:`parse_resource` accepts."""
     return {
         "RATE": None if config.rates is None else [list(rate) for rate in config.rates],
         "ALGORITHM": config.algorithm,

@@ -1,7 +1,7 @@
 """
-What a setting may be: rules in words, dataclasses made of them, what is wrong in a dict.
+Rules for the values of settings, and the check of a dict of settings against them.
 
-A field made by :func:`setting` carries its rule and the id of its system check.
+A field made by :func:`setting` has its rule and the id of its system check.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any, NamedTuple
 
 
 def wrong_proxies(value: Any) -> str:
-    """Return what is wrong with a value of ``TRUSTED_PROXIES``, ``""`` for nothing."""
+    """Return the error of a value of ``TRUSTED_PROXIES``, ``""`` without one."""
     if isinstance(value, bool):
-        return " It is a bool."
+        return " Expected a number or a list, got bool."
     if isinstance(value, int):
-        return "" if value >= 0 else " It is negative."
+        return "" if value >= 0 else " Expected 0 or more."
     return wrong_networks(value)
 
 
 def wrong_networks(value: Any) -> str:
-    """Return what is wrong with a list of networks, ``""`` for nothing."""
+    """Return the first error in a list of networks, ``""`` without one."""
     if isinstance(value, str) or not isinstance(value, Sequence):
-        return " It is no list."
+        return f" Expected a list, got {type(value).__name__}."
     for each in value:
         try:
             ipaddress.ip_network(each, strict=False)
@@ -38,27 +38,27 @@ def wrong_networks(value: Any) -> str:
 
 
 class Problem(NamedTuple):
-    """Something wrong in the settings: the check's id, what is wrong, what to do."""
+    """An error in the settings: the id of its check, the message, and a hint how to correct it."""
 
     id: str
     message: str
     hint: str
 
 
-def _nothing_more(value: Any) -> str:
+def _no_details(value: Any) -> str:
     return ""
 
 
 class Rule(NamedTuple):
-    """What a value must be, in words, the test for it, and what more can be said of a wrong one."""
+    """What values are expected (as text), the test for it, and details about a wrong value."""
 
     expected: str
     accepts: Callable[[Any], bool]
-    why: Callable[[Any], str] = _nothing_more
+    details: Callable[[Any], str] = _no_details
 
 
 def is_number(value: object) -> bool:
-    """Return whether ``value`` is a number, finite and no bool."""
+    """Return whether ``value`` is a finite number, and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -98,7 +98,7 @@ _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
 def parse_hours(text: str) -> tuple[int, int]:
-    """Return the minutes of the day between which ``"22:00-06:30"`` is; ValueError for others."""
+    """Return begin and end of ``"22:00-06:30"`` in minutes of the day. Raises ValueError."""
     found = _HOURS.fullmatch(text)
     if found is None or found[1] + found[2] == found[3] + found[4]:
         raise ValueError(text)
@@ -152,7 +152,7 @@ def settings_of(cls: type) -> dict[str, dataclasses.Field[Any]]:
 def wrong_values(
     cls: type, values: Any, where: str, *, only: frozenset[str] | None = None
 ) -> list[Problem]:
-    """Return what is wrong with ``values``, a dict of settings that stands at ``where``."""
+    """Return the errors in ``values``, a dict of settings found at ``where``."""
     if not isinstance(values, Mapping):
         return [
             Problem(
@@ -173,7 +173,8 @@ def wrong_values(
             problems.append(
                 Problem(
                     own[name].metadata["id"],
-                    f"{where}[{name!r}] is {value!r}; expected {rule.expected}.{rule.why(value)}",
+                    f"{where}[{name!r}] is {value!r}; "
+                    f"expected {rule.expected}.{rule.details(value)}",
                     "Durations are in seconds. docs/settings.md lists every setting.",
                 )
             )
@@ -185,13 +186,12 @@ def _unknown(name: object, known: list[str], where: str) -> Problem:
     return Problem(
         UNKNOWN_NAME,
         f"Unknown {group} setting {name!r}{suggestion(name, known)}",
-        f"It stands in {where}. Known: {', '.join(known)}.",
+        f"It is in {where}. Known: {', '.join(known)}.",
     )
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'NEAREST'?``, or a full stop where nothing is near."""
-    wanted = str(name)
+    """Return ``; did you mean 'NEAREST'?``, or a full stop if no name is similar."""
     by_upper = {str(each).upper(): each for each in known}
-    near = difflib.get_close_matches(wanted.upper(), list(by_upper), 1, 0.5)
-    return f"; did you mean {by_upper[near[0]]!r}?" if near else "."
+    similar = difflib.get_close_matches(str(name).upper(), list(by_upper), 1, 0.5)
+    return f"; did you mean {by_upper[similar[0]]!r}?" if similar else "."

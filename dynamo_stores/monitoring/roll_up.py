@@ -61,6 +61,6 @@ def roll_up(using: str) -> RolledUp:
     written = UsageHistory(using).roll_up(total_usage(reports))
     store.delete(old)
     deleted = len(old)
-    deleted += cleaner.delete_before(keys.use(minute_of(now) - 2 * HOUR))
+    deleted += cleaner.delete_before(keys.usage(minute_of(now) - 2 * HOUR))
     deleted += cleaner.delete_before(keys.decision(int((now - DECISIONS_KEPT) * 1000)))
     return RolledUp(written, deleted)

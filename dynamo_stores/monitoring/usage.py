@@ -56,9 +56,9 @@ class UsageHistory(DirectStore[UsageItem]):
         request = {
             "KeyConditionExpression": "PK = :pk AND SK BETWEEN :first AND :last",
             "ExpressionAttributeValues": {
-                ":pk": {"S": keys.USE},
-                ":first": {"S": keys.use(first).sk},
-                ":last": {"S": keys.use(last + 1).sk},
+                ":pk": {"S": keys.USAGE},
+                ":first": {"S": keys.usage(first).sk},
+                ":last": {"S": keys.usage(last + 1).sk},
             },
         }
         found: dict[int, dict[str, Usage]] = {}
@@ -88,6 +88,6 @@ def merged(*histories: UsageByMinute) -> dict[int, dict[str, Usage]]:
 
 
 def _item(minute: int, table: str, resources: Mapping[str, Usage]) -> RawItem:
-    key = keys.use(minute, table)
+    key = keys.usage(minute, table)
     ttl = (minute + 2 * HOUR) * 60
     return UsageItem(key.pk, key.sk, ttl=ttl, use=json.dumps(resources)).serialize()

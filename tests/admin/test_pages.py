@@ -194,7 +194,7 @@ def test_an_unreadable_item(reporting, manager):
     """Is a problem on the page, and the rest of the page is shown."""
     using = reporting()
     history = UsageHistory(using)
-    key = keys.use(minute_of(time.time()), "t")
+    key = keys.usage(minute_of(time.time()), "t")
     history._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "what?"}})
     assert manager.get(page("overview")).status_code == 200
     (problem,) = read(manager, using)["problems"]

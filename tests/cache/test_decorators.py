@@ -89,9 +89,9 @@ def test_tags(make_cache, tables):
     ("key", "tags", "message"),
     [
         ("k:{nobody}", None, "names 'nobody'; the function's parameters are 'user', 'size'"),
-        ("k", None, "names none of the parameters"),
+        ("k", None, "has none of the parameters"),
         ("k:{0}", None, "names '0'"),
-        ("k:{", None, "no template of a key"),
+        ("k:{", None, "not a valid key template"),
         ("k:{user}", "user", "tags is the string 'user'"),
         ("k:{user}", ["{nobody}"], "names 'nobody'"),
     ],

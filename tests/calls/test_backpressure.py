@@ -1,4 +1,4 @@
-"""Backpressure: how many may be in flight while a table throttles."""
+"""Backpressure: the limit of requests in flight while a table throttles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def soon(seconds=10.0):
 
 
 def engaged(in_flight=8):
-    """A gate that was halved once: half of what was in flight may be."""
+    """Return a Backpressure whose limit is half of ``in_flight``, after one throttle."""
     backpressure = Backpressure("t")
     for _ in range(in_flight):
         backpressure.enter(soon())
@@ -26,7 +26,7 @@ def engaged(in_flight=8):
     return backpressure
 
 
-def test_while_all_is_calm_there_is_no_limit():
+def test_without_throttles_there_is_no_limit():
     """Any number may be in flight."""
     backpressure = Backpressure("t")
     for _ in range(1000):
@@ -37,7 +37,7 @@ def test_while_all_is_calm_there_is_no_limit():
 
 
 def test_a_throttle_halves_and_successes_add_one_a_round():
-    """A burst of throttles is one halving; without any for a while the limit is gone."""
+    """A burst of throttles is one halving; after a while without any there is no limit."""
     with FakeClock() as now:
         backpressure = engaged(16)
         assert backpressure.limit == 8
@@ -90,7 +90,7 @@ def test_no_more_than_the_limit_are_in_flight():
 
 
 def test_users_go_before_background():
-    """Background work waits for users who wait, and has half of the places at most."""
+    """Background calls wait for waiting users, and use at most half of the limit."""
     backpressure = engaged(2)
     assert backpressure.limit == 1
     backpressure.enter(soon())
@@ -122,8 +122,8 @@ def test_users_go_before_background():
     assert not is_background()
 
 
-def test_who_finds_no_place_fails_with_a_time_to_come_back():
-    """At its deadline, or at once where that can be told."""
+def test_a_request_over_the_limit_fails_with_retry_after():
+    """At its deadline, or at once if the expected wait is longer."""
     backpressure = engaged(2)
     backpressure.enter(soon())
     began_at = time.monotonic()
@@ -136,6 +136,6 @@ def test_who_finds_no_place_fails_with_a_time_to_come_back():
         backpressure.enter(soon())
     backpressure._limit = 1.0
     began_at = time.monotonic()
-    with pytest.raises(ThrottlingError, match="requests wait for it"):
+    with pytest.raises(ThrottlingError, match="requests are waiting"):
         backpressure.enter(soon(30))
     assert time.monotonic() - began_at < 5

@@ -1,4 +1,4 @@
-"""Chunks, side-by-side work, writers and their arithmetic; no engine needed."""
+"""Chunks, parallel calls, writers and their arithmetic; no engine needed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_parallel_copies_context_and_raises_the_first_error():
 
 
 def test_writer_sends_full_batches_and_returns_leftovers():
-    """25 at a time; what was not taken is returned and kept."""
+    """25 at a time; unprocessed items are returned and kept."""
     sent = []
 
     def write(batch):

@@ -27,7 +27,7 @@ def fail(breaker, times=1):
         breaker.failed(breaker.admit(), "ReadTimeoutError")
 
 
-def test_opens_after_failures_in_a_row_and_says_why(dynamo_clock: FakeClock):
+def test_opens_after_failures_in_a_row_with_the_reason(dynamo_clock: FakeClock):
     """The third failure in a row opens it; calls are refused without waiting."""
     changes = []
     breaker = make(changes)
@@ -100,7 +100,7 @@ def test_of_many_threads_exactly_one_probes(dynamo_clock: FakeClock):
     assert len(refused) == 49
 
 
-def test_probe_without_an_outcome_is_given_back(dynamo_clock: FakeClock):
+def test_probe_without_an_outcome_is_released(dynamo_clock: FakeClock):
     """A probe that was interrupted lets the next call probe at once."""
     breaker = make()
     fail(breaker, 3)
@@ -123,7 +123,7 @@ def test_outcomes_of_calls_admitted_earlier_are_ignored(dynamo_clock: FakeClock)
 
 
 def test_throttling_counts_only_when_asked(dynamo_clock: FakeClock):
-    """A throttle is an answer, also for a probe, unless COUNT_THROTTLES says otherwise."""
+    """A throttle is an answer, also for a probe, unless COUNT_THROTTLES is True."""
     breaker = make()
     for _ in range(10):
         breaker.throttled(breaker.admit())
@@ -155,7 +155,7 @@ def test_trips_on_the_share_of_failures_in_a_window(dynamo_clock: FakeClock):
 
 
 def test_failures_outside_the_window_are_forgotten(dynamo_clock: FakeClock):
-    """What failed a window ago no longer counts."""
+    """Failures of a window ago no longer count."""
     breaker = make(failure_rate=0.5, minimum_calls=4, window=60.0)
     fail(breaker, 2)
     dynamo_clock.advance(61)

@@ -1,4 +1,4 @@
-"""Batches under faults: what was left of them is finished or returned."""
+"""Batches under faults: the unprocessed part is completed or returned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dynamo_stores.exceptions import OperationTimeoutError, StoreUnavailable, Th
 
 
 def test_a_batch_taken_in_part_is_finished(faulty, dynamo_faults):
-    """What DynamoDB left is sent again, only that, and read again, only that."""
+    """Only the unprocessed part is sent and read again."""
     cache = faulty()
     values = {f"k{number}": number for number in range(25)}
     dynamo_faults.take_in_part("BatchWriteItem", 10, times=2)
@@ -26,13 +26,13 @@ def test_a_batch_taken_in_part_is_finished(faulty, dynamo_faults):
     assert cache.get_many(values) == values
 
 
-# Retries so far apart that the last one before a deadline has time for its answer: by a clock that
-# goes only when somebody sleeps, a deadline of a minute is no wait.
+# Retries are far apart, so that the last one before the deadline has time for its answer. The fake
+# clock only advances by sleeping, so a deadline of a minute takes no time.
 PATIENT = {"RETRY": {"DELAY": 10.0, "MAX_DELAY": 30.0}}
 
 
 def test_leftovers_of_set_many_are_returned(faulty, dynamo_faults, dynamo_clock):
-    """At the deadline the keys that were not taken come back, and only those."""
+    """At the deadline the unprocessed keys are returned, and only those."""
     cache = faulty({"OPERATION_TIMEOUT": 60.0}, **PATIENT)
     values = {f"k{number}": number for number in range(25)}
     dynamo_faults.take_in_part("BatchWriteItem", 20, times=1)
@@ -81,7 +81,7 @@ def test_get_many_of_many_keys_keeps_what_it_read(faulty, dynamo_faults):
 
 
 def test_get_many_raises_or_returns_what_was_read(faulty, dynamo_faults, dynamo_clock):
-    """With IGNORE_EXCEPTIONS what had been read by the deadline is returned."""
+    """With IGNORE_EXCEPTIONS the values read before the deadline are returned."""
     values = {f"k{number}": number for number in range(25)}
     for options in ({}, {"IGNORE_EXCEPTIONS": True}):
         cache = faulty({"OPERATION_TIMEOUT": 60.0, **options}, **PATIENT)
@@ -97,7 +97,7 @@ def test_get_many_raises_or_returns_what_was_read(faulty, dynamo_faults, dynamo_
 
 
 def test_writer_for_models_returns_what_was_left(faulty, dynamo_faults, dynamo_clock):
-    """BatchWriter keeps the requests that DynamoDB did not take, and writes them later."""
+    """BatchWriter keeps the unprocessed requests, and writes them later."""
     cache = faulty(OPERATION_TIMEOUT=60.0, **PATIENT)
     model = CacheEntry.bound_to(cache.store.using)
     dynamo_faults.take_in_part("BatchWriteItem", 20, times=1)

@@ -1,4 +1,4 @@
-"""The rule of the door, by the fake clock and with answers made up on the spot."""
+"""The call policy, with the fake clock and prepared answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def no_answer():
 
 
 class Script:
-    """Raises or returns one thing after the other, then the last one for ever."""
+    """Raises or returns each of its outcomes in order, then the last one again."""
 
     def __init__(self, *steps, clock=None, takes=0.0):
         self.steps, self.clock, self.takes, self.seconds = list(steps), clock, takes, []
@@ -123,7 +123,7 @@ def test_throttle_retries_bounds_them(dynamo_clock: FakeClock):
 
 @pytest.mark.parametrize("code", sorted(THROTTLING_CODES))
 def test_reasons_survive_in_both_spellings(dynamo_clock: FakeClock, code):
-    """What DynamoDB named is on the error and in the measurement, for the table that it named."""
+    """DynamoDB's reasons are in the error and the measurement, under their table."""
     arn = "arn:aws:dynamodb:us-east-1:1:table/other/index/GSI1"
     error = throttle(code, [{"reason": "IndexWriteProvisionedThroughputExceeded", "resource": arn}])
     with measuring() as measurements, pytest.raises(ThrottlingError) as e:
@@ -227,7 +227,7 @@ def test_a_probe_is_one_attempt(dynamo_clock: FakeClock):
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, ZeroDivisionError])
-def test_an_interrupted_probe_is_given_back(dynamo_clock: FakeClock, interruption):
+def test_an_interrupted_probe_is_released(dynamo_clock: FakeClock, interruption):
     """Whatever ends a probe without an outcome, the next call may probe."""
     rule = policy(breaker={"failure_threshold": 1, "recovery_timeout": 60.0}, max_retries=0)
     with pytest.raises(StoreUnavailable):
@@ -244,7 +244,7 @@ def test_an_interrupted_probe_is_given_back(dynamo_clock: FakeClock, interruptio
 
 
 def test_messages_hold_no_content(dynamo_clock: FakeClock):
-    """An error of the store names operation and table, never what botocore repeats."""
+    """An error of the store has operation and table, never botocore's text."""
     error = ClientError({"Error": {"Code": "ThrottlingException", "Message": "key secret-7"}}, "X")
     with pytest.raises(ThrottlingError) as e:
         policy(throttle_retries=0).call("PutItem", Script(error))
@@ -252,7 +252,7 @@ def test_messages_hold_no_content(dynamo_clock: FakeClock):
 
 
 def test_one_measurement_per_attempt(dynamo_clock: FakeClock):
-    """Each attempt is told with its number, seconds, units and error."""
+    """Each attempt is measured with its number, seconds, units and error."""
     answer = {
         "ConsumedCapacity": {
             "TableName": "t",

@@ -1,4 +1,4 @@
-"""What time it is at the service, by its answers."""
+"""The time of the service, estimated from its answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dynamo_stores.calls.server_time import ServerClock
 
 
 class TwoClocks(clock.Clock):
-    """A wall clock that is wrong by ``wrong`` seconds, and a monotonic one; told to go."""
+    """A wall clock that is wrong by ``wrong`` seconds, and a monotonic one; set by tests."""
 
     def __init__(self, wrong: float) -> None:
         self.wrong = wrong
@@ -42,7 +42,7 @@ def answer(server, clocks, took=0.02):
 
 
 def test_it_is_within_the_bounds_and_they_get_narrow(clocks):
-    """Whatever the own clock says."""
+    """Whatever the local clock is."""
     server = ServerClock()
     assert not server.is_learned
     before = server.times()
@@ -57,7 +57,7 @@ def test_it_is_within_the_bounds_and_they_get_narrow(clocks):
 
 
 def test_it_is_forgotten_when_a_clock_was_set(clocks):
-    """Or when the machine slept; the next answer says it again."""
+    """Or when the machine slept; the next answer sets it again."""
     server = ServerClock()
     answer(server, clocks)
     clocks.wrong += 5
@@ -79,14 +79,14 @@ def test_a_service_whose_clock_was_set_is_believed(clocks):
 
 
 def test_no_date_is_no_answer(clocks):
-    """What cannot be read is left alone."""
+    """Invalid values are ignored."""
     server = ServerClock()
     server.record("yesterday", 0, 1)
     assert not server.is_learned
 
 
 def test_doubt_grows_with_time(clocks):
-    """Our clock may drift meanwhile."""
+    """The local clock may drift meanwhile."""
     server = ServerClock()
     answer(server, clocks)
     first = server.times()

@@ -51,7 +51,7 @@ def test_wrong_settings_are_found_with_their_id():
     ],
 )
 def test_wrong_caches_are_found(cache, found):
-    """LOCATION, KEY_PREFIX and OPTIONS of a cache of ours."""
+    """LOCATION, KEY_PREFIX and OPTIONS of a DynamoDB cache."""
     with override_settings(CACHES={"default": {"BACKEND": BACKEND, **cache}}):
         assert ids() == [found]
 
@@ -84,7 +84,7 @@ def test_settings_import_with_no_variable_and_with_only_a_secret_key():
 
 
 def test_settings_are_equal_to_the_librarys_defaults():
-    """Without variables the project changes only where DynamoDB is."""
+    """Without variables the project changes only the endpoint of DynamoDB."""
     code = (
         "from dynamo_stores import conf\n"
         "from django.conf import settings\n"
@@ -163,8 +163,8 @@ def test_a_deployment_is_clean():
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_scaling_that_never_comes_down_is_warned_of():
-    """Where beat does not sweep; with the schedule that the tasks give, it does."""
+def test_scaling_without_reconciliation_is_a_warning():
+    """If beat does not run the task; with the schedule of the tasks it does."""
     scaling = {"default": {"SCALING": {"ENABLED": True}}}
     before = current_app.conf.beat_schedule
     try:

@@ -1,4 +1,4 @@
-"""What rates may look like."""
+"""The forms of rates."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_none_is_no_limit():
     "rate", ["", "100", "100/", "m/100", "-1/m", "1.5/m", "100/x", "100/0", "1/m;2/s", 100, (1,),
              ("a", "b"), (1, 0), (-1, 60), (True, 60, 1), [], object()],
 )  # fmt: skip
-def test_what_is_no_rate(rate):
-    """The message says what was given and what is expected."""
-    with pytest.raises(ConfigurationError, match="Expected '100/m'"):
+def test_invalid_rates(rate):
+    """The message has the value and the expected forms."""
+    with pytest.raises(ConfigurationError, match="expected '100/m'"):
         parse_rates(rate)
 
 
@@ -55,19 +55,19 @@ def test_what_is_no_rate(rate):
         ({"RAET": "1/m"}, "Unknown setting 'RAET'; did you mean 'RATE'"),
         ({}, "RATE is missing"),
         ({"RATE": "1/m", "BURST": 0}, "BURST is 0; expected a whole number"),
-        ({"RATE": "2000/m", "ALGORITHM": "log"}, "writes down each request"),
-        ({"RATE": "3/m", "SHARDS": 4}, "4 SHARDS are more than the limit"),
-        ({"RATE": "3/m", "BLOCK": 4, "ALGORITHM": "gcra"}, "BLOCK is for the algorithms"),
+        ({"RATE": "2000/m", "ALGORITHM": "log"}, "stores every request"),
+        ({"RATE": "3/m", "SHARDS": 4}, "SHARDS is 4; expected at most"),
+        ({"RATE": "3/m", "BLOCK": 4, "ALGORITHM": "gcra"}, "BLOCK requires the algorithm"),
     ],
 )
-def test_what_is_no_resource(config, message):
-    """Each wrong setting has its sentence."""
+def test_invalid_resources(config, message):
+    """Each error has its own sentence."""
     with pytest.raises(ConfigurationError, match=message):
         parse_resource(config)
 
 
 def test_a_description_can_be_parsed():
-    """What is stored for all processes is what was set."""
+    """The stored form of a limit is parsed to the same limit."""
     config = parse_resource({"RATE": "10/s,100/m", "BURST": 3, "ALGORITHM": "gcra"})
     assert parse_resource(describe(config)) == config
     assert parse_resource(describe(parse_resource(None))).rates is None

@@ -1,4 +1,4 @@
-"""Settings: defaults, differences per table, and errors that say what to do."""
+"""Settings: defaults, differences per table, and errors with hints."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_everything_is_optional():
     ],
 )
 def test_wrong_settings_are_named_with_what_was_expected(settings, message):
-    """Each problem says what is wrong, what was expected, and has an id and a hint."""
+    """Each error has the expected values, an id and a hint."""
     (problem,) = problems(**settings)
     assert message in problem.message
     assert problem.id.startswith("dynamo_stores.E")
@@ -74,7 +74,7 @@ def test_wrong_settings_are_named_with_what_was_expected(settings, message):
         conf.get_config()
 
 
-def test_shapes_that_are_no_settings():
+def test_settings_that_are_not_dicts():
     """DYNAMO_STORES itself and its aliases must be dicts, and one must be 'default'."""
     for value in ([], "x", {"default": None}):
         with override_settings(DYNAMO_STORES=value):
@@ -86,7 +86,7 @@ def test_shapes_that_are_no_settings():
 
 
 def test_unknown_alias_is_named_with_the_nearest():
-    """A store asked for an alias that is not there says which there are."""
+    """The error of an unknown alias names the known ones."""
     with (
         override_settings(DYNAMO_STORES={"default": {}, "sessions": {}}),
         pytest.raises(ConfigurationError, match="did you mean 'sessions'"),
@@ -112,7 +112,7 @@ def test_every_setting_has_a_check_id_of_its_own():
 
 
 def test_defaults_meet_their_own_rules():
-    """What is written as a default would be accepted as a setting."""
+    """Each default would be accepted as a setting."""
     config = conf.StoreConfig()
     groups = [config, *(getattr(config, f.name) for f in dataclasses.fields(config))]
     for group in groups:
@@ -122,7 +122,7 @@ def test_defaults_meet_their_own_rules():
                     assert field.metadata["rule"].accepts(getattr(group, field.name)), field.name
 
 
-def test_tables_differ_where_they_say_so():
+def test_tables_override_settings_of_the_alias():
     """TABLES merges over the alias, by the model's name and by the real one."""
     with override_settings(
         DYNAMO_STORES={

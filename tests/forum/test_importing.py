@@ -104,7 +104,7 @@ def test_the_shape_of_the_stored_items(read):
             {"users": [*USERS, {"id": "x", "name": "\ud800"}]},
             "row 3: name contains a lone surrogate",
         ),
-        ({"users": [*USERS, {"id": "x", "name": "x" * 500_000}]}, "row 3: too large"),
+        ({"users": [*USERS, {"id": "x", "name": "x" * 500_000}]}, "row 3: the item is too large"),
         ({"users": [*USERS, {"id": "x", "name": "x", "createdAt": "soon"}]}, "must be a time such"),
         ({"threads": [*THREADS, {"id": "t3"}]}, "threads.json, row 3: title is missing."),
         ({"threads": [*THREADS, {"id": "t3", "title": " "}]}, "row 3: title is empty."),

@@ -77,7 +77,7 @@ def test_what_is_over_is_deleted(reporting, now):
         decisions.publish("t", {"at": now.now() - days * 86_400, "code": "raised", "why": "x"})
     roll_up(using)
     old = UsageHistory(using)
-    key = keys.use(minute - 121, "t")
+    key = keys.usage(minute - 121, "t")
     old._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "{}"}})
     assert roll_up(using) == (0, 1)
     assert [each.pid for each in ReportStore(using).all()] == [1]

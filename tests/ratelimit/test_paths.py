@@ -66,7 +66,7 @@ def test_settings_without_a_meaning_are_explained():
     """Those of django-ratelimit that are about Django's caches."""
     with override_settings(RATELIMIT_USE_CACHE="default"):
         (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.W002"]
-    assert "RATELIMIT_USE_CACHE has no meaning" in found.msg
+    assert "RATELIMIT_USE_CACHE has no effect" in found.msg
 
 
 def test_an_empty_address_is_a_mistake(group):

@@ -316,7 +316,7 @@ def test_the_clock_is_learned_from_answers(store, resource):
 
 def test_bad_settings_are_named(alias, resource):
     """At the call, with what was expected."""
-    with pytest.raises(ConfigurationError, match="Expected '100/m'"):
+    with pytest.raises(ConfigurationError, match="expected '100/m'"):
         RateLimitStore().acquire(resource, rate="many")
     with pytest.raises(ConfigurationError, match="SHARDS"):
         RateLimitStore().set_resource_config(resource, {"RATE": "1/m", "SHARDS": 0})

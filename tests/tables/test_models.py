@@ -182,13 +182,13 @@ def test_the_private_name_of_pynamodb_that_the_models_use():
 
 def test_the_private_names_of_botocore_that_the_transport_uses():
     """
-    The HTTP session asks its Timeout object for both time-outs at each request.
+    The HTTP session reads both timeouts from its Timeout object at each request.
 
-    If this fails after an upgrade of botocore, connecting is no longer cut to the deadline.
+    If this fails after an upgrade of botocore, connecting is no longer limited to the deadline.
     """
     transport = get_connection().client
     session = transport._client._endpoint.http_session
-    assert type(session._timeout).__name__ == "_CutTimeout"
+    assert type(session._timeout).__name__ == "_AttemptTimeout"
     request = type("Request", (), {"context": {"read_timeout": 0.25}})()
     timeout = session._get_request_timeout(request)
     assert timeout.read_timeout == 0.25
