@@ -11,6 +11,7 @@ background calls, which use at most half of the limit.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -54,8 +55,8 @@ class Backpressure:
         self._changed = threading.Condition()
         self._limit: float | None = None
         self._in_flight = 0
-        self._waiting = 0
-        self._users_waiting = 0
+        self._users: deque[object] = deque()
+        self._background: deque[object] = deque()
         self._halved_at = -_ROUND
         self._throttled_at = 0.0
         self._seconds = 0.0
@@ -72,8 +73,8 @@ class Backpressure:
         Raises ThrottlingError if it does not; at once if the expected wait is longer.
         """
         with self._changed:
-            if self._limit is not None and not self._has_capacity():
-                self._wait(until)
+            if self._limit is not None:
+                self._wait_in(self._background if is_background() else self._users, until)
             self._in_flight += 1
 
     def leave(self, seconds: float, *, throttled: bool) -> None:
@@ -91,32 +92,33 @@ class Backpressure:
                 if now - self._throttled_at > _QUIET:
                     self._limit = None
             self._in_flight -= 1
-            if self._waiting:
+            if self._users or self._background:
                 self._changed.notify_all()
 
-    def _wait(self, until: float) -> None:
-        is_user = not is_background()
-        self._waiting += 1
-        self._users_waiting += is_user
+    def _wait_in(self, queue: deque[object], until: float) -> None:
+        """Wait until this request is the first of ``queue`` and the limit allows it."""
+        request = object()
+        queue.append(request)
         try:
-            while not self._has_capacity(is_waiting=True):
+            while queue[0] is not request or not self._has_capacity():
                 left = until - clock.monotonic()
-                wait = self._waiting * self._seconds / max(1.0, self._limit or 1.0)
+                waiting = len(self._users) + len(self._background)
+                wait = waiting * self._seconds / max(1.0, self._limit or 1.0)
                 if left <= 0 or wait > left:
                     raise ThrottlingError(
-                        f"{self._table} is throttled, and {self._waiting} requests are waiting.",
+                        f"{self._table} is throttled, and {waiting} requests are waiting.",
                         retry_after=max(1.0, wait),
                     )
                 self._changed.wait(left)
         finally:
-            self._waiting -= 1
-            self._users_waiting -= is_user
+            queue.remove(request)
+            if self._users or self._background:
+                self._changed.notify_all()
 
-    def _has_capacity(self, *, is_waiting: bool = False) -> bool:
+    def _has_capacity(self) -> bool:
         limit = self._limit
         if limit is None:
             return True
         if is_background():
-            return self._users_waiting == 0 and self._in_flight < max(1.0, limit / 2)
-        # A new request does not overtake those that wait.
-        return self._in_flight < max(1, int(limit)) and (is_waiting or not self._users_waiting)
+            return not self._users and self._in_flight < max(1.0, limit / 2)
+        return self._in_flight < max(1, int(limit))

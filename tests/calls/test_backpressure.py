@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -139,3 +140,93 @@ def test_a_request_over_the_limit_fails_with_retry_after():
     with pytest.raises(ThrottlingError, match="requests are waiting"):
         backpressure.enter(soon(30))
     assert time.monotonic() - began_at < 5
+
+
+def test_background_calls_use_half_of_the_limit():
+    """The other half is left to calls for users."""
+    backpressure = engaged(16)
+    assert backpressure.limit == 8
+    with background():
+        for _ in range(4):
+            backpressure.enter(soon())
+        with pytest.raises(ThrottlingError):
+            backpressure.enter(time.monotonic())
+    for _ in range(4):
+        backpressure.enter(soon())
+    with pytest.raises(ThrottlingError):
+        backpressure.enter(time.monotonic())
+
+
+def wait_for(backpressure, count):
+    """Return when ``count`` requests wait."""
+    deadline = soon()
+    while len(backpressure._users) + len(backpressure._background) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def waiting_user(backpressure):
+    """Return a thread that enters, and waits for it."""
+    thread = threading.Thread(target=backpressure.enter, args=(soon(20),))
+    thread.start()
+    wait_for(backpressure, 1)
+    return thread
+
+
+def test_a_new_request_does_not_overtake_a_waiting_one():
+    """A request that finds free capacity waits behind those that came before it."""
+    backpressure = engaged(4)
+    for _ in range(2):
+        backpressure.enter(soon())
+    thread = waiting_user(backpressure)
+    # The waiting thread cannot run before the lock is given back; the newcomer is here first.
+    with backpressure._changed:
+        backpressure.leave(0.001, throttled=False)
+        with pytest.raises(ThrottlingError):
+            backpressure.enter(time.monotonic())
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_background_calls_wait_while_users_wait():
+    """Free capacity is not used for the background while a call for a user waits for it."""
+    backpressure = engaged(8)
+    for _ in range(4):
+        backpressure.enter(soon())
+    thread = waiting_user(backpressure)
+    with backpressure._changed:
+        for _ in range(4):
+            backpressure.leave(0.001, throttled=False)
+        with background(), pytest.raises(ThrottlingError):
+            backpressure.enter(time.monotonic())
+    thread.join(20)
+    with background():
+        backpressure.enter(soon())
+
+
+def test_waiting_requests_are_served_in_their_order():
+    """Each release admits the request that waits longest, users before the background."""
+    backpressure = engaged(2)
+    backpressure.enter(soon())
+    order, threads = [], []
+
+    def work(name, in_background):
+        with background() if in_background else contextlib.nullcontext():
+            backpressure.enter(soon(20))
+        order.append(name)
+        backpressure.leave(0.0, throttled=False)
+
+    for count, (name, in_background) in enumerate(
+        [("b1", True), ("u1", False), ("u2", False), ("b2", True)], 1
+    ):
+        threads.append(threading.Thread(target=work, args=(name, in_background)))
+        threads[-1].start()
+        wait_for(backpressure, count)
+    with backpressure._changed:
+        # One request in flight at any time, however many were served.
+        backpressure._limit = 1.0
+        backpressure.leave(0.0, throttled=True)
+    for thread in threads:
+        thread.join(20)
+    assert order[:2] == ["u1", "u2"]
+    assert sorted(order[2:]) == ["b1", "b2"]

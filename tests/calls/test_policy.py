@@ -213,17 +213,28 @@ def test_operations_and_not_attempts_count_against_the_breaker(dynamo_clock: Fak
         rule.call("GetItem", Script({}))
 
 
-def test_a_probe_is_one_attempt(dynamo_clock: FakeClock):
-    """The probe does not retry, and its failure opens the breaker again."""
-    rule = policy(breaker={"failure_threshold": 1, "recovery_timeout": 60.0}, max_retries=0)
+@pytest.mark.parametrize("error", [no_answer(), throttle()], ids=["no answer", "throttled"])
+def test_a_probe_is_one_attempt(dynamo_clock: FakeClock, error):
+    """The probe is not retried, however many retries other calls have."""
+    rule = policy(breaker={"failure_threshold": 1, "recovery_timeout": 60.0}, max_retries=5)
     with pytest.raises(StoreUnavailable):
         rule.call("GetItem", Script(no_answer()))
+    assert rule.breaker.state is State.OPEN
     dynamo_clock.advance(60)
-    send = Script(no_answer())
+    send = Script(error)
     with pytest.raises(StoreUnavailable):
         rule.call("GetItem", send)
     assert len(send.seconds) == 1
-    assert rule.breaker.state is State.OPEN
+
+
+def test_a_failed_probe_opens_the_breaker_again(dynamo_clock: FakeClock):
+    """For another RECOVERY_TIMEOUT."""
+    rule = policy(breaker={"failure_threshold": 1, "recovery_timeout": 60.0}, max_retries=0)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            rule.call("GetItem", Script(no_answer()))
+        assert rule.breaker.state is State.OPEN
+        dynamo_clock.advance(60)
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, ZeroDivisionError])

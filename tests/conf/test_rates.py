@@ -71,3 +71,8 @@ def test_a_description_can_be_parsed():
     config = parse_resource({"RATE": "10/s,100/m", "BURST": 3, "ALGORITHM": "gcra"})
     assert parse_resource(describe(config)) == config
     assert parse_resource(describe(parse_resource(None))).rates is None
+
+
+def test_a_limit_may_have_as_many_shards_as_requests():
+    """Each shard then admits one request."""
+    assert parse_resource({"RATE": "4/m", "SHARDS": 4}).shards == 4

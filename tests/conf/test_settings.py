@@ -143,3 +143,17 @@ def test_tables_override_settings_of_the_alias():
             scaling = config.for_table(name).scaling
             assert (scaling.base_read_capacity, scaling.base_write_capacity) == (70, 8)
         assert config.for_table("dev-users").scaling.base_read_capacity == 7
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"SCALING": {"BASE_READ_CAPACITY": 70, "MAX_READ_CAPACITY": 70}},
+        {"SCALING": {"BASE_WRITE_CAPACITY": 70, "MAX_WRITE_CAPACITY": 70}},
+        {"ADAPTIVE": {"HIGH_ACTIVITY_THRESHOLD": 4, "MODERATE_ACTIVITY_THRESHOLD": 4}},
+        {"RETRY": {"DELAY": 2.0, "MAX_DELAY": 2.0}},
+    ],
+)
+def test_equal_bounds_are_accepted(settings):
+    """A maximum may equal its minimum; the message says 'at least'."""
+    assert problems(**settings) == []
