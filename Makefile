@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types check check-project local benchmark clean
+.PHONY: demo test lint types check check-project local benchmark mutants clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "dynamo-stores needs Python 3.11 or newer; this is %d.%d. Name another: make PYTHON=python3.12 …" % v[:2])'
@@ -47,5 +47,10 @@ local: $(STAMP)
 benchmark: $(STAMP)
 	@$(BIN)/python manage.py dynamo_benchmark --engine embedded
 
+## make mutants: mutation testing of the pure modules, about ten minutes; needs no engine
+mutants: $(STAMP)
+	TEST_DYNAMODB_ENDPOINT=http://127.0.0.1:9 $(BIN)/mutmut run
+	$(BIN)/mutmut results
+
 clean:
-	rm -rf $(VENV) .data build dist *.egg-info
+	rm -rf $(VENV) .data build dist mutants *.egg-info
