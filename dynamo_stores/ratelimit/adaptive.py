@@ -1,4 +1,4 @@
-"""Adaptive limits: a user's request goes before a background job's."""
+"""Adaptive limits: requests of users have priority over requests of background jobs."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def allocate(
     config: AdaptiveConfig = DEFAULTS,
 ) -> Allocation:
     """
-    Return how ``limit`` is shared at ``now``, by the moments (seconds) of the requests so far.
+    Return how ``limit`` is shared at ``now``. Requests are given by their times, in seconds.
 
-    Many user requests within the monitoring window reserve most of it for users; none for long
-    leave all of it to background work. Pure.
+    Many user requests within the monitoring window reserve most of it for users. After a long time
+    without user requests all of it is left to background work. A pure function.
     """
     window = config.monitoring_window
     active = sum(1 for each in user_requests if each > now - window)
     trend = _trend(user_requests, now, window / 3)
     paused = False
-    calm = max(math.floor(0.3 * limit), config.min_user_reserved)
+    low = max(math.floor(0.3 * limit), config.min_user_reserved)
     if active >= config.high_activity_threshold:
         reserved = min(0.9 * limit, math.floor(0.5 * limit * config.max_user_scaling))
         paused = config.pause_background_on_increasing_trend and trend == "increasing"
@@ -51,15 +51,15 @@ def allocate(
         reserved = min(0.7 * limit, math.floor(0.4 * limit) * max(factor, 1.0))
         reason = f"Moderate user activity: {active} requests, {trend}"
     elif active:
-        reserved, reason = calm, f"Low user activity: {active} requests"
+        reserved, reason = low, f"Low user activity: {active} requests"
     elif not user_requests and not background_requests:
-        reserved, reason = calm, "No requests yet"
+        reserved, reason = low, "No requests yet"
     elif not user_requests:
         reserved, reason = config.min_user_reserved, "Background requests only"
     elif now - max(user_requests) > config.sustained_inactivity:
-        reserved, reason = 0, "No user requests for long: all for background"
+        reserved, reason = 0, "No user requests for a long time: everything for background"
     else:
-        reserved, reason = config.min_user_reserved, "No user requests lately"
+        reserved, reason = config.min_user_reserved, "No recent user requests"
     whole = max(0, min(limit, math.floor(reserved)))
     return Allocation(whole, limit - whole, paused, reason, trend)
 
@@ -78,9 +78,9 @@ class AdaptiveRateLimitStore(RateCounter):
     """
     A limit per ``resource`` and ``key`` that users and background work share.
 
-    Never more than the limit in total. What is reserved for users is a floor: they may take
-    whatever is free; background work stops at its share. The allocation is worked out at most
-    every ``RECALCULATION_INTERVAL`` by one process and stored with its reason, so that all decide
+    The total never exceeds the limit. The reserve for users is a minimum: users may also use what
+    is free; background work stops at its share. One process calculates the allocation at most
+    every ``RECALCULATION_INTERVAL`` and stores it with its reason, so that all processes decide
     alike. Limits hold within one region.
     """
 
@@ -95,19 +95,18 @@ class AdaptiveRateLimitStore(RateCounter):
         on_unavailable: str | None = None,
     ) -> AdaptiveStatus:
         """
-        Count ``cost`` requests of ``priority`` if there is room for them; say whether there was.
+        Count ``cost`` requests of ``priority`` if the limit admits them, and return the decision.
 
-        One write. Raises ValueError for a cost that could never be admitted, ConfigurationError
-        for a rate or a priority that is none. When DynamoDB cannot answer, ``ON_UNAVAILABLE``
-        decides.
+        One write. While DynamoDB is unavailable, ``ON_UNAVAILABLE`` decides. Raises ValueError for
+        a cost that could never be admitted, ConfigurationError for an invalid rate or priority.
         """
-        limited = self._shared(resource, key, rate, priority)
-        if limited is None:
+        limit = self._shared(resource, key, rate, priority)
+        if limit is None:
             return AdaptiveStatus(allowed=True)
-        check_cost(limited, cost)
-        status: AdaptiveStatus = self._acquire(limited, cost, on_unavailable)
+        check_cost(limit, cost)
+        status: AdaptiveStatus = self._acquire(limit, cost, on_unavailable)
         if not status.allowed:
-            self._tell(resource, status, priority)
+            self._send_refused(resource, status, priority)
         return status
 
     async def aacquire(
@@ -141,14 +140,14 @@ class AdaptiveRateLimitStore(RateCounter):
         cost: int = 1,
         priority: str = "user",
     ) -> AdaptiveStatus:
-        """Return what :meth:`acquire` would, counting nothing, with the allocation in force."""
-        limited = self._shared(resource, key, rate, priority)
-        if limited is None:
+        """Return the decision of :meth:`acquire` without counting, with the allocation in force."""
+        limit = self._shared(resource, key, rate, priority)
+        if limit is None:
             return AdaptiveStatus(allowed=True)
-        check_cost(limited, cost)
+        check_cost(limit, cost)
         with self._in_time():
-            state = self._read(limited)
-        status: AdaptiveStatus = limited.algorithm.look(state, limited.rates, cost, self._times())
+            state = self._read(limit)
+        status: AdaptiveStatus = limit.algorithm.look(state, limit.rates, cost, self._times())
         return status
 
     def can_proceed(
@@ -156,18 +155,18 @@ class AdaptiveRateLimitStore(RateCounter):
     ) -> bool:
         """
         Return whether a request would be admitted. Followed by :meth:`record` this is a race that
-        admits more than the limit; :meth:`acquire` decides and counts at once.
+        admits more than the limit; :meth:`acquire` decides and counts in one operation.
         """
         return self.get_status(resource, key=key, rate=rate, priority=priority).allowed
 
     def record(
         self, resource: str, priority: str = "user", *, key: str = "", rate: Any = None
     ) -> None:
-        """Count a request whatever the limit; see :meth:`can_proceed`."""
-        limited = self._shared(resource, key, rate, priority)
-        if limited is not None:
+        """Count a request without regard to the limit; see :meth:`can_proceed`."""
+        limit = self._shared(resource, key, rate, priority)
+        if limit is not None:
             with self._in_time():
-                self._settle(limited, 1, force=True)
+                self._count(limit, 1, force=True)
 
     def get_wait_time(
         self, resource: str, priority: str = "user", *, key: str = "", rate: Any = None
@@ -184,18 +183,18 @@ class AdaptiveRateLimitStore(RateCounter):
         cost: int = 1,
         priority: str = "user",
     ) -> None:
-        """Give back what was counted just now: out of the live bucket, never below 0."""
-        limited = self._shared(resource, key, rate, priority)
-        if limited is not None:
-            check_cost(limited, cost)
-            self._refund(limited, cost)
+        """Take back requests that were just counted: from the live bucket, never below 0."""
+        limit = self._shared(resource, key, rate, priority)
+        if limit is not None:
+            check_cost(limit, cost)
+            self._refund(limit, cost)
 
     def reset(self, resource: str, *, key: str = "") -> None:
-        """Forget what was counted for ``key``, and the allocation."""
+        """Delete the counts and the allocation of ``key``."""
         for priority in PRIORITIES:
-            limited = self._shared(resource, key, None, priority)
-            if limited is not None:
-                self._forget(limited)
+            limit = self._shared(resource, key, None, priority)
+            if limit is not None:
+                self._forget(limit)
         self._reset(self._item_key(resource, key, "").pk)
 
     def _shared(self, resource: str, key: str, rate: Any, priority: str) -> ResolvedLimit | None:
@@ -208,7 +207,8 @@ class AdaptiveRateLimitStore(RateCounter):
             return None
         if len(config.rates) > 1 or config.algorithm != "sliding" or config.shards > 1:
             raise ConfigurationError(
-                f"The adaptive limit of {resource!r} must be one rate, 'sliding' and in one shard."
+                f"The adaptive limit of {resource!r} is not valid: expected one rate, algorithm "
+                "'sliding' and one shard."
             )
         own = get_config(self.using).adaptive
 
@@ -230,10 +230,10 @@ class AdaptiveRateLimitStore(RateCounter):
         return ResolvedLimit(resource, key, config.rates, algorithm, config, item, priority)
 
     def _without_store(
-        self, limited: ResolvedLimit, cost: int, exc: StoreUnavailable, on_unavailable: str | None
+        self, limit: ResolvedLimit, cost: int, exc: StoreUnavailable, on_unavailable: str | None
     ) -> Any:
-        status: RateLimitStatus = super()._without_store(limited, cost, exc, on_unavailable)
-        return AdaptiveStatus(*status, reason="The table cannot be asked")
+        status: RateLimitStatus = super()._without_store(limit, cost, exc, on_unavailable)
+        return AdaptiveStatus(*status, reason="DynamoDB is unavailable")
 
     def _item_key(self, resource: str, key: str, sk: str, shard: int = 0) -> ItemKey:
         return keys.rate_window(resource, key, sk, kind=keys.ADAPTIVE_WINDOW)

@@ -1,4 +1,4 @@
-"""How a request is settled: by the item as it is remembered, until it is still so when written."""
+"""Counting requests: decided by the remembered item, written if the item is unchanged."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from .resources import LimitsStore
 
 logger = logging.getLogger(__name__)
 
-# After so many lost races the next try waits a little, up to this many seconds.
-_PATIENCE, _LONGEST_PAUSE = 3, 0.05
+# After this many lost races each further attempt waits, for up to this many seconds.
+_MAX_RACES, _LONGEST_PAUSE = 3, 0.05
 
-# How often a limit was decided without the table, by alias and by what was decided.
+# How often a limit was decided without the table, by alias and ON_UNAVAILABLE.
 decided_without_store: Counter[tuple[str, str]] = Counter()
 
 
 class ResolvedLimit(NamedTuple):
-    """What one request is counted by."""
+    """The limit of one request, with the item that counts it."""
 
     resource: str
     key: str
@@ -46,7 +46,7 @@ class ResolvedLimit(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What was decided, and the state that it was counted in."""
+    """A decision, and the state of the item in which it was counted."""
 
     status: RateLimitStatus
     state: Any
@@ -55,74 +55,74 @@ class Counted(NamedTuple):
 class RateCounter(LimitsStore):
     """Counts requests in items, by the algorithm of their limit."""
 
-    def _acquire(self, limited: ResolvedLimit, cost: int, on_unavailable: str | None) -> Any:
-        refusals, name = self._memory.refusals, name_of(limited)
-        known = refusals.find(name, cost) or self._hand_out(limited, cost)
+    def _acquire(self, limit: ResolvedLimit, cost: int, on_unavailable: str | None) -> Any:
+        refusals, name = self._memory.refusals, name_of(limit)
+        known = refusals.find(name, cost) or self._take_from_block(limit, cost)
         if known is not None:
             return known
         try:
             with self._in_time():
-                status = self._settle_block(limited, cost)
+                status = self._count_block(limit, cost)
         except StoreUnavailable as exc:
             refusals.end_probe(name)
-            return self._without_store(limited, cost, exc, on_unavailable)
+            return self._without_store(limit, cost, exc, on_unavailable)
         refusals.remember(name, cost, status)
         return status
 
-    def _hand_out(self, limited: ResolvedLimit, cost: int) -> RateLimitStatus | None:
-        algorithm = limited.algorithm
-        if limited.config.block == 1 or not isinstance(algorithm, Windows):
+    def _take_from_block(self, limit: ResolvedLimit, cost: int) -> RateLimitStatus | None:
+        algorithm = limit.algorithm
+        if limit.config.block == 1 or not isinstance(algorithm, Windows):
             return None
         times = self._times()
 
         def is_live(state: Any) -> bool:
-            return algorithm.is_live(state, limited.rates, times)
+            return algorithm.is_live(state, limit.rates, times)
 
-        return self._memory.blocks.hand_out(name_of(limited), cost, is_live)
+        return self._memory.blocks.hand_out(name_of(limit), cost, is_live)
 
-    def _settle_block(self, limited: ResolvedLimit, cost: int) -> RateLimitStatus:
-        if limited.config.block == 1:
-            return self._settle(limited, cost).status
-        blocks, name = self._memory.blocks, name_of(limited)
-        size = blocks.size_for(name, cost, limited.config.block)
-        settled = self._settle(limited, size)
-        if not settled.status.allowed and size > cost:
-            size, settled = cost, self._settle(limited, cost)
-        if settled.status.allowed:
-            blocks.put(name, size - cost, settled.state, settled.status)
-        return settled.status
+    def _count_block(self, limit: ResolvedLimit, cost: int) -> RateLimitStatus:
+        if limit.config.block == 1:
+            return self._count(limit, cost).status
+        blocks, name = self._memory.blocks, name_of(limit)
+        size = blocks.size_for(name, cost, limit.config.block)
+        counted = self._count(limit, size)
+        if not counted.status.allowed and size > cost:
+            size, counted = cost, self._count(limit, cost)
+        if counted.status.allowed:
+            blocks.put(name, size - cost, counted.state, counted.status)
+        return counted.status
 
-    def _settle(self, limited: ResolvedLimit, cost: int, *, force: bool = False) -> Counted:
-        """Decide by the item as this process knows it, until it is still so when it is written."""
-        memory, algorithm, rates = self._memory, limited.algorithm, limited.rates
-        state, is_fresh, races = memory.states.get(limited.item), False, 0
+    def _count(self, limit: ResolvedLimit, cost: int, *, force: bool = False) -> Counted:
+        """Decide by the item as remembered here, again if it changed before the write."""
+        memory, algorithm, rates = self._memory, limit.algorithm, limit.rates
+        state, is_fresh, races = memory.states.get(limit.item), False, 0
         if state is None and not self._server_clock.is_learned:
-            # The first call of a process: its answer tells the time.
-            state, is_fresh = self._read(limited), True
+            # The first call of a process: its answer has the server's time.
+            state, is_fresh = self._read(limit), True
         with contextlib.ExitStack() as held:
             while True:
                 times = self._times()
                 decision = algorithm.decide(state, rates, cost, times, force=force)
                 if not is_fresh and (decision.write is None or decision.wants_fresh):
-                    # What is remembered may have been reset or refunded meanwhile.
-                    state, is_fresh = self._read(limited), True
+                    # The remembered item may have been reset or refunded meanwhile.
+                    state, is_fresh = self._read(limit), True
                     continue
                 if decision.write is None:
                     return Counted(decision.status, state)
-                if decision.write.replaces and not races and _takes(memory, limited.item, held):
-                    # Another thread of this process may just have done it.
-                    newer = memory.states.get(limited.item)
+                if decision.write.replaces and not races and _lock_item(memory, limit.item, held):
+                    # Another thread of this process may just have replaced it.
+                    newer = memory.states.get(limit.item)
                     if newer is not None and newer is not state:
                         state, is_fresh, races = newer, False, races + 1
                         continue
                 try:
-                    attributes = self._write(limited.item, decision.write)
-                except ConditionFailed as refused:
-                    state, is_fresh, races = self._remember(limited, refused.old), True, races + 1
-                    if races > _PATIENCE:
+                    attributes = self._write(limit.item, decision.write)
+                except ConditionFailed as failed:
+                    state, is_fresh, races = self._remember(limit, failed.old), True, races + 1
+                    if races > _MAX_RACES:
                         clock.sleep(random.uniform(0, _LONGEST_PAUSE))
                     continue
-                state = self._remember(limited, attributes)
+                state = self._remember(limit, attributes)
                 if not decision.status.allowed:
                     return Counted(decision.status, state)
                 left = algorithm.look(state, rates, 0, times)
@@ -130,19 +130,19 @@ class RateCounter(LimitsStore):
 
     def _without_store(
         self,
-        limited: ResolvedLimit,
+        limit: ResolvedLimit,
         cost: int,
         exc: StoreUnavailable,
         on_unavailable: str | None,
     ) -> RateLimitStatus:
         chosen = on_unavailable or self._settings.on_unavailable
         decided_without_store[self.using, chosen] += 1
-        # The breaker has said that it opened; what it refuses is not worth a line each.
+        # The breaker logs once that it opened; a refused call is not worth a line each.
         level = logging.DEBUG if isinstance(exc, CircuitBreakerOpenError) else logging.WARNING
         logger.log(level, "A limit was decided by ON_UNAVAILABLE=%r: %s", chosen, exc)
         if chosen == "local":
-            return self._memory.local.acquire(name_of(limited), limited.rates, cost)
-        rate = limited.rates[0]
+            return self._memory.local.acquire(name_of(limit), limit.rates, cost)
+        rate = limit.rates[0]
         allowed = chosen == "allow"
         return RateLimitStatus(
             allowed=allowed,
@@ -153,7 +153,7 @@ class RateCounter(LimitsStore):
             window=rate.window,
         )
 
-    def _limited(self, resource: str, key: str, rate: Any) -> ResolvedLimit | None:
+    def _resolve(self, resource: str, key: str, rate: Any) -> ResolvedLimit | None:
         config = self._config(resource) if rate is None else self._ad_hoc(resource, key, rate)
         if config.rates is None:
             return None
@@ -161,15 +161,15 @@ class RateCounter(LimitsStore):
         item = self._item_key(resource, key, algorithm.sort_key(config.rates))
         return ResolvedLimit(resource, key, config.rates, algorithm, config, item)
 
-    def _read(self, limited: ResolvedLimit) -> Any:
-        return self._remember(limited, self._get(limited.item, consistent=True))
+    def _read(self, limit: ResolvedLimit) -> Any:
+        return self._remember(limit, self._get(limit.item, consistent=True))
 
-    def _remember(self, limited: ResolvedLimit, item: RawItem | None) -> Any:
+    def _remember(self, limit: ResolvedLimit, item: RawItem | None) -> Any:
         if item is None:
-            self._memory.states.drop(limited.item)
+            self._memory.states.drop(limit.item)
             return None
-        state = limited.algorithm.read(item, len(limited.rates))
-        self._memory.states.put(limited.item, state)
+        state = limit.algorithm.read(item, len(limit.rates))
+        self._memory.states.put(limit.item, state)
         return state
 
     def _write(self, key: ItemKey, write: Write) -> RawItem:
@@ -188,7 +188,7 @@ class RateCounter(LimitsStore):
         attributes: RawItem = self._call(table, "UpdateItem", kwargs)["Attributes"]
         return attributes
 
-    def _tell(self, resource: str, status: Any, priority: str | None = None) -> None:
+    def _send_refused(self, resource: str, status: Any, priority: str | None = None) -> None:
         rate_limited.send_robust(
             type(self), using=self.using, resource=resource, status=status, priority=priority
         )
@@ -204,23 +204,23 @@ class RateCounter(LimitsStore):
         server: ServerClock = get_connection(self.using).client.server_clock
         return server
 
-    def _refund(self, limited: ResolvedLimit, cost: int) -> bool:
-        self._memory.refusals.forget(name_of(limited))
+    def _refund(self, limit: ResolvedLimit, cost: int) -> bool:
+        self._memory.refusals.forget(name_of(limit))
         with self._in_time():
-            state = self._memory.states.get(limited.item) or self._read(limited)
-            while write := limited.algorithm.refund(state, limited.rates, cost, self._times()):
+            state = self._memory.states.get(limit.item) or self._read(limit)
+            while write := limit.algorithm.refund(state, limit.rates, cost, self._times()):
                 try:
-                    attributes = self._write(limited.item, write)
-                except ConditionFailed as refused:
-                    state = self._remember(limited, refused.old)
+                    attributes = self._write(limit.item, write)
+                except ConditionFailed as failed:
+                    state = self._remember(limit, failed.old)
                 else:
-                    self._remember(limited, attributes)
+                    self._remember(limit, attributes)
                     return True
         return False
 
-    def _forget(self, limited: ResolvedLimit) -> None:
-        self._memory.refusals.forget(name_of(limited))
-        self._memory.states.drop(limited.item)
+    def _forget(self, limit: ResolvedLimit) -> None:
+        self._memory.refusals.forget(name_of(limit))
+        self._memory.states.drop(limit.item)
 
     def _reset(self, pk: str) -> None:
         table = self._table
@@ -236,18 +236,18 @@ class RateCounter(LimitsStore):
                     "ConsistentRead": True,
                 },
             )["Items"]
-            _, why = batch_write(
+            _, error = batch_write(
                 table.connection,
                 table.table_name,
                 [{"DeleteRequest": {"Key": each}} for each in found],
             )
-        if why is not None:
-            raise why
+        if error is not None:
+            raise error
         for each in found:
             self._memory.states.drop(ItemKey(each["PK"]["S"], each["SK"]["S"]))
 
 
-def _takes(memory: RateMemory, item: ItemKey, held: contextlib.ExitStack) -> bool:
+def _lock_item(memory: RateMemory, item: ItemKey, held: contextlib.ExitStack) -> bool:
     lock = memory.lock_of(item)
     if not lock.acquire(timeout=_LONGEST_PAUSE * 10):
         return False
@@ -255,35 +255,36 @@ def _takes(memory: RateMemory, item: ItemKey, held: contextlib.ExitStack) -> boo
     return True
 
 
-def check_cost(limited: ResolvedLimit, cost: int) -> None:
+def check_cost(limit: ResolvedLimit, cost: int) -> None:
+    """Raise ValueError for a cost that is not valid, or that the limit could never admit."""
     if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
         raise ValueError(f"cost is {cost!r}; expected a whole number, 1 or more.")
-    for rate in limited.rates:
-        capacity = limited.algorithm.capacity(rate) // limited.config.shards
+    for rate in limit.rates:
+        capacity = limit.algorithm.capacity(rate) // limit.config.shards
         if cost > capacity and rate.limit:
             raise ValueError(
-                f"A cost of {cost} is over what the limit {rate} admits at once ({capacity}): it "
-                "would never be allowed."
+                f"cost is {cost}; the limit {rate} admits at most {capacity} at once, so it would "
+                "never be allowed."
             )
 
 
-def name_of(limited: ResolvedLimit) -> tuple[Any, ...]:
-    return limited.item, limited.rates, limited.priority
+def name_of(limit: ResolvedLimit) -> tuple[Any, ...]:
+    """Return the name under which a process remembers the limit."""
+    return limit.item, limit.rates, limit.priority
 
 
-def shards_of(limited: ResolvedLimit) -> list[ResolvedLimit]:
-    """Return the parts of the limit, each an item of its own, in a random order."""
-    count = limited.config.shards
+def shards_of(limit: ResolvedLimit) -> list[ResolvedLimit]:
+    """Return the shards of the limit, each with an item of its own, in random order."""
+    count = limit.config.shards
     if count == 1:
-        return [limited]
+        return [limit]
     found = []
     for number in range(count):
         rates = tuple(
             rate._replace(limit=rate.limit // count + (number < rate.limit % count))
-            for rate in limited.rates
+            for rate in limit.rates
         )
-        pk, sk, _ = limited.item
-        item = ItemKey(f"{pk}+#{number}" if number else pk, sk)
-        found.append(limited._replace(rates=rates, item=item))
+        item = keys.rate_window(limit.resource, limit.key, limit.item.sk, shard=number)
+        found.append(limit._replace(rates=rates, item=item))
     random.shuffle(found)
     return found

@@ -15,10 +15,10 @@ class RateLimitStore(RateCounter):
     """
     Limits of requests per ``resource`` and ``key``, shared by all processes of an alias.
 
-    ``rate`` is anything that :func:`~dynamo_stores.conf.rates.parse_rates` takes, a dotted path or
-    a function of resource and key that returns one; without it the resource's own limit applies:
-    set in this process, else stored in the table, else in ``RATE_LIMIT["RESOURCES"]``, else
-    ``LIMIT`` and ``WINDOW``. Limits hold within one region.
+    ``rate`` is anything that :func:`~dynamo_stores.conf.rates.parse_rates` accepts, a dotted path,
+    or a function of resource and key that returns a rate. Without it the resource's own limit
+    applies: set in this process, else stored in the table, else in ``RATE_LIMIT["RESOURCES"]``,
+    else ``LIMIT`` and ``WINDOW``. Limits hold within one region.
     """
 
     def acquire(
@@ -31,24 +31,24 @@ class RateLimitStore(RateCounter):
         on_unavailable: str | None = None,
     ) -> RateLimitStatus:
         """
-        Count ``cost`` requests if the limit has room for them, and say whether it had.
+        Count ``cost`` requests if the limit admits them, and return the decision.
 
-        One write; about none for a flood of refused ones. Raises ValueError for a cost that could
-        never be admitted, ConfigurationError for a rate that is none. When DynamoDB cannot answer,
-        ``ON_UNAVAILABLE`` decides.
+        One write; about none for a flood of refused requests. While DynamoDB is unavailable,
+        ``ON_UNAVAILABLE`` decides. Raises ValueError for a cost that could never be admitted,
+        ConfigurationError for an invalid rate.
         """
-        limited = self._limited(resource, key, rate)
-        if limited is None:
+        limit = self._resolve(resource, key, rate)
+        if limit is None:
             return _NO_LIMIT
-        check_cost(limited, cost)
+        check_cost(limit, cost)
         refused: list[RateLimitStatus] = []
-        for shard in shards_of(limited):
+        for shard in shards_of(limit):
             status: RateLimitStatus = self._acquire(shard, cost, on_unavailable)
             if status.allowed:
                 return status
             refused.append(status)
         status = min(refused, key=lambda each: each.retry_after)
-        self._tell(resource, status)
+        self._send_refused(resource, status)
         return status
 
     async def aacquire(
@@ -75,16 +75,16 @@ class RateLimitStore(RateCounter):
         self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1
     ) -> RateLimitStatus:
         """
-        Return what :meth:`acquire` would, counting nothing: one strong read.
+        Return the decision of :meth:`acquire` without counting; one strongly consistent read.
 
-        By the time that one acts on it, others may have been admitted.
+        Other requests may be admitted before the caller acts on it.
         """
-        limited = self._limited(resource, key, rate)
-        if limited is None:
+        limit = self._resolve(resource, key, rate)
+        if limit is None:
             return _NO_LIMIT
-        check_cost(limited, cost)
+        check_cost(limit, cost)
         found: list[RateLimitStatus] = []
-        for shard in shards_of(limited):
+        for shard in shards_of(limit):
             with self._in_time():
                 state = self._read(shard)
             found.append(shard.algorithm.look(state, shard.rates, cost, self._times()))
@@ -98,17 +98,17 @@ class RateLimitStore(RateCounter):
     def can_proceed(self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1) -> bool:
         """
         Return whether a request would be admitted. Followed by :meth:`record` this is a race that
-        admits more than the limit; :meth:`acquire` decides and counts at once.
+        admits more than the limit; :meth:`acquire` decides and counts in one operation.
         """
         return self.get_status(resource, key=key, rate=rate, cost=cost).allowed
 
     def record(self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1) -> None:
-        """Count a request whatever the limit; see :meth:`can_proceed`."""
-        limited = self._limited(resource, key, rate)
-        if limited is not None:
-            check_cost(limited, cost)
+        """Count a request without regard to the limit; see :meth:`can_proceed`."""
+        limit = self._resolve(resource, key, rate)
+        if limit is not None:
+            check_cost(limit, cost)
             with self._in_time():
-                self._settle(shards_of(limited)[0], cost, force=True)
+                self._count(shards_of(limit)[0], cost, force=True)
 
     def get_wait_time(
         self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1
@@ -117,20 +117,20 @@ class RateLimitStore(RateCounter):
         return self.get_status(resource, key=key, rate=rate, cost=cost).retry_after
 
     def refund(self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1) -> None:
-        """Give back what was counted just now: out of the live bucket, never below 0."""
-        limited = self._limited(resource, key, rate)
-        if limited is None:
+        """Take back requests that were just counted: from the live bucket, never below 0."""
+        limit = self._resolve(resource, key, rate)
+        if limit is None:
             return
-        check_cost(limited, cost)
-        for shard in shards_of(limited):
+        check_cost(limit, cost)
+        for shard in shards_of(limit):
             if self._refund(shard, cost):
                 return
 
     def reset(self, resource: str, *, key: str = "") -> None:
-        """Forget what was counted for ``key``, by every rate and algorithm."""
-        limited = self._limited(resource, key, None)
-        for shard in shards_of(limited) if limited is not None else ():
+        """Delete the counts of ``key``, of every rate and algorithm."""
+        limit = self._resolve(resource, key, None)
+        for shard in shards_of(limit) if limit is not None else ():
             self._memory.refusals.forget(name_of(shard))
-        shards = limited.config.shards if limited is not None else 1
+        shards = limit.config.shards if limit is not None else 1
         for shard_number in range(shards):
             self._reset(self._item_key(resource, key, "", shard_number).pk)

@@ -1,4 +1,4 @@
-"""What the algorithms have in common: the status they answer with, the write they ask for."""
+"""What the algorithms share: the status they return, and the write they request."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ...calls.server_time import Times
 from ...conf.rates import Rate
 from ...models import RawItem
 
-# Seconds after which a moment has certainly passed, as floats go.
+# Seconds added to a time, so that rounding of floats never makes it too early.
 AFTER = 0.001
 
 
 class RateLimitStatus(NamedTuple):
     """
-    What was decided, and how much is left.
+    A decision, and how much of the limit is left.
 
-    ``limit`` and ``window`` (seconds) are those of the tightest rate, None where there is none;
-    ``remaining`` is what it would admit now. ``reset_at`` (seconds since the epoch) is when all
-    of it is free again if nothing is admitted meanwhile, ``retry_after`` (seconds) after how long
-    a refused request would be admitted, 0 for an allowed one.
+    ``limit`` and ``window`` (seconds) are those of the tightest rate, None without a limit;
+    ``remaining`` is how many requests it would admit now. ``reset_at`` (seconds since the epoch) is
+    when the whole limit is available again if no request is admitted before. ``retry_after`` is
+    after how many seconds a refused request would be admitted, 0 for an admitted one.
     """
 
     allowed: bool
@@ -35,7 +35,7 @@ class Write(NamedTuple):
     """
     An UpdateItem: its expressions, and the values in them as DynamoDB writes them.
 
-    One that ``replaces`` what it saw fails if anybody else was faster; others only add.
+    A write that ``replaces`` the state fails if another process was faster; others only add.
     """
 
     update: str
@@ -46,9 +46,9 @@ class Write(NamedTuple):
 
 class Decision(NamedTuple):
     """
-    A status, and what must be written for it to hold; nothing for a plain refusal.
+    A status, and the write that must succeed for it to be valid; None for a refusal.
 
-    One that ``wants_fresh`` must be taken by an item that was just read.
+    A decision that ``wants_fresh`` must be based on an item that was just read.
     """
 
     status: Any
@@ -57,7 +57,7 @@ class Decision(NamedTuple):
 
 
 class Level(NamedTuple):
-    """How full one rate is."""
+    """How much of one rate is left."""
 
     rate: Rate
     free: int
@@ -66,13 +66,13 @@ class Level(NamedTuple):
 
 
 class Algorithm(Protocol):
-    """Decides from an item as it was, and says how it may be changed if it still is like that."""
+    """Decides by the state of an item, and returns the write to make if the state is unchanged."""
 
     def sort_key(self, rates: Sequence[Rate]) -> str:
         """Return the sort key of the item that counts for these rates."""
 
     def capacity(self, rate: Rate) -> int:
-        """Return the most that may be asked for at once."""
+        """Return the highest cost that can be admitted at once."""
 
     def read(self, item: RawItem, count: int) -> Any:
         """Return the state in ``item``, of ``count`` rates."""
@@ -81,19 +81,19 @@ class Algorithm(Protocol):
         self, state: Any, rates: Sequence[Rate], cost: int, times: Times, *, force: bool = False
     ) -> Decision:
         """
-        Decide on ``cost`` more; ``state`` None: there is no item. With ``force`` it is counted
-        whatever the limit.
+        Decide on ``cost`` more requests; ``state`` is None without an item. With ``force`` they are
+        counted without regard to the limit.
         """
 
     def look(self, state: Any, rates: Sequence[Rate], cost: int, times: Times) -> Any:
-        """Return the status that would be decided, with what is left without counting it."""
+        """Return the status of a decision without counting."""
 
     def refund(self, state: Any, rates: Sequence[Rate], cost: int, times: Times) -> Write | None:
-        """Return the write that gives ``cost`` back; None where nothing can be."""
+        """Return the write that takes ``cost`` back; None if there is nothing to take back."""
 
 
 def tightest(levels: Sequence[Level], cost: int) -> RateLimitStatus:
-    """Return the status of the one that refuses longest, else of the one with least left."""
+    """Return the status of the rate that refuses longest, else of the one with least left."""
     refusing = [level for level in levels if level.free < cost]
     level = (
         max(refusing, key=lambda each: each.retry_after)
@@ -111,7 +111,7 @@ def tightest(levels: Sequence[Level], cost: int) -> RateLimitStatus:
 
 
 def whole(item: Mapping[str, Any], name: str) -> int:
-    """Return the whole number in an attribute; 0 for none."""
+    """Return the whole number in an attribute, 0 without one."""
     return int(item.get(name, {}).get("N", "0"))
 
 
@@ -121,5 +121,5 @@ def number(value: int) -> dict[str, str]:
 
 
 def name_of(window: float) -> str:
-    """Return a window as it stands in a sort key."""
+    """Return a window, in seconds, as it is written in a sort key."""
     return f"{window:g}"

@@ -1,9 +1,9 @@
 """
 GCRA, the generic cell rate algorithm: requests spread evenly, with a burst.
 
-The item holds, for each rate, the theoretical arrival time: when the burst would be whole again.
-In any window it admits at most the limit and the burst. ITU-T Recommendation I.371; the virtual
-scheduling form.
+The item holds, for each rate, the theoretical arrival time: the moment when the whole burst is
+available again. Any window admits at most the limit plus the burst. ITU-T Recommendation I.371, in
+its virtual scheduling form.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ...conf.rates import Rate
 from ...models import RawItem
 from .base import AFTER, Decision, Level, RateLimitStatus, Write, name_of, number, tightest, whole
 
-# Microseconds since the epoch are whole numbers that a float of seconds still tells apart.
+# Microseconds since the epoch are whole numbers that a float of seconds can still represent.
 _MICRO = 1_000_000
 _GRACE = 60
 
 
 class Gcra:
-    """``burst`` is what may come at once, a tenth of the limit by default."""
+    """``burst`` is how many requests are admitted at once, a tenth of the limit by default."""
 
     def __init__(self, burst: int | None = None) -> None:
         self._burst = burst

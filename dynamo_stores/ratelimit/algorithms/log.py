@@ -1,7 +1,7 @@
 """
-The log: every admitted request is written down, so the window is exact; for small limits.
+The log: every admitted request is stored, so the window is exact; for small limits.
 
-The item is read and written as a whole, on condition that nobody wrote it meanwhile.
+The item is read and written as a whole, on condition that it was not changed between.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ ADMITTED, VERSION = "l", "v"
 
 
 class Admitted(NamedTuple):
-    """When, in milliseconds since the epoch, and how much."""
+    """An admitted request: its time in ms since the epoch, and its cost."""
 
     at: int
     cost: int
 
 
 class Entries(NamedTuple):
-    """What is written down, oldest first, and how often that was changed."""
+    """The admitted requests, oldest first, and the number of the last write."""
 
     version: int
     admitted: tuple[Admitted, ...]

@@ -1,6 +1,6 @@
 """
-One limit shared by users and background work: a total, the background's part of it, and a coarse
-history of users by which the parts are allocated anew now and then.
+One limit shared by users and background work: the total, the share of the background, and a coarse
+history of user requests, from which the shares are recalculated at intervals.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .base import Decision, Level, Write, number, tightest, whole
 from .windows import GRACE, Buckets, Changes, Window, read_window, take_back
 
 _BUCKETS = 10
-# The monitoring window is kept in so many pieces.
+# The monitoring window is divided into this many buckets.
 _HISTORY = 30
 _TOTAL, _BACKGROUND, _USERS = range(3)
 
@@ -29,8 +29,8 @@ class Allocation(NamedTuple):
     """
     How a limit is shared: ``user_reserved`` and ``background_max`` add up to it.
 
-    While ``paused``, background work is refused. ``reason`` says in words why it is so; ``trend``
-    is that of user requests: ``none``, ``stable``, ``increasing`` or ``decreasing``.
+    While ``paused``, background work is refused. ``reason`` is a sentence for people; ``trend`` is
+    that of user requests: ``none``, ``stable``, ``increasing`` or ``decreasing``.
     """
 
     user_reserved: int
@@ -41,7 +41,7 @@ class Allocation(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """An allocation in force: since when (ms since the epoch), and of which limit."""
+    """An allocation in force: when it was made (ms since the epoch), and for which limit."""
 
     at: int
     limit: int
@@ -49,7 +49,7 @@ class Stored(NamedTuple):
 
 
 class WindowState(NamedTuple):
-    """What an item holds; times in ms since the epoch, 0 for never."""
+    """The state in an item; times in ms since the epoch, 0 for never."""
 
     windows: tuple[Window, Window, Window]
     last_user: int
@@ -73,7 +73,7 @@ class AdaptiveStatus(NamedTuple):
     trend: str = "none"
 
 
-# limit, moments of user requests, moments of background requests, now → allocation
+# limit, times of user requests, times of background requests, now → allocation
 Allocate = Callable[[int, Sequence[float], Sequence[float], float], Allocation]
 
 
@@ -197,7 +197,7 @@ class SharedWindows:
             changes.values[":seen"] = number(old.at)
         elif state is not None:
             changes.conditions.append(f"attribute_not_exists({ALLOCATED_AT})")
-        # Two winners of one moment must differ.
+        # Two processes that win in the same millisecond must write different values.
         at = max(stored.at, old.at + 1 if old is not None else 0)
         changes.set(ALLOCATED_AT, number(at))
         changes.set(ALLOCATION, {"S": json.dumps([stored.limit, *stored.allocation])})
@@ -217,8 +217,8 @@ class SharedWindows:
         is_due: bool,
     ) -> None:
         old = state.windows if state else (None, None, None)
-        room = None if force else rate.limit - cost - sum(now[_TOTAL].frozen)
-        changes.count(_TOTAL, old[_TOTAL], now[_TOTAL], cost, room)
+        maximum = None if force else rate.limit - cost - sum(now[_TOTAL].frozen)
+        changes.count(_TOTAL, old[_TOTAL], now[_TOTAL], cost, maximum)
         moment = number(int(times.high * 1000))
         if not self._is_background:
             changes.count(_USERS, old[_USERS], now[_USERS], cost, None)
@@ -230,7 +230,7 @@ class SharedWindows:
         )
         changes.set(LAST_BACKGROUND, moment)
         if not is_due:
-            # Its share is that of this allocation.
+            # The share is valid only under this allocation.
             changes.conditions.append(f"{ALLOCATED_AT} = :seen")
             changes.values[":seen"] = number(stored.at)
 

@@ -1,15 +1,15 @@
 """
-Counting in buckets: a strict sliding window, and the fixed window as one without a past.
+Counting in buckets: a strict sliding window, and the fixed window, which has a single bucket.
 
-Time is cut into buckets of a tenth of the window. An item holds, for each rate, the index of its
-live bucket, what was counted in it, and what was counted in those before it, which no longer
-changes. A request fits if what it finds in all buckets that may reach into the window leaves room:
-so a rate of 100/m admits at most 100 in *any* minute, and may refuse up to a bucket longer than a
-perfect one would.
+Time is divided into buckets of a tenth of the window. An item holds, for each rate, the index of
+its live bucket, the count of that bucket, and the counts of the earlier buckets, which no longer
+change. A request is admitted if the counts of all buckets that may overlap the window stay within
+the limit. So a rate of 100/m admits at most 100 in *any* minute, and may refuse for up to one
+bucket longer than a perfect window.
 
-Clocks: what is counted is put into the bucket of the latest time that it may be, and a bucket is
-dropped at the earliest time at which it must be a whole window old. However wrong a clock is
-within its bounds, it errs towards refusing.
+Clocks: a request is counted in the bucket of the latest possible time, and a bucket is dropped when
+it is a whole window old at the earliest possible time. So a clock that is wrong within its bounds
+errs towards refusing.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ...conf.rates import Rate
 from ...models import RawItem
 from .base import AFTER, Decision, Level, RateLimitStatus, Write, name_of, number, tightest, whole
 
-# What is kept longer than needed, in seconds: clocks that are behind still find it.
+# Items live this many seconds longer, for processes whose clocks are behind.
 GRACE = 60
 
 
 class Window(NamedTuple):
-    """One rate's buckets: the live one, what it holds, and those before it, newest first."""
+    """The buckets of one rate: the live one, its count, the earlier counts, newest first."""
 
     bucket: int
     held: int
@@ -36,7 +36,7 @@ class Window(NamedTuple):
 
 
 def read_window(item: RawItem, each: int) -> Window:
-    """Return the window number ``each`` of an item."""
+    """Return window number ``each`` of an item."""
     frozen = item.get(f"h{each}", {}).get("L", ())
     return Window(
         whole(item, f"b{each}"), whole(item, f"c{each}"), tuple(int(held["N"]) for held in frozen)
@@ -44,7 +44,7 @@ def read_window(item: RawItem, each: int) -> Window:
 
 
 def take_back(windows: Iterable[tuple[int, Window, Window]], cost: int) -> Write | None:
-    """Return what takes ``cost`` out of the live buckets: number, as it was read, as it is now."""
+    """Return the write that subtracts ``cost`` from the live buckets; None if there is nothing."""
     changes, conditions, values = [], [], {}
     for each, old, now in windows:
         if old.bucket != now.bucket or not old.held:
@@ -59,7 +59,7 @@ def take_back(windows: Iterable[tuple[int, Window, Window]], cost: int) -> Write
 
 
 class Buckets:
-    """Cuts the time of one rate; ``count`` buckets to a window, 0: one, and no past."""
+    """The buckets of one rate: ``count`` in a window; 0 is the fixed window."""
 
     def __init__(self, rate: Rate, count: int) -> None:
         self._rate = rate
@@ -74,46 +74,46 @@ class Buckets:
         return (bucket + 0.5) * self._rate.window / (self._count or 1)
 
     def rolled(self, old: Window | None, times: Times) -> Window:
-        """Return the window as it is now: rolled on to the live bucket, the past cut off."""
+        """Return the window now: moved to the live bucket, without buckets that are too old."""
         bucket = self.index(times.high)
         if old is None:
             return Window(bucket, 0, ())
-        # An item that is ahead was written by a clock that is: its bucket is the live one.
+        # An item ahead of this clock was written by a faster one: its bucket is the live one.
         bucket = max(bucket, old.bucket)
         frozen = old.frozen
-        # A bucket counts until a window after its end.
+        # A bucket is kept until a window after its end.
         kept = max(0, bucket - self.index(times.low - self._rate.window)) if self._count else 0
         if gap := bucket - old.bucket:
             frozen = (*(0,) * min(gap - 1, kept), old.held, *frozen)
         return Window(bucket, 0 if gap else old.held, frozen[:kept])
 
     def level(self, window: Window, cost: int, times: Times) -> Level:
-        """Return how full a window is, and after how long it has room for ``cost``."""
+        """Return how much of a window is left, and after how long ``cost`` would be admitted."""
         free = self._rate.limit - window.held - sum(window.frozen)
         filled = [
             (window.bucket - age, held)
             for age, held in enumerate((window.held, *window.frozen))
             if held
         ]
-        # Oldest first: after which of them has gone is there room?
-        retry_at, room = times.low, free
+        # Oldest first: the request is admitted once enough of them are too old.
+        retry_at, available = times.low, free
         for bucket, held in reversed(filled):
-            if room >= cost:
+            if available >= cost:
                 break
-            room += held
-            retry_at = self._gone_at(bucket)
-        if room < cost:
+            available += held
+            retry_at = self._ends_at(bucket)
+        if available < cost:
             retry_at = times.low + self._rate.window
-        reset_at = self._gone_at(filled[0][0]) if filled else times.low
+        reset_at = self._ends_at(filled[0][0]) if filled else times.low
         return Level(self._rate, free, reset_at, max(0.0, retry_at - times.low))
 
-    def _gone_at(self, bucket: int) -> float:
+    def _ends_at(self, bucket: int) -> float:
         end = (bucket + 1) * self._rate.window / (self._count or 1) + AFTER
         return end + self._rate.window if self._count else end
 
 
 class Changes:
-    """Collects what a write changes, and on which conditions."""
+    """Collects the changes and conditions of a write."""
 
     def __init__(self, *, is_new: bool) -> None:
         self.changes: list[str] = []
@@ -122,18 +122,18 @@ class Changes:
         self.replaces = is_new
 
     def count(
-        self, each: int, old: Window | None, now: Window, cost: int, room: int | None
+        self, each: int, old: Window | None, now: Window, cost: int, maximum: int | None
     ) -> None:
-        """Count ``cost`` in window ``each``, which may hold ``room`` before it (None: any)."""
+        """Count ``cost`` in window ``each``, whose count may be ``maximum`` before (None: any)."""
         values = self.values
         values[":n"] = number(cost)
         values[f":b{each}"] = number(now.bucket)
         if old is not None and old.bucket == now.bucket:
             self.changes.append(f"c{each} = c{each} + :n")
             self.conditions.append(f"b{each} = :b{each}")
-            if room is not None:
+            if maximum is not None:
                 self.conditions.append(f"c{each} <= :m{each}")
-                values[f":m{each}"] = number(room)
+                values[f":m{each}"] = number(maximum)
             return
         self.replaces = True
         self.changes.append(f"b{each} = :b{each}, c{each} = :n, h{each} = :h{each}")
@@ -151,7 +151,7 @@ class Changes:
         self.values[f":{name}"] = value
 
     def write(self, ttl: float) -> Write:
-        """Return the write; where it replaces anything, the item then lives until ``ttl``."""
+        """Return the write; if it replaces buckets, the item then lives until ``ttl``."""
         if self.replaces:
             self.changes.append("#ttl = :ttl")
             self.values[":ttl"] = number(math.ceil(ttl))
@@ -167,7 +167,7 @@ WindowState = tuple[Window, ...]
 
 
 class Windows:
-    """``buckets`` to a window; 0 is the fixed window."""
+    """The sliding window with ``buckets`` in each window; 0 is the fixed window."""
 
     def __init__(self, buckets: int = 10) -> None:
         self._buckets = buckets
@@ -198,8 +198,8 @@ class Windows:
         changes = Changes(is_new=state is None)
         for each, (window, rate) in enumerate(zip(now, rates, strict=True)):
             old = state[each] if state else None
-            room = None if force else rate.limit - cost - sum(window.frozen)
-            changes.count(each, old, window, cost, room)
+            maximum = None if force else rate.limit - cost - sum(window.frozen)
+            changes.count(each, old, window, cost, maximum)
         spent = [window._replace(held=window.held + cost) for window in now]
         return Decision(
             self._status(spent, rates, 0, times)._replace(allowed=True, retry_after=0.0),
