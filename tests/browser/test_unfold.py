@@ -60,7 +60,7 @@ def themed(tables, dynamo_engine, default_alias, tmp_path, until):
         server.wait(30)
 
 
-def test_the_pages_stand_in_its_frame(themed, chromium):
+def test_the_pages_are_shown_inside_the_theme(themed, chromium):
     """Whole and readable, wide and narrow, light and dark."""
     address, password = themed
     for viewport, scheme in ((WIDE, "light"), (WIDE, "dark"), (NARROW, "light")):
