@@ -1,3 +1,3 @@
-"""Django's cache, and one careful, fast way of calling DynamoDB, in one DynamoDB table."""
+"""Stores on DynamoDB: Django's cache, rate limits, deduplication, and resilient calls."""
 
 __version__ = "0.1.0"

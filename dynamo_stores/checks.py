@@ -89,7 +89,7 @@ def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.
     try:
         scaled = [using for using in conf.aliases() if conf.get_config(using).scaling.enabled]
     except ConfigurationError:
-        return []  # check_settings says what is wrong
+        return []  # check_settings reports it
     current_app.finalize()
     planned = {entry.get("task") for entry in (current_app.conf.beat_schedule or {}).values()}
     if not scaled or "dynamo_stores.reconcile_capacity" in planned:

@@ -1,4 +1,4 @@
-"""What is put on functions and views."""
+"""Decorators for functions and views."""
 
 from .cache.decorators import cached
 from .dedupe.decorators import deduplicated

@@ -1,4 +1,4 @@
-"""The stores: what Django's front rooms are built on, usable by themselves."""
+"""The stores, on which the cache backend, limits and deduplication are built."""
 
 from .cache.locks import AsyncLock, Lock, LockStore
 from .cache.store.store import CacheStore

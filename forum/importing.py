@@ -100,9 +100,9 @@ class _Rows:
                 self._row = row
                 yield self._number
             else:
-                self.wrong(f"expected an object, got {type(row).__name__}")
+                self.add_error(f"expected an object, got {type(row).__name__}")
 
-    def wrong(self, what: str) -> None:
+    def add_error(self, what: str) -> None:
         self._problems.append(f"{self._path}, row {self._number}: {what}.")
 
     def reference(self, *names: str) -> str | None:
@@ -112,11 +112,11 @@ class _Rows:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            self.wrong(f"{name} must be a string that is not empty, or a whole number")
+            self.add_error(f"{name} must be a string that is not empty, or a whole number")
             return None
         text = str(value)
         if self._is_text(name, text) and len(text.encode()) > MAX_ID_BYTES:
-            self.wrong(f"{name} is over {MAX_ID_BYTES:,} bytes")
+            self.add_error(f"{name} is over {MAX_ID_BYTES:,} bytes")
         return text
 
     def own_id(self, *names: str, otherwise: str | None = None) -> str | None:
@@ -125,11 +125,11 @@ class _Rows:
         if found is None:
             if otherwise is None:
                 if self._row.get(self._first(names)) is None:
-                    self.wrong(f"{names[0]} is missing")
+                    self.add_error(f"{names[0]} is missing")
                 return None
             found = otherwise
         if found in self._seen:
-            self.wrong(f"{names[0]} {found!r} is already the id of row {self._seen[found]}")
+            self.add_error(f"{names[0]} {found!r} is already the id of row {self._seen[found]}")
             return None
         self._seen[found] = self._number
         return found
@@ -140,13 +140,13 @@ class _Rows:
         value = self._row.get(name)
         if value is None:
             if required:
-                self.wrong(f"{name} is missing")
+                self.add_error(f"{name} is missing")
             return None
         if not isinstance(value, str):
-            self.wrong(f"{name} must be a string")
+            self.add_error(f"{name} must be a string")
             return None
         if filled and not value.strip():
-            self.wrong(f"{name} is empty")
+            self.add_error(f"{name} is empty")
             return None
         return value if self._is_text(name, value) else None
 
@@ -159,14 +159,14 @@ class _Rows:
             found = datetime.fromisoformat(value)
             return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
         except (TypeError, ValueError, OverflowError):
-            self.wrong(f"{name} must be a time such as '2024-11-23T10:00:00Z'")
+            self.add_error(f"{name} must be a time such as '2024-11-23T10:00:00Z'")
             return None
 
     def fits(self, item: DynamoModel) -> bool:
         """Return whether ``item`` is within DynamoDB's limit of size."""
         if item_size(item.serialize()) <= MAX_ITEM_BYTES:
             return True
-        self.wrong(f"the item is too large: DynamoDB's limit is {MAX_ITEM_BYTES:,} bytes")
+        self.add_error(f"the item is too large: DynamoDB's limit is {MAX_ITEM_BYTES:,} bytes")
         return False
 
     def _first(self, names: tuple[str, ...]) -> str:
@@ -176,7 +176,7 @@ class _Rows:
         try:
             text.encode()
         except UnicodeEncodeError:
-            self.wrong(f"{name} contains a lone surrogate")
+            self.add_error(f"{name} contains a lone surrogate")
             return False
         return True
 
@@ -193,7 +193,7 @@ def _read_users(rows: _Rows) -> list[User]:
         username = rows.text("username")
         name = rows.text("name", filled=True) or username
         if name is None and user_id is not None:
-            rows.wrong("name is missing")
+            rows.add_error("name is missing")
         email = rows.text("email", filled=True)
         bio = rows.text("bio")
         moment = rows.moment("createdAt") or BEGINNING + timedelta(seconds=number - 1)
@@ -220,7 +220,7 @@ def _read_threads(rows: _Rows, forum: Forum, users_file: Path) -> list[Thread]:
         description = rows.text("description")
         created_by = rows.reference("createdBy", "userId")
         if created_by is not None and created_by not in user_ids:
-            rows.wrong(f"createdBy {created_by!r} is not a user of {users_file}")
+            rows.add_error(f"createdBy {created_by!r} is not a user of {users_file}")
         moment = rows.moment("createdAt") or BEGINNING + timedelta(minutes=number - 1)
         if thread_id is not None and title is not None:
             thread = Thread(
@@ -273,10 +273,10 @@ def _known(rows: _Rows, *names: str, known: Any, file: Path) -> str | None:
     found = rows.reference(*names)
     if found is None:
         if not any(name in rows._row for name in names):
-            rows.wrong(f"{names[0]} is missing")
+            rows.add_error(f"{names[0]} is missing")
         return None
     if found not in known:
-        rows.wrong(f"{names[0]} {found!r} is not in {file}")
+        rows.add_error(f"{names[0]} {found!r} is not in {file}")
         return None
     return found
 

@@ -41,7 +41,7 @@ def create_thread(author: Any, title: str, text: str) -> str:
         _save_author(transaction, author, now)
         transaction.save(Thread(thread_id, title=title, created_by=user_id, created_at=now))
         transaction.save(_post(thread_id, user_id, text, now))
-    services.forget(thread_id)
+    services.invalidate(thread_id)
     return thread_id
 
 
@@ -58,7 +58,7 @@ def create_post(author: Any, thread_id: str, text: str) -> None:
         if reasons and reasons[0] is not None and reasons[0].code == "ConditionalCheckFailed":
             raise NoSuchThread from exc
         raise
-    services.forget(thread_id)
+    services.invalidate(thread_id)
 
 
 def _save_author(transaction: TransactWrite, author: Any, now: str) -> None:

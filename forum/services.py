@@ -115,7 +115,7 @@ def search(words: str) -> Page[ThreadList]:
     return Page(ThreadList(found), page.from_cache)
 
 
-def forget(*thread_ids: str) -> None:
+def invalidate(*thread_ids: str) -> None:
     """Delete the front page and the pages of these threads from the cache."""
     cache.delete_many(["threads:", *(_thread_key(thread_id) for thread_id in thread_ids)])
 

@@ -1,4 +1,4 @@
-"""The tests' DynamoDB, its tables under a random prefix, and aliases to try things on."""
+"""The DynamoDB of the tests, tables with a random prefix, and fixtures for aliases."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _stores(default_alias: dict[str, Any]) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_broker() -> None:
-    """What this process sends to Celery stays in it; workers of tests have brokers of their own."""
+    """Celery messages of this process stay in it; workers of tests have their own brokers."""
     current_app.conf.broker_url = "memory://"
 
 
@@ -115,7 +115,7 @@ def _bills_like_the_service(tables: None) -> bool:
 
 @pytest.fixture
 def true_units(_bills_like_the_service: bool) -> None:
-    """Skips on an engine that reports other units than the service would."""
+    """Skips on an engine that reports other units than AWS."""
     if not _bills_like_the_service:
         pytest.skip("This engine reports index writes for items that are not in the index.")
 
@@ -150,20 +150,20 @@ def make_cache(tables: None) -> Iterator[Callable[..., DynamoDBCache]]:
         return DynamoDBCache(using, params)
 
     yield make
-    # Every alias of the tests has the same tables; what is left in them is scanned by others.
+    # All aliases of the tests use the same tables; scans of other tests would read left-over items.
     for prefix in prefixes:
         CacheStore("default", prefix=prefix).clear()
 
 
 @pytest.fixture
 def cache(make_cache: Callable[..., DynamoDBCache]) -> DynamoDBCache:
-    """A cache that is empty."""
+    """An empty cache."""
     return make_cache()
 
 
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    """``until(function)``: what it returns, as soon as that is true, for 20 seconds."""
+    """``until(function)`` calls it until its result is true, for 20 seconds, and returns that."""
 
     def wait(function: Callable[[], Any], seconds: float = 20) -> Any:
         deadline = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""Bars and sparklines as numbers for inline SVG: pure. Nothing needs a script or a style."""
+"""Bars and sparklines as numbers for inline SVG, without scripts or styles. Pure."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from ..conf.rules import (
     one_of,
     or_none,
     setting,
+    setting_problems,
     suggestion,
-    wrong_values,
 )
 from ..exceptions import ConfigurationError
 
@@ -62,7 +62,7 @@ def get_cache_options(options: Mapping[str, Any]) -> CacheOptions:
     if not options:
         return _DEFAULT_OPTIONS
     own = without_culling(options)
-    if problems := wrong_values(CacheOptions, own, "CACHES[…]['OPTIONS']"):
+    if problems := setting_problems(CacheOptions, own, "CACHES[…]['OPTIONS']"):
         raise ConfigurationError(" ".join(problem.message for problem in problems))
     return CacheOptions(**{name.lower(): value for name, value in own.items()})
 
@@ -98,7 +98,7 @@ def find_cache_problems() -> list[Problem]:
     for name, cache in our_caches().items():
         where = f"CACHES[{name!r}]"
         options = without_culling(cache.get("OPTIONS", {}))
-        problems += wrong_values(CacheOptions, options, f"{where}['OPTIONS']")
+        problems += setting_problems(CacheOptions, options, f"{where}['OPTIONS']")
         location = cache.get("LOCATION") or DEFAULT_ALIAS
         if location not in (known := aliases()):
             problems.append(

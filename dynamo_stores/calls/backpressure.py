@@ -38,7 +38,7 @@ def background() -> Iterator[None]:
 
 
 def set_background(value: bool) -> None:
-    """Mark the further calls of this thread or task as background calls, or as users' calls."""
+    """Mark further calls of this thread or task as background calls, or as calls for users."""
     _background.set(value)
 
 

@@ -26,7 +26,7 @@ class State(StrEnum):
 
 
 class Admission(NamedTuple):
-    """An admitted call: the generation of the state in which it was, and if it is the probe."""
+    """An admitted call: the generation of the breaker's state, and whether it is the probe."""
 
     generation: int
     probe: bool = False
@@ -124,7 +124,7 @@ class CircuitBreaker:
         return admission
 
     def succeeded(self, admission: Admission, seconds: float = 0.0) -> None:
-        """Count an answer, also an error that DynamoDB returned: it can be reached."""
+        """Count an operation with an answer, also one that DynamoDB refused."""
         if not self._failures and self._state is State.CLOSED and self._window is None:
             return
         with self._lock:

@@ -23,7 +23,7 @@ from ..calls.observer import kind_of
 from ..calls.retry import delays
 from ..conf import DEFAULT_ALIAS, get_config
 from ..conf.groups import ScalingConfig
-from ..conf.rules import wrong_values
+from ..conf.rules import setting_problems
 from ..exceptions import ConfigurationError, ThrottlingError, unavailable
 from .scale_up import get_scaler
 
@@ -45,7 +45,7 @@ class ThroughputScaler:
         self.using = using
         self._overrides = overrides
         own = {name.upper(): value for name, value in overrides.items()}
-        if problems := wrong_values(ScalingConfig, own, "ThroughputScaler"):
+        if problems := setting_problems(ScalingConfig, own, "ThroughputScaler"):
             raise ConfigurationError(" ".join(problem.message for problem in problems))
 
     @property

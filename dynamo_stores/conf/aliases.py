@@ -43,8 +43,8 @@ from .rules import (
     one_of,
     or_none,
     setting,
+    setting_problems,
     suggestion,
-    wrong_values,
 )
 
 DEFAULT_ALIAS = "default"
@@ -166,25 +166,25 @@ def find_problems() -> list[Problem]:
 
 
 _configs: dict[str, StoreConfig] = {}
-_forgetters: list[Callable[[], None]] = []
+_callbacks: list[Callable[[], None]] = []
 _lock = threading.Lock()
 
 
-def when_changed(forget: Callable[[], None]) -> Callable[[], None]:
-    """Call ``forget`` whenever the settings change (``override_settings``). A decorator."""
-    _forgetters.append(forget)
-    return forget
+def when_changed(callback: Callable[[], None]) -> Callable[[], None]:
+    """Call ``callback`` whenever the settings change (``override_settings``). A decorator."""
+    _callbacks.append(callback)
+    return callback
 
 
-def _forget(*, setting: str, **kwargs: object) -> None:
+def _on_setting_changed(*, setting: str, **kwargs: object) -> None:
     if setting in ("DYNAMO_STORES", "CACHES", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
         with _lock:
             _configs.clear()
-            for forget in _forgetters:
-                forget()
+            for callback in _callbacks:
+                callback()
 
 
-setting_changed.connect(_forget, dispatch_uid="dynamo_stores.conf")
+setting_changed.connect(_on_setting_changed, dispatch_uid="dynamo_stores.conf")
 
 
 def _raw() -> Mapping[str, Any]:
@@ -226,11 +226,11 @@ def _merge(config: C, values: Mapping[str, Any]) -> C:
 
 def _find_problems(using: str, values: Any, raw: Mapping[str, Any]) -> list[Problem]:
     where = f"DYNAMO_STORES[{using!r}]"
-    problems = list(wrong_values(StoreConfig, values, where))
+    problems = list(setting_problems(StoreConfig, values, where))
     if problems:
         return problems
     for table, differences in values.get("TABLES", {}).items():
-        problems += wrong_values(
+        problems += setting_problems(
             StoreConfig, differences, f"{where}['TABLES'][{table!r}]", only=TABLE_SETTINGS
         )
     if problems:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .rates import RESOURCES, wrong_paths
+from .rates import RESOURCES, paths_error
 from .rules import (
     BOOLEAN,
     FACTOR,
@@ -27,8 +27,8 @@ from .rules import (
     is_number,
     one_of,
     or_none,
+    proxies_error,
     setting,
-    wrong_proxies,
 )
 
 
@@ -98,13 +98,13 @@ class DedupeConfig:
 
 PROXIES = Rule(
     "the number of your proxies, or a list of their networks",
-    lambda value: not wrong_proxies(value),
-    wrong_proxies,
+    lambda value: not proxies_error(value),
+    proxies_error,
 )
 PATHS_AND_RATES = Rule(
     "a dict of paths ('/api/') and dicts of RATE, KEY, METHOD and the like",
-    lambda value: not wrong_paths(value),
-    wrong_paths,
+    lambda value: not paths_error(value),
+    paths_error,
 )
 
 

@@ -161,7 +161,7 @@ def _checked(config: ResourceConfig) -> ResourceConfig:
     return config
 
 
-def _wrong_resources(value: Any) -> str:
+def _resources_error(value: Any) -> str:
     """Return the first error in a dict of resources, ``""`` without one."""
     if not isinstance(value, Mapping):
         return f" Expected a dict, got {type(value).__name__}."
@@ -175,15 +175,15 @@ def _wrong_resources(value: Any) -> str:
 
 RESOURCES = Rule(
     "a dict of resources and rates, or dicts of RATE, ALGORITHM, BURST, SHARDS, BLOCK",
-    lambda value: not _wrong_resources(value),
-    _wrong_resources,
+    lambda value: not _resources_error(value),
+    _resources_error,
 )
 
 
 PATH_NAMES = ("RATE", "KEY", "METHOD", "ALGORITHM", "BURST", "SHARDS", "BLOCK", "ALLOW")
 
 
-def wrong_paths(value: Any) -> str:
+def paths_error(value: Any) -> str:
     """Return the first error in ``PATHS``, ``""`` without one."""
     if not isinstance(value, Mapping):
         return f" Expected a dict, got {type(value).__name__}."

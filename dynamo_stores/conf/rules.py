@@ -16,16 +16,16 @@ from dataclasses import field
 from typing import Any, NamedTuple
 
 
-def wrong_proxies(value: Any) -> str:
+def proxies_error(value: Any) -> str:
     """Return the error of a value of ``TRUSTED_PROXIES``, ``""`` without one."""
     if isinstance(value, bool):
         return " Expected a number or a list, got bool."
     if isinstance(value, int):
         return "" if value >= 0 else " Expected 0 or more."
-    return wrong_networks(value)
+    return networks_error(value)
 
 
-def wrong_networks(value: Any) -> str:
+def networks_error(value: Any) -> str:
     """Return the first error in a list of networks, ``""`` without one."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return f" Expected a list, got {type(value).__name__}."
@@ -149,7 +149,7 @@ def settings_of(cls: type) -> dict[str, dataclasses.Field[Any]]:
     return {each.name.upper(): each for each in dataclasses.fields(cls) if each.metadata}
 
 
-def wrong_values(
+def setting_problems(
     cls: type, values: Any, where: str, *, only: frozenset[str] | None = None
 ) -> list[Problem]:
     """Return the errors in ``values``, a dict of settings found at ``where``."""
@@ -168,7 +168,7 @@ def wrong_values(
         if name not in known:
             problems.append(_unknown(name, known, where))
         elif name in groups:
-            problems += wrong_values(groups[name], value, f"{where}[{name!r}]")
+            problems += setting_problems(groups[name], value, f"{where}[{name!r}]")
         elif not (rule := own[name].metadata["rule"]).accepts(value):
             problems.append(
                 Problem(

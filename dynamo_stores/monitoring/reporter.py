@@ -198,7 +198,7 @@ class Reporter:
 
 
 def _run(found: weakref.ref[Reporter]) -> None:
-    # The thread ends when the reporter is garbage, as after a change of settings.
+    # The thread ends when the reporter is garbage collected, as after a change of settings.
     wait = _FIRST
     while (reporter := found()) is not None:
         event = reporter.due

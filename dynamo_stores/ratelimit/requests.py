@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 from ..client_address import get_address, get_ip, is_in
 from ..conf import DEFAULT_ALIAS, get_config, imported, ratelimit_setting
 from ..conf.rates import ResourceConfig, parse_resource, resolve_rate
-from ..conf.rules import Problem, wrong_networks
+from ..conf.rules import Problem, networks_error
 from ..exceptions import ConfigurationError
 from .adaptive import AdaptiveRateLimitStore
 from .store import RateLimitStore
@@ -157,7 +157,7 @@ def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
     ):
         message = f"{where}: cost is {limit.cost!r}; expected a whole number, 1 or more."
         yield Problem("dynamo_stores.E122", message, hint)
-    if wrong := wrong_networks(limit.allow):
+    if wrong := networks_error(limit.allow):
         yield Problem("dynamo_stores.E123", f"{where}: allow is no list of networks.{wrong}", hint)
     if limit.on_unavailable not in (None, "allow", "deny", "local"):
         message = f"{where}: on_unavailable is {limit.on_unavailable!r}; expected 'allow', 'deny' "

@@ -102,7 +102,7 @@ def test_a_failed_action_is_reported(reporting, manager, dynamo_faults):
     assert "UpdateTable is missing" in LogEntry.objects.get().change_message
 
 
-def test_acting_takes_more_than_looking(reporting, log_in):
+def test_actions_require_their_own_permission(reporting, log_in):
     """A permission of its own, a POST and a CSRF token are required."""
     using = reporting(BILLING_MODE="PROVISIONED")
     table = get_config(using).store_table
@@ -127,7 +127,7 @@ def test_acting_takes_more_than_looking(reporting, log_in):
         {"action": "reset", "process": ""},
     ],
 )
-def test_forms_that_name_nothing(reporting, manager, wrong):
+def test_invalid_forms_are_refused(reporting, manager, wrong):
     """The answer is 400 with a sentence that names what is wrong."""
     using = reporting()
     fields = {"action": "raise", "using": using, "table": get_config(using).store_table, **wrong}

@@ -53,8 +53,8 @@ def test_no_problems_are_one_sentence():
     )
 
 
-def test_a_throttled_table_comes_first_with_what_was_done():
-    """What happens, why, what was done and what comes next."""
+def test_a_throttled_table_comes_first_with_its_decision():
+    """The throttles, their reason, the last decision and when the table will be lowered."""
     decision = CapacityDecision(
         "posts", NOW - 90, "raised", "it was short", {"": (5, 5)}, {"": (5, 20)}
     )
@@ -137,7 +137,7 @@ def test_a_table_without_scaling_has_advice_how_to_enable_it():
     )
 
 
-def test_what_was_done():
+def test_describe_change():
     """Only what changed, with its unit."""
     changed = CapacityDecision(
         "t", 0, "raised", "", {"": (5, 5), "I": (5, 5)}, {"": (5, 20), "I": (10, 20)}
@@ -160,7 +160,7 @@ def test_bars_and_lines():
     assert line.words == ("Writes in the last hour: at most 4 units a second, 7 attempts throttled")
 
 
-def test_words():
+def test_formatting():
     """Numbers and times as readable text."""
     assert [span(each) for each in (0, 1, 59, 61, 7200, 90_000)] == [
         "0 seconds", "1 second", "59 seconds", "1 minute", "2 hours", "1 day",
@@ -177,7 +177,7 @@ def test_words():
     assert exact(0) == "1970-01-01 00:00:00 UTC"
 
 
-def test_programs_get_the_same():
+def test_as_json():
     """Flat lists, each part with its alias."""
     found = as_json([ALL_OK])
     assert set(found) == {"at", "problems", "breakers", "capacity", "processes", "decisions"}

@@ -51,8 +51,8 @@ def test_the_admins_index_lists_it(tables, log_in):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_pages_need_nothing_from_elsewhere(name, reporting, manager):
-    """No inline script or style, nothing of another host: they pass a strict policy."""
+def test_pages_pass_a_strict_content_security_policy(name, reporting, manager):
+    """They have no inline script or style, and nothing of another host."""
     reporting()
     html = manager.get(page(name)).text
     assert not re.search(
@@ -149,7 +149,7 @@ def test_a_slow_dynamodb_is_reported(reporting, manager, dynamo_faults):
     assert "the usage of the last hour and the decisions" in problem["problem"]
 
 
-def test_another_processs_breaker_shows(reporting, manager):
+def test_the_breaker_of_another_process_is_shown(reporting, manager):
     """As it was reported, with its age; late ones are marked."""
     using = reporting()
     table = get_config(using).store_table
@@ -164,7 +164,7 @@ def test_another_processs_breaker_shows(reporting, manager):
     assert (row["state"], row["failures"], row["is_late"]) == ("open", 5, True)
 
 
-def test_a_breaker_that_opens_elsewhere_shows(reporting, manager, dynamo_faults, until):
+def test_a_breaker_that_opens_in_another_process_is_shown(reporting, manager, dynamo_faults, until):
     """In another process of this host, by its own report; once killed, it is late."""
     using = reporting(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
 

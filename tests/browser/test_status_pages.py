@@ -118,7 +118,7 @@ def is_wider_than_its_window(page):
 
 
 def serious(page):
-    """What an accessibility check finds that keeps people out."""
+    """Return the serious violations that an accessibility check finds."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     found = axe.Axe().run(page, context=".ds").response["violations"]
     return [each["id"] for each in found if each["impact"] in ("serious", "critical")]

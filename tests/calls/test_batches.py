@@ -27,7 +27,7 @@ def test_chunks_by_count_and_by_bytes():
 
 
 def test_parallel_keeps_order_and_bounds_concurrency():
-    """Never more than asked for at once; results where their items were."""
+    """Never more than max_concurrency at once; results in the order of the items."""
     running, most, lock = 0, 0, threading.Lock()
     gate = threading.Barrier(3, timeout=10)
 

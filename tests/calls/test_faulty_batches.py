@@ -10,7 +10,7 @@ from dynamo_stores.calls.policy import deadline
 from dynamo_stores.exceptions import OperationTimeoutError, StoreUnavailable, ThrottlingError
 
 
-def test_a_batch_taken_in_part_is_finished(faulty, dynamo_faults):
+def test_a_partially_processed_batch_is_completed(faulty, dynamo_faults):
     """Only the unprocessed part is sent and read again."""
     cache = faulty()
     values = {f"k{number}": number for number in range(25)}
@@ -46,8 +46,8 @@ def test_leftovers_of_set_many_are_returned(faulty, dynamo_faults, dynamo_clock)
         cache.delete_many(values)
 
 
-def test_set_many_returns_what_there_was_no_time_for(faulty, dynamo_faults):
-    """A slow table takes some batches; the keys of the others come back. None in time: an error."""
+def test_set_many_returns_the_keys_left_at_the_deadline(faulty, dynamo_faults):
+    """A slow table processes some batches; the other keys are returned. None in time: an error."""
     cache = faulty({"OPERATION_TIMEOUT": 3.0})
     values = {f"k{number}": number for number in range(150)}
     dynamo_faults.delay(0.8, "BatchWriteItem")

@@ -41,7 +41,7 @@ def answer(server, clocks, took=0.02):
     server.record(date, sent_at, clocks.monotonic())
 
 
-def test_it_is_within_the_bounds_and_they_get_narrow(clocks):
+def test_the_interval_contains_the_time_and_narrows(clocks):
     """Whatever the local clock is."""
     server = ServerClock()
     assert not server.is_learned
@@ -56,7 +56,7 @@ def test_it_is_within_the_bounds_and_they_get_narrow(clocks):
     assert times.high - times.low < 0.15
 
 
-def test_it_is_forgotten_when_a_clock_was_set(clocks):
+def test_the_interval_is_discarded_when_a_clock_was_set(clocks):
     """Or when the machine slept; the next answer sets it again."""
     server = ServerClock()
     answer(server, clocks)
@@ -67,7 +67,7 @@ def test_it_is_forgotten_when_a_clock_was_set(clocks):
     assert times.low <= clocks.true <= times.high
 
 
-def test_a_service_whose_clock_was_set_is_believed(clocks):
+def test_a_changed_clock_of_the_service_is_accepted(clocks):
     """Its newest answer counts."""
     server = ServerClock()
     answer(server, clocks)
@@ -78,14 +78,14 @@ def test_a_service_whose_clock_was_set_is_believed(clocks):
     assert times.high >= moved
 
 
-def test_no_date_is_no_answer(clocks):
+def test_an_invalid_date_is_ignored(clocks):
     """Invalid values are ignored."""
     server = ServerClock()
     server.record("yesterday", 0, 1)
     assert not server.is_learned
 
 
-def test_doubt_grows_with_time(clocks):
+def test_the_interval_grows_with_time(clocks):
     """The local clock may drift meanwhile."""
     server = ServerClock()
     answer(server, clocks)

@@ -24,7 +24,7 @@ POSTS = [
 
 @pytest.fixture
 def write(tmp_path):
-    """Write the three files, ``users=…`` and so on instead of good ones; return their paths."""
+    """Write the three files, with ``users=…`` and so on replaced; return their paths."""
 
     def write(**contents):
         paths = {}
@@ -41,5 +41,5 @@ def write(tmp_path):
 
 @pytest.fixture
 def read(write):
-    """Read what ``write`` wrote."""
+    """Read the files that ``write`` wrote."""
     return lambda **contents: importing.read_forum(**write(**contents))

@@ -10,13 +10,13 @@ from .conftest import POSTS, THREADS, USERS
 
 
 def wrong(read, **contents):
-    """Return what is wrong as one text."""
+    """Return the problems as one text."""
     with pytest.raises(ImportRefused) as refused:
         read(**contents)
     return str(refused.value)
 
 
-def test_the_short_shape(read):
+def test_the_short_form(read):
     """Ids become text, posts get ids and times in the file's order, later rows are newer."""
     forum = read()
     assert [user.user_id for user in forum.users] == ["u1", "2"]
@@ -43,7 +43,7 @@ def test_the_same_file_gives_the_same_items(read):
         ]
 
 
-def test_the_shape_of_the_stored_items(read):
+def test_the_form_of_the_stored_items(read):
     """Own ids, e-mail addresses and times; times in any zone become UTC with microseconds."""
     forum = read(
         users=[{"userId": "1", "email": "a@example.com", "name": "A", "createdAt": "2024-11-01"}],
@@ -129,12 +129,12 @@ def test_the_shape_of_the_stored_items(read):
         ),
     ],
 )
-def test_what_is_wrong_is_named_with_file_and_row(read, contents, message):
+def test_problems_name_file_and_row(read, contents, message):
     """One line for each error."""
     assert message in wrong(read, **contents)
 
 
-def test_everything_that_is_wrong_is_named_at_once(read):
+def test_all_problems_are_reported_at_once(read):
     """Several rows of several files, and no more than twenty lines."""
     text = wrong(read, users=[{"name": "x"}], posts=[{"text": 1}] * 30)
     assert "users.json, row 1" in text
@@ -144,6 +144,6 @@ def test_everything_that_is_wrong_is_named_at_once(read):
 
 
 def test_empty_files_are_an_empty_forum(read):
-    """Nothing is wrong with nothing."""
+    """No rows are not an error."""
     forum = read(users=[], threads=[], posts=[])
     assert (forum.users, forum.threads, forum.posts) == ([], [], [])

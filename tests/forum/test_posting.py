@@ -115,7 +115,7 @@ def test_searching(write, client, dynamo_clock):
 
 
 def test_background_work_leaves_capacity_for_visitors(write, client, dynamo_clock):
-    """It warms pages within its share; visitors are served when it is refused."""
+    """It reads pages within its share; visitors are served while it is refused."""
     migrate(write())
     assert tasks.warm_pages() == 2
     assert client.get("/threads/t1/")["X-Cache"] == "hit"
@@ -125,7 +125,7 @@ def test_background_work_leaves_capacity_for_visitors(write, client, dynamo_cloc
     store.acquire(
         services.READS, rate=services.READ_RATE, priority="background", cost=left.remaining
     )
-    services.forget("t1")
+    services.invalidate("t1")
     assert 0 < share < 1200
     assert tasks.warm_pages() == 0
     assert client.get("/threads/t1/")["X-Cache"] == "miss"

@@ -1,4 +1,4 @@
-"""Health for machines, and the checks about the pages."""
+"""Health checks, the system check of the pages, and dynamo_status."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READY = "/dynamo-stores/health/ready"
 
 @pytest.fixture
 def only(alias, default_alias):
-    """``only(…)``: the settings of the one alias that there is."""
+    """``only(…)``: sets the settings of the only alias."""
     entered = []
 
     def make(**changes):
@@ -89,7 +89,7 @@ def test_an_open_breaker_is_not_ready(only, client, dynamo_faults):
     assert not dynamo_faults.requests
 
 
-def test_pages_that_are_not_included_are_missed(tables):
+def test_pages_that_are_not_included_are_a_warning(tables):
     """By a check with a hint; without them the index does not list them."""
     with override_settings(ROOT_URLCONF="tests.admin.admin_alone"):
         clear_url_caches()
@@ -99,7 +99,7 @@ def test_pages_that_are_not_included_are_missed(tables):
 
 
 def test_the_command_shows_the_same(reporting, run):
-    """For people and for scripts; a table that is missing is an error."""
+    """As text and JSON; a missing table is an error."""
     using = reporting(BILLING_MODE="PROVISIONED")
     table = get_config(using).store_table
     found = json.loads(run("dynamo_status", "--json", table=[table]))

@@ -1,4 +1,4 @@
-"""Coming down by real workers and beats, in other processes, over the file system and Redis."""
+"""Lowering by real workers and beats, in other processes, over the file system and Redis."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dynamo_stores.testing import find_free_port
 
 @pytest.fixture(params=["filesystem", "redis"])
 def broker(request, tmp_path):
-    """The environment of a broker, and what wipes its queue."""
+    """The environment of a broker, and a function that empties its queue."""
     if request.param == "filesystem":
         folder = tmp_path / "broker"
         yield (

@@ -1,4 +1,4 @@
-"""Limited views under real servers, each with several workers, hammered over loopback."""
+"""Limited views under real servers with several workers, under load over loopback."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def servers(request, tables, dynamo_engine, default_alias):
 
 
 def ask(port, path, client):
-    """Return status, headers and body of one request on a connection of its own."""
+    """Return status, headers and body of one request on a new connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("GET", path, headers={"X-Client": client})
@@ -90,7 +90,7 @@ def ask(port, path, client):
 
 @pytest.mark.slow
 def test_no_window_admits_more_than_the_limit(servers):
-    """Of 200s, whichever server answers; the headers are right, and Retry-After is honest."""
+    """Of 200s, whichever server answers; the headers are right, and Retry-After is correct."""
     ports, path = servers
     client = secrets.token_hex(6)
     begin = time.monotonic()
@@ -122,7 +122,7 @@ def test_no_window_admits_more_than_the_limit(servers):
         assert len(inside) <= 50
     assert refused
     assert all(1 <= int(headers["Retry-After"]) <= 10 for headers in refused)
-    # Nobody asks any more: who waits as long as he is told is let in.
+    # No other requests: a client that waits for Retry-After is admitted.
     while (answer := ask(ports[0], path, client))[0] == 200:
         pass
     time.sleep(int(answer[1]["Retry-After"]))

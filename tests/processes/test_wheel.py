@@ -85,7 +85,7 @@ def test_an_empty_project_works_by_the_readme(wheel, tmp_path, dynamo_engine):
         return done.stdout
 
     run("-m", "django", "check")
-    assert f"readme-{os.getpid()}: made" in run("-m", "django", "dynamo_create_tables")
+    assert f"readme-{os.getpid()}: created" in run("-m", "django", "dynamo_create_tables")
     printed = run("-c", f"import django; django.setup()\n{USE}")
     assert printed.startswith("{'a': 1}")
     assert str(target) in printed

@@ -157,18 +157,18 @@ class Command(BaseCommand):
             "CPU and wall time in µs a call, medians of the rounds.\n"
         )
         self.stdout.write(f"{'':>14}{'boto3 CPU':>11}{'stores':>8}{'ratio':>8}{'wall ratio':>12}")
-        for name, (bare, ours) in _pairs(table, options["bytes"]).items():
-            for call in (bare, ours):
+        for name, (bare, stores) in _pairs(table, options["bytes"]).items():
+            for call in (bare, stores):
                 _time(call, calls // 4)
-            pairs = [(_time(bare, calls), _time(ours, calls)) for _ in range(rounds)]
+            pairs = [(_time(bare, calls), _time(stores, calls)) for _ in range(rounds)]
             bare_cpu = statistics.median(one.cpu for one, _ in pairs)
-            ours_cpu = statistics.median(other.cpu for _, other in pairs)
+            store_cpu = statistics.median(other.cpu for _, other in pairs)
             ratio = statistics.median(other.cpu / one.cpu for one, other in pairs)
             wall = statistics.median(other.wall / one.wall for one, other in pairs)
-            self.stdout.write(f"{name:>14}{bare_cpu:11.0f}{ours_cpu:8.0f}{ratio:8.2f}{wall:12.2f}")
+            self.stdout.write(f"{name:>14}{bare_cpu:11.0f}{store_cpu:8.0f}{ratio:8.2f}{wall:12.2f}")
         for name, call in _without_counterpart(options["bytes"]).items():
-            ours_cpu = statistics.median(_time(call, calls).cpu for _ in range(rounds))
-            self.stdout.write(f"{name}: {ours_cpu:.1f} µs")
+            store_cpu = statistics.median(_time(call, calls).cpu for _ in range(rounds))
+            self.stdout.write(f"{name}: {store_cpu:.1f} µs")
 
 
 def _pairs(table: str, size: int) -> dict[str, tuple[Call, Call]]:

@@ -37,7 +37,7 @@ class Command(BaseCommand):
             raise CommandError("The files were not imported:\n" + "\n".join(exc.problems)) from exc
         try:
             self._write(forum)
-            services.forget(*(thread.thread_id for thread in forum.threads))
+            services.invalidate(*(thread.thread_id for thread in forum.threads))
         except (StoreError, PynamoDBException, ClientError) as exc:
             raise CommandError(
                 f"DynamoDB did not write all items. Run the command again to finish. {exc}"
