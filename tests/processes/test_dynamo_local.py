@@ -191,9 +191,7 @@ def test_the_demo_walks_itself_and_leaves_nothing_behind(manage):
     assert alive(seen) == []
 
 
-# One after the other: both want port 8080.
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_ends_with_all_its_processes(manage, number):
     """Ctrl-C while it serves: nothing of it is left."""
