@@ -164,9 +164,9 @@ def cache(make_cache: Callable[..., DynamoDBCache]) -> DynamoDBCache:
 
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    """``until(function)``: what it returns, as soon as that is true, for 20 seconds."""
+    """``until(function)``: what it returns, as soon as that is true, for a minute."""
 
-    def wait(function: Callable[[], Any], seconds: float = 20) -> Any:
+    def wait(function: Callable[[], Any], seconds: float = 60) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := function()):
             assert time.monotonic() < deadline, "It did not happen in time."

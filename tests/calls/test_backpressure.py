@@ -89,7 +89,7 @@ def test_no_more_than_the_limit_are_in_flight():
     assert most <= max(limits) + 1
 
 
-def test_users_go_before_background():
+def test_users_go_before_background(until):
     """Background work waits for users who wait, and has half of the places at most."""
     pressure = engaged(2)
     assert pressure.limit == 1
@@ -98,7 +98,7 @@ def test_users_go_before_background():
 
     def work(name, is_user):
         def wait():
-            pressure.enter(soon(20))
+            pressure.enter(soon(60))
             order.append(name)
             pressure.leave(0.001, throttled=False)
 
@@ -111,10 +111,10 @@ def test_users_go_before_background():
 
     threads = [threading.Thread(target=work, args=("background", False))]
     threads[0].start()
-    time.sleep(0.1)
+    until(lambda: pressure._waiting == 1)
     threads.append(threading.Thread(target=work, args=("user", True)))
     threads[1].start()
-    time.sleep(0.1)
+    until(lambda: pressure._users_waiting == 1)
     pressure.leave(0.001, throttled=False)
     for thread in threads:
         thread.join(20)
