@@ -115,7 +115,7 @@ def test_an_index_throttles_its_tables_writes(make):
 
 def test_reads_cost_by_size_and_consistency(make):
     """As ConsumedCapacity says, which who does not ask does not see."""
-    _, client, name = make(100, 100)
+    _, client, name = make(100, 100, **ALMOST_STILL)
     put(client, name, 1, v={"B": b"x" * 5000})
     key = {"PK": {"S": "p1"}, "SK": {"S": "s"}}
 
