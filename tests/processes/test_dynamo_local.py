@@ -136,6 +136,18 @@ def test_a_taken_port_is_a_sentence(manage):
     assert "Traceback" not in printed
 
 
+def test_a_port_of_its_own_choice_is_given_up_when_it_is_taken():
+    """Another is chosen; one that somebody named is not."""
+    engine = EmbeddedEngine()
+    with socket.create_server(("127.0.0.1", engine.port)) as other:
+        taken = other.getsockname()[1]
+        with engine:
+            assert engine.port != taken
+            assert engine.url == f"http://127.0.0.1:{engine.port}"
+        with pytest.raises(EngineError, match=f"Port {taken} on 127.0.0.1 is taken"):
+            EmbeddedEngine(taken).start()
+
+
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     """pip install 'dynamo-stores[local]'."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
