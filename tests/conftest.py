@@ -30,6 +30,7 @@ pytest_plugins = [
     "tests.helpers.faults",
     "tests.helpers.limits",
     "tests.helpers.outcomes",
+    "tests.helpers.side_by_side",
     "tests.helpers.status",
 ]
 
@@ -163,9 +164,9 @@ def cache(make_cache: Callable[..., DynamoDBCache]) -> DynamoDBCache:
 
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    """``until(function)`` calls it until its result is true, for 20 seconds, and returns that."""
+    """``until(function)`` calls it until its result is true, for a minute, and returns that."""
 
-    def wait(function: Callable[[], Any], seconds: float = 20) -> Any:
+    def wait(function: Callable[[], Any], seconds: float = 60) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := function()):
             assert time.monotonic() < deadline, "It did not happen in time."

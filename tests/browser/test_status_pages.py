@@ -21,8 +21,7 @@ from dynamo_stores.stores import CacheStore
 
 PAGES = ["", "breakers/", "history/"]
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
-# They share the browser.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.slow
 POLICY = "default-src 'self'; form-action 'self'; frame-ancestors 'none'"
 
 

@@ -13,7 +13,7 @@ from dynamo_stores.cache.store.items import InvalidationNumber
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations
-from tests.helpers.forking import in_processes
+from tests.helpers.forking import fork, in_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 GENERATION = {"CLEAR": "generation"}
@@ -90,11 +90,13 @@ def test_units_of_reads(cache, dynamo_clock: FakeClock, true_units):
 def test_other_processes_see_it_within_the_bound(cache):
     """One that read a moment before may serve for a second more, and not longer."""
     cache.set("k", "old")
+    together = fork.Barrier(3)
 
     def work(number):
         assert cache.get("k") == "old"
+        together.wait(60)
         late = []
-        end = time.monotonic() + 4
+        end = time.monotonic() + 2.5
         while time.monotonic() < end:
             if number == 0 and not late:
                 time.sleep(0.5)

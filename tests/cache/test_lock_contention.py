@@ -120,7 +120,7 @@ def test_what_a_fenced_lock_guards_is_exact(cache, tmp_path):
     acknowledged = {line for log in tmp_path.glob("*.log") for line in log.read_text().splitlines()}
     assert kills
     assert stops
-    assert len(acknowledged) > 50
+    assert len(acknowledged) > 20
     assert len(names) == len(set(names))
     # Who was killed between the write and the note has one more.
     assert acknowledged <= set(names)

@@ -113,7 +113,7 @@ def test_it_is_renewed_while_the_object_lives(cache):
     renewal = lock._renewal
     del lock
     gc.collect()
-    assert cache.lock("k", 5).acquire(blocking_timeout=2.0 + 3)
+    assert cache.lock("k", 5).acquire(blocking_timeout=2.0 + 15)
     renewal.join(5)
     assert not renewal.is_alive()
 
@@ -218,7 +218,7 @@ def test_the_lock_of_a_dead_process_is_taken(cache):
         time.sleep(3)
         assert cache.lock("k").acquire(blocking=False) is False
         os.kill(process.pid, signal.SIGKILL)
-        assert cache.lock("k", 5).acquire(blocking_timeout=2.0 + 3)
+        assert cache.lock("k", 5).acquire(blocking_timeout=2.0 + 15)
 
 
 def test_a_paused_holder_cannot_harm_its_successor(cache):
@@ -226,7 +226,7 @@ def test_a_paused_holder_cannot_harm_its_successor(cache):
     with holder(cache, 1.0) as (process, answers, go):
         os.kill(process.pid, signal.SIGSTOP)
         successor = cache.lock("k", 30)
-        assert successor.acquire(blocking_timeout=1.0 + 3)
+        assert successor.acquire(blocking_timeout=1.0 + 15)
         os.kill(process.pid, signal.SIGCONT)
         go.set()
         assert answers.get() == (False, False)

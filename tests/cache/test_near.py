@@ -161,7 +161,7 @@ def test_concurrent_reads_become_one(alias, make_cache, dynamo_faults):
         assert dynamo_faults.requests.total() - before == calls
         dynamo_faults.clear()
         each.store._near.clear()
-    dynamo_faults.delay(0.5)
+    dynamo_faults.delay(1.0)
     before = dynamo_faults.requests.total()
     with ThreadPoolExecutor(5) as threads:
         found = list(threads.map(cache.get_many, [["k", "l"]] * 5))

@@ -221,9 +221,13 @@ def test_readers_never_see_half_a_value(cache):
     assert cache.get("k") in values
 
 
-def test_a_write_that_fails_in_its_parts_leaves_the_old_value(alias, make_cache, dynamo_faults):
+def test_a_write_that_fails_in_its_parts_leaves_the_old_value(
+    alias, make_cache, dynamo_faults, dynamo_clock
+):
     """The head is written last, so nobody sees the new one."""
-    cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url), OPTIONS={"OPERATION_TIMEOUT": 0.5})
+    # Seconds apart by a clock that waits for nobody: each attempt has time for its answer.
+    using = alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"DELAY": 10.0, "MAX_DELAY": 30.0})
+    cache = make_cache(using, OPTIONS={"OPERATION_TIMEOUT": 60.0})
     cache.set("k", "old")
     dynamo_faults.take_in_part("BatchWriteItem", 1, times=1)
     dynamo_faults.take_in_part("BatchWriteItem", 0)

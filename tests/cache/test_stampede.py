@@ -106,7 +106,7 @@ def test_a_killed_computer_is_replaced(make, tmp_path):
     assert [found, *(each for each, _ in others)] == [{2}] * 3
     assert len(path.read_text().splitlines()) == 2
     # The lease, a second, half a second of computing, and a busy machine.
-    assert took < 2 + 1 + 0.5 + 3
+    assert took < 2 + 1 + 0.5 + 15
 
 
 def test_a_long_computation_keeps_its_lease(make, tmp_path):
@@ -170,7 +170,7 @@ def test_a_cancelled_task_frees_its_lease(cache):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return await asyncio.wait_for(cache.aget_or_set("k", lambda: "next"), 5)
+        return await asyncio.wait_for(cache.aget_or_set("k", lambda: "next"), 9)
 
     assert asyncio.run(run()) == "next"
 
@@ -284,17 +284,18 @@ def test_early_refresh_under_load(make, monkeypatch):
     cache = make(EARLY_REFRESH=1.0)
     cache.get_or_set("k", lambda: time.sleep(0.1) or "old", 60)
     monkeypatch.setattr(computing.math, "log", lambda _: -10_000.0)
-    began = threading.Event()
+    began, served = threading.Event(), threading.Event()
 
     def refresh():
         began.set()
-        time.sleep(1)
+        served.wait(20)
         return "new"
 
     with ThreadPoolExecutor(1) as threads:
         refreshing = threads.submit(cache.get_or_set, "k", refresh)
         began.wait(10)
         assert cache.get_or_set("k", lambda: "never") == "old"
+        served.set()
         assert refreshing.result() == "new"
 
 

@@ -13,7 +13,7 @@ from dynamo_stores.cache.store.items import InvalidationNumber
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations
-from tests.helpers.forking import in_processes
+from tests.helpers.forking import fork, in_processes
 
 from .test_generation import forget
 
@@ -128,14 +128,16 @@ def test_another_process_sees_it_within_the_bound(cache):
     """Its own numbers are at most a second old."""
 
     cache.set("k", "old", tags=["t"])
+    together = fork.Barrier(3)
 
     def work(number):
+        together.wait(60)
         if number == 0:
             time.sleep(0.5)
             cache.invalidate_tags(["t"])
             return [time.time()]
         seen = []
-        end = time.monotonic() + 3
+        end = time.monotonic() + 2.5
         while time.monotonic() < end:
             asked_at = time.time()
             if cache.get("k") is not None:

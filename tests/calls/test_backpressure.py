@@ -90,7 +90,7 @@ def test_no_more_than_the_limit_are_in_flight():
     assert most <= max(limits) + 1
 
 
-def test_users_go_before_background():
+def test_users_go_before_background(until):
     """Background calls wait for waiting users, and use at most half of the limit."""
     backpressure = engaged(2)
     assert backpressure.limit == 1
@@ -99,7 +99,7 @@ def test_users_go_before_background():
 
     def work(name, is_user):
         def wait():
-            backpressure.enter(soon(20))
+            backpressure.enter(soon(60))
             order.append(name)
             backpressure.leave(0.001, throttled=False)
 
@@ -112,10 +112,10 @@ def test_users_go_before_background():
 
     threads = [threading.Thread(target=work, args=("background", False))]
     threads[0].start()
-    time.sleep(0.1)
+    until(lambda: len(backpressure._background) == 1)
     threads.append(threading.Thread(target=work, args=("user", True)))
     threads[1].start()
-    time.sleep(0.1)
+    until(lambda: len(backpressure._users) == 1)
     backpressure.leave(0.001, throttled=False)
     for thread in threads:
         thread.join(20)

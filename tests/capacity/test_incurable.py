@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from dynamo_stores.cache.options import CacheOptions
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.capacity.scale_up import get_scaler
 from dynamo_stores.conf import get_config
@@ -67,7 +66,12 @@ def test_a_hot_key_is_named_to_the_operator(provisioned, caplog, named):
 def test_a_maximum_of_on_demand_throughput_is_reported(alias, dynamo_capacity, caplog):
     """DynamoDB refuses what is over it, whatever the table could serve."""
     relay = dynamo_capacity(burst=1.0)
-    using = alias(ENDPOINT_URL=relay.url, TABLE_PREFIX="maximum-", SCALING={"ENABLED": True})
+    using = alias(
+        ENDPOINT_URL=relay.url,
+        TABLE_PREFIX="maximum-",
+        SCALING={"ENABLED": True},
+        RETRY={"THROTTLE_RETRIES": 0},
+    )
     table = get_config(using).store_table
     control = get_control(using)
     for name, limits in ((table, {"MaxWriteRequestUnits": 5}), (f"{table}-control", {})):
@@ -87,7 +91,7 @@ def test_a_maximum_of_on_demand_throughput_is_reported(alias, dynamo_capacity, c
             },
         )
     try:
-        store = CacheStore(using, prefix="p", options=CacheOptions(operation_timeout=0.3))
+        store = CacheStore(using, prefix="p")
         heard, until = None, time.monotonic() + 20
         with caplog.at_level(logging.WARNING):
             while "own maximum" not in caplog.text and time.monotonic() < until:

@@ -47,7 +47,7 @@ def test_live_sends_no_request(only, client):
 
 def test_ready_while_the_table_answers(only, client, dynamo_faults, dynamo_clock):
     """By one small read, cached for a second."""
-    only(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
+    only(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0}, HEALTH={"TIMEOUT": 30.0})
     for _ in range(5):
         assert client.get(READY).status_code == 200
     assert dynamo_faults.requests == {"GetItem": 1}

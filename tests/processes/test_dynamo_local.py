@@ -136,6 +136,18 @@ def test_a_taken_port_is_a_sentence(manage):
     assert "Traceback" not in printed
 
 
+def test_an_engine_without_a_port_chooses_another_when_it_is_taken():
+    """A port that was passed is not replaced."""
+    engine = EmbeddedEngine()
+    with socket.create_server(("127.0.0.1", engine.port)) as other:
+        taken = other.getsockname()[1]
+        with engine:
+            assert engine.port != taken
+            assert engine.url == f"http://127.0.0.1:{engine.port}"
+        with pytest.raises(EngineError, match=f"Port {taken} on 127.0.0.1 is taken"):
+            EmbeddedEngine(taken).start()
+
+
 def test_without_the_extra_the_error_names_it(monkeypatch):
     """pip install 'dynamo-stores[local]'."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -191,9 +203,7 @@ def test_the_demo_passes_its_smoke_test_and_ends_its_processes(manage):
     assert alive(seen) == []
 
 
-# One after the other: both want port 8080.
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_ends_with_all_its_processes(manage, number):
     """After Ctrl-C none of its processes is alive."""

