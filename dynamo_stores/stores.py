@@ -3,7 +3,7 @@
 from .cache.locks import AsyncLock, Lock, LockStore
 from .cache.store.store import CacheStore
 from .dedupe.store import DedupeStore
-from .ratelimit.adaptive import AdaptiveRateLimitStore
+from .ratelimit.adaptive import AdaptiveRateLimitStore, allocate
 from .ratelimit.algorithms import RateLimitStatus
 from .ratelimit.store import RateLimitStore
 
@@ -16,4 +16,5 @@ __all__ = [
     "LockStore",
     "RateLimitStatus",
     "RateLimitStore",
+    "allocate",
 ]

@@ -14,7 +14,6 @@ import random
 import socket
 import sys
 import threading
-import time
 import weakref
 from collections import Counter
 from pathlib import Path
@@ -205,7 +204,8 @@ def _run(found: weakref.ref[Reporter]) -> None:
         del reporter
         event.wait(wait)
         if event.is_set():
-            time.sleep(_GATHER)
+            # Real time: this thread must not advance the fake clock of a test.
+            threading.Event().wait(_GATHER)
         if (reporter := found()) is None:
             return
         wait = reporter.start_interval()
