@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dynamo_stores.calls.breaker import CircuitBreaker, State
+from dynamo_stores.calls.breaker import BreakerStatus, CircuitBreaker, State
 from dynamo_stores.conf.groups import BreakerConfig
 from dynamo_stores.exceptions import CircuitBreakerOpenError
 from dynamo_stores.testing import FakeClock
@@ -179,4 +179,57 @@ def test_disabled_it_never_opens(dynamo_clock: FakeClock):
     breaker = make(enabled=False)
     fail(breaker, 100)
     assert breaker.admit() is not None
+    assert breaker.state is State.CLOSED
+
+
+def test_the_status_has_the_time_until_the_next_probe(dynamo_clock: FakeClock):
+    """And since when the state is what it is, in seconds since the epoch; 0 while closed."""
+    started = dynamo_clock.now()
+    breaker = make()
+    assert breaker.status() == BreakerStatus(State.CLOSED, 0, "", started, 0.0)
+    dynamo_clock.advance(10)
+    fail(breaker, 3)
+    dynamo_clock.advance(20)
+    opened = BreakerStatus(State.OPEN, 3, "ReadTimeoutError", started + 10, 40.0)
+    assert breaker.status() == opened
+    dynamo_clock.advance(100)
+    assert breaker.status().retry_after == 0.0
+
+
+def test_every_change_is_reported_once(dynamo_clock: FakeClock):
+    """Opened, half open, opened again, closed by a probe; a reset of a closed one is none."""
+    changes = []
+    breaker = make(changes)
+    breaker.reset()
+    assert changes == []
+    fail(breaker, 3)
+    dynamo_clock.advance(60)
+    fail(breaker)
+    dynamo_clock.advance(60)
+    breaker.succeeded(breaker.admit())
+    assert [(old, new) for old, new, _ in changes] == [
+        (State.CLOSED, State.OPEN),
+        (State.OPEN, State.HALF_OPEN),
+        (State.HALF_OPEN, State.OPEN),
+        (State.OPEN, State.HALF_OPEN),
+        (State.HALF_OPEN, State.CLOSED),
+    ]
+    fail(breaker, 3)
+    breaker.reset()
+    assert changes[-1] == (State.OPEN, State.CLOSED, "")
+    assert breaker.status().failures == 0
+
+
+def test_a_released_probe_does_not_move_the_next_one(dynamo_clock: FakeClock):
+    """The next call may probe at once; a release after an outcome does nothing."""
+    breaker = make()
+    fail(breaker, 3)
+    dynamo_clock.advance(60)
+    probe = breaker.admit()
+    dynamo_clock.advance(5)
+    breaker.release(probe)
+    assert breaker.status().retry_after == 0.0
+    probe = breaker.admit()
+    breaker.succeeded(probe)
+    breaker.release(probe)
     assert breaker.state is State.CLOSED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import random
 
@@ -279,6 +280,98 @@ def test_one_measurement_per_attempt(dynamo_clock: FakeClock):
     assert (first.attempt, first.error, first.seconds) == (1, "StoreUnavailable", 0.5)
     assert (second.attempt, second.error) == (2, "")
     assert second.units == {"t": 1.0, "t/GSI1": 2.0}
+
+
+HOT = {
+    "reason": "TableWriteKeyRangeThroughputExceeded",
+    "resource": "arn:aws:dynamodb:us-east-1:000000000000:table/t",
+}
+OF_ANOTHER_TABLE = {
+    "reason": "TableWriteProvisionedThroughputExceeded",
+    "resource": "arn:aws:dynamodb:us-east-1:000000000000:table/other",
+}
+
+
+@pytest.mark.parametrize(
+    ("reason", "partition"), [(HOT, "the key"), (OF_ANOTHER_TABLE, "")], ids=["hot", "table"]
+)
+def test_only_a_hot_partition_is_measured_with_its_key(dynamo_clock: FakeClock, reason, partition):
+    """The key is looked up for a throttle by key range alone."""
+    asked = []
+
+    def partition_of():
+        asked.append(1)
+        return "the key"
+
+    with measuring() as found, pytest.raises(ThrottlingError):
+        policy(throttle_retries=0).call(
+            "PutItem", Script(throttle(reasons=[reason])), partition_of=partition_of
+        )
+    (measurement,) = found
+    assert (measurement.using, measurement.operation) == ("default", "PutItem")
+    assert (measurement.throttled, measurement.partition) == (True, partition)
+    assert len(asked) == bool(partition)
+
+
+def test_a_throttle_of_another_table_counts_against_its_breaker(dynamo_clock: FakeClock):
+    """A call on several tables belongs to the table that the throttle names."""
+    count = {"failure_threshold": 1, "count_throttles": True}
+    rule, other = policy(breaker=count, throttle_retries=0), policy(breaker=count)
+    asked = []
+
+    def breaker_of(table):
+        asked.append(table)
+        return other.breaker
+
+    with measuring() as found, pytest.raises(ThrottlingError):
+        rule.call("BatchWriteItem", Script(throttle(reasons=[OF_ANOTHER_TABLE])), breaker_of)
+    assert asked == ["other"]
+    assert [each.table for each in found] == ["other"]
+    assert (rule.breaker.state, other.breaker.state) == (State.CLOSED, State.OPEN)
+    own = {**OF_ANOTHER_TABLE, "resource": HOT["resource"]}
+    with pytest.raises(ThrottlingError):
+        rule.call("BatchWriteItem", Script(throttle(reasons=[own])), breaker_of)
+    assert asked == ["other"]
+    assert rule.breaker.state is State.OPEN
+
+
+def test_the_breaker_has_the_error_and_the_duration_of_an_operation(dynamo_clock: FakeClock):
+    """The duration includes all attempts and waits; slow operations open it."""
+    rule = policy(breaker={"failure_threshold": 1}, max_retries=0)
+    with pytest.raises(StoreUnavailable):
+        rule.call("GetItem", Script(no_answer()))
+    assert rule.breaker.status().error == "EndpointConnectionError"
+    slow = {"slow_call_duration": 2.0, "minimum_calls": 1, "slow_call_rate": 1.0}
+    for takes, state in ((1.9, State.CLOSED), (2.1, State.OPEN)):
+        for outcome in ({}, refused(), throttle()):
+            rule = policy(breaker=slow, throttle_retries=0, timeout=60.0)
+            dynamo_clock.advance(1000)
+            with contextlib.suppress(ClientError, ThrottlingError):
+                rule.call("GetItem", Script(outcome, clock=dynamo_clock, takes=takes))
+            assert rule.breaker.state is state, (takes, outcome)
+
+
+def test_throttled_attempts_limit_the_requests_in_flight(dynamo_clock: FakeClock):
+    """Other outcomes do not."""
+    rule = policy(max_retries=0, throttle_retries=0)
+    for outcome in ({}, refused(), no_answer()):
+        with contextlib.suppress(ClientError, StoreUnavailable):
+            rule.call("GetItem", Script(outcome))
+        assert rule.backpressure.limit is None
+    with pytest.raises(ThrottlingError):
+        rule.call("GetItem", Script(throttle()))
+    assert rule.backpressure.limit == 1
+
+
+@pytest.mark.parametrize(("attempts", "words"), [(1, "1 attempt:"), (2, "2 attempts:")])
+def test_the_message_at_the_deadline_has_the_number_of_attempts(
+    dynamo_clock: FakeClock, attempts, words
+):
+    """In the singular for one."""
+    rule = policy(timeout=10.0 * attempts, max_retries=9, delay=0.001, max_delay=0.001)
+    send = Script(no_answer(), clock=dynamo_clock, takes=9.9999)
+    with pytest.raises(OperationTimeoutError, match=f"GetItem on t did .* after {words}"):
+        rule.call("GetItem", send)
 
 
 def test_delays_have_full_jitter_up_to_a_doubling_limit():
