@@ -1,3 +1,3 @@
-"""Django's cache, and one careful, fast way of calling DynamoDB, in one DynamoDB table."""
+"""Django's cache, rate limits, locks and jobs that run once, in one DynamoDB table."""
 
 __version__ = "0.1.0"

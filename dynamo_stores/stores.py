@@ -1,4 +1,4 @@
-"""The stores: what Django's front rooms are built on, usable by themselves."""
+"""The stores beneath the cache backend and the decorators, usable without Django's APIs."""
 
 from .cache.locks import AsyncLock, Lock, LockStore
 from .cache.store.store import CacheStore
