@@ -165,7 +165,7 @@ def _compute(
     seen: Entry | None,
     lease: Lock | None = None,
 ) -> Steps:
-    stamps = yield Call(lambda: store.look(tags))
+    stamps = yield Call(lambda: store.stamps_for(tags))
     began_at = clock.monotonic()
     value = yield Compute()
     took = clock.monotonic() - began_at

@@ -65,7 +65,7 @@ def test_cleanup_loses_against_a_renewal(swept, dynamo_clock: FakeClock):
     swept.set("k", "old", 10)
     dynamo_clock.advance(20)
     sweep = swept.store._sweep
-    delete = type(sweep)._delete_seen
+    delete = type(sweep)._delete_unchanged
     seen = []
 
     def renew_first(self, item):
@@ -74,7 +74,7 @@ def test_cleanup_loses_against_a_renewal(swept, dynamo_clock: FakeClock):
         return delete(self, item)
 
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(type(sweep), "_delete_seen", renew_first)
+    monkey.setattr(type(sweep), "_delete_unchanged", renew_first)
     try:
         assert swept.store.cleanup() == 0
     finally:
