@@ -89,7 +89,7 @@ def test_bytes_of_another_serializer_or_compressor_are_not_read():
 
 
 def test_unsigned_pickles_run_no_code():
-    """Bytes that would break whoever unpickles them are refused before."""
+    """Bytes that would do harm when unpickled are refused before."""
     bomb = pickle.dumps(Bomb())
     with pytest.raises(InvalidSignature):
         Codec(SIGNER).open(b"\x01\x00" + b"\x00" * 32 + bomb, *CONTEXT)

@@ -1,4 +1,4 @@
-"""Somebody who can write the table: never code, never a wrong value, never a crash."""
+"""Hostile items in the table: no code runs, no wrong value is returned, nothing crashes."""
 
 from __future__ import annotations
 

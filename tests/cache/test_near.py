@@ -89,7 +89,7 @@ def test_get_many_asks_for_the_rest_alone(cache, far):
 
 @pytest.mark.parametrize("value", [["list"], 7, "x" * 900_000])
 def test_a_write_of_this_process_is_served(cache, value):
-    """Without asking; a caller that changes a value changes nobody else's."""
+    """Without a request; a caller that changes a value changes no other caller's."""
     cache.set("k", "before")
     cache.set("k", value)
     with measuring() as measurements:
@@ -170,7 +170,7 @@ def test_concurrent_reads_become_one(alias, make_cache, dynamo_faults):
 
 
 def test_the_error_of_a_joined_read_reaches_all(alias, make_cache, dynamo_faults):
-    """Nobody waits for ever for a read that failed."""
+    """No caller waits without limit for a read that failed."""
     cache = make_cache(
         alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0}), OPTIONS=NEAR
     )
@@ -190,7 +190,7 @@ def test_the_error_of_a_joined_read_reaches_all(alias, make_cache, dynamo_faults
 
 
 def test_a_write_detaches_the_reads_of_its_key(alias, make_cache, dynamo_faults):
-    """A read that began before it is not kept, and nobody joins it."""
+    """A read that began before it is not kept, and no caller joins it."""
     cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url), OPTIONS=NEAR)
     cache.set("k", "old")
     cache.store._near.clear()
@@ -211,7 +211,7 @@ def found(size=10):
 
 
 def test_of_two_writes_at_once_none_is_kept():
-    """Nobody knows here which of them came last in the table."""
+    """The process does not know which of them came last in the table."""
     tier = NearTier(10, 10_000)
     one, other = tier.begin_write(["k"]), tier.begin_write(["k"])
     tier.end_write(["k"], {"k": found()}, one)
@@ -267,7 +267,7 @@ def test_least_recently_used_first_out():
 
 @pytest.mark.slow
 def test_memory_is_bounded_under_a_million_keys():
-    """What it says it holds is what Python holds, and both stay under the limit."""
+    """The reported size is what Python uses, and both stay under the limit."""
     limit = 4 * 2**20
     tier = NearTier(1_000_000, limit)
     tracemalloc.start()

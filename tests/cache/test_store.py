@@ -324,7 +324,7 @@ def test_a_missing_table_says_what_to_do(make_cache, alias):
 
 
 def test_stores_show_and_reset_their_breaker(tables):
-    """Every store can say how its breaker is."""
+    """Every store returns the status of its breaker."""
     store = CacheStore(prefix="p")
     store.set("p:1:k", 1)
     status = store.get_circuit_breaker_status()

@@ -30,7 +30,7 @@ def fill(cache):
 
 
 def test_cleanup_removes_what_has_expired(swept, make_cache, dynamo_clock: FakeClock):
-    """Only that, only of this prefix, and it says how many."""
+    """Only expired items, only of this prefix; their number is returned."""
     other = make_cache(swept.store.using)
     fill(swept)
     fill(other)
@@ -220,7 +220,7 @@ def test_the_command(settings, cache, tmp_path, dynamo_clock: FakeClock):
 
 
 def test_numbers_that_are_none_do_not_stop_a_cleanup(cache, dynamo_clock: FakeClock):
-    """What somebody else wrote under our prefix is left alone."""
+    """Items of other programs under this prefix are not deleted."""
     cache.set_many({"a": 1, "b": 2}, 10)
     key = cache.store._key(cache.make_key("odd"))
     table = CacheEntry._get_connection()

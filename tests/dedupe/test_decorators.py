@@ -155,7 +155,7 @@ def test_the_first_response_is_given_back(key):
 
 
 def test_keys_belong_to_a_user(key):
-    """Another user, and another visitor, has keys of his own; or what scope says."""
+    """Each user and each anonymous client has keys of its own; or each scope."""
     shop = Shop()
     view = shop.view()
     for user in (1, 2):
@@ -328,7 +328,7 @@ def test_large_responses(key):
 
 
 def test_unavailable(alias, key, dynamo_faults):
-    """503 where nobody knows; a response that cannot be stored is answered all the same."""
+    """503 if DynamoDB does not answer; a response that cannot be stored is returned."""
     using = alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
     shop = Shop()
     view = shop.view(using=using)
