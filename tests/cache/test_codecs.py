@@ -98,7 +98,7 @@ def test_unsigned_pickles_run_no_code():
 
 
 def test_fallback_secrets_still_verify_and_do_not_sign():
-    """A rotated key reads what the old one signed, and signs anew."""
+    """Values of the old key can be read; the new key signs."""
     old = Codec(Signer(["old"])).seal("v", *CONTEXT)
     rotated = Codec(Signer(["new", "old"]))
     assert rotated.open(old, *CONTEXT) == "v"
@@ -117,14 +117,14 @@ def test_the_process_codec_follows_the_settings():
 
 
 def test_dotted_paths_and_unknown_names():
-    """A class of one's own works; what cannot be imported is named."""
+    """A project's own class works; an error names a path that cannot be imported."""
     codec = Codec(SIGNER, serializer="dynamo_stores.cache.store.codecs.JSONSerializer")
     assert codec.open(codec.seal({"a": 1}, *CONTEXT), *CONTEXT) == {"a": 1}
     with pytest.raises(ConfigurationError, match="COMPRESSOR is 'zip', which cannot be imported"):
         Codec(SIGNER, compressor="zip")
 
 
-def test_optional_compressors_say_what_to_install():
+def test_errors_of_optional_compressors_name_the_extra():
     """Without the extra the error names it."""
     code = (
         "import sys; sys.modules['zstandard'] = None\n"

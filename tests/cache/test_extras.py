@@ -36,7 +36,7 @@ def test_ttl(cache, dynamo_clock: FakeClock):
 
 
 def test_expire_and_persist(cache, dynamo_clock: FakeClock):
-    """They change what is there, and create nothing."""
+    """They change existing keys, and create none."""
     cache.set("k", "v", 10)
     assert cache.expire("k", 100) is True
     assert cache.ttl("k") == 100

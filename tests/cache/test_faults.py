@@ -1,4 +1,4 @@
-"""What goes wrong between us and DynamoDB, over a real socket."""
+"""Faults between the process and DynamoDB, over a real socket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MARGIN = 15.0
 
 
 def seconds(function, *args):
-    """Return how long ``function`` took, and what it raised or returned."""
+    """Return the duration of ``function``, and its error or result."""
     started = time.monotonic()
     try:
         result = function(*args)
@@ -49,7 +49,7 @@ def test_a_connection_that_is_never_answered(faulty, dynamo_faults):
 
 
 def test_a_server_that_does_not_accept(faulty, dynamo_faults):
-    """Connecting is cut to the deadline as well: a full backlog does not hang us."""
+    """Connecting is cut to the deadline as well: a full backlog does not block the caller."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -298,7 +298,7 @@ def test_an_engine_that_is_killed_and_comes_back(alias, make_cache, dynamo_clock
         engine.stop()
 
 
-def test_units_are_asked_for_only_when_somebody_listens(faulty, dynamo_faults):
+def test_units_are_requested_only_for_observers(faulty, dynamo_faults):
     """Consumed units are requested only if there are observers."""
     cache = faulty()
     cache.get("k")

@@ -139,7 +139,7 @@ def test_keys_and_values_do_not_reach_logs(cache, table, caplog):
 
 @pytest.mark.slow
 def test_thousands_of_operations_leave_no_memory_behind(cache):
-    """What a process remembers does not grow with what it does."""
+    """The memory of a process does not grow with its operations."""
     import gc
     import tracemalloc
 

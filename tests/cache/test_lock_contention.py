@@ -1,4 +1,4 @@
-"""A lock whose holders are killed and stopped at random, around what must stay exact."""
+"""A lock whose owners are killed and stopped at random, around values that must stay exact."""
 
 from __future__ import annotations
 

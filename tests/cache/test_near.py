@@ -1,4 +1,4 @@
-"""The near tier: what a process serves without asking, and what it must not."""
+"""The near tier: values that a process returns without a request, and their limits."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def test_never_older_than_the_entrys_own_expiry(cache, far, dynamo_clock: FakeCl
 
 
 def test_misses_are_not_kept(cache, far):
-    """What another process stores is found by the next read."""
+    """A value that another process stores is found by the next read."""
     assert cache.get("k") is None
     far.set("k", "v")
     assert cache.get("k") == "v"
 
 
 def test_get_many_asks_for_the_rest_alone(cache, far):
-    """What is near is not read again."""
+    """Keys in the near tier are not read again."""
     far.set_many({"a": 1, "b": 2, "c": 3})
     cache.get("a")
     with measuring() as measurements:
@@ -123,7 +123,7 @@ def test_writes_of_this_process_are_seen(cache):
 
 
 def test_add_incr_touch_and_ttl_ask_the_table(cache, far):
-    """What was near does not decide."""
+    """The near tier does not decide."""
     far.set("k", 1)
     assert cache.get("k") == 1
     far.delete("k")
@@ -138,7 +138,7 @@ def test_add_incr_touch_and_ttl_ask_the_table(cache, far):
 
 
 def test_a_child_process_starts_empty(cache, far):
-    """What the parent kept is not its."""
+    """Entries of the parent's near tier are not the child's."""
     cache.set("k", "parent")
     far.set("k", "table")
     assert in_processes(2, lambda number: cache.get("k")) == ["table", "table"]
@@ -250,7 +250,7 @@ def test_a_write_that_failed_leaves_nothing(alias, make_cache, dynamo_faults):
 
 
 def test_least_recently_used_first_out():
-    """By number and by bytes; what is larger than all is not kept at all."""
+    """In number and in bytes; an entry over the whole limit is not kept."""
     tier = NearTier(3, 9_000)
     for key in "abc":
         tier.end_write([key], {key: found()}, tier.begin_write([key]))

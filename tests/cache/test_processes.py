@@ -1,4 +1,4 @@
-"""Several processes and threads at once, and what a fork must not share."""
+"""Several processes and threads at once, and objects that a fork must not share."""
 
 from __future__ import annotations
 

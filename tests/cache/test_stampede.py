@@ -1,4 +1,4 @@
-"""get_or_set under a lease: one computes, the others get what is stale, or wait."""
+"""get_or_set under a lease: one caller computes, the others get a stale value, or wait."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_calls(make, make_cache):
 
 
 def test_early_refresh(make, monkeypatch):
-    """A value that took long and will soon expire is computed anew by one; others are served."""
+    """A value that took long and will soon expire is computed again by one caller; others get the old value."""
     cache = make(EARLY_REFRESH=1.0)
     cache.get_or_set("k", lambda: time.sleep(0.2) or "old", 60)
     monkeypatch.setattr(random, "random", lambda: 0.5)

@@ -37,7 +37,7 @@ def test_invalidating_a_tag_takes_all_its_entries(cache, make_cache):
 
 
 def test_every_verb_knows_of_tags(cache):
-    """What was invalidated is missing for all of them."""
+    """An invalid entry is missing for all of them."""
     for key in "abcdefg":
         cache.set(key, 1, tags=["t"])
     cache.invalidate_tags(["t"])
@@ -61,7 +61,7 @@ def test_every_verb_knows_of_tags(cache):
 
 
 def test_living_tagged_entries_are_changed(cache):
-    """They keep their tags: what was added, touched or moved is still invalidated."""
+    """They keep their tags: an entry that was changed, touched or moved is still invalidated."""
     cache.set("number", 1, tags=["t"])
     assert cache.incr("number") == 2
     assert cache.incr("number", 0.5) == 2.5
@@ -172,7 +172,7 @@ def test_an_invalidation_during_a_change_stays(cache, alias, make_cache):
 
 
 def test_forgotten_numbers_are_asked_for_again(cache, monkeypatch):
-    """What a process cannot keep in mind costs calls and never a stale value."""
+    """A number that a process dropped costs a call, and never a stale value."""
     monkeypatch.setattr(numbers, "_REMEMBERED", 3)
     cache.set_many({"a": 1}, tags=["t"])
     cache.invalidate_tags(["t"])

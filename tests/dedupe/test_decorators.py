@@ -59,7 +59,7 @@ def test_deduplicated(key):
 
 
 def test_deduplicated_without_waiting(key):
-    """Who comes while it is in progress gets None."""
+    """A call while another one is in progress gets None."""
     began, go_on = threading.Event(), threading.Event()
 
     @deduplicated(key="{name}", wait=False)
@@ -248,7 +248,7 @@ def test_without_a_key(key):
 
 
 def test_cookies_are_not_given_back(key):
-    """They are one visitor's."""
+    """They belong to one client."""
 
     def answer():
         response = HttpResponse("x")

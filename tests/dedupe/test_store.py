@@ -63,7 +63,7 @@ def runs(path):
 
 
 @pytest.mark.parametrize("result", [None, 0, "", [1, {"a": None}], "é\ud800", "x" * 900_000])
-def test_a_result_is_everybodys(store, key, result):
+def test_all_callers_get_the_result(store, key, result):
     """Any JSON value, of any size; the second caller does not work."""
     assert store.run(key, lambda: result) == result
     assert store.run(key, lambda: "again") == result
@@ -72,7 +72,7 @@ def test_a_result_is_everybodys(store, key, result):
 
 
 def test_calls(store, key):
-    """Two for who works, one for who comes late; two where the result is large."""
+    """Two for the caller that works, one for a later one; two for a large result."""
     assert operations(lambda: store.run(key, lambda: 1)) == {"UpdateItem": 2}
     assert operations(lambda: store.run(key, lambda: 1)) == {"UpdateItem": 1}
     assert operations(lambda: store.wait_for(key)) == {"GetItem": 1}
@@ -84,7 +84,7 @@ def test_calls(store, key):
 
 
 def test_callers_at_once(store, key, tmp_path):
-    """96 callers in three processes, on four keys: four run, everybody has their result."""
+    """96 callers in three processes, on four keys: four run, all callers get the results."""
     paths = [tmp_path / str(number) for number in range(4)]
 
     def process(number):
@@ -259,7 +259,7 @@ def test_waiting_for_a_dead_owner_ends_with_its_lease(brief, key):
 
 
 def test_one_of_a_processes_callers_looks_for_all(store, key):
-    """Twenty threads that wait cost what one does."""
+    """Twenty threads that wait cost as much as one."""
     fence = store.register(key)
     with measuring() as measurements, ThreadPoolExecutor(21) as threads:
         waiting = [threads.submit(store.wait_for, key) for _ in range(20)]
