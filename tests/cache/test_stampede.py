@@ -268,7 +268,7 @@ def test_calls(make, make_cache):
 
 
 def test_early_refresh(make, monkeypatch):
-    """A value that took long and will soon expire is computed again by one caller; others get the old value."""
+    """One caller computes a slow value again before it expires; others get the old value."""
     cache = make(EARLY_REFRESH=1.0)
     cache.get_or_set("k", lambda: time.sleep(0.2) or "old", 60)
     monkeypatch.setattr(random, "random", lambda: 0.5)

@@ -1,7 +1,7 @@
 """
 How values become bytes and bytes become values: serialise, compress, sign.
 
-Write access to the table must not allow to run code here or to swap two values. So all bytes are
+An attacker who can write the table must neither run code here nor swap two values. So all bytes are
 signed with an HMAC over the bytes, their serializer and compressor, and the full key of the entry.
 Bytes that were not signed with one of the project's secrets are never deserialised.
 """

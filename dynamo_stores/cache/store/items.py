@@ -167,7 +167,7 @@ def data_of(part: RawItem) -> bytes | None:
 class InvalidationNumber(StoreItem):
     """
     A number that only rises, of a prefix (its generation) or of a tag. An entry that carries a
-    lower number is invalid. It has no TTL: without it, invalid entries would be valid again.
+    lower number is invalid. The item has no TTL: without it, such entries would be valid again.
     """
 
     number = IntegerAttribute(null=True, attr_name="g")

@@ -203,10 +203,10 @@ class CacheStore(CountingStore, ManyStore):
         """
         Delete expired items; return their number.
 
-        One conditional delete each, which fails if the expiry has changed since the read. Reads a
+        One conditional delete each, which fails if the expiry has changed since the read. Costs a
         Query of the expiry index. Without the index, or with ``scan``, a Scan of the whole table in
-        ``segments`` in parallel, which also finds invalid entries, and parts older than an hour
-        whose entry has another write.
+        parallel ``segments``, which also finds invalid entries, and parts older than an hour whose
+        entry has another write.
         Reads at most ``units_per_second`` per segment, in pages of a megabyte or of ``page_size``
         items. ``progress`` is called after each page; the ``position`` (JSON) of its argument
         resumes the cleanup there.
