@@ -54,8 +54,8 @@ def test_deduplicated(key):
         report(key, -1)
     assert calls == [(key, 1), (key, 2), (key, -1)]
     assert report.job_key(key, 1).endswith(f"report:{key}:1")
-    with pytest.raises(ConfigurationError, match="names 'nobody'"):
-        deduplicated(key="{nobody}")(lambda name: None)
+    with pytest.raises(ConfigurationError, match="names 'unknown'"):
+        deduplicated(key="{unknown}")(lambda name: None)
 
 
 def test_deduplicated_without_waiting(key):
