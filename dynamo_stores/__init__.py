@@ -1,3 +1,3 @@
-"""Stores on DynamoDB: Django's cache, rate limits, deduplication, and resilient calls."""
+"""Django's cache, rate limits, locks and jobs that run once, in one DynamoDB table."""
 
 __version__ = "0.1.0"

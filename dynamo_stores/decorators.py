@@ -1,4 +1,4 @@
-"""Decorators for functions and views."""
+"""The decorators for functions, views and tasks."""
 
 from .cache.decorators import cached
 from .dedupe.decorators import deduplicated

@@ -1,21 +1,21 @@
 """
-Every error this package raises, and the one translation from botocore's.
+Every error that this package raises, and the translation of botocore's errors to them.
 
 * StoreError
   + ConfigurationError          a setting or an argument is wrong; nothing was sent
   + ItemTooLargeError           more than DynamoDB or the settings allow; nothing was sent
-  + LockError                   a lock was not got by ``with``
+  + LockError                   ``with`` could not take the lock
   + DedupeError                 a deduplicated job has no result
-    - DedupeFailedError           it failed where it ran; says how
-    - DedupeTimeoutError          it was still running when the time to wait was up
-  + RateLimited                 a view was asked too often; Django takes it for a PermissionDenied
-  + StoreUnavailable            the store could not answer: no connection, or an error inside it
-    - CircuitBreakerOpenError     not tried: the breaker is open
-    - ThrottlingError             tried, and DynamoDB asked to slow down
-    - OperationTimeoutError       tried, and ran out of time
+    - DedupeFailedError           it failed; carries the type and the message of the error
+    - DedupeTimeoutError          it was still running when the time to wait had passed
+  + RateLimited                 a request over its limit; a subclass of PermissionDenied
+  + StoreUnavailable            DynamoDB could not answer: no connection, or an error inside it
+    - CircuitBreakerOpenError     no request was sent: the breaker is open
+    - ThrottlingError             DynamoDB throttled the requests until the deadline
+    - OperationTimeoutError       no answer before the deadline
 
-Anything else DynamoDB says (a failed condition, a bad request, a missing table) is an answer,
-and reaches the caller as PynamoDB's own exception. botocore's original is the ``__cause__``.
+Any other error of DynamoDB (a failed condition, a bad request, a missing table) is an answer, and
+reaches the caller as PynamoDB's own exception. botocore's original is the ``__cause__``.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class StoreError(Exception):
 
 
 class ConfigurationError(StoreError, ImproperlyConfigured):
-    """A setting or an argument is wrong; the message says what was expected."""
+    """A setting or an argument is wrong; the message names what was expected."""
 
 
 class ItemTooLargeError(StoreError, ValueError):
-    """Over DynamoDB's 400 KB for one item, or over ``MAX_VALUE_BYTES``; nothing was sent."""
+    """An item is over DynamoDB's 400 KB, or a value over ``MAX_VALUE_BYTES``; nothing was sent."""
 
 
 class LockError(StoreError):
-    """``with`` did not get the lock, and its block did not run."""
+    """``with`` could not take the lock, and its block did not run."""
 
 
 class DedupeError(StoreError):
@@ -52,8 +52,8 @@ class DedupeFailedError(DedupeError):
     """
     The job failed in the process that ran it.
 
-    ``original_type`` is the qualified name of the error's class there, ``original_message`` what
-    it said.
+    ``original_type`` is the qualified name of the class of the error, ``original_message`` its
+    message.
     """
 
     def __init__(self, original_type: str, original_message: str) -> None:
@@ -63,14 +63,14 @@ class DedupeFailedError(DedupeError):
 
 
 class DedupeTimeoutError(DedupeError):
-    """The job was still running after ``MAX_WAIT`` seconds; it goes on."""
+    """The job was still running after ``MAX_WAIT`` seconds; it keeps running."""
 
 
 class RateLimited(StoreError, PermissionDenied):
     """
-    A view was asked more often than its limit allows.
+    A request is over the limit of its view.
 
-    ``status`` is what was decided (:class:`~dynamo_stores.stores.RateLimitStatus`).
+    ``status`` is the decision (:class:`~dynamo_stores.stores.RateLimitStatus`).
     """
 
     def __init__(self, *args: Any, status: Any = None) -> None:
@@ -78,17 +78,17 @@ class RateLimited(StoreError, PermissionDenied):
         self.status = status
 
 
-# Its name in django-ratelimit.
+# The name in django-ratelimit.
 Ratelimited = RateLimited
 
 
 class StoreUnavailable(StoreError):
     """
-    DynamoDB could not answer; trying later may help.
+    DynamoDB could not answer; a later attempt may succeed.
 
-    For a batch, ``unprocessed`` holds what DynamoDB did not take (``RequestItems`` of
-    DynamoDB-JSON by table) and ``responses`` what it had returned by then (items by table); for a
-    cache's ``get_many``, ``found`` holds the values read by then.
+    For a batch, ``unprocessed`` holds the requests that DynamoDB did not process (``RequestItems``
+    of DynamoDB-JSON by table) and ``responses`` the items that it had returned before (by table).
+    For ``get_many`` of a cache, ``found`` holds the values that were read before.
     """
 
     unprocessed: Mapping[str, Any] | None = None
@@ -97,7 +97,7 @@ class StoreUnavailable(StoreError):
 
 
 class CircuitBreakerOpenError(StoreUnavailable):
-    """The call was not made: the breaker is open. ``retry_after`` is in seconds."""
+    """No request was sent: the breaker is open. ``retry_after`` is in seconds."""
 
     def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
         super().__init__(message)
@@ -107,8 +107,8 @@ class CircuitBreakerOpenError(StoreUnavailable):
 @dataclass(frozen=True, slots=True)
 class ThrottlingReason:
     """
-    Why DynamoDB throttled: ``reason`` in its words (``TableReadKeyRangeThroughputExceeded``),
-    ``resource`` the ARN of the table or index, ``""`` where it was not told.
+    Why DynamoDB throttled: ``reason`` is its name (``TableReadKeyRangeThroughputExceeded``),
+    ``resource`` the ARN of the table or index, ``""`` if DynamoDB did not return it.
     """
 
     reason: str
@@ -116,12 +116,12 @@ class ThrottlingReason:
 
     @property
     def table(self) -> str:
-        """The table's name out of the ARN (``…:table/NAME/index/INDEX``), or ``""``."""
+        """The table's name in the ARN (``…:table/NAME/index/INDEX``), or ``""``."""
         return self._part(1)
 
     @property
     def index(self) -> str:
-        """The index's name out of the ARN, or ``""`` for the table itself."""
+        """The index's name in the ARN, or ``""`` for the table itself."""
         return self._part(3)
 
     def _part(self, number: int) -> str:
@@ -131,9 +131,10 @@ class ThrottlingReason:
 
 class ThrottlingError(StoreUnavailable):
     """
-    DynamoDB refused for lack of throughput until the deadline.
+    DynamoDB throttled every attempt until the deadline.
 
-    ``retry_after`` is a number of seconds worth waiting; ``reasons`` is what DynamoDB named.
+    ``retry_after`` is the number of seconds to wait before the next attempt; ``reasons`` are those
+    that DynamoDB returned.
     """
 
     def __init__(
@@ -149,10 +150,10 @@ class ThrottlingError(StoreUnavailable):
 
 
 class OperationTimeoutError(StoreUnavailable):
-    """The operation, all attempts and waits included, did not finish in time."""
+    """The operation, with all its attempts and waits, did not finish before its deadline."""
 
 
-# What a call to DynamoDB can raise, for callers to whom every failure means the same.
+# The errors that a call to DynamoDB can raise, for callers that treat all of them alike.
 CALL_ERRORS = (StoreError, botocore.BotoCoreError, botocore.ClientError)
 
 CONDITION_FAILED = "ConditionalCheckFailedException"
@@ -176,16 +177,16 @@ _NO_CREDENTIALS = (
 
 
 def code_of(exc: BaseException) -> str:
-    """Return DynamoDB's error code, ``""`` for an error that is not DynamoDB's answer."""
+    """Return DynamoDB's error code, ``""`` for an error without a response of DynamoDB."""
     response: Any = getattr(exc.__cause__, "response", None) or getattr(exc, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, Mapping) else ""
 
 
 def unavailable(exc: Exception, *, operation: str, table: str) -> StoreUnavailable | None:
     """
-    Return the StoreUnavailable that ``exc`` means, or None if ``exc`` is an answer.
+    Return the StoreUnavailable for ``exc``, or None if ``exc`` is an answer of DynamoDB.
 
-    The message names operation and table and never what was asked or answered.
+    The message names the operation and the table, and never the content of request or response.
     """
     where = f"{operation} on {table}"
     match exc:
@@ -200,7 +201,7 @@ def unavailable(exc: Exception, *, operation: str, table: str) -> StoreUnavailab
         case _ if isinstance(exc, _NO_CREDENTIALS):
             return StoreUnavailable(
                 f"{where} was not sent: no AWS credentials were found. Set them by environment, "
-                "profile or role as for every AWS client."
+                "profile or role, as for every AWS client."
             )
     return None
 
@@ -224,7 +225,7 @@ def _from_response(response: Mapping[str, Any], where: str) -> StoreUnavailable 
 
 
 def _reasons(response: Mapping[str, Any]) -> tuple[ThrottlingReason, ...]:
-    # The key is spelt differently from one error to the other.
+    # The spelling of the key differs between errors.
     listed = response.get("ThrottlingReasons") or response.get("throttlingReasons") or ()
     return tuple(
         ThrottlingReason(

@@ -26,12 +26,12 @@ from .models import DynamoModel, RawItem
 
 K = TypeVar("K", bound=DynamoModel)
 
-# Large items in one request: about 4 MB, which has the whole time of an operation.
+# Large items in one request: about 4 MB. Each such request has the full timeout of an operation.
 _LARGE_ITEMS_PER_REQUEST = 10
 
 
 class ConditionFailed(Exception):
-    """A condition failed; ``old`` is the item as it is, None if there is none."""
+    """A condition failed; ``old`` is the item as it is, None if it does not exist."""
 
     def __init__(self, old: RawItem | None) -> None:
         super().__init__("The condition failed.")
@@ -39,7 +39,7 @@ class ConditionFailed(Exception):
 
 
 class Store(Generic[K]):
-    """A store of one kind of item. Making one opens nothing and costs microseconds."""
+    """A store of one kind of item. Creating one opens no connection and costs microseconds."""
 
     kind: type[K]
 
@@ -47,7 +47,7 @@ class Store(Generic[K]):
         self.using = using
 
     def get_circuit_breaker_status(self) -> BreakerStatus:
-        """Return what this process's breaker of the store's table looks like now."""
+        """Return the present status of this process's breaker of the store's table."""
         return self._breaker.status()
 
     def reset_circuit_breaker(self) -> None:
@@ -77,7 +77,7 @@ class Store(Generic[K]):
         except ClientError as exc:
             code = code_of(exc)
             if code == CONDITION_FAILED:
-                # PynamoDB's exception has lost the old item; its cause has it.
+                # PynamoDB's exception does not carry the old item; its cause does.
                 response: Any = getattr(exc.__cause__, "response", exc.response)
                 raise ConditionFailed(response.get("Item")) from exc
             if code == TABLE_MISSING:
@@ -100,7 +100,7 @@ class Store(Generic[K]):
     def _put(
         self, item: RawItem, condition: Condition | None = None, *, return_old: bool = False
     ) -> RawItem | None:
-        """Put ``item`` and return what it replaced, if asked to; raises ConditionFailed."""
+        """Put ``item``; with ``return_old`` return the item it replaced. Raises ConditionFailed."""
         table = self._table
         if condition is None:
             kwargs: dict[str, Any] = {"TableName": table.table_name, "Item": item}
@@ -126,7 +126,7 @@ class Store(Generic[K]):
         *,
         returns: str = "UPDATED_NEW",
     ) -> RawItem:
-        """Return the attributes that changed, as they are now; raises ConditionFailed."""
+        """Return the changed attributes with their new values. Raises ConditionFailed."""
         table = self._table
         kwargs = table.get_operation_kwargs(
             key.pk,
@@ -140,7 +140,7 @@ class Store(Generic[K]):
         return attributes
 
     def _delete(self, key: ItemKey, condition: Condition | None = None) -> RawItem | None:
-        """Delete the item and return what it was; raises ConditionFailed if the condition fails."""
+        """Delete the item and return its attributes. Raises ConditionFailed."""
         table = self._table
         kwargs = table.get_operation_kwargs(
             key.pk, key.sk, condition=condition, return_values="ALL_OLD"
@@ -150,9 +150,9 @@ class Store(Generic[K]):
 
     def _get_in_groups(self, wanted: Sequence[ItemKey]) -> list[RawItem]:
         """
-        Return the large items that exist, read strongly, ten a request, requests side by side.
+        Return the large items that exist, read strongly, ten a request, requests in parallel.
 
-        Each request has the whole time of an operation.
+        Each request has the full timeout of an operation.
         """
         table = self._table
 
@@ -202,7 +202,7 @@ class DirectStore(Store[K]):
         return self._items.direct_connection()
 
     def _query(self, request: dict[str, Any]) -> Iterator[RawItem]:
-        """Yield what a Query finds, a call for each MB."""
+        """Yield the items that a Query finds, one request for each MB."""
         table = self._table
         request = {"TableName": table.table_name, **request}
         while True:

@@ -1,5 +1,5 @@
 """
-Leases: an item belongs to an owner until a moment, and a fence that only rises tells owners apart.
+Leases: an item belongs to an owner until a moment, and a rising fence distinguishes the owners.
 
 Locks, computations of cached values, jobs and capacity records keep their leases by the same rules.
 Conditions are evaluated in one region, so a lease holds within its region.
@@ -26,7 +26,7 @@ from .models import IntegerAttribute, RawItem, integer_of, string_of
 
 logger = logging.getLogger(__name__)
 
-# Writes actions under a condition; raises ConditionFailed with the item as it is.
+# Writes actions under a condition. Raises ConditionFailed, which carries the item as it is.
 Update = Callable[[Sequence[Action], Condition], object]
 
 
@@ -62,10 +62,10 @@ class LeaseAttributes:
         condition: Condition | None = None,
     ) -> Lease | RawItem:
         """
-        Take the lease for ``seconds`` if no owner has it; return it, or else the item as it is.
+        Take the lease for ``seconds`` if it has no owner; return it, or else the item as it is.
 
-        ``actions`` returns what is written along with a lease that ends then (ms since the epoch);
-        ``condition`` must hold too. One write; a second one where the fence is ahead of the clock.
+        ``actions`` gets the end of the lease (ms since the epoch) and returns what else is written;
+        ``condition`` must hold too. One write; a second one if the fence is ahead of the clock.
         """
         owner = os.urandom(12).hex()
         now = clock.now_ms()
@@ -106,7 +106,7 @@ class LeaseAttributes:
         return 0 if self._fence is None else integer_of(item, self._fence)
 
     def seconds_left(self, item: RawItem) -> float:
-        """Return for how many seconds the lease goes on, 0 or less when it has ended."""
+        """Return for how many seconds the lease is valid, 0 or less when it has ended."""
         return (self.end_of(item) - clock.now_ms()) / 1000
 
     def _is_behind(self, now: int) -> Condition | None:
@@ -118,9 +118,10 @@ class LeaseAttributes:
 
 class Renewal(threading.Thread):
     """
-    Calls ``renew`` three times in each ``seconds``, until it returns False or :meth:`stop`.
+    A thread that calls ``renew`` three times in each ``seconds``, until it returns False or
+    :meth:`stop` is called.
 
-    An attempt that raises StoreUnavailable is logged as one of ``what``, and made again.
+    An attempt that raises StoreUnavailable is logged and repeated; ``what`` is leased: "lock".
     """
 
     def __init__(self, renew: Callable[[], bool], seconds: float, what: str) -> None:
@@ -144,7 +145,7 @@ class Renewal(threading.Thread):
                 )
 
     def stop(self) -> None:
-        """Let the lease end by itself."""
+        """Stop renewing; the lease ends at its present end."""
         self._stopping.set()
 
     @property
@@ -155,8 +156,8 @@ class Renewal(threading.Thread):
 
 class Waits:
     """
-    How long to wait for the owner of a lease before each look: with jitter, longer each time, and
-    never much past the lease's end, so that the lease of a dead process is taken over soon.
+    The waits between attempts to take a lease: with jitter, longer each time, and never much past
+    the end of the lease, so that the lease of a dead process is taken over soon.
     """
 
     def __init__(self, first: float, longest: float) -> None:
@@ -164,7 +165,7 @@ class Waits:
         self._longest = longest
 
     def next(self, left: float) -> float:
-        """Return the seconds to wait while the lease goes on for ``left`` seconds."""
+        """Return the seconds to wait while the lease is valid for ``left`` seconds."""
         seconds = min(random.uniform(self._next / 2, self._next), left + random.uniform(0, 0.05))
         self._next = min(self._next * 2, self._longest)
         return seconds

@@ -1,9 +1,41 @@
 """
-What an item looks like: the base of every model, and the kinds of item in the store's table. Those
-of the control table are in :mod:`dynamo_stores.models`.
+The base classes of all models, and readers of attributes.
 
-Importing this reads no settings: the table's name, the region and the time-outs come from the
-alias when they are used.
+The kinds of item in the store's table (:mod:`dynamo_stores.keys` builds their keys):
+
+==================  =================================  ====================  =======================
+Model               PK                                 SK                    Module
+==================  =================================  ====================  =======================
+CacheEntry          ``CACHE#<prefix>#<key>``           ``ENTRY``             cache.store.items
+CachePart           ``<PK of the entry>#<write>#<n>``  ``PART``              cache.store.items
+InvalidationNumber  ``GEN#<prefix>``                   ``GEN``               cache.store.items
+InvalidationNumber  ``TAG#<prefix>#<tag>``             ``TAG``               cache.store.items
+LockItem            ``LOCK#<prefix>#<key>``            ``LOCK``              cache.store.items
+LockItem            ``LEASE#<prefix>#<key>``           ``LEASE``             cache.store.items
+RateWindow          ``RL#<scope>#<key>``               ``<algorithm>#…``     ratelimit.items
+RateWindow          ``AL#<scope>#<key>``               ``<algorithm>#…``     ratelimit.items
+StoredRate          ``RATE#<resource>``                ``CONFIG``            ratelimit.items
+DedupeJob           ``DD#<hash of the key>``           ``JOB``               dedupe.items
+ResultPart          ``DD#<hash of the key>``           ``R#<fence>#<n>``     dedupe.items
+==================  =================================  ====================  =======================
+
+And in the control table:
+
+==================  =================================  ====================  =======================
+Model               PK                                 SK                    Module
+==================  =================================  ====================  =======================
+CapacityRecord      ``CAP#<table>``                    ``RECORD``            capacity.records
+CapacityClaim       ``CAP#<table>``                    ``CLAIM``             capacity.records
+CapacityTables      ``CAPACITY``                       ``TABLES``            capacity.records
+DemandItem          ``CAP#<table>``                    ``DEMAND#<process>``  capacity.demand
+DecisionItem        ``DECISIONS``                      ``<ms>#<table>``      capacity.history
+StatusItem          ``STATUS``                         ``<process>``         monitoring.report_store
+UsageItem           ``USE``                            ``<minute>#<table>``  monitoring.usage
+ActionItem          ``ACTIONS#<token>``                ``ACTIONS``           admin.actions
+==================  =================================  ====================  =======================
+
+Importing this reads no settings: the table's name, the region and the timeouts come from the alias
+when they are used.
 """
 
 from __future__ import annotations
@@ -44,17 +76,17 @@ class TableName:
         return TableName(self._name, using, self._suffix)
 
 
-# Models for aliases other than their own. A lock here could be held when the process forks; two
-# threads that make one at once agree on the first instead.
+# Models for aliases other than their own. Without a lock, which could be held when the process
+# forks: of two threads that create one at once, both use the first.
 _bound: dict[tuple[type, str], type] = {}
 
 
 class DynamoModel(Model):
     """
-    A PynamoDB model whose calls go through the door.
+    A PynamoDB model whose calls go through the connection of its alias.
 
     ``class Meta: table_name = "…"`` is enough; ``using`` names an alias of ``DYNAMO_STORES``,
-    which decides region, endpoint, time-outs and a prefix of the name.
+    which sets the region, the endpoint, the timeouts and a prefix of the name.
     """
 
     using: ClassVar[str] = DEFAULT_ALIAS
@@ -92,17 +124,17 @@ class DynamoModel(Model):
     @classmethod
     def _get_connection(cls) -> TableConnection:
         # PynamoDB's classes share what this returns with every class of the same table name. The
-        # door keeps one for each class, in each process.
+        # connection keeps one for each class, in each process.
         return get_connection(cls.using).table(cls, super()._get_connection)
 
     @classmethod
     def direct_connection(cls) -> StoreTableConnection:
-        """Return what the model talks to past policy and breaker: see the side door."""
+        """Return the model's table over the direct connection, without call policy and breaker."""
         return get_direct_connection(cls.using).table(cls, super()._get_connection)
 
 
 def concrete_models() -> list[type[DynamoModel]]:
-    """Return the models that have a table, as they were written (not bound to other aliases)."""
+    """Return the models that have a table, without those bound to other aliases."""
     found: list[type[DynamoModel]] = []
     waiting = list(DynamoModel.__subclasses__())
     while waiting:
@@ -114,7 +146,7 @@ def concrete_models() -> list[type[DynamoModel]]:
 
 
 class IntegerAttribute(NumberAttribute):
-    """A whole number of up to 38 digits, exact whatever way DynamoDB writes it."""
+    """A whole number of up to 38 digits, exact in every notation of DynamoDB."""
 
     def deserialize(self, value: str) -> int:
         return int(value) if value.lstrip("-").isdecimal() else int(Decimal(value))
@@ -135,8 +167,8 @@ class StoreItem(DynamoModel):
     """
     An item of the store's table.
 
-    ``ttl`` is when DynamoDB may delete it, in whole seconds; it does so up to days late, so every
-    reader asks :meth:`is_live`.
+    ``ttl`` is when DynamoDB may delete it, in seconds since the epoch. DynamoDB does so up to days
+    late, so every reader checks :meth:`is_live`.
     """
 
     class Meta:
@@ -150,7 +182,7 @@ class StoreItem(DynamoModel):
     expiry_index = ExpiryIndex()
 
     def is_live(self, now: float) -> bool:
-        """Return whether the item still counts at ``now``, in seconds since the epoch."""
+        """Return whether the item is valid at ``now``, in seconds since the epoch."""
         return self.ttl is None or self.ttl > now
 
 
@@ -188,8 +220,8 @@ def ttl_of(removal: int) -> int:
 
 class ControlItem(DynamoModel):
     """
-    An item of the control table, which says what is done to the other tables and must not live on
-    one of them. It is on demand, whatever the others are.
+    An item of the control table: capacity records, decisions, reports. They must not be in a table
+    that they control, so this table is a separate one, always on demand.
     """
 
     class Meta:

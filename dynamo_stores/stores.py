@@ -1,4 +1,4 @@
-"""The stores, on which the cache backend, limits and deduplication are built."""
+"""The stores beneath the cache backend and the decorators, usable without Django's APIs."""
 
 from .cache.locks import AsyncLock, Lock, LockStore
 from .cache.store.store import CacheStore

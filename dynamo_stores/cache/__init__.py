@@ -1,4 +1,4 @@
-"""The cache: ``BACKEND = "dynamo_stores.cache.DynamoDBCache"``."""
+"""Django's cache on DynamoDB: ``BACKEND = "dynamo_stores.cache.DynamoDBCache"``."""
 
 from .backend import DynamoDBCache
 

@@ -1,4 +1,4 @@
-"""Django's cache API, spoken over a :class:`~dynamo_stores.stores.CacheStore`, sync and async."""
+"""Django's cache API over a :class:`~dynamo_stores.stores.CacheStore`, sync and async."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
     """
     ``BACKEND`` of ``CACHES``; ``LOCATION`` is an alias of ``DYNAMO_STORES``.
 
-    Making one opens nothing: client, breaker and codec belong to the process. Methods raise
-    StoreUnavailable when DynamoDB cannot answer, or answer as for a miss with
-    ``IGNORE_EXCEPTIONS``. The ``a*`` methods are as atomic as the others; their calls run side by
-    side in threads of their own, and what may read the database when it is serialised is
-    serialised on Django's thread-sensitive thread.
+    Creating one opens no connection: client, breaker and codec belong to the process. Methods raise
+    StoreUnavailable when DynamoDB cannot answer, or with ``IGNORE_EXCEPTIONS`` return what they
+    return for a miss. The ``a*`` methods are as atomic as the others. Their calls run in separate
+    threads; values that may read the database when they are serialised are serialised on Django's
+    thread-sensitive thread.
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
@@ -43,13 +43,13 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
 
     @functools.cached_property
     def store(self) -> CacheStore:
-        """The store beneath. Wrong ``OPTIONS`` raise here, so that system checks can name them."""
+        """The cache store. Raises ConfigurationError for wrong ``OPTIONS``, as system checks do."""
         options = get_cache_options(self._options)
         return CacheStore(self._location, prefix=self.key_prefix, options=options)
 
     @fallback(default_argument)
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        return self.store.get(self._made(key, version), default)
+        return self.store.get(self._full_key(key, version), default)
 
     @fallback(returns=None)
     def set(
@@ -61,7 +61,7 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         *,
         tags: Iterable[str] | None = None,
     ) -> None:
-        self.store.set(self._made(key, version), value, self._seconds(timeout), tags)
+        self.store.set(self._full_key(key, version), value, self._seconds(timeout), tags)
 
     @fallback(returns=False)
     def add(
@@ -73,19 +73,19 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         *,
         tags: Iterable[str] | None = None,
     ) -> bool:
-        return self.store.add(self._made(key, version), value, self._seconds(timeout), tags)
+        return self.store.add(self._full_key(key, version), value, self._seconds(timeout), tags)
 
     @fallback(returns=False)
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        return self.store.touch(self._made(key, version), self._seconds(timeout))
+        return self.store.touch(self._full_key(key, version), self._seconds(timeout))
 
     @fallback(returns=False)
     def delete(self, key: Any, version: int | None = None) -> bool:
-        return self.store.delete(self._made(key, version))
+        return self.store.delete(self._full_key(key, version))
 
     @fallback(returns=False)
     def has_key(self, key: Any, version: int | None = None) -> bool:
-        return self.store.has_key(self._made(key, version))
+        return self.store.has_key(self._full_key(key, version))
 
     @fallback(raise_value_error)
     def incr(
@@ -98,22 +98,24 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         timeout: Any = DEFAULT_TIMEOUT,
     ) -> Any:
         """
-        Add ``delta`` to a live number; its expiry stays. ValueError where there is none, or with
-        ``ignore_key_check`` it is created with ``timeout``.
+        Add ``delta`` to a live number and return the sum; its expiry stays. With
+        ``ignore_key_check`` a missing key is created with ``timeout``.
+
+        Raises ValueError if the key is missing.
         """
         if ignore_key_check:
             seconds = self._seconds(timeout)
-            return self.store.incr_or_create(self._made(key, version), delta, seconds)
-        return self.store.incr(self._made(key, version), delta)
+            return self.store.incr_or_create(self._full_key(key, version), delta, seconds)
+        return self.store.incr(self._full_key(key, version), delta)
 
     @fallback(raise_value_error)
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        """Move the value to another version; it keeps its expiry. Return that version."""
+        """Move the value to another version, with its expiry; return that version."""
         return self._move(key, delta, version)
 
     @fallback(values_read)
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        return self._get_many(self._all_made(keys, version))
+        return self._get_many(self._full_keys(keys, version))
 
     @fallback(all_keys)
     def set_many(
@@ -124,13 +126,13 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         *,
         tags: Iterable[str] | None = None,
     ) -> list[Any]:
-        made = self._all_made(data, version)
-        values = {key: data[original] for key, original in made.items()}
-        return [made[key] for key in self.store.set_many(values, self._seconds(timeout), tags)]
+        full_keys = self._full_keys(data, version)
+        values = {key: data[original] for key, original in full_keys.items()}
+        return [full_keys[key] for key in self.store.set_many(values, self._seconds(timeout), tags)]
 
     @fallback(returns=None)
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        self.store.delete_many(self._all_made(keys, version))
+        self.store.delete_many(self._full_keys(keys, version))
 
     @fallback(returns=None)
     def clear(self) -> None:
@@ -138,9 +140,11 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
 
     @fallback(default_argument)
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        made = self._made(key, version)
-        value = self.store.peek(made)
-        return await self._in_thread(self.store.get, made, default) if value is MISSING else value
+        full_key = self._full_key(key, version)
+        value = self.store.peek(full_key)
+        if value is MISSING:
+            value = await self._in_thread(self.store.get, full_key, default)
+        return value
 
     @fallback(returns=None)
     async def aset(
@@ -152,9 +156,9 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         *,
         tags: Iterable[str] | None = None,
     ) -> None:
-        made = self._made(key, version)
-        written = await self._prepare(made, value, self._seconds(timeout), tags)
-        await self._in_thread(self.store.commit, made, written)
+        full_key = self._full_key(key, version)
+        written = await self._prepare(full_key, value, self._seconds(timeout), tags)
+        await self._in_thread(self.store.commit, full_key, written)
 
     @fallback(returns=False)
     async def aadd(
@@ -166,27 +170,27 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         *,
         tags: Iterable[str] | None = None,
     ) -> bool:
-        made = self._made(key, version)
+        full_key = self._full_key(key, version)
         return await self._in_thread(
             self.store.commit_new,
-            made,
-            await self._prepare(made, value, self._seconds(timeout), tags),
+            full_key,
+            await self._prepare(full_key, value, self._seconds(timeout), tags),
         )
 
     @fallback(returns=False)
     async def atouch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
-        made = self._made(key, version)
-        return await self._in_thread(self.store.touch, made, self._seconds(timeout))
+        full_key = self._full_key(key, version)
+        return await self._in_thread(self.store.touch, full_key, self._seconds(timeout))
 
     @fallback(returns=False)
     async def adelete(self, key: Any, version: int | None = None) -> bool:
-        return await self._in_thread(self.store.delete, self._made(key, version))
+        return await self._in_thread(self.store.delete, self._full_key(key, version))
 
     @fallback(returns=False)
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
-        return await self._in_thread(self.store.has_key, self._made(key, version))
+        return await self._in_thread(self.store.has_key, self._full_key(key, version))
 
     @fallback(raise_value_error)
     async def aincr(
@@ -198,18 +202,18 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         ignore_key_check: bool = False,
         timeout: Any = DEFAULT_TIMEOUT,
     ) -> Any:
-        made = self._made(key, version)
+        full_key = self._full_key(key, version)
         if ignore_key_check:
             add = self.store.incr_or_create
-            return await self._in_thread(add, made, delta, self._seconds(timeout))
-        return await self._in_thread(self.store.incr, made, delta)
+            return await self._in_thread(add, full_key, delta, self._seconds(timeout))
+        return await self._in_thread(self.store.incr, full_key, delta)
 
     async def adecr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
         return await self.aincr(key, -delta, version)
 
     @fallback(raise_value_error)
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        """See :meth:`incr_version`; the value comes out of the cache, so it is no lazy one."""
+        """See :meth:`incr_version`. Values from the cache can be serialised in any thread."""
         return await self._in_thread(self._move, key, delta, version)
 
     async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
@@ -217,7 +221,7 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
 
     @fallback(values_read)
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        return await self._in_thread(self._get_many, self._all_made(keys, version))
+        return await self._in_thread(self._get_many, self._full_keys(keys, version))
 
     @fallback(all_keys)
     async def aset_many(
@@ -228,42 +232,42 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         *,
         tags: Iterable[str] | None = None,
     ) -> list[Any]:
-        made = self._all_made(data, version)
-        values = {key: data[original] for key, original in made.items()}
+        full_keys = self._full_keys(data, version)
+        values = {key: data[original] for key, original in full_keys.items()}
         prepare = self.store.prepare_many
         if all(type(value) in PLAIN_TYPES for value in values.values()):
             written = await self._in_thread(prepare, values, self._seconds(timeout), tags)
         else:
             written = await sync_to_async(prepare)(values, self._seconds(timeout), tags)
-        return [made[key] for key in await self._in_thread(self.store.commit_many, written)]
+        return [full_keys[key] for key in await self._in_thread(self.store.commit_many, written)]
 
     @fallback(returns=None)
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        await self._in_thread(self.store.delete_many, self._all_made(keys, version))
+        await self._in_thread(self.store.delete_many, self._full_keys(keys, version))
 
     @fallback(returns=None)
     async def aclear(self) -> None:
         await self._in_thread(self.store.clear)
 
-    def _made(self, key: Any, version: int | None) -> str:
-        made: str = self.make_and_validate_key(key, version=version)
-        return made
+    def _full_key(self, key: Any, version: int | None) -> str:
+        full_key: str = self.make_and_validate_key(key, version=version)
+        return full_key
 
-    def _all_made(self, keys: Iterable[Any], version: int | None) -> dict[str, Any]:
-        return {self._made(key, version): key for key in keys}
+    def _full_keys(self, keys: Iterable[Any], version: int | None) -> dict[str, Any]:
+        return {self._full_key(key, version): key for key in keys}
 
-    def _get_many(self, made: Mapping[str, Any]) -> dict[Any, Any]:
+    def _get_many(self, full_keys: Mapping[str, Any]) -> dict[Any, Any]:
         try:
-            found = self.store.get_many(made)
+            found = self.store.get_many(full_keys)
         except StoreUnavailable as exc:
-            exc.found = {made[key]: value for key, value in (exc.found or {}).items()}
+            exc.found = {full_keys[key]: value for key, value in (exc.found or {}).items()}
             raise
-        return {made[key]: value for key, value in found.items()}
+        return {full_keys[key]: value for key, value in found.items()}
 
     def _move(self, key: Any, delta: int, version: int | None) -> int:
         old = self.version if version is None else version
-        made, new = self._made(key, old), self._made(key, old + delta)
-        if not self.store.move(made, new):
+        full_key, new = self._full_key(key, old), self._full_key(key, old + delta)
+        if not self.store.move(full_key, new):
             raise ValueError(f"Key '{key}' not found")
         return old + delta
 
@@ -273,11 +277,11 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         return None if timeout is None else float(timeout)
 
     async def _prepare(
-        self, made: str, value: Any, timeout: float | None, tags: Iterable[str] | None
+        self, full_key: str, value: Any, timeout: float | None, tags: Iterable[str] | None
     ) -> Written | None:
         if type(value) in PLAIN_TYPES:
-            return self.store.prepare(made, value, timeout, tags)
-        return await sync_to_async(self.store.prepare)(made, value, timeout, tags)
+            return self.store.prepare(full_key, value, timeout, tags)
+        return await sync_to_async(self.store.prepare)(full_key, value, timeout, tags)
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await in_thread(self._location, function, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""``@cached``: a function whose results are kept in the cache, computed by one caller at a time."""
+"""``@cached``: keeps the results of a function in the cache."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ def cached(
     tags: Iterable[str] | Callable[..., Iterable[str]] | None = None,
 ) -> Callable[[F], F]:
     """
-    Keep what the function returns for ``timeout`` seconds under ``key``, in the cache ``cache``.
+    Keep the function's results for ``timeout`` seconds under ``key``, in the cache ``cache``.
 
     ``key`` and each of ``tags`` is a template of the function's parameters
-    (``"profile:{user.pk}"``); ``key``, or ``tags`` as a whole, may be a function of the same
-    arguments instead. The function may be a coroutine function. With ``STAMPEDE_LEASE`` one of
-    all callers computes (:meth:`DynamoDBCache.get_or_set`). ``function.cache_key(…)`` is the key
-    of a call, to delete it. Raises ConfigurationError for a template that does not fit.
+    (``"profile:{user.pk}"``). Instead, ``key``, or ``tags`` as a whole, may be a function of the
+    same arguments. The function may be a coroutine function. With ``STAMPEDE_LEASE`` one of all
+    callers computes (:meth:`DynamoDBCache.get_or_set`). ``function.cache_key(…)`` returns the key
+    of a call, to delete it. Raises ConfigurationError if a template names no parameter, or none of
+    the function's.
     """
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
         make_key = key_maker(key, signature)
-        make_tags = _tagskey_maker(tags, signature)
+        make_tags = _tags_maker(tags, signature)
 
         def arguments(args: Any, kwargs: Any) -> tuple[str, dict[str, Any]]:
             found = make_tags(*args, **kwargs)
@@ -49,22 +50,22 @@ def cached(
 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            made, extra = arguments(args, kwargs)
+            cache_key, extra = arguments(args, kwargs)
             compute = functools.partial(function, *args, **kwargs)
-            return caches[cache].get_or_set(made, compute, timeout, version, **extra)
+            return caches[cache].get_or_set(cache_key, compute, timeout, version, **extra)
 
         @functools.wraps(function)
         async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
-            made, extra = arguments(args, kwargs)
+            cache_key, extra = arguments(args, kwargs)
             backend = caches[cache]
             if isinstance(backend, StampedeProtection):
                 compute = functools.partial(function, *args, **kwargs)
-                return await backend.aget_or_set(made, compute, timeout, version, **extra)
+                return await backend.aget_or_set(cache_key, compute, timeout, version, **extra)
             # Django's own aget_or_set would store the coroutine.
-            value = await backend.aget(made, _MISSING, version)
+            value = await backend.aget(cache_key, _MISSING, version)
             if value is _MISSING:
                 value = await function(*args, **kwargs)
-                await backend.aset(made, value, timeout, version)
+                await backend.aset(cache_key, value, timeout, version)
             return value
 
         chosen: Any = async_wrapper if iscoroutinefunction(function) else wrapper
@@ -74,7 +75,7 @@ def cached(
     return decorate
 
 
-def _tagskey_maker(
+def _tags_maker(
     tags: Iterable[str] | Callable[..., Iterable[str]] | None, signature: inspect.Signature
 ) -> Callable[..., Iterable[str] | None]:
     if tags is None or callable(tags):

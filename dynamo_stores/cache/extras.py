@@ -1,4 +1,4 @@
-"""What users of other backends rely on beyond Django's cache API: expiry, patterns of keys."""
+"""Methods beyond Django's cache API: expiry, patterns of keys, tags, locks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .store.store import CacheStore
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What an async iteration fetches each time that it leaves the loop.
+# Keys that an async iteration fetches at once in a thread.
 _KEYS_AT_ONCE = 100
 
 
 class CacheExtras:
     """
-    Mixed into the cache backend. The names are those of django-redis, as far as they mean the same.
+    A mixin of the cache backend. Methods are named as in django-redis where they do the same.
 
     Each method has an async twin with an ``a`` before its name.
     """
@@ -40,7 +40,7 @@ class CacheExtras:
         version: int
         key_func: Any
 
-        def _made(self, key: Any, version: int | None) -> str: ...
+        def _full_key(self, key: Any, version: int | None) -> str: ...
         def _seconds(self, timeout: Any) -> float | None: ...
         async def _in_thread(
             self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
@@ -48,91 +48,93 @@ class CacheExtras:
 
     @fallback(returns=0)
     def ttl(self, key: Any, version: int | None = None) -> int | None:
-        """Return the seconds that the key has left, rounded up, None for ever, 0 for missing."""
+        """Return the seconds until the key expires, rounded up; None for never, 0 if missing."""
         left = self.pttl(key, version)
         return None if left is None else math.ceil(left / 1000)
 
     @fallback(returns=0)
     def pttl(self, key: Any, version: int | None = None) -> int | None:
-        """Return the milliseconds that the key has left, None for ever, 0 for missing."""
-        return self.store.ttl(self._made(key, version))
+        """Return the milliseconds until the key expires; None for never, 0 if missing."""
+        return self.store.ttl(self._full_key(key, version))
 
     @fallback(returns=False)
     def expire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
-        """Let the key expire in ``timeout`` seconds; return whether it was there."""
-        return self.store.touch(self._made(key, version), self._seconds(timeout))
+        """Let the key expire in ``timeout`` seconds; return whether it existed."""
+        return self.store.touch(self._full_key(key, version), self._seconds(timeout))
 
     @fallback(returns=False)
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """Let the key expire at ``when`` (aware, or seconds since the epoch); False if missing."""
         moment = when.timestamp() if isinstance(when, datetime) else when
-        return self.store.touch_until(self._made(key, version), math.ceil(moment * 1000))
+        return self.store.touch_until(self._full_key(key, version), math.ceil(moment * 1000))
 
     def pexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
-        """Let the key expire in ``timeout`` milliseconds; return whether it was there."""
+        """Let the key expire in ``timeout`` milliseconds; return whether it existed."""
         is_default = timeout is DEFAULT_TIMEOUT
         return self.expire(key, timeout if is_default else timeout / 1000, version)
 
     def pexpire_at(self, key: Any, when: datetime | int, version: int | None = None) -> bool:
-        """Let it expire at ``when`` (aware, or milliseconds since the epoch); False if missing."""
+        """Let the key expire at ``when`` (aware, or ms since the epoch); False if missing."""
         moment = when if isinstance(when, datetime) else when / 1000
         return self.expire_at(key, moment, version)
 
     @fallback(returns=False)
     def persist(self, key: Any, version: int | None = None) -> bool:
-        """Let the key live for ever; return whether it was there."""
-        return self.store.touch(self._made(key, version), None)
+        """Let the key never expire; return whether it existed."""
+        return self.store.touch(self._full_key(key, version), None)
 
     def iter_keys(
         self, pattern: str, itersize: int | None = None, version: int | None = None
     ) -> Iterator[str]:
         """
-        Yield the live keys of ``version`` that match the glob ``pattern``, as they come.
+        Yield the live keys of ``version`` that match the glob ``pattern``, in no order.
 
-        ``itersize`` is how many items a page may have (None: a megabyte). The cost is that of
-        the expiry index, or of a Scan of the whole table without it.
+        ``itersize`` is the number of items per page (None: one megabyte). Costs a Query of the
+        expiry index, or without the index a Scan of the whole table.
         """
-        for made in self.store.iter_keys(self.make_pattern(pattern, version), page_size=itersize):
-            yield self.reverse_key(made)
+        full_pattern = self.make_pattern(pattern, version)
+        for full_key in self.store.iter_keys(full_pattern, page_size=itersize):
+            yield self.reverse_key(full_key)
 
     @fallback(no_keys)
     def keys(self, pattern: str, version: int | None = None) -> list[str]:
-        """Return what :meth:`iter_keys` yields."""
+        """Return the keys that :meth:`iter_keys` yields, as a list."""
         return list(self.iter_keys(pattern, version=version))
 
     @fallback(returns=0)
     def delete_pattern(
         self, pattern: str, version: int | None = None, itersize: int | None = None
     ) -> int:
-        """Delete the keys of ``version`` that match ``pattern``; return how many."""
-        made = self.make_pattern(pattern, version)
-        return self.store.delete_pattern(made, page_size=itersize)
+        """Delete the keys of ``version`` that match ``pattern``; return their number."""
+        full_pattern = self.make_pattern(pattern, version)
+        return self.store.delete_pattern(full_pattern, page_size=itersize)
 
     @fallback(returns=None)
     def invalidate_tags(self, tags: Iterable[str]) -> None:
         """
-        Let all that was stored with one of ``tags`` be missing, in every version of this prefix:
-        a write per tag. Other processes see it within ``GENERATION_TIMEOUT``, and near values
-        within ``LOCAL_TIMEOUT``.
+        Make all entries with one of ``tags`` invalid, in every version of this prefix. One write
+        per tag. Other processes see it within ``GENERATION_TIMEOUT``, for values in their near
+        tier within ``LOCAL_TIMEOUT``.
         """
         self.store.invalidate_tags(tags)
 
     def make_pattern(self, pattern: str, version: int | None = None) -> str:
-        """Return the pattern of complete keys; prefix and version stand for themselves."""
+        """Return the pattern of full keys; prefix and version match literally."""
         own = self.version if version is None else version
         return str(self.key_func(pattern, patterns.escape(self.key_prefix), own))
 
-    def reverse_key(self, made: str) -> str:
-        """Return the key that Django's key function made ``made`` of."""
+    def reverse_key(self, full_key: str) -> str:
+        """Return the key from which Django's key function made ``full_key``."""
         function = self.store.options.reverse_key_function
         if function is not None:
-            return str(import_string(function)(made))
+            return str(import_string(function)(full_key))
         if self.key_func is not default_key_func:
             raise ConfigurationError(
-                "The keys of a cache with a KEY_FUNCTION of its own are told by the function at "
-                "OPTIONS['REVERSE_KEY_FUNCTION']; set its dotted path."
+                "This cache has a KEY_FUNCTION of its own, whose keys cannot be reversed without "
+                "OPTIONS['REVERSE_KEY_FUNCTION']. Set it to the dotted path of a function that "
+                "returns the key for a full key."
             )
-        return made[len(self.key_prefix) + 1 :].partition(":")[2]
+        return full_key[len(self.key_prefix) + 1 :].partition(":")[2]
 
     def lock(
         self,
@@ -146,21 +148,23 @@ class CacheExtras:
         thread_local: bool = False,
     ) -> Lock:
         """
-        Return a lock between processes, not taken yet: a context manager with ``acquire``,
+        Return a lock shared by processes, not taken yet: a context manager with ``acquire``,
         ``release``, ``extend``, ``locked`` and ``fence``.
 
-        Its lease of ``timeout`` seconds is renewed in the background while it is held, with
-        ``renew``. It is no key of the cache: ``keys``, ``has_key`` and ``clear`` do not see it.
-        It belongs to the object, whichever thread has that: ``thread_local`` can only be False.
+        With ``renew``, its lease of ``timeout`` seconds is renewed in the background while the lock
+        is held. It is not a cache key: ``keys``, ``has_key`` and ``clear`` do not see it. It
+        belongs to the object, not to a thread.
+
+        Raises ConfigurationError if ``thread_local`` is true.
         """
         if thread_local:
             raise ConfigurationError(
-                "A lock belongs to its object, not to a thread: thread_local can only be False. "
-                "Make an object for each thread."
+                "thread_local is True; expected False: a lock belongs to its object, not to a "
+                "thread. Make one object per thread instead."
             )
         return Lock(
             self._locks,
-            self._made(key, version),
+            self._full_key(key, version),
             timeout,
             blocking=blocking,
             blocking_timeout=blocking_timeout,
@@ -180,7 +184,7 @@ class CacheExtras:
         return AsyncLock(
             self._in_thread,
             self._locks,
-            self._made(key, version),
+            self._full_key(key, version),
             timeout,
             blocking=blocking,
             blocking_timeout=blocking_timeout,

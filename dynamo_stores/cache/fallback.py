@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# How often this process returned the fallback, by alias and method.
+# How many times this process returned the fallback, by alias and method.
 ignored_exceptions: Counter[tuple[str, str]] = Counter()
 
 
@@ -81,6 +81,6 @@ def record_ignored(store: Any, method: str, exc: StoreUnavailable) -> None:
     if not store.options.ignore_exceptions:
         raise exc
     ignored_exceptions[store.using, method] += 1
-    # The breaker logs once that it opened; a refused call is not worth a line each.
+    # The breaker logs once that it opened; its refusals are too many for a line each.
     level = logging.DEBUG if isinstance(exc, CircuitBreakerOpenError) else logging.WARNING
-    logger.log(level, "Cache %s returned its fallback without DynamoDB: %s", method, exc)
+    logger.log(level, "cache.%s returned its fallback, DynamoDB is unavailable: %s", method, exc)

@@ -1,4 +1,4 @@
-"""Locks between processes, sync and async: a lease, and a thread that renews it."""
+"""Locks shared by processes, sync and async: a lease, and a thread that renews it."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from .store.prefixed import PrefixedStore
 
 logger = logging.getLogger(__name__)
 
-# Waits between attempts grow from the first to the second of these, in seconds.
+# The waits between attempts grow from the first to the second number of seconds.
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
-# A released lock is kept for so many seconds, so that its fence can be read. After that the time in
-# milliseconds is larger anyway.
+# Seconds for which a released lock is kept, so that the next fence is larger. After that the time
+# in milliseconds is larger anyway.
 _KEPT = 86_400
 _LEASE = LeaseAttributes(LockItem.owner, LockItem.lease_end, LockItem.fence)
 
 
 class LockStore(PrefixedStore[LockItem]):
     """
-    The locks of one alias and prefix. One call each; durations in seconds.
+    The locks of one alias and prefix. One call per method; durations in seconds.
 
-    Conditions are per region: on a global table a lock holds within its region.
+    Conditions are evaluated per region: on a global table a lock holds within its region.
     """
 
     kind = LockItem
 
     def take(self, key: str, timeout: float) -> Lease | float:
         """
-        Take the lock if it is free; return the lease, or the seconds until the other owner's ends.
+        Take the lock if it is free. Return the lease, or the seconds until the other owner's ends.
 
-        One call for a free lock; a second one where its fence is ahead of this process's clock.
+        One call for a free lock; a second one if its fence is ahead of this process's clock.
         """
         taken = _LEASE.take(
             lambda actions, condition: self._change(key, actions, condition),
@@ -69,7 +69,7 @@ class LockStore(PrefixedStore[LockItem]):
         return self.seconds_left(key) > 0
 
     def seconds_left(self, key: str) -> float:
-        """Return for how many seconds the lock has an owner, 0 when it is free; read strongly."""
+        """Return for how many seconds the owner has the lock, 0 if it is free; read strongly."""
         with self._in_time():
             item = self._get(self._key(key), consistent=True)
         return max(0.0, _LEASE.seconds_left(item or {}))
@@ -95,14 +95,14 @@ class LockStore(PrefixedStore[LockItem]):
 
 
 class LeaseStore(LockStore):
-    """The leases under which cached values are computed: a kind of their own."""
+    """The leases under which cached values are computed, a kind of item of their own."""
 
     def _key(self, key: str) -> ItemKey:
         return keys.lease(self.prefix, key)
 
 
 class _BaseLock:
-    """What the lock and its async twin share: the lease that they hold, and its renewal."""
+    """The base of :class:`Lock` and :class:`AsyncLock`: their lease and its renewal."""
 
     def __init__(
         self,
@@ -127,28 +127,29 @@ class _BaseLock:
         self._renewal: Renewal | None = None
         self._pid = os.getpid()
         self._ours_until = 0.0
+        self._error: StoreUnavailable | None = None
 
     @property
     def fence(self) -> int | None:
         """
-        A number larger than that of every holder before; None while this object holds nothing.
+        A number larger than that of every earlier owner; None while this object has no lock.
 
-        Give it along with what is written under the lock, and refuse smaller ones there: a holder
-        that was paused past its lease then does no harm.
+        Store it with what is written under the lock, and refuse writes with a smaller one: an owner
+        that was paused past the end of its lease can then overwrite nothing.
         """
         lease = self._lease
         return lease.fence if lease is not None else None
 
     def attempt(self) -> float | None:
-        """Take the lock; return None, or the seconds until it may be free."""
-        asked_at = clock.monotonic()
+        """Try to take the lock. Return None if taken, else the seconds until it may be free."""
+        requested_at = clock.monotonic()
         taken = self._store.take(self._key, self.timeout)
         if not isinstance(taken, Lease):
             return taken
         self._lease, self._pid = taken, os.getpid()
-        self._ours_until = asked_at + self.timeout
+        self._ours_until = requested_at + self.timeout
         if self._renews:
-            # The thread must not keep the lock object alive: a lock that is dropped ends.
+            # The thread must not keep the lock object alive: a lock without references ends.
             extend = weakref.WeakMethod(self._extend_own)
             renewal = Renewal(lambda: _call(extend), self.timeout, "lock")
             weakref.finalize(self, renewal.stop).atexit = False
@@ -157,18 +158,25 @@ class _BaseLock:
         return None
 
     def is_ours(self) -> bool:
-        """Return whether this object certainly holds the lock; asks only after a long pause."""
+        """Return whether this object has the lock; extends the lease if it may have ended."""
         return clock.monotonic() < self._ours_until or self._extend(self.timeout)
 
     def _try(self) -> float | None:
+        self._error = None
         try:
             return self.attempt()
         except StoreUnavailable as exc:
-            logger.warning("An attempt to take a lock failed and is repeated: %s", exc)
+            logger.warning("An attempt to take a lock failed: %s", exc)
+            self._error = exc
             return _LONGEST_WAIT
 
+    def _lock_error(self) -> LockError:
+        if self._error is None:
+            return LockError("The lock is held by another owner.")
+        return LockError(f"The lock was not taken, because DynamoDB did not answer: {self._error}")
+
     def _waits(self, blocking: bool, blocking_timeout: float | None) -> Callable[[float], float]:
-        """Return a function of a lease's seconds that returns those to wait; below 0: give up."""
+        """Return a function from a lease's seconds to those to wait; below 0: stop trying."""
         until = None if blocking_timeout is None else clock.monotonic() + blocking_timeout
         waits = Waits(_FIRST_WAIT, _LONGEST_WAIT)
 
@@ -184,7 +192,7 @@ class _BaseLock:
         return wait
 
     def _own_lease(self) -> Lease | None:
-        # A forked child has a copy of the object, and not the lock.
+        # A forked child has a copy of the object, but not the lock.
         return self._lease if self._pid == os.getpid() else None
 
     def _extend(self, seconds: float) -> bool:
@@ -193,9 +201,9 @@ class _BaseLock:
         return lease is not None and self._extended(lease, seconds)
 
     def _extended(self, lease: Lease, seconds: float) -> bool:
-        asked_at = clock.monotonic()
+        requested_at = clock.monotonic()
         extended = self._store.extend(self._key, lease, seconds)
-        self._ours_until = asked_at + seconds if extended else 0.0
+        self._ours_until = requested_at + seconds if extended else 0.0
         return extended
 
     def _release(self) -> bool:
@@ -215,14 +223,15 @@ class Lock(_BaseLock):
     """
     A lock in DynamoDB; ``with cache.lock("name"):`` or ``acquire`` and ``release``.
 
-    A holder that dies loses it ``timeout`` seconds after its last renewal; one that was paused
-    past that can neither release nor extend its successor's.
+    An owner that dies loses it ``timeout`` seconds after its last renewal. One that was paused for
+    longer can neither release nor extend the lock of the next owner.
     """
 
     def acquire(self, blocking: bool | None = None, blocking_timeout: float | None = None) -> bool:
         """
-        Return whether the lock was got; waits for it where ``blocking``, at most
-        ``blocking_timeout`` seconds (None: until it is got). Raises nothing, whatever happens.
+        Return whether the lock was taken. With ``blocking``, wait for it at most
+        ``blocking_timeout`` seconds (None: without limit). Errors of DynamoDB are logged, not
+        raised.
         """
         wait = self._waits(*_chosen(self, blocking, blocking_timeout))
         while (lease := self._try()) is not None:
@@ -233,20 +242,20 @@ class Lock(_BaseLock):
         return True
 
     def release(self) -> bool:
-        """Free the lock; False if this object holds none, or lost it."""
+        """Free the lock; False if this object does not have it, or lost it."""
         return self._release()
 
     def extend(self, seconds: float) -> bool:
-        """Let the lease end ``seconds`` from now; False if the lock is no longer ours."""
+        """Let the lease end ``seconds`` from now; False if this object lost the lock."""
         return self._extend(seconds)
 
     def locked(self) -> bool:
-        """Return whether anybody holds the lock now."""
+        """Return whether the lock has an owner now."""
         return self._store.is_taken(self._key)
 
     def __enter__(self) -> Self:
         if not self.acquire():
-            raise LockError("The lock is held by another owner.")
+            raise self._lock_error() from self._error
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -254,7 +263,7 @@ class Lock(_BaseLock):
 
 
 class AsyncLock(_BaseLock):
-    """The async twin of :class:`Lock`: the same methods, awaited; waiting holds no thread."""
+    """The async version of :class:`Lock`: the same methods, awaited; waiting blocks no thread."""
 
     def __init__(
         self, run: Callable[..., Awaitable[Any]], store: LockStore, key: str, *args: Any, **kw: Any
@@ -291,7 +300,7 @@ class AsyncLock(_BaseLock):
 
     async def __aenter__(self) -> Self:
         if not await self.acquire():
-            raise LockError("The lock is held by another owner.")
+            raise self._lock_error() from self._error
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -1,4 +1,4 @@
-"""``CACHES``: what a cache of ours may set, and what is wrong with what one sets."""
+"""``OPTIONS`` of a cache in ``CACHES``, and their checks."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _DEFAULT_OPTIONS = CacheOptions()
 
 
 def get_cache_options(options: Mapping[str, Any]) -> CacheOptions:
-    """Return ``OPTIONS`` as a dataclass; raises ConfigurationError, naming what is wrong."""
+    """Return ``OPTIONS`` as a dataclass. Raises ConfigurationError, which names each problem."""
     if not options:
         return _DEFAULT_OPTIONS
     own = without_culling(options)
@@ -68,23 +68,23 @@ def get_cache_options(options: Mapping[str, Any]) -> CacheOptions:
 
 
 def without_culling(options: Any) -> Any:
-    """Return ``OPTIONS`` without Django's for backends of limited size, which mean nothing here."""
+    """Return ``OPTIONS`` without Django's options for culling, which have no effect here."""
     if not isinstance(options, Mapping):
         return options
     return {name: value for name, value in options.items() if name not in CULLING_OPTIONS}
 
 
 def wrong_prefix(prefix: str) -> str:
-    """Return what is wrong with ``prefix`` as part of a partition key, or ``""``."""
+    """Return why ``prefix`` cannot be part of a partition key, ``""`` if it can."""
     try:
         size = len(prefix.encode())
     except UnicodeEncodeError:
-        return "holds half a character (a lone surrogate)"
-    return f"is over {MAX_PREFIX_BYTES:,} bytes" if size > MAX_PREFIX_BYTES else ""
+        return "contains a lone surrogate"
+    return f"has over {MAX_PREFIX_BYTES:,} bytes" if size > MAX_PREFIX_BYTES else ""
 
 
 def our_caches() -> dict[str, Mapping[str, Any]]:
-    """Return those of ``CACHES`` whose backend is ours."""
+    """Return the caches of ``CACHES`` whose backend is DynamoDBCache, by name."""
     return {
         name: cache
         for name, cache in settings.CACHES.items()
@@ -93,7 +93,7 @@ def our_caches() -> dict[str, Mapping[str, Any]]:
 
 
 def find_cache_problems() -> list[Problem]:
-    """Return everything that is wrong in the ``CACHES`` whose backend is ours."""
+    """Return the problems in the settings of these caches."""
     problems = []
     for name, cache in our_caches().items():
         where = f"CACHES[{name!r}]"
@@ -114,7 +114,7 @@ def find_cache_problems() -> list[Problem]:
                 Problem(
                     CACHE_PREFIX,
                     f"{where}['KEY_PREFIX'] {wrong}.",
-                    "The prefix is part of every partition key; make it a few letters.",
+                    "The prefix is part of every partition key; choose a short one.",
                 )
             )
     return problems

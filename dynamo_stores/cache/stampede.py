@@ -1,4 +1,4 @@
-"""``get_or_set`` and its async twin."""
+"""``get_or_set``, sync and async, with protection against stampedes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from .store.values import Written
 
 
 class StampedeProtection:
-    """Mixed into the cache backend."""
+    """A mixin of the cache backend: ``get_or_set`` and ``aget_or_set``."""
 
     if TYPE_CHECKING:
 
         @property
         def store(self) -> CacheStore: ...
 
-        def _made(self, key: Any, version: int | None) -> str: ...
+        def _full_key(self, key: Any, version: int | None) -> str: ...
         def _seconds(self, timeout: Any) -> float | None: ...
 
     def get_or_set(
@@ -46,9 +46,9 @@ class StampedeProtection:
         tags: Iterable[str] | None = None,
     ) -> Any:
         """
-        Return the value, or store and return ``default`` or, if it can be called, its result.
+        Return the value; if missing, store and return ``default``, or its result if callable.
 
-        With ``STAMPEDE_LEASE`` one caller computes while the others wait or get a stale value.
+        With ``STAMPEDE_LEASE`` one caller computes; the others wait or get a stale value.
         """
         computation = Computation(default)
         steps = self._steps(key, timeout, version, tags)
@@ -71,7 +71,7 @@ class StampedeProtection:
     ) -> Any:
         """
         See :meth:`get_or_set`. ``default`` may be a coroutine function; a plain one runs on
-        Django's thread-sensitive thread. Waiting holds no thread.
+        Django's thread-sensitive thread. Waiting blocks no thread.
         """
         computation = Computation(default)
         steps = self._steps(key, timeout, version, tags)
@@ -87,12 +87,13 @@ class StampedeProtection:
         self, key: Any, timeout: Any, version: int | None, tags: Iterable[str] | None
     ) -> Steps:
         seconds = self._seconds(timeout)
-        return get_or_compute(self.store, self._made(key, version), seconds, checked_tags(tags))
+        return get_or_compute(self.store, self._full_key(key, version), seconds, checked_tags(tags))
 
 
 logger = logging.getLogger(__name__)
 
-# Those who wait look again after 0.05 s, then after twice as long each time up to this.
+# Waiting callers read again after the first of these seconds, then after twice as long each time,
+# up to the second.
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.5
 
 
@@ -100,11 +101,11 @@ def get_or_compute(
     store: CacheStore, key: str, timeout: float | None, tags: Sequence[str]
 ) -> Steps:
     """
-    Walk to the value of ``key``, computing it where it is missing, and return it.
+    Return the steps that return the value of ``key``, computing it if it is missing.
 
     With ``stampede_lease`` one caller of all processes computes, under a lease that is renewed
-    while it works; the others get the value that expired less than ``stale_timeout`` seconds ago,
-    or wait. The error of a computation reaches its caller alone, and the next one tries.
+    meanwhile; the others get the value that expired less than ``stale_timeout`` seconds ago, or
+    wait. The error of a computation is raised for its caller only; another caller then computes.
     """
     found = yield Call(lambda: store.find(key, expired=True))
     store.count_lookups(1, found is not None and is_live(found.head))
@@ -125,13 +126,13 @@ def get_or_compute(
             return (yield from _compute_under(lease, store, key, timeout, tags, found))
         while value is MISSING and left > 0:
             yield Wait(waits.next(left))
-            found, left = yield Call(lambda: _look_again(store, leases, key))
+            found, left = yield Call(lambda: _read_again(store, leases, key))
             value = store.value_of(found)
         if value is not MISSING:
             return value
 
 
-def _look_again(store: CacheStore, leases: LeaseStore, key: str) -> tuple[Entry | None, float]:
+def _read_again(store: CacheStore, leases: LeaseStore, key: str) -> tuple[Entry | None, float]:
     found = store.find(key, strongly=True, expired=True)
     return found, leases.seconds_left(key) if found is None else 0.0
 
@@ -145,7 +146,7 @@ def _compute_under(
     seen: Entry | None,
 ) -> Steps:
     try:
-        # Between the look and the lease somebody may have finished.
+        # Another caller may have stored the value before the lease was taken.
         again = yield Call(lambda: store.find(key, strongly=True, expired=True))
         value = _live_value(store, again)
         is_seen = seen is not None and again is not None and is_same_write(again.head, seen.head)
@@ -164,7 +165,7 @@ def _compute(
     seen: Entry | None,
     lease: Lock | None = None,
 ) -> Steps:
-    stamps = yield Call(lambda: store.look(tags))
+    stamps = yield Call(lambda: store.stamps_for(tags))
     began_at = clock.monotonic()
     value = yield Compute()
     took = clock.monotonic() - began_at
@@ -175,7 +176,7 @@ def _compute(
         written.head[TOOK] = {"N": str(math.ceil(took * 1000))}
     if (yield Call(lambda: _commit(store, key, written, stamps, seen, lease))):
         return value
-    # Somebody else's is there: a set of this key meanwhile, or the result of a successor.
+    # Another value was stored meanwhile: by a set of this key, or by the next owner of the lease.
     others = _live_value(store, (yield Call(lambda: store.find(key, strongly=True))))
     return value if others is MISSING else others
 
@@ -197,7 +198,7 @@ def _release(lease: Lock) -> None:
     try:
         lease.release()
     except StoreUnavailable as exc:
-        logger.warning("The lease of a computation was not given back, and ends later: %s", exc)
+        logger.warning("The lease of a computation was not released; it ends by itself: %s", exc)
 
 
 def _live_value(store: CacheStore, found: Entry | None) -> Any:
@@ -206,8 +207,8 @@ def _live_value(store: CacheStore, found: Entry | None) -> Any:
 
 def _is_due(store: CacheStore, found: Entry | None) -> bool:
     """
-    Return whether a value is to be computed anew: after its expiry, or with ``early_refresh``
-    before it, the likelier the longer it took to compute and the nearer its expiry is.
+    Return whether a value must be computed again: after its expiry, or with ``early_refresh``
+    before it, the more likely the longer it took to compute and the nearer its expiry is.
 
     XFetch: A. Vattani, F. Chierichetti, K. Lowenstein, "Optimal Probabilistic Cache Stampede
     Prevention", PVLDB 8(8), 2015.

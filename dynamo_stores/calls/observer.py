@@ -1,4 +1,4 @@
-"""One Measurement per attempt, told to whoever observes; no answer depends on it."""
+"""One Measurement per attempt, published to observers; no result depends on them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _READS = frozenset(["GetItem", "BatchGetItem", "Query", "Scan", "TransactGetItem
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """
-    One request to DynamoDB and what became of it.
+    One request to DynamoDB and its outcome.
 
     ``units`` maps a table's name, or ``table/index``, to the capacity units that it consumed;
-    ``error`` is the class name of what went wrong, ``""`` for an answer; ``reasons`` is what
-    DynamoDB named when it throttled; ``attempt`` counts from 1 within the operation. Where a single
-    partition was too hot, ``partition`` is its key.
+    ``error`` is the class name of the error, ``""`` for an answer; ``reasons`` are those that
+    DynamoDB returned when it throttled; ``attempt`` counts from 1 within the operation. Where one
+    partition was throttled, ``partition`` is its key.
     """
 
     using: str
@@ -55,13 +55,13 @@ _observers: list[Observer] = []
 
 
 def subscribe(observer: Observer) -> None:
-    """Call ``observer`` with every measurement of this process, in the thread that called."""
+    """Call ``observer`` with every measurement of this process, in the thread of the request."""
     if observer not in _observers:
         _observers.append(observer)
 
 
 def unsubscribe(observer: Observer) -> None:
-    """No longer call ``observer``."""
+    """Stop calling ``observer``."""
     if observer in _observers:
         _observers.remove(observer)
 
@@ -78,12 +78,12 @@ def measuring() -> Iterator[list[Measurement]]:
 
 
 def is_observed() -> bool:
-    """Return whether anybody wants measurements; units are asked for only then."""
+    """Return whether there are observers; consumed units are requested only then."""
     return bool(_observers) or logger.isEnabledFor(logging.DEBUG)
 
 
 def observe(measurement: Measurement) -> None:
-    """Tell ``measurement`` to all observers; one that raises is logged, and no one else knows."""
+    """Pass ``measurement`` to all observers; the error of one is logged and stops no other."""
     for observer in tuple(_observers):
         try:
             observer(measurement)
@@ -109,7 +109,7 @@ def observe(measurement: Measurement) -> None:
 
 
 def units_of(answer: Mapping[str, Any]) -> dict[str, float]:
-    """Return the units in ``ConsumedCapacity`` of an answer, by table and ``table/index``."""
+    """Return the units in ``ConsumedCapacity`` of a response, by table and ``table/index``."""
     consumed = answer.get("ConsumedCapacity") or ()
     units: dict[str, float] = {}
     for each in (consumed,) if isinstance(consumed, Mapping) else consumed:

@@ -1,1 +1,1 @@
-"""What lives once per process; threads for async callers; work written once for both."""
+"""Objects per process, threads for async callers, single flight, bounded memory."""

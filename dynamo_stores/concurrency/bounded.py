@@ -14,11 +14,11 @@ V = TypeVar("V")
 
 class BoundedDict(OrderedDict[K, V]):
     """
-    A dict that holds at most ``max_entries`` and drops the entries that were put first. For all
-    threads, where entries are written by the methods below alone.
+    A dict that holds at most ``max_entries`` and drops the oldest entries first. Thread-safe, as
+    long as entries are written by the methods below only.
 
-    With ``max_size`` the sizes of all values, as ``size_of`` returns them, add up to that at most,
-    and a larger value is not kept. ``evictions`` counts the entries dropped to make space.
+    With ``max_size`` the sizes of all values, as ``size_of`` returns them, add up to at most that,
+    and a larger value is not kept. ``evictions`` counts the entries that were dropped for others.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class BoundedDict(OrderedDict[K, V]):
         self.evictions = 0
 
     def put(self, key: K, value: V) -> None:
-        """Hold ``value`` as the newest entry."""
+        """Store ``value`` as the newest entry."""
         with self._lock:
             if key in self:
                 self._remove(key)
@@ -48,7 +48,7 @@ class BoundedDict(OrderedDict[K, V]):
                 self.evictions += 1
 
     def get_or_put(self, key: K, make: Callable[[], V]) -> V:
-        """Return the value of ``key``, and hold ``make()`` first where there is none."""
+        """Return the value of ``key``; if it is missing, store and return ``make()``."""
         found = self.get(key)
         if found is None:
             with self._lock:
@@ -59,13 +59,13 @@ class BoundedDict(OrderedDict[K, V]):
         return found
 
     def use(self, key: K) -> None:
-        """Count the entry as the newest one, if it is there."""
+        """Make the entry the newest one, if it exists."""
         with self._lock:
             if key in self:
                 self.move_to_end(key)
 
     def drop(self, key: K) -> None:
-        """Drop the entry, if it is there."""
+        """Drop the entry, if it exists."""
         with self._lock:
             if key in self:
                 self._remove(key)

@@ -1,4 +1,4 @@
-"""What a process has once per alias, and must not share with the processes forked from it."""
+"""Objects that exist once per alias and process, and are not shared across a fork."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 class PerProcess(Generic[T]):
     """
-    One ``T`` per alias and process, made on first use, by one thread.
+    One ``T`` per alias and process, created on first use by one thread.
 
     Sockets, and locks held by other threads, do not survive a fork: the child starts empty. Some
     servers do not run Python's fork hooks, so the process id is compared as well.
@@ -41,11 +41,11 @@ class PerProcess(Generic[T]):
         return found
 
     def all(self) -> list[T]:
-        """Return what this process has made so far."""
+        """Return the objects that this process has created so far."""
         return list(self._found.values()) if self._pid == os.getpid() else []
 
     def clear(self) -> None:
-        """Forget everything; the next use makes it anew."""
+        """Drop all objects; the next use creates new ones."""
         self._found.clear()
 
     def _start(self) -> None:
@@ -57,9 +57,9 @@ class PerProcess(Generic[T]):
 _all: weakref.WeakSet[PerProcess[Any]] = weakref.WeakSet()
 
 
-def _start_afresh() -> None:
+def _start_all() -> None:
     for each in _all:
         each._start()
 
 
-os.register_at_fork(after_in_child=_start_afresh)
+os.register_at_fork(after_in_child=_start_all)

@@ -1,9 +1,9 @@
 """
-Work that asks, waits and computes, written once for callers with and without ``await``.
+Work with calls, waits and computations, written once for callers with and without ``await``.
 
-The work is a generator of steps; it gets the result of each, or its error, where it yielded it.
-:func:`run` takes the steps in this thread, :func:`arun` on an event loop, where calls go to
-threads and waiting holds none.
+The work is a generator of steps. The result of each step, or its error, comes back at the yield.
+:func:`run` runs the steps in this thread. :func:`arun` runs them on an event loop: calls run in
+other threads, and waiting blocks no thread.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from .. import clock
 from .threads import in_thread
 
-# Values of these types can be serialised in any thread: doing so reads nothing.
+# Values of these types can be serialised in any thread: that never reads the database.
 PLAIN_TYPES = frozenset([str, bytes, int, float, bool, type(None)])
 
 
 class Call(NamedTuple):
-    """Something that asks DynamoDB."""
+    """A function that calls DynamoDB."""
 
     function: Callable[[], Any]
 
 
 class Prepare(NamedTuple):
-    """Something that serialises ``value``, which may read the database."""
+    """A function that serialises ``value``, which may read the database."""
 
     function: Callable[[], Any]
     value: Any
 
 
 class Wait(NamedTuple):
-    """Some seconds without doing anything."""
+    """A wait of so many seconds."""
 
     seconds: float
 
 
 class Join(NamedTuple):
-    """What another thread or task of this process is doing; its outcome, or FutureTimeoutError."""
+    """A wait for another thread's or task's outcome. Raises FutureTimeoutError."""
 
     future: Future[Any]
     seconds: float
 
 
 class Compute(NamedTuple):
-    """The caller's function."""
+    """A run of the caller's function."""
 
 
 Steps = Generator[Call | Prepare | Wait | Join | Compute, Any, Any]
@@ -59,7 +59,7 @@ _NOT_YET = object()
 
 
 class Computation:
-    """The caller's function (or value), called once at most; what came of it."""
+    """The caller's function (or value), called at most once, with its result or error."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
@@ -67,7 +67,7 @@ class Computation:
         self.error: BaseException | None = None
 
     def run(self) -> Any:
-        """Return the value, computing it unless that was done."""
+        """Return the value, computing it if that was not done before."""
         if self._value is not _NOT_YET:
             return self._value
         try:
@@ -78,7 +78,7 @@ class Computation:
         return self._value
 
     async def arun(self) -> Any:
-        """The same of a coroutine function, or of a plain one on the thread-sensitive thread."""
+        """The same for a coroutine function, or a plain one on the thread-sensitive thread."""
         if self._value is not _NOT_YET:
             return self._value
         source = self._source
@@ -95,13 +95,13 @@ class Computation:
 
 
 def run(steps: Steps, computation: Computation) -> Any:
-    """Take the steps, and return what they return."""
+    """Run the steps in this thread and return their result."""
     try:
         step = next(steps)
         while True:
             try:
-                result = _take(step, computation)
-            except BaseException as exc:  # noqa: BLE001 - whatever it is, the work cleans up
+                result = _run_step(step, computation)
+            except BaseException as exc:  # noqa: BLE001 - the steps clean up after any error
                 step = steps.throw(exc)
             else:
                 step = steps.send(result)
@@ -110,12 +110,12 @@ def run(steps: Steps, computation: Computation) -> Any:
 
 
 async def arun(steps: Steps, computation: Computation, using: str) -> Any:
-    """The same on an event loop; calls are made in the threads of the alias ``using``."""
+    """Run the steps on an event loop; calls are made in the threads of the alias ``using``."""
     try:
         step = next(steps)
         while True:
             try:
-                result = await _atake(step, computation, using)
+                result = await _arun_step(step, computation, using)
             except BaseException as exc:  # noqa: BLE001 - a cancelled task cleans up, too
                 step = steps.throw(exc)
             else:
@@ -124,7 +124,7 @@ async def arun(steps: Steps, computation: Computation, using: str) -> Any:
         return done.value
 
 
-def _take(step: Any, computation: Computation) -> Any:
+def _run_step(step: Any, computation: Computation) -> Any:
     match step:
         case Call(function) | Prepare(function, _):
             return function()
@@ -137,7 +137,7 @@ def _take(step: Any, computation: Computation) -> Any:
     return None
 
 
-async def _atake(step: Any, computation: Computation, using: str) -> Any:
+async def _arun_step(step: Any, computation: Computation, using: str) -> Any:
     match step:
         case Call(function):
             return await in_thread(using, function)

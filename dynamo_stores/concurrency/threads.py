@@ -24,6 +24,6 @@ _threads = PerProcess(_make)
 
 
 async def in_thread(using: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Return what ``function`` returns in a thread, with this task's context variables."""
+    """Call ``function`` in a thread, with this task's context variables; return its result."""
     run = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(_threads.get(using), run)

@@ -1,1 +1,1 @@
-"""Jobs and requests that are done once."""
+"""Deduplication: jobs that run once, and idempotent requests."""

@@ -1,4 +1,4 @@
-"""``@deduplicated``: a function or a Celery task that runs once for the same arguments."""
+"""``@deduplicated``: runs a function or a Celery task once for the same arguments."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def deduplicated(
     using: str = DEFAULT_ALIAS,
 ) -> Callable[[F], F]:
     """
-    Let one of all callers with the same ``key`` run the function; the others get its result.
+    Run the function once for all callers with the same ``key``; the others get its result.
 
     ``key`` is a template of the parameters (``"report:{day}"``) or a function of them; the
-    function's own name is part of it. Results are what JSON can say, and are remembered for
-    ``ttl`` seconds (``DEDUPE["TTL"]``), failures for ``failure_ttl``. Without ``wait`` a call
-    returns None while another one is in progress. For coroutine functions and, under
-    ``@app.task``, for Celery tasks too. Raises what :meth:`DedupeStore.run` raises.
+    function's own name is part of it. Results must be JSON serializable. They are kept for ``ttl``
+    seconds (``DEDUPE["TTL"]``), failures for ``failure_ttl``. Without ``wait`` a call returns None
+    while another one is in progress. For coroutine functions and, under ``@app.task``, for Celery
+    tasks too. Raises the errors of :meth:`DedupeStore.run`.
     """
 
     def decorate(function: F) -> F:

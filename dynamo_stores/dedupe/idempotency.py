@@ -1,8 +1,8 @@
 """
-``@idempotent``: a request that is sent again with its ``Idempotency-Key`` is not done again.
+``@idempotent``: a repeated request with the same ``Idempotency-Key`` is not done again.
 
-draft-ietf-httpapi-idempotency-key-header: the first response is stored and given back; 409 while
-the first request is in progress, 422 when the key comes with another request.
+draft-ietf-httpapi-idempotency-key-header: the first response is stored and returned again; 409
+while the first request is in progress, 422 if the key was used with another request.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REPLAYED = "Idempotency-Replayed"
 _MAX_KEY = 255
 _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
-# What belongs to one connection or one visitor is not given back.
+# Headers that belong to one connection or one client are not returned again.
 _NOT_STORED = frozenset(["connection", "date", "set-cookie", "transfer-encoding", "content-length"])
 
 
@@ -50,21 +50,21 @@ def idempotent(
     using: str = DEFAULT_ALIAS,
 ) -> Any:
     """
-    Do an unsafe request once for each ``Idempotency-Key`` that a user sends.
+    Do an unsafe request once for each ``Idempotency-Key`` of a user.
 
-    The first response is stored for ``ttl`` seconds, unless it is a 5xx or streams, and given
-    back with the header ``Idempotency-Replayed: true``. A request without the header, and without
-    the form field ``field``, is done as always, or answered 400 with ``required``. Keys belong to
-    the user, else to the session, else to the client's address, or to what ``scope`` returns of
-    the request. 503 when DynamoDB cannot answer. For function views, coroutine functions, classes
-    and methods of classes.
+    The first response is stored for ``ttl`` seconds, unless it is a 5xx or streaming, and returned
+    again with the header ``Idempotency-Replayed: true``. A request without the header, and without
+    the form field ``field``, is not deduplicated, or with ``required`` answered by 400. Keys belong
+    to the user, else to the session, else to the client's address; or to the string that ``scope``
+    returns for the request. 503 if DynamoDB cannot answer. For view functions, coroutine functions,
+    classes and methods of classes.
     """
     rule = _Rule(ttl, required, field, scope, using)
     return rule.decorate if view is None else rule.decorate(view)
 
 
 class _Begun(NamedTuple):
-    """A request that is to be done: its job, and who keeps its lease."""
+    """A request whose job was claimed: the job, its fence and the renewal of its lease."""
 
     job: str
     fence: int
@@ -114,7 +114,7 @@ class _Rule:
         return async_wrapper if iscoroutinefunction(view) else wrapper
 
     def begin(self, request: HttpRequest) -> _Begun | HttpResponseBase | None:
-        """Return what was begun, the answer that there is already, or None: not idempotent."""
+        """Return the claimed job, or the response to return; None if not deduplicated."""
         if request.method in _SAFE:
             return None
         key = request.headers.get("Idempotency-Key")
@@ -127,28 +127,30 @@ class _Rule:
         if not 0 < len(key) <= _MAX_KEY or not key.isprintable():
             return _problem(400, f"Idempotency-Key must have 1 to {_MAX_KEY} printable characters.")
         store = DedupeStore(self.using)
-        who = self.scope(request) if self.scope is not None else _owner(request, self.using)
-        job, payload = f"idempotent:{who}:{key}", _payload(request, self.field)
+        owner = self.scope(request) if self.scope is not None else _owner(request, self.using)
+        job, payload = f"idempotent:{owner}:{key}", _payload(request, self.field)
         try:
             claim = store.claim(job, payload)
             if claim.fence is None:
                 return _answer(store, job, claim, payload)
         except StoreUnavailable as exc:
-            logger.warning("An idempotent request was not done: %s", exc)
-            return _later(503, "It cannot be told now whether this was done before.", 1)
+            logger.warning("An idempotent request was answered by 503: %s", exc)
+            return _retry_later(
+                503, "Whether this request was done before is unknown now. Try again later.", 1
+            )
         renewal = store.renewal(job, claim.fence)
         renewal.start()
         return _Begun(job, claim.fence, renewal)
 
     def waits_for_rendering(self, begun: _Begun, response: Any) -> bool:
-        """Template responses are rendered when the middleware has seen them; end it then."""
+        """Let ``end`` run when a template response is rendered; return whether it will be."""
         if getattr(response, "is_rendered", True):
             return False
         response.add_post_render_callback(functools.partial(self.end, begun))
         return True
 
     def end(self, begun: _Begun, outcome: Any) -> None:
-        """Store the response; let the next request try after an error."""
+        """Store the response; after an error, let the next request run."""
         begun.renewal.stop()
         store = DedupeStore(self.using)
         try:
@@ -167,7 +169,7 @@ def _request_of(args: Sequence[Any]) -> HttpRequest:
         if hasattr(each, "META"):
             request: HttpRequest = each
             return request
-    raise ConfigurationError("@idempotent is for views: a request is their first argument.")
+    raise ConfigurationError("@idempotent is for views; expected a request as first argument.")
 
 
 def _owner(request: HttpRequest, using: str) -> str:
@@ -194,7 +196,7 @@ def _parts(request: HttpRequest, field: str | None) -> Iterator[bytes]:
     if request.content_type not in _FORMS:
         yield request.body
         return
-    # A form that is shown again has another token.
+    # A form that is rendered again has another token.
     for name, values in sorted(request.POST.lists()):
         if name not in ("csrfmiddlewaretoken", field):
             yield from (each.encode(errors="surrogatepass") for each in (name, *values))
@@ -214,7 +216,7 @@ def _answer(store: DedupeStore, job: str, claim: Claim, payload: str) -> HttpRes
     data = store.read_result(job, item) if state_of(item) == COMPLETED else None
     if data is None:
         seconds = max(1, math.ceil(min(seconds_left(item), 60)))
-        return _later(409, "A request with this Idempotency-Key is in progress.", seconds)
+        return _retry_later(409, "A request with this Idempotency-Key is in progress.", seconds)
     stored = load_json(data)
     replay = HttpResponse(base64.b64decode(stored["body"]), status=stored["status"])
     for name in list(replay.headers):
@@ -231,7 +233,7 @@ def _stored(response: HttpResponse) -> dict[str, Any]:
     return {"status": response.status_code, "headers": headers, "body": body}
 
 
-def _later(status: int, detail: str, seconds: int) -> HttpResponse:
+def _retry_later(status: int, detail: str, seconds: int) -> HttpResponse:
     response = _problem(status, detail)
     response["Retry-After"] = str(seconds)
     return response

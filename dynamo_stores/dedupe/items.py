@@ -16,9 +16,9 @@ RUNNING, COMPLETED, FAILED = "P", "C", "F"
 
 class DedupeJob(StoreItem):
     """
-    A job that runs once: its ``state`` (``P`` in progress, ``C`` completed, ``F`` failed), which
-    counts ``until`` a moment in ms since the epoch: the end of the lease, or when the result is
-    forgotten. ``fence`` only ever rises.
+    A job that runs once. Its ``state`` (``P`` in progress, ``C`` completed, ``F`` failed) is valid
+    ``until`` a moment in ms since the epoch: the end of the lease, or the expiry of the result.
+    ``fence`` only rises.
     """
 
     owner = UnicodeAttribute(null=True, attr_name="o")
@@ -47,7 +47,7 @@ LEASE = LeaseAttributes(DedupeJob.owner, DedupeJob.until, DedupeJob.fence)
 
 
 def state_of(item: RawItem) -> str:
-    """Return the state of a job, ``""`` for none."""
+    """Return the state of a job, ``""`` without one."""
     return string_of(item, DedupeJob.state)
 
 
@@ -72,7 +72,7 @@ def result_of(item: RawItem) -> bytes | None:
 
 
 def part_count_of(item: RawItem) -> int:
-    """Return in how many parts the result is, 0 when the job itself holds it."""
+    """Return the number of parts of the result, 0 if the job itself holds it."""
     return integer_of(item, DedupeJob.parts)
 
 
@@ -87,6 +87,6 @@ def error_of(item: RawItem) -> DedupeFailedError:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return what a failed job stores of its error, which :func:`error_of` reads."""
+    """Return the error as a failed job stores it, for :func:`error_of`."""
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
     return json.dumps([name, str(error)[:1000]])

@@ -35,39 +35,39 @@ from .items import (
     state_of,
 )
 
-# A result in the job itself makes each refused claim dearer: by a write unit per KB.
+# A result in the job itself costs each failed claim one write unit per KB.
 _INLINE_BYTES = 4 * 1024
 _PART_BYTES = 380 * 1024
 
 
 class Claim(NamedTuple):
-    """A job that was got, under ``fence``; or, without one, the ``item`` that somebody else has."""
+    """The ``fence`` of a claimed job; or None, and the ``item`` of the job as it is."""
 
     fence: int | None
     item: RawItem | None
 
 
 class JobStore(Store[DedupeJob]):
-    """What happens to a job: it is claimed, renewed, completed or failed, and looked at."""
+    """Claims, renews, completes, fails and reads jobs."""
 
     kind = DedupeJob
 
     def register(self, key: str, *, payload: str | None = None) -> int | None:
         """
-        Take the job, and return its fence; None if it is in progress or has an outcome.
+        Take the job and return its fence; None if it is in progress or has an outcome.
 
         One conditional write. A job whose owner's lease ended is taken over.
         """
         return self.claim(key, payload).fence
 
     def complete(self, key: str, result: Any, *, fence: int, ttl: float | None = None) -> bool:
-        """Store the result for ``ttl`` seconds; False if the job is no longer the fence's."""
+        """Store the result for ``ttl`` seconds; False if another fence has the job."""
         return self.complete_encoded(key, encode(result), fence, ttl)
 
     def fail(self, key: str, error: BaseException, *, fence: int, ttl: float | None = None) -> bool:
         """
-        Let waiters have the error for ``ttl`` seconds, 0: let the next one try. False if the job
-        is no longer the fence's.
+        Store the error for ``ttl`` seconds (0: the next caller runs the job again). Return False if
+        another fence has the job.
         """
         seconds = self.settings.failure_ttl if ttl is None else ttl
         until = clock.now_ms() + math.ceil(seconds * 1000)
@@ -80,15 +80,15 @@ class JobStore(Store[DedupeJob]):
         return self._change_own(key, fence, actions, FAILED)
 
     def extend(self, key: str, fence: int) -> bool:
-        """Renew the lease; False if the job is no longer the fence's."""
+        """Renew the lease; False if another fence has the job."""
         end = clock.now_ms() + math.ceil(self.settings.lease * 1000)
         return self._change_own(
             key, fence, [DedupeJob.until.set(end), self._ttl_of_lease(end)], RUNNING
         )
 
     def is_in_progress(self, key: str) -> bool:
-        """Return whether somebody is working on the job now; a strong read."""
-        item = self.look(key)
+        """Return whether the job is in progress now, read strongly."""
+        item = self.get_job(key)
         return item is not None and state_of(item) == RUNNING and seconds_left(item) > 0
 
     async def aregister(self, key: str, *, payload: str | None = None) -> int | None:
@@ -112,7 +112,7 @@ class JobStore(Store[DedupeJob]):
         return await in_thread(self.using, self.is_in_progress, key)
 
     def claim(self, key: str, payload: str | None = None) -> Claim:
-        """Take the job if nobody has it and it has no outcome that counts."""
+        """Take the job if it has neither an owner nor a valid outcome."""
         item_key = keys.dedupe_job(key)
         changes = [
             DedupeJob.state.set(RUNNING),
@@ -133,13 +133,13 @@ class JobStore(Store[DedupeJob]):
         )
         return Claim(taken.fence, None) if isinstance(taken, Lease) else Claim(None, taken)
 
-    def look(self, key: str) -> RawItem | None:
-        """Return the job as it is, read strongly."""
+    def get_job(self, key: str) -> RawItem | None:
+        """Return the job's item, read strongly; None if there is none."""
         with self._in_time():
             return self._get(keys.dedupe_job(key), consistent=True)
 
     def complete_encoded(self, key: str, data: bytes, fence: int, ttl: float | None = None) -> bool:
-        """Store a result that :func:`encode` made; large ones in parts, written first."""
+        """Store a result of :func:`encode`; large ones in parts, which are written first."""
         item_key = keys.dedupe_job(key)
         seconds = self.settings.ttl if ttl is None else ttl
         until = clock.now_ms() + math.ceil(seconds * 1000)
@@ -164,7 +164,7 @@ class JobStore(Store[DedupeJob]):
         return self._change_own(key, fence, actions, COMPLETED)
 
     def read_result(self, key: str, item: RawItem) -> bytes | None:
-        """Return the encoded result of a completed job; None if its parts are gone."""
+        """Return the encoded result of a completed job; None if a part is missing."""
         count, fence = part_count_of(item), fence_of(item)
         if not count:
             return result_of(item)
@@ -180,16 +180,16 @@ class JobStore(Store[DedupeJob]):
 
     @staticmethod
     def payload_hash(payload: str) -> str:
-        """Return what a job keeps of its payload."""
+        """Return the hash that a job stores of its payload."""
         return hashlib.sha256(payload.encode(errors="surrogatepass")).hexdigest()
 
     @property
     def settings(self) -> DedupeConfig:
-        """``DEDUPE``, as it is now."""
+        """The present setting ``DEDUPE``."""
         return get_config(self.using).dedupe
 
     def _ttl_of_lease(self, end: int) -> Action:
-        # The item outlives its lease, so that its fence is not lost with it.
+        # The item is kept longer than its lease, so that the next fence is larger.
         return DedupeJob.ttl.set(ttl_of(end) + math.ceil(self.settings.ttl))
 
     def _change_own(self, key: str, fence: int, actions: Sequence[Any], state: str) -> bool:
@@ -199,7 +199,7 @@ class JobStore(Store[DedupeJob]):
                 self._update(keys.dedupe_job(key), actions, is_ours)
         except ConditionFailed as refused:
             old = refused.old or {}
-            # The answer to our own write was lost, and we met it when we tried again.
+            # The answer to this call's own write was lost, and the write was repeated.
             return state != RUNNING and state_of(old) == state and fence_of(old) == fence
         return True
 

@@ -1,4 +1,4 @@
-"""The dedupe store: an expensive job runs once, and everybody gets its result."""
+"""The dedupe store: an expensive job runs once, and all callers get its result."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class DedupeStore(JobStore):
     """
     Jobs by their ``key``, any string. Durations in seconds.
 
-    A job has an owner for a lease, which a thread renews while it works (:meth:`run`), and a
-    fence that only ever rises: who lost the job can neither complete nor fail it. Results are
-    what JSON can say, of any size. Jobs run once per region.
+    A job has an owner for the time of a lease, which a thread renews while the job runs
+    (:meth:`run`). Its fence only rises: an owner that lost the job can neither complete nor fail
+    it. Results are JSON, of any size. Jobs run once per region.
     """
 
     def run(
@@ -37,12 +37,13 @@ class DedupeStore(JobStore):
         failure_ttl: float | None = None,
     ) -> Any:
         """
-        Call ``function`` unless that was done within ``ttl`` seconds, and return its result as
-        JSON gives it back; or wait, at most ``MAX_WAIT``, for who is calling it now.
+        Return the result of ``function`` as JSON returns it. Call the function unless it has a
+        result of the last ``ttl`` seconds; if it is running elsewhere, wait at most ``MAX_WAIT``.
 
-        Its error reaches the caller; those who wait, and who come within ``failure_ttl`` seconds
-        (0: the next one tries), get DedupeFailedError. Raises DedupeTimeoutError, DedupeError for
-        a result that JSON cannot say, StoreUnavailable.
+        The error of the function is raised for its caller. Callers that wait, and later ones for
+        ``failure_ttl`` seconds (0: the next one runs the job again), get DedupeFailedError.
+        Raises DedupeTimeoutError, StoreUnavailable, or DedupeError if the result is not JSON
+        serializable.
         """
         return run(run_once(self, key, ttl, failure_ttl), Computation(function))
 
@@ -60,8 +61,8 @@ class DedupeStore(JobStore):
 
     def wait_for(self, key: str, *, timeout: float | None = None, default: Any = None) -> Any:
         """
-        Return the result, waiting for it at most ``timeout`` seconds (``MAX_WAIT``); ``default``
-        where there is no such job, or its owner died.
+        Return the result, waiting at most ``timeout`` seconds (``MAX_WAIT``); ``default`` if
+        the job does not exist, or its lease ended without a result.
 
         Raises DedupeFailedError, DedupeTimeoutError.
         """
@@ -76,13 +77,13 @@ class DedupeStore(JobStore):
 
 logger = logging.getLogger(__name__)
 
-_NOTHING: Final = object()
-# Waits between looks grow from POLL_INTERVAL to so many seconds.
+_NO_RESULT: Final = object()
+# Waits between reads grow from POLL_INTERVAL to so many seconds.
 _LONGEST_WAIT = 1.0
 
 
 def run_once(store: JobStore, key: str, ttl: float | None, failure_ttl: float | None) -> Steps:
-    """Walk to the result of the job, working on it if nobody did."""
+    """Return the steps that return the job's result, running the job if it has none."""
     until = clock.monotonic() + store.settings.max_wait
     data = yield from _shared(
         store, ("run", key), until, lambda: _lead(store, key, ttl, failure_ttl, until)
@@ -91,23 +92,23 @@ def run_once(store: JobStore, key: str, ttl: float | None, failure_ttl: float | 
 
 
 def wait_for(store: JobStore, key: str, timeout: float | None, default: Any) -> Steps:
-    """Walk to the result of the job without working on it."""
+    """Return the steps that return the job's result without running the job."""
     until = clock.monotonic() + (store.settings.max_wait if timeout is None else timeout)
 
     def lead() -> Steps:
-        item = yield Call(lambda: store.look(key))
+        item = yield Call(lambda: store.get_job(key))
         if item is None:
-            return _NOTHING
+            return _NO_RESULT
         return (yield from _outcome(store, key, item, until))
 
     data = yield from _shared(store, ("wait", key), until, lead)
-    return default if data is _NOTHING else load_json(data)
+    return default if data is _NO_RESULT else load_json(data)
 
 
 def _shared(
     store: JobStore, name: tuple[str, str], until: float, lead: Callable[[], Steps]
 ) -> Steps:
-    """Let one of this process's callers run, and the others have what it comes to."""
+    """Let one of this process's callers run ``lead``, and the others wait for its outcome."""
     flights = get_flights(store.using)
     while True:
         flight, is_leader = flights.join(name)
@@ -139,7 +140,7 @@ def _lead(
             data = yield from _outcome(store, key, claim.item or {}, until)
         else:
             data = yield from _work(store, key, claim.fence, ttl, failure_ttl)
-        if data is not _NOTHING:
+        if data is not _NO_RESULT:
             return data  # type: ignore[no-any-return]
 
 
@@ -152,26 +153,28 @@ def _work(
         try:
             data = encode((yield Compute()))
         except BaseException as exc:
-            # Who was cancelled or stopped did not fail: the next one tries.
+            # A job that was cancelled did not fail: the next caller runs it.
             kept = failure_ttl if isinstance(exc, Exception) else 0.0
             yield Call(partial(_fail, store, key, exc, fence, kept))
             raise
         is_ours = yield Call(lambda: store.complete_encoded(key, data, fence, ttl))
     finally:
         renewal.stop()
-    # Whoever was paused past his lease has the result of his successor.
-    return data if is_ours else _NOTHING
+    # If another owner took the job over meanwhile, its result is returned instead.
+    return data if is_ours else _NO_RESULT
 
 
 def _fail(store: JobStore, key: str, error: BaseException, fence: int, ttl: float | None) -> None:
     try:
         store.fail(key, error, fence=fence, ttl=ttl)
     except StoreUnavailable as exc:
-        logger.warning("The failure of a job was not stored; its lease will end: %s", exc)
+        logger.warning(
+            "The failure of a job was not stored; other callers wait until its lease ends: %s", exc
+        )
 
 
 def _outcome(store: JobStore, key: str, item: RawItem | None, until: float) -> Steps:
-    """Return the encoded result, ``_NOTHING`` when nobody has the job any more."""
+    """Return the encoded result, ``_NO_RESULT`` when the job has neither owner nor outcome."""
     waits = Waits(store.settings.poll_interval, _LONGEST_WAIT)
     while item is not None and (left := seconds_left(item)) > 0:
         if state_of(item) == FAILED:
@@ -184,12 +187,12 @@ def _outcome(store: JobStore, key: str, item: RawItem | None, until: float) -> S
         if remaining <= 0:
             raise _timed_out()
         yield Wait(min(waits.next(left), remaining))
-        item = yield Call(lambda: store.look(key))
-    return _NOTHING
+        item = yield Call(lambda: store.get_job(key))
+    return _NO_RESULT
 
 
 def _timed_out() -> DedupeTimeoutError:
     return DedupeTimeoutError(
-        "The job is still in progress after the time to wait for it; ask again later, or raise "
+        "The job is still in progress after the time to wait for it. Call it again later, or raise "
         "MAX_WAIT."
     )

@@ -88,12 +88,12 @@ def test_tags(make_cache, tables):
 @pytest.mark.parametrize(
     ("key", "tags", "message"),
     [
-        ("k:{nobody}", None, "names 'nobody'; the function's parameters are 'user', 'size'"),
+        ("k:{unknown}", None, "names 'unknown'; the function's parameters are 'user', 'size'"),
         ("k", None, "has none of the parameters"),
         ("k:{0}", None, "names '0'"),
         ("k:{", None, "not a valid key template"),
         ("k:{user}", "user", "tags is the string 'user'"),
-        ("k:{user}", ["{nobody}"], "names 'nobody'"),
+        ("k:{user}", ["{unknown}"], "names 'unknown'"),
     ],
 )
 def test_what_does_not_fit_is_refused_at_once(key, tags, message):

@@ -36,7 +36,7 @@ def test_ttl(cache, dynamo_clock: FakeClock):
 
 
 def test_expire_and_persist(cache, dynamo_clock: FakeClock):
-    """They change what is there, and create nothing."""
+    """They change existing keys, and create none."""
     cache.set("k", "v", 10)
     assert cache.expire("k", 100) is True
     assert cache.ttl("k") == 100
@@ -111,7 +111,7 @@ def test_keys_by_pattern(listed, make_cache, dynamo_clock: FakeClock):
 
 @pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning")
 def test_delete_pattern(listed, dynamo_clock: FakeClock):
-    """What matches goes, and it says how many; the rest stays."""
+    """Keys that match are deleted and counted; the others stay."""
     fill(listed)
     dynamo_clock.advance(2)
     assert listed.delete_pattern("user:*") == 3
@@ -138,7 +138,7 @@ def own_key_back(made):
 
 
 def test_a_key_function_of_ones_own(make_cache):
-    """Needs its reverse to tell keys; prefixes with special characters stand for themselves."""
+    """Keys need the reverse function; special characters in prefixes match literally."""
     cache = make_cache(KEY_FUNCTION=own_key, KEY_PREFIX="a*b")
     cache.set("k", 1)
     with pytest.raises(ConfigurationError, match="REVERSE_KEY_FUNCTION"):

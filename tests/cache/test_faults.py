@@ -1,4 +1,4 @@
-"""What goes wrong between us and DynamoDB, over a real socket."""
+"""Faults between the process and DynamoDB, over a real socket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MARGIN = 15.0
 
 
 def seconds(function, *args):
-    """Return how long ``function`` took, and what it raised or returned."""
+    """Return the duration of ``function``, and its error or result."""
     started = time.monotonic()
     try:
         result = function(*args)
@@ -49,7 +49,7 @@ def test_a_connection_that_is_never_answered(faulty, dynamo_faults):
 
 
 def test_a_server_that_does_not_accept(faulty, dynamo_faults):
-    """Connecting is cut to the deadline as well: a full backlog does not hang us."""
+    """Connecting is cut to the deadline as well: a full backlog does not block the caller."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -90,7 +90,7 @@ def test_an_answer_cut_short_is_no_answer(faulty, dynamo_faults):
 
 
 def test_no_write_is_reported_done_without_an_answer(faulty, dynamo_faults):
-    """Every write verb raises when nobody answers."""
+    """Every write method raises when DynamoDB does not answer."""
     cache = faulty(
         RETRY={**QUICK, "MAX_RETRIES": 0}, CIRCUIT_BREAKER={"ENABLED": False}, READ_TIMEOUT=0.2
     )
@@ -111,11 +111,11 @@ def test_no_write_is_reported_done_without_an_answer(faulty, dynamo_faults):
 
 
 def test_throttled_for_a_while_the_call_waits_and_gets_through(faulty, dynamo_faults):
-    """Throttling is waited out within the deadline, told by a signal, and opens no breaker."""
+    """Throttled calls are retried until the deadline, send a signal, and open no breaker."""
     cache = faulty()
-    heard = []
+    received = []
     signals.throttled.connect(
-        lambda measurement, **_: heard.append(measurement), weak=False, dispatch_uid="test"
+        lambda measurement, **_: received.append(measurement), weak=False, dispatch_uid="test"
     )
     arn = "arn:aws:dynamodb:us-east-1:1:table/t/index/GSI1"
     dynamo_faults.throttle(
@@ -126,7 +126,7 @@ def test_throttled_for_a_while_the_call_waits_and_gets_through(faulty, dynamo_fa
     finally:
         signals.throttled.disconnect(dispatch_uid="test")
     assert dynamo_faults.requests["PutItem"] == 6
-    assert [each.reasons[0].index for each in heard] == ["GSI1"] * 5
+    assert [each.reasons[0].index for each in received] == ["GSI1"] * 5
     assert cache.store.get_circuit_breaker_status().state is State.CLOSED
 
 
@@ -298,8 +298,8 @@ def test_an_engine_that_is_killed_and_comes_back(alias, make_cache, dynamo_clock
         engine.stop()
 
 
-def test_units_are_asked_for_only_when_somebody_listens(faulty, dynamo_faults):
-    """Nobody pays for figures that nobody reads."""
+def test_units_are_requested_only_for_observers(faulty, dynamo_faults):
+    """Consumed units are requested only if there are observers."""
     cache = faulty()
     cache.get("k")
     with measuring():

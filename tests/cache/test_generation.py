@@ -116,7 +116,7 @@ def test_other_processes_see_it_within_the_bound(cache):
 
 
 def test_a_slow_read_is_looked_at_again(alias, make_cache, dynamo_faults):
-    """An answer that comes after the bound is not taken for what it was."""
+    """An answer that comes after the bound is checked again."""
     cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url), OPTIONS=GENERATION)
     cache.set("k", "v")
     dynamo_faults.delay(1.1, "GetItem")
@@ -137,7 +137,7 @@ def test_a_higher_generation_is_alive_and_adopted(cache, make_cache):
 
 
 def test_entries_without_a_number_count_as_zero(make_cache):
-    """What was written before CLEAR was changed is alive until the first clear."""
+    """Entries written before CLEAR was changed are valid until the first clear."""
     before = make_cache()
     before.set("k", "v")
     cache = make_cache(OPTIONS=GENERATION, KEY_PREFIX=before.key_prefix)
@@ -147,7 +147,7 @@ def test_entries_without_a_number_count_as_zero(make_cache):
 
 
 def test_cleanup_takes_the_dead_generation(cache):
-    """Also entries that never expire; what was written since stays."""
+    """Also entries that never expire; later ones stay."""
     cache.set_many({f"k{number}": number for number in range(30)}, None)
     cache.clear()
     cache.set("k1", "new", None)
@@ -165,7 +165,7 @@ def test_cleanup_spares_what_is_written_meanwhile(cache):
     sweep = store._sweep
     item = store._get(store._key(cache.make_key("k")), consistent=True)
     cache.set("k", "new", None)
-    assert sweep._delete_seen(item) is False
+    assert sweep._delete_unchanged(item) is False
     assert cache.get("k") == "new"
 
 

@@ -1,4 +1,4 @@
-"""Somebody who can write the table: never code, never a wrong value, never a crash."""
+"""Hostile items in the table: no code runs, no wrong value is returned, nothing crashes."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_keys_and_values_do_not_reach_logs(cache, table, caplog):
 
 @pytest.mark.slow
 def test_thousands_of_operations_leave_no_memory_behind(cache):
-    """What a process remembers does not grow with what it does."""
+    """The memory of a process does not grow with its operations."""
     import gc
     import tracemalloc
 

@@ -1,4 +1,4 @@
-"""A lock whose holders are killed and stopped at random, around what must stay exact."""
+"""A lock whose owners are killed and stopped at random, around values that must stay exact."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_a_fenced_lock_guards_is_exact(cache, tmp_path):
     StoreItem(pk, "GUARDED").save()
 
     def add(name, fence):
-        """Read under the fence, so that whoever held the lock before can no longer write."""
+        """Read under the fence, so that an earlier owner of the lock can no longer write."""
         mine = {":mine": {"N": str(fence)}}
         read = update(
             pk,
@@ -122,7 +122,7 @@ def test_what_a_fenced_lock_guards_is_exact(cache, tmp_path):
     assert stops
     assert len(acknowledged) > 20
     assert len(names) == len(set(names))
-    # Who was killed between the write and the note has one more.
+    # A process that was killed between the write and its record has one more.
     assert acknowledged <= set(names)
     assert len(set(names) - acknowledged) <= kills
     StoreItem(pk, "GUARDED").delete()

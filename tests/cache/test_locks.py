@@ -1,4 +1,4 @@
-"""Locks: one holder, a fence that only rises, and what becomes of those who die or sleep."""
+"""Locks: one owner, a fence that only rises, owners that die or are paused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_one_holder_at_a_time(cache):
         assert one.locked()
         assert other.acquire() is False
         assert cache.lock("k").acquire(blocking_timeout=0.2) is False
-        with pytest.raises(LockError), other:
+        with pytest.raises(LockError, match="held by another owner"), other:
             raise AssertionError
         assert other.release() is False
         assert cache.lock("another").acquire()
@@ -97,7 +97,7 @@ def test_a_lost_lock_is_neither_extended_nor_released(cache, dynamo_clock: FakeC
 
 
 def test_waiting_ends_with_the_lease(cache, dynamo_clock: FakeClock):
-    """A lock that nobody releases is taken just after its lease, not long after."""
+    """A lock that is not released is taken just after its lease ends."""
     assert cache.lock("k", 30, renew=False).acquire()
     started = dynamo_clock.now()
     assert cache.lock("k", 30, renew=False).acquire()
@@ -130,10 +130,12 @@ def test_renewal_goes_on_after_an_outage(alias, make_cache, dynamo_faults):
 
 
 def test_an_unavailable_store_gives_no_lock(alias, make_cache, dynamo_faults):
-    """acquire() says False and raises nothing; a lost answer is recognised."""
+    """acquire() returns False, `with` raises LockError; a lost answer is recognised."""
     cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 1}))
-    dynamo_faults.fail("UpdateItem", times=2)
+    dynamo_faults.fail("UpdateItem", times=4)
     assert cache.lock("k").acquire(blocking=False) is False
+    with pytest.raises(LockError, match="DynamoDB did not answer: UpdateItem on"):
+        cache.lock("k", blocking=False).__enter__()
     dynamo_faults.clear()
     dynamo_faults.lose_answer("UpdateItem", times=1)
     lock = cache.lock("k")
@@ -190,7 +192,7 @@ def test_read_modify_write_by_many(cache):
 
 @contextlib.contextmanager
 def holder(cache, timeout):
-    """A process that holds the lock; yields it and the queue of what its release says."""
+    """A process that holds the lock; yields it and the queue of its release's result."""
     ready, answers, go = fork.Event(), fork.SimpleQueue(), fork.Event()
 
     def hold():

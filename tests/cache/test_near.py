@@ -1,4 +1,4 @@
-"""The near tier: what a process serves without asking, and what it must not."""
+"""The near tier: values that a process returns without a request, and their limits."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def test_never_older_than_the_entrys_own_expiry(cache, far, dynamo_clock: FakeCl
 
 
 def test_misses_are_not_kept(cache, far):
-    """What another process stores is found by the next read."""
+    """A value that another process stores is found by the next read."""
     assert cache.get("k") is None
     far.set("k", "v")
     assert cache.get("k") == "v"
 
 
 def test_get_many_asks_for_the_rest_alone(cache, far):
-    """What is near is not read again."""
+    """Keys in the near tier are not read again."""
     far.set_many({"a": 1, "b": 2, "c": 3})
     cache.get("a")
     with measuring() as measurements:
@@ -89,7 +89,7 @@ def test_get_many_asks_for_the_rest_alone(cache, far):
 
 @pytest.mark.parametrize("value", [["list"], 7, "x" * 900_000])
 def test_a_write_of_this_process_is_served(cache, value):
-    """Without asking; a caller that changes a value changes nobody else's."""
+    """Without a request; a caller that changes a value changes no other caller's."""
     cache.set("k", "before")
     cache.set("k", value)
     with measuring() as measurements:
@@ -123,7 +123,7 @@ def test_writes_of_this_process_are_seen(cache):
 
 
 def test_add_incr_touch_and_ttl_ask_the_table(cache, far):
-    """What was near does not decide."""
+    """The near tier does not decide."""
     far.set("k", 1)
     assert cache.get("k") == 1
     far.delete("k")
@@ -138,7 +138,7 @@ def test_add_incr_touch_and_ttl_ask_the_table(cache, far):
 
 
 def test_a_child_process_starts_empty(cache, far):
-    """What the parent kept is not its."""
+    """Entries of the parent's near tier are not the child's."""
     cache.set("k", "parent")
     far.set("k", "table")
     assert in_processes(2, lambda number: cache.get("k")) == ["table", "table"]
@@ -170,7 +170,7 @@ def test_concurrent_reads_become_one(alias, make_cache, dynamo_faults):
 
 
 def test_the_error_of_a_joined_read_reaches_all(alias, make_cache, dynamo_faults):
-    """Nobody waits for ever for a read that failed."""
+    """No caller waits without limit for a read that failed."""
     cache = make_cache(
         alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0}), OPTIONS=NEAR
     )
@@ -190,7 +190,7 @@ def test_the_error_of_a_joined_read_reaches_all(alias, make_cache, dynamo_faults
 
 
 def test_a_write_detaches_the_reads_of_its_key(alias, make_cache, dynamo_faults):
-    """A read that began before it is not kept, and nobody joins it."""
+    """A read that began before it is not kept, and no caller joins it."""
     cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url), OPTIONS=NEAR)
     cache.set("k", "old")
     cache.store._near.clear()
@@ -211,7 +211,7 @@ def found(size=10):
 
 
 def test_of_two_writes_at_once_none_is_kept():
-    """Nobody knows here which of them came last in the table."""
+    """The process does not know which of them came last in the table."""
     tier = NearTier(10, 10_000)
     one, other = tier.begin_write(["k"]), tier.begin_write(["k"])
     tier.end_write(["k"], {"k": found()}, one)
@@ -250,7 +250,7 @@ def test_a_write_that_failed_leaves_nothing(alias, make_cache, dynamo_faults):
 
 
 def test_least_recently_used_first_out():
-    """By number and by bytes; what is larger than all is not kept at all."""
+    """In number and in bytes; an entry over the whole limit is not kept."""
     tier = NearTier(3, 9_000)
     for key in "abc":
         tier.end_write([key], {key: found()}, tier.begin_write([key]))
@@ -267,7 +267,7 @@ def test_least_recently_used_first_out():
 
 @pytest.mark.slow
 def test_memory_is_bounded_under_a_million_keys():
-    """What it says it holds is what Python holds, and both stay under the limit."""
+    """The reported size is what Python uses, and both stay under the limit."""
     limit = 4 * 2**20
     tier = NearTier(1_000_000, limit)
     tracemalloc.start()

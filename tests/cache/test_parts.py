@@ -79,17 +79,17 @@ def test_what_fits_one_item_is_one_call(cache):
     def is_in_parts(size):
         return bool(cache.store.prepare(made, NOISE[:size], None).parts)
 
-    room = bisect.bisect_left(range(500_000), True, key=is_in_parts) - 1
-    assert item_size(cache.store.prepare(made, NOISE[:room], None).head) == 400 * 1024
-    assert room > PART_BYTES
-    assert operations(cache.set, "k", NOISE[:room], None) == {"PutItem": 1}
+    largest = bisect.bisect_left(range(500_000), True, key=is_in_parts) - 1
+    assert item_size(cache.store.prepare(made, NOISE[:largest], None).head) == 400 * 1024
+    assert largest > PART_BYTES
+    assert operations(cache.set, "k", NOISE[:largest], None) == {"PutItem": 1}
     assert operations(cache.get, "k") == {"GetItem": 1}
-    assert operations(cache.set, "k", NOISE[: room + 1], None) == {
+    assert operations(cache.set, "k", NOISE[: largest + 1], None) == {
         "BatchWriteItem": 1,
         "PutItem": 1,
     }
     assert operations(cache.get, "k") == {"GetItem": 1, "BatchGetItem": 1}
-    assert cache.get("k") == NOISE[: room + 1]
+    assert cache.get("k") == NOISE[: largest + 1]
 
 
 def test_parts_are_spread_over_partitions(cache):
@@ -201,7 +201,7 @@ def test_add_of_a_value_in_parts(cache):
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_readers_never_see_half_a_value(cache):
-    """Four processes write one key, two read it: always a whole value that somebody wrote."""
+    """Four processes write one key, two read it: always a whole value of one write."""
     values = [NOISE[n * MB : (n + 1) * MB] for n in range(4)]
     cache.set("k", values[0])
 
@@ -224,8 +224,8 @@ def test_readers_never_see_half_a_value(cache):
 def test_a_write_that_fails_in_its_parts_leaves_the_old_value(
     alias, make_cache, dynamo_faults, dynamo_clock
 ):
-    """The head is written last, so nobody sees the new one."""
-    # Seconds apart by a clock that waits for nobody: each attempt has time for its answer.
+    """The head is written last, so no reader sees the new value."""
+    # The fake clock is advanced by each wait, so every attempt has time for its answer.
     using = alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"DELAY": 10.0, "MAX_DELAY": 30.0})
     cache = make_cache(using, OPTIONS={"OPERATION_TIMEOUT": 60.0})
     cache.set("k", "old")

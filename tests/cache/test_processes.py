@@ -1,4 +1,4 @@
-"""Several processes and threads at once, and what a fork must not share."""
+"""Several processes and threads at once, and objects that a fork must not share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def test_children_of_a_warm_process_read_their_own_values(cache):
-    """Eight children, 200 reads each: nobody gets another's answer."""
+    """Eight children, 200 reads each: no process gets the answer of another one."""
     cache.set_many({f"k{number}": number for number in range(8)})
     assert cache.get("k0") == 0
     results = in_processes(8, lambda number: {cache.get(f"k{number}") for _ in range(200)})

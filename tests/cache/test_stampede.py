@@ -1,4 +1,4 @@
-"""get_or_set under a lease: one computes, the others get what is stale, or wait."""
+"""get_or_set under a lease: one caller computes, the others get a stale value, or wait."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cache(make):
 
 
 def counted(path, value="computed", seconds=0.5):
-    """Return a function that notes in a file that it was called, works, and returns a value."""
+    """Return a function that records its call in a file, works, and returns a value."""
 
     def compute():
         with path.open("a") as file:
@@ -176,7 +176,7 @@ def test_a_cancelled_task_frees_its_lease(cache):
 
 
 def test_a_stale_value_is_served_while_one_computes(make, tmp_path):
-    """Nobody waits but the one who computes; the value was stored by a plain set."""
+    """Only the caller that computes waits; the value was stored by a plain set."""
     cache = make(STALE_TIMEOUT=60)
     path = tmp_path / "calls"
     cache.set("k", "stale", 0.5)
@@ -228,7 +228,7 @@ def test_an_entry_is_kept_until_its_removal(make, dynamo_clock: FakeClock, alias
 
 
 def test_an_invalidated_value_is_not_served_stale(make):
-    """Whoever invalidates wants the old value gone."""
+    """An invalidated value is not served stale."""
     cache = make(STALE_TIMEOUT=60)
     cache.set("k", "old", 60, tags=["t"])
     cache.invalidate_tags(["t"])
@@ -244,7 +244,7 @@ def test_none_is_a_value(cache):
 
 
 def test_a_value_set_meanwhile_wins(cache):
-    """What somebody stored while we computed is newer than our computation."""
+    """A value that was stored during a computation is newer than its result."""
 
     def compute():
         cache.set("k", "set meanwhile")
@@ -268,7 +268,7 @@ def test_calls(make, make_cache):
 
 
 def test_early_refresh(make, monkeypatch):
-    """A value that took long and will soon expire is computed anew by one; others are served."""
+    """One caller computes a slow value again before it expires; others get the old value."""
     cache = make(EARLY_REFRESH=1.0)
     cache.get_or_set("k", lambda: time.sleep(0.2) or "old", 60)
     monkeypatch.setattr(random, "random", lambda: 0.5)

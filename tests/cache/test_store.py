@@ -1,4 +1,4 @@
-"""The cache over a real engine: what it means, and what it costs."""
+"""The cache over a real engine: results and costs."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_expiry_is_exact_to_the_millisecond(cache, dynamo_clock: FakeClock):
 
 
 def test_ttl_is_rounded_up_to_whole_seconds(cache, dynamo_clock: FakeClock):
-    """DynamoDB may never delete what is still alive."""
+    """DynamoDB may never delete a live entry."""
     cache.set("a", "v", 10.4)
     key = keys.cache_entry(cache.key_prefix, cache.make_key("a"))
     entry = CacheEntry.get(key.pk, key.sk)
@@ -222,7 +222,7 @@ def test_touch_against_expiry(cache):
 
 
 def test_add_has_one_winner(cache):
-    """What is there stays."""
+    """A live value is not replaced."""
     assert cache.add("a", 1) is True
     assert cache.add("a", 2) is False
     assert cache.get("a") == 1
@@ -286,7 +286,7 @@ def test_a_value_too_large_is_refused_before_anything_is_written(make_cache):
 
 
 def test_large_values_by_the_dozen(alias, make_cache):
-    """get_many asks on for what DynamoDB left for its limits of size."""
+    """get_many requests again the keys that DynamoDB left out because of its size limits."""
     cache = make_cache(alias(READ_TIMEOUT=60.0, OPERATION_TIMEOUT=120.0))
     noise = random.Random(2)
     values = {f"k{number}": noise.randbytes(390 * 1024) for number in range(50)}
@@ -317,7 +317,7 @@ def test_forged_entries_are_misses_and_logged_once(cache, caplog):
     assert cache.get("b") == "value of b"
 
 
-def test_a_missing_table_says_what_to_do(make_cache, alias):
+def test_the_error_of_a_missing_table_names_the_command(make_cache, alias):
     """The error names the command."""
     missing = make_cache(alias(TABLE_PREFIX="no-such-"))
     with pytest.raises(ConfigurationError, match="dynamo_create_tables"):
@@ -325,7 +325,7 @@ def test_a_missing_table_says_what_to_do(make_cache, alias):
 
 
 def test_stores_show_and_reset_their_breaker(tables):
-    """Every store can say how its breaker is."""
+    """Every store returns the status of its breaker."""
     store = CacheStore(prefix="p")
     store.set("p:1:k", 1)
     status = store.get_circuit_breaker_status()

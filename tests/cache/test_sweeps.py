@@ -30,7 +30,7 @@ def fill(cache):
 
 
 def test_cleanup_removes_what_has_expired(swept, make_cache, dynamo_clock: FakeClock):
-    """Only that, only of this prefix, and it says how many."""
+    """Only expired items, only of this prefix; their number is returned."""
     other = make_cache(swept.store.using)
     fill(swept)
     fill(other)
@@ -46,7 +46,7 @@ def test_cleanup_removes_what_has_expired(swept, make_cache, dynamo_clock: FakeC
 
 
 def test_the_index_follows_touch_and_overwrites(swept, dynamo_clock: FakeClock):
-    """What was given more time is not cleaned up, what was given less is."""
+    """An entry with a later expiry is not cleaned up, one with an earlier expiry is."""
     swept.set_many({"a": 1, "b": 2, "c": 3}, 10)
     swept.touch("a", 100)
     swept.touch("b", None)
@@ -61,11 +61,11 @@ def test_the_index_follows_touch_and_overwrites(swept, dynamo_clock: FakeClock):
 
 
 def test_cleanup_loses_against_a_renewal(swept, dynamo_clock: FakeClock):
-    """What is set again between the look and the delete stays."""
+    """An entry that is set again between the read and the delete stays."""
     swept.set("k", "old", 10)
     dynamo_clock.advance(20)
     sweep = swept.store._sweep
-    delete = type(sweep)._delete_seen
+    delete = type(sweep)._delete_unchanged
     seen = []
 
     def renew_first(self, item):
@@ -74,7 +74,7 @@ def test_cleanup_loses_against_a_renewal(swept, dynamo_clock: FakeClock):
         return delete(self, item)
 
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(type(sweep), "_delete_seen", renew_first)
+    monkey.setattr(type(sweep), "_delete_unchanged", renew_first)
     try:
         assert swept.store.cleanup() == 0
     finally:
@@ -104,7 +104,7 @@ def test_set_against_cleanup(cache):
 
 
 def test_cleanup_goes_on_where_it_was_stopped(alias, make_cache, dynamo_clock: FakeClock):
-    """The position is JSON; what was done is not looked at again."""
+    """The position is JSON; finished pages are not read again."""
     cache = make_cache(alias())
     cache.set_many({f"k{n}": n for n in range(20)}, 10)
     dynamo_clock.advance(20)
@@ -134,7 +134,7 @@ def test_cleanup_in_segments(cache, dynamo_clock: FakeClock):
 
 
 def test_cleanup_is_paced(cache, dynamo_clock: FakeClock):
-    """Pages wait until what they consumed has come in."""
+    """Each page waits until its consumed units are available again."""
     cache.set_many({f"k{n}": n for n in range(12)}, 10)
     dynamo_clock.advance(20)
     with measuring() as measurements:
@@ -187,7 +187,7 @@ def test_set_against_clear(cache):
 
 
 def run(**options):
-    """Return what dynamo_cleanup printed."""
+    """Return the output of dynamo_cleanup."""
     out = io.StringIO()
     call_command("dynamo_cleanup", stdout=out, **options)
     return out.getvalue()
@@ -219,8 +219,8 @@ def test_the_command(settings, cache, tmp_path, dynamo_clock: FakeClock):
         run(cache=["local"])
 
 
-def test_numbers_that_are_none_do_not_stop_a_cleanup(cache, dynamo_clock: FakeClock):
-    """What somebody else wrote under our prefix is left alone."""
+def test_invalid_numbers_do_not_stop_a_cleanup(cache, dynamo_clock: FakeClock):
+    """Items of other programs under this prefix are not deleted."""
     cache.set_many({"a": 1, "b": 2}, 10)
     key = cache.store._key(cache.make_key("odd"))
     table = CacheEntry._get_connection()

@@ -31,13 +31,13 @@ def test_invalidating_a_tag_takes_all_its_entries(cache, make_cache):
     assert operations(cache.invalidate_tags, ["user:1"]) == {"UpdateItem": 1}
     assert cache.get_many(["a", "c", "d", "plain"]) == {"plain": 5}
     assert cache.get("b", version=2) == [2]
-    assert operations(cache.invalidate_tags, ["team", "nobody has this"]) == {"UpdateItem": 2}
+    assert operations(cache.invalidate_tags, ["team", "of no entry"]) == {"UpdateItem": 2}
     assert cache.get("b", version=2) is None
     assert other.get("a") == 1
 
 
 def test_every_verb_knows_of_tags(cache):
-    """What was invalidated is missing for all of them."""
+    """An invalid entry is missing for all of them."""
     for key in "abcdefg":
         cache.set(key, 1, tags=["t"])
     cache.invalidate_tags(["t"])
@@ -61,7 +61,7 @@ def test_every_verb_knows_of_tags(cache):
 
 
 def test_living_tagged_entries_are_changed(cache):
-    """They keep their tags: what was added, touched or moved is still invalidated."""
+    """They keep their tags: an entry that was changed, touched or moved is still invalidated."""
     cache.set("number", 1, tags=["t"])
     assert cache.incr("number") == 2
     assert cache.incr("number", 0.5) == 2.5
@@ -168,13 +168,13 @@ def test_an_invalidation_during_a_change_stays(cache, alias, make_cache):
     cache.set("k", 1, tags=["t"])
     store = cache.store
     old = store._get(store._key(cache.make_key("k")), consistent=True)
-    assert store._counts(old)
+    assert store._is_live_and_valid(old)
     cache.invalidate_tags(["t"])
-    assert not store._counts(old)
+    assert not store._is_live_and_valid(old)
 
 
 def test_forgotten_numbers_are_asked_for_again(cache, monkeypatch):
-    """What a process cannot keep in mind costs calls and never a stale value."""
+    """A number that a process dropped costs a call, and never a stale value."""
     monkeypatch.setattr(numbers, "_REMEMBERED", 3)
     cache.set_many({"a": 1}, tags=["t"])
     cache.invalidate_tags(["t"])
@@ -194,7 +194,7 @@ def test_forgotten_numbers_are_asked_for_again(cache, monkeypatch):
         ([1], "of type int or empty"),
         ([""], "of type str or empty"),
         (["x" * 256], "at most 255 bytes"),
-        (["\ud800"], "half a character"),
+        (["\ud800"], "lone surrogate"),
         ([f"t{number}" for number in range(51)], "at most 50"),
     ],
 )

@@ -54,12 +54,12 @@ def test_deduplicated(key):
         report(key, -1)
     assert calls == [(key, 1), (key, 2), (key, -1)]
     assert report.job_key(key, 1).endswith(f"report:{key}:1")
-    with pytest.raises(ConfigurationError, match="names 'nobody'"):
-        deduplicated(key="{nobody}")(lambda name: None)
+    with pytest.raises(ConfigurationError, match="names 'unknown'"):
+        deduplicated(key="{unknown}")(lambda name: None)
 
 
 def test_deduplicated_without_waiting(key):
-    """Who comes while it is in progress gets None."""
+    """A call while another one is in progress gets None."""
     began, go_on = threading.Event(), threading.Event()
 
     @deduplicated(key="{name}", wait=False)
@@ -155,7 +155,7 @@ def test_the_first_response_is_given_back(key):
 
 
 def test_keys_belong_to_a_user(key):
-    """Another user, and another visitor, has keys of his own; or what scope says."""
+    """Each user and each anonymous client has keys of its own; or each scope."""
     shop = Shop()
     view = shop.view()
     for user in (1, 2):
@@ -248,7 +248,7 @@ def test_without_a_key(key):
 
 
 def test_cookies_are_not_given_back(key):
-    """They are one visitor's."""
+    """They belong to one client."""
 
     def answer():
         response = HttpResponse("x")
@@ -328,7 +328,7 @@ def test_large_responses(key):
 
 
 def test_unavailable(alias, key, dynamo_faults):
-    """503 where nobody knows; a response that cannot be stored is answered all the same."""
+    """503 if DynamoDB does not answer; a response that cannot be stored is returned."""
     using = alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
     shop = Shop()
     view = shop.view(using=using)

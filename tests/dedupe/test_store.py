@@ -1,4 +1,4 @@
-"""Jobs that run once: one works, the others get the result, and nobody overwrites a successor's."""
+"""Jobs that run once: one caller works, the others get its result, an old owner writes nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def brief(alias):
 
 
 def counted(path, result, seconds=0.5):
-    """Return a function that notes in a file that it ran, works, and returns a result."""
+    """Return a function that records its run in a file, works, and returns a result."""
 
     def work():
         with path.open("a") as file:
@@ -63,7 +63,7 @@ def runs(path):
 
 
 @pytest.mark.parametrize("result", [None, 0, "", [1, {"a": None}], "é\ud800", "x" * 900_000])
-def test_a_result_is_everybodys(store, key, result):
+def test_all_callers_get_the_result(store, key, result):
     """Any JSON value, of any size; the second caller does not work."""
     assert store.run(key, lambda: result) == result
     assert store.run(key, lambda: "again") == result
@@ -72,7 +72,7 @@ def test_a_result_is_everybodys(store, key, result):
 
 
 def test_calls(store, key):
-    """Two for who works, one for who comes late; two where the result is large."""
+    """Two for the caller that works, one for a later one; two for a large result."""
     assert operations(lambda: store.run(key, lambda: 1)) == {"UpdateItem": 2}
     assert operations(lambda: store.run(key, lambda: 1)) == {"UpdateItem": 1}
     assert operations(lambda: store.wait_for(key)) == {"GetItem": 1}
@@ -84,7 +84,7 @@ def test_calls(store, key):
 
 
 def test_callers_at_once(store, key, tmp_path):
-    """96 callers in three processes, on four keys: four run, everybody has their result."""
+    """96 callers in three processes, on four keys: four run, all callers get the results."""
     paths = [tmp_path / str(number) for number in range(4)]
 
     def process(number):
@@ -167,7 +167,7 @@ def test_an_error_reaches_its_caller_and_all_who_wait(store, key):
 
 
 def test_a_failure_is_remembered_or_not(store, key, dynamo_clock: FakeClock):
-    """For FAILURE_TTL seconds, or for those that the caller says; 0 lets the next one try."""
+    """For FAILURE_TTL seconds, or the caller's failure_ttl; 0 lets the next caller run."""
 
     def fail():
         raise ValueError("no")
@@ -241,7 +241,7 @@ def test_ttls(store, key, dynamo_clock: FakeClock):
 
 
 def test_waiting_ends(alias, key):
-    """With an error that says so, while the job goes on."""
+    """With an error, while the job keeps running."""
     store = DedupeStore(alias(DEDUPE={"MAX_WAIT": 0.5}))
     store.register(key)
     for wait in (lambda: store.wait_for(key), lambda: store.run(key, lambda: 1)):
@@ -254,12 +254,12 @@ def test_waiting_for_a_dead_owner_ends_with_its_lease(brief, key):
     """wait_for works on nothing itself."""
     brief.register(key)
     began_at = time.monotonic()
-    assert brief.wait_for(key, default="nobody") == "nobody"
+    assert brief.wait_for(key, default="none") == "none"
     assert 1 < time.monotonic() - began_at < 2 + 15
 
 
 def test_one_of_a_processes_callers_looks_for_all(store, key):
-    """Twenty threads that wait cost what one does."""
+    """Twenty threads that wait cost as much as one."""
     fence = store.register(key)
     with measuring() as measurements, ThreadPoolExecutor(21) as threads:
         waiting = [threads.submit(store.wait_for, key) for _ in range(20)]
@@ -271,7 +271,7 @@ def test_one_of_a_processes_callers_looks_for_all(store, key):
 
 @pytest.mark.parametrize("result", [object(), {1, 2}, b"bytes", float])
 def test_a_result_that_is_not_json_serializable(store, key, result):
-    """Is said to the caller, and the job failed."""
+    """It raises DedupeError for the caller, and the job failed."""
     with pytest.raises(DedupeError, match="must be JSON serializable"):
         store.run(key, lambda: result)
     with pytest.raises(DedupeFailedError, match="DedupeError"):

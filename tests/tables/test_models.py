@@ -13,12 +13,46 @@ from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, LocalSecondary
 from pynamodb.models import Model
 from pynamodb.transactions import TransactGet, TransactWrite
 
-from dynamo_stores.cache.store.items import CacheEntry
+from dynamo_stores import keys, models
+from dynamo_stores.admin.actions import ActionItem
+from dynamo_stores.cache.store.items import CacheEntry, CachePart, InvalidationNumber, LockItem
 from dynamo_stores.calls.connection import Connection, get_connection
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.capacity.demand import DemandItem
+from dynamo_stores.capacity.history import DecisionItem
+from dynamo_stores.capacity.records import CapacityClaim, CapacityRecord, CapacityTables
+from dynamo_stores.dedupe.items import DedupeJob, ResultPart
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.infrastructure.tables import create_table, inspect_table, table_of
-from dynamo_stores.models import DynamoModel, StoreItem, concrete_models
+from dynamo_stores.models import ControlItem, DynamoModel, StoreItem, concrete_models
+from dynamo_stores.monitoring.report_store import StatusItem
+from dynamo_stores.monitoring.usage import UsageItem
+from dynamo_stores.ratelimit.items import RateWindow, StoredRate
+
+JOB = keys.dedupe_job("k")
+
+# Each kind of item: the function of keys.py that builds its key, such a key, and the model.
+KINDS = [
+    (keys.cache_entry, keys.cache_entry("p", "k"), CacheEntry),
+    (keys.cache_part, keys.cache_part("CACHE#p#k", "0000000000001w", 0), CachePart),
+    (keys.generation, keys.generation("p"), InvalidationNumber),
+    (keys.tag, keys.tag("p", "t"), InvalidationNumber),
+    (keys.lock, keys.lock("p", "k"), LockItem),
+    (keys.lease, keys.lease("p", "k"), LockItem),
+    (keys.rate_window, keys.rate_window("s", "k", "SW"), RateWindow),
+    (keys.rate_window, keys.rate_window("s", "k", "SW", kind=keys.ADAPTIVE_WINDOW), RateWindow),
+    (keys.stored_rate, keys.stored_rate("r"), StoredRate),
+    (keys.dedupe_job, keys.dedupe_job("k"), DedupeJob),
+    (keys.dedupe_part, keys.dedupe_part(JOB, 1, 0), ResultPart),
+    (keys.capacity, keys.capacity("t", keys.RECORD), CapacityRecord),
+    (keys.capacity, keys.capacity("t", keys.CLAIM), CapacityClaim),
+    (keys.capacity_tables, keys.capacity_tables(), CapacityTables),
+    (keys.demand, keys.demand("t", "host#1"), DemandItem),
+    (keys.decision, keys.decision(1, "t"), DecisionItem),
+    (keys.process_status, keys.process_status("host#1"), StatusItem),
+    (keys.use, keys.use(1, "t"), UsageItem),
+    (keys.action, keys.action("token"), ActionItem),
+]
 
 
 class ByColour(GlobalSecondaryIndex["Car"]):
@@ -50,6 +84,50 @@ class Car(DynamoModel):
     gone = TTLAttribute(null=True)
     by_colour = ByColour()
     by_price = ByPrice()
+
+
+def item_models():
+    """Return the models of the package that are an item of one of its two tables."""
+    return {
+        model
+        for model in concrete_models()
+        if issubclass(model, StoreItem | ControlItem)
+        and model not in (StoreItem, ControlItem)
+        and model.__module__.startswith("dynamo_stores.")
+    }
+
+
+def test_each_kind_of_key_has_one_model():
+    """Every function that builds a key is listed, every model is, and no two kinds are alike."""
+    builders = {
+        function
+        for name, function in vars(keys).items()
+        if not name.startswith("_")
+        and getattr(function, "__annotations__", {}).get("return") == "ItemKey"
+    }
+    assert builders == {build for build, _, _ in KINDS}
+    assert {model for _, _, model in KINDS} == item_models()
+    assert len({(key.pk, key.sk) for _, key, _ in KINDS}) == len(KINDS)
+    segments = {part for _, key, _ in KINDS for part in (*key.pk.split("#"), *key.sk.split("#"))}
+    kinds = {
+        value
+        for name, value in vars(keys).items()
+        if name.isupper() and not name.startswith("_") and type(value) is str
+    }
+    # Entries of the expiry index are no items of their own.
+    assert kinds - segments == {keys.EXPIRY}
+
+
+def test_each_model_is_in_the_table_of_models():
+    """The docstring of models.py names every model beside its module."""
+    lines = (models.__doc__ or "").splitlines()
+    for model in item_models():
+        module = model.__module__.removeprefix("dynamo_stores.")
+        assert [
+            line
+            for line in lines
+            if line.startswith(f"{model.__name__} ") and line.endswith(module)
+        ]
 
 
 @pytest.fixture(scope="module")

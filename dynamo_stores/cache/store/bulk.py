@@ -1,4 +1,4 @@
-"""Many keys at once: 100 read and 25 written in a call."""
+"""Reads and writes of many keys: 100 reads or 25 writes in one call."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .writing import WritingStore
 
 
 class ManyStore(WritingStore):
-    """The verbs on many keys."""
+    """The methods on many keys."""
 
     def get_many(self, wanted: Iterable[str]) -> dict[str, Any]:
         """
         Return the live values by key: one call per 100 keys.
 
-        Raises StoreUnavailable; what had been read by then is in its ``found``.
+        Raises StoreUnavailable; its ``found`` holds the values that were read before.
         """
         by_pk = {self._key(key).pk: key for key in wanted}
         try:
@@ -40,8 +40,10 @@ class ManyStore(WritingStore):
         tags: Iterable[str] | None = None,
     ) -> list[str]:
         """
-        Store all values, one call per 25 (and per 16 MB), and return the keys that DynamoDB had
-        not taken when the time was up. Raises StoreUnavailable where it did not answer.
+        Store all values, one call per 25 (and per 16 MB); return the keys that DynamoDB had not
+        written at the deadline.
+
+        Raises StoreUnavailable if DynamoDB did not answer.
         """
         return self.commit_many(self.prepare_many(values, timeout, tags))
 
@@ -51,12 +53,12 @@ class ManyStore(WritingStore):
         timeout: float | None = None,
         tags: Iterable[str] | None = None,
     ) -> dict[str, Written | None]:
-        """Return what :meth:`commit_many` writes; serialises and sends nothing."""
+        """Serialise the values for :meth:`commit_many`; sends nothing."""
         all_tags = list(tags) if tags and not isinstance(tags, str) else tags
         return {key: self.prepare(key, value, timeout, all_tags) for key, value in values.items()}
 
     def commit_many(self, all_written: Mapping[str, Written | None]) -> list[str]:
-        """Write what :meth:`prepare_many` returned; return the keys that were not taken."""
+        """Write what :meth:`prepare_many` returned; return the keys that were not written."""
         by_pk = {self._key(key).pk: key for key in all_written}
         with self._writing(list(by_pk)) as kept:
             failed = set(self._commit_many(all_written, by_pk, kept))
@@ -72,13 +74,12 @@ class ManyStore(WritingStore):
         kept: dict[str, Entry],
     ) -> Iterable[str]:
         tags = {tag for written in all_written.values() if written for tag in written.tags}
-        stamps = self.look(tags) if tags or self.options.clear == "generation" else {}
+        stamps = self.stamps_for(tags) if tags or self.options.clear == "generation" else {}
         requests = []
         for pk, key in by_pk.items():
             written = all_written[key]
             if written is None:
-                found = self._raw_keys([ItemKey(pk, keys.ENTRY)])
-                requests.append({"DeleteRequest": {"Key": found[0]}})
+                requests.append({"DeleteRequest": {"Key": ItemKey(pk, keys.ENTRY).raw()}})
                 continue
             try:
                 self._put_in_groups(written.parts)
@@ -86,7 +87,7 @@ class ManyStore(WritingStore):
                 yield key
             else:
                 head = {**written.head, **stamps}
-                self._note(kept, head, written)
+                self._keep_written(kept, head, written)
                 requests.append({"PutRequest": {"Item": head}})
         with self._in_time():
             left, _ = self._write_items(requests)
@@ -96,15 +97,16 @@ class ManyStore(WritingStore):
 
     def delete_many(self, unwanted: Iterable[str]) -> None:
         """
-        Delete all these keys, one call per 25; raises StoreUnavailable if any is left.
+        Delete all these keys, one call per 25.
 
-        BatchWriteItem does not say what was there, so parts are left to their TTL and to cleanup.
+        BatchWriteItem returns no deleted items, so parts are left to their TTL and to cleanup.
+        Raises StoreUnavailable if a key was not deleted.
         """
         found = self._raw_keys(map(self._key, unwanted))
         with self._writing([key["PK"]["S"] for key in found]), self._in_time():
-            _, why = self._write_items([{"DeleteRequest": {"Key": key}} for key in found])
-        if why is not None:
-            raise why
+            _, error = self._write_items([{"DeleteRequest": {"Key": key}} for key in found])
+        if error is not None:
+            raise error
 
     def _values_of(self, found: Mapping[str, Any], by_pk: Mapping[str, str]) -> dict[str, Any]:
         read = {by_pk[pk]: self.value_of(each) for pk, each in found.items()}

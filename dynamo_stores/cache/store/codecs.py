@@ -1,9 +1,9 @@
 """
 How values become bytes and bytes become values: serialise, compress, sign.
 
-Whoever can write the table must neither run code here nor swap two values: every byte value
-carries an HMAC over itself, how it was made, and the full key that it belongs to. What is not
-signed with one of our secrets is never deserialised.
+An attacker who can write the table must neither run code here nor swap two values. So all bytes are
+signed with an HMAC over the bytes, their serializer and compressor, and the full key of the entry.
+Bytes that were not signed with one of the project's secrets are never deserialised.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from ...serialization import dump_json, load_json
 
 
 class Serializer(Protocol):
-    """Makes bytes of a value and the value of its bytes."""
+    """Converts a value to bytes and back."""
 
     def dumps(self, value: Any) -> bytes: ...
     def loads(self, data: bytes) -> Any: ...
 
 
 class Compressor(Protocol):
-    """Makes bytes smaller and whole again."""
+    """Compresses bytes and decompresses them."""
 
     def compress(self, data: bytes) -> bytes: ...
     def decompress(self, data: bytes) -> bytes: ...
 
 
 class PickleSerializer:
-    """Any Python object, with the newest pickle protocol of the running Python."""
+    """Pickle, with the highest protocol of the running Python."""
 
     def dumps(self, value: Any) -> bytes:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
@@ -76,7 +76,7 @@ class ZstdCompressor:
 
         self._zstd = zstandard
 
-    # zstandard's objects must not be shared by threads, and making them is cheap.
+    # zstandard's objects must not be shared by threads; creating them is cheap.
     def compress(self, data: bytes) -> bytes:
         compressed: bytes = self._zstd.ZstdCompressor().compress(data)
         return compressed
@@ -113,9 +113,9 @@ COMPRESSORS: dict[str, type[Compressor]] = {
 
 class Signer:
     """
-    HMAC-SHA256 with a key derived from each secret; signs with the first, accepts them all.
+    HMAC-SHA256 with a key derived from each secret: signs with the first, verifies with all.
 
-    Each field is signed with its length before it, so no two lists of fields are alike.
+    Each field is signed with its length, so different lists of fields never have equal bytes.
     """
 
     SIZE = 32
@@ -130,7 +130,7 @@ class Signer:
         return hmac.digest(self._keys[0], _join(fields), "sha256")
 
     def verify(self, signature: bytes, *fields: bytes) -> bool:
-        """Return whether ``signature`` was made of these ``fields`` with one of the secrets."""
+        """Return whether ``signature`` is that of ``fields`` with one of the secrets."""
         message = _join(fields)
         for key in self._keys:
             if hmac.compare_digest(signature, hmac.digest(key, message, "sha256")):
@@ -146,11 +146,11 @@ def _join(fields: tuple[bytes, ...]) -> bytes:
     return b"".join(b"%d:%b" % (len(each), each) for each in fields)
 
 
-class Forged(Exception):
-    """The bytes were not signed by us for this key. Carries no content."""
+class InvalidSignature(Exception):
+    """Stored bytes were not signed for their key by this project. Carries no content."""
 
 
-# What stored bytes begin with: this format's number, then 1 if they are compressed, else 0.
+# Stored bytes begin with the number of this format, then 1 if they are compressed, else 0.
 _VERSION = b"\x01"
 _PLAIN, _COMPRESSED = b"\x00", b"\x01"
 
@@ -159,7 +159,7 @@ SEAL_SIZE = 2 + Signer.SIZE
 
 
 class Encoded(NamedTuple):
-    """Bytes of a value and, in ``header``, how they were made."""
+    """A value as bytes; ``header`` is the format, and whether they are compressed."""
 
     header: bytes
     data: bytes
@@ -167,10 +167,10 @@ class Encoded(NamedTuple):
 
 class Codec:
     """
-    Values to signed bytes and back.
+    Converts values to signed bytes and back.
 
-    The names of the serializer and, for compressed bytes, of the compressor are signed: bytes
-    made with another one are not ours to read.
+    The names of the serializer and, for compressed bytes, of the compressor are signed too: bytes
+    of another one are refused.
     """
 
     def __init__(
@@ -185,16 +185,16 @@ class Codec:
         self._serializer = make_serializer(serializer)
         self._compressor = make_compressor(compressor) if compressor is not None else None
         self._compress_over = compress_over
-        self._makers = {
+        self._signed_names = {
             _PLAIN: serializer.encode(),
             _COMPRESSED: f"{serializer}|{compressor}".encode(),
         }
 
     def encode(self, value: Any) -> Encoded:
         """
-        Return ``value`` as bytes that are not signed yet.
+        Return ``value`` as bytes, not signed yet.
 
-        Raises whatever the serializer raises for a value that it cannot take.
+        Raises the serializer's error for a value that it cannot serialise.
         """
         data = self._serializer.dumps(value)
         if self._compressor is not None and len(data) > self._compress_over:
@@ -204,12 +204,12 @@ class Codec:
         return Encoded(_VERSION + _PLAIN, data)
 
     def sign(self, encoded: Encoded, *context: bytes) -> bytes:
-        """Return the ``SEAL_SIZE`` bytes that go before ``encoded.data`` under ``context``."""
+        """Return the ``SEAL_SIZE`` bytes to store before ``encoded.data`` under ``context``."""
         header, data = encoded
-        return header + self._signer.sign(header, self._makers[header[1:]], *context, data)
+        return header + self._signer.sign(header, self._signed_names[header[1:]], *context, data)
 
     def seal(self, value: Any, *context: bytes) -> bytes:
-        """Return the bytes to store for ``value`` under ``context`` (its full key, its write)."""
+        """Return the signed bytes of ``value`` under ``context`` (its full key, its write)."""
         encoded = self.encode(value)
         return self.sign(encoded, *context) + encoded.data
 
@@ -217,23 +217,25 @@ class Codec:
         """
         Return the value that was sealed under ``context``.
 
-        Raises Forged where the bytes are not signed for it; nothing is deserialised then.
+        Raises InvalidSignature if the bytes are not signed for it; they are not deserialised then.
         """
         header, form = sealed[:2], sealed[1:2]
         signature, data = sealed[2:SEAL_SIZE], sealed[SEAL_SIZE:]
-        maker = self._makers.get(form)
-        if maker is None or not self._signer.verify(signature, header, maker, *context, data):
-            raise Forged
+        signed_names = self._signed_names.get(form)
+        if signed_names is None or not self._signer.verify(
+            signature, header, signed_names, *context, data
+        ):
+            raise InvalidSignature
         if form == _COMPRESSED:
             if self._compressor is None:
-                raise Forged
+                raise InvalidSignature
             data = self._compressor.decompress(data)
         return self._serializer.loads(data)
 
 
 @functools.lru_cache(maxsize=32)
 def get_codec(serializer: str, compressor: str | None, compress_over: int) -> Codec:
-    """Return the process's codec of these options, with the secrets of the settings."""
+    """Return the process's codec for these options, with the secrets of the settings."""
     secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
     return Codec(
         Signer(secrets), serializer=serializer, compressor=compressor, compress_over=compress_over
@@ -244,13 +246,13 @@ conf.when_changed(get_codec.cache_clear)
 
 
 def make_serializer(name: str) -> Serializer:
-    """Return the serializer called ``name``, or at that dotted path; raises ConfigurationError."""
+    """Return the serializer called ``name``, or at that path. Raises ConfigurationError."""
     serializer: Serializer = _make(name, SERIALIZERS, "SERIALIZER")
     return serializer
 
 
 def make_compressor(name: str) -> Compressor:
-    """Return the compressor called ``name``, or at that dotted path; raises ConfigurationError."""
+    """Return the compressor called ``name``, or at that path. Raises ConfigurationError."""
     compressor: Compressor = _make(name, COMPRESSORS, "COMPRESSOR")
     return compressor
 
@@ -263,6 +265,8 @@ def _make(name: str, known: dict[str, type[Any]], setting: str) -> Any:
         hint = (
             "Install dynamo-stores[compression]."
             if name in known
-            else f"Expected one of {', '.join(map(repr, known))} or a dotted path to a class."
+            else f"Expected {', '.join(map(repr, known))} or the dotted path of a class."
         )
-        raise ConfigurationError(f"{setting} {name!r} cannot be imported: {exc}. {hint}") from exc
+        raise ConfigurationError(
+            f"{setting} is {name!r}, which cannot be imported: {exc}. {hint}"
+        ) from exc

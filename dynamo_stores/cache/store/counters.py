@@ -1,4 +1,4 @@
-"""Numbers in the cache: added by DynamoDB itself, so that parallel calls all count."""
+"""Counters in the cache. DynamoDB adds itself, so no parallel call is lost."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .writing import WritingStore
 
 
 class CountingStore(WritingStore):
-    """What changes a number where it is."""
+    """The methods that change a number in place."""
 
     def incr_or_create(self, key: str, delta: int, timeout: float | None) -> Any:
-        """Add ``delta``, or store it with ``timeout`` where there is nothing live; atomic."""
+        """Add ``delta``, or store it with ``timeout`` if the key is missing; atomic."""
         while True:
             try:
                 return self.incr(key, delta)
@@ -28,19 +28,19 @@ class CountingStore(WritingStore):
 
     def incr(self, key: str, delta: Any = 1) -> Any:
         """
-        Add ``delta`` and return the new value; the expiry stays. Raises ValueError where there is
-        nothing live.
+        Add ``delta`` and return the new value; the expiry stays.
 
-        Ints are added by DynamoDB itself, so parallel calls all count. A call whose answer is lost
-        is sent again and may then count twice. Other numbers are compared and set.
+        DynamoDB adds ints itself, so no parallel call is lost. A request whose answer was lost is
+        repeated and may then be added twice. Other numbers are compared and set.
+        Raises ValueError if the key is missing.
         """
         item_key = self._key(key)
         with self._writing([item_key.pk]), self._in_time():
             if type(delta) is not int or abs(delta) >= MAX_NUMBER:
                 return self._replace_number(item_key, delta, None)
-            # DynamoDB refuses a sum of over 38 digits; it then becomes bytes, as a set would.
-            room = MAX_NUMBER - 1 - abs(delta)
-            fits = CacheEntry.number.between(-room, room)
+            # DynamoDB refuses a sum of over 38 digits; it is then stored as bytes, as by set.
+            largest = MAX_NUMBER - 1 - abs(delta)
+            fits = CacheEntry.number.between(-largest, largest)
             try:
                 changed = self._update_live(item_key, [CacheEntry.number.add(delta)], fits)
             except ConditionFailed as refused:
@@ -51,7 +51,9 @@ class CountingStore(WritingStore):
         while True:
             if old is None:
                 old = self._get(key, consistent=True)
-            found = self._with_parts(old) if old is not None and self._counts(old) else None
+            found = (
+                self._with_parts(old) if old is not None and self._is_live_and_valid(old) else None
+            )
             value = self.value_of(found)
             if found is None or value is MISSING:
                 raise ValueError("There is no such key in the cache.")
@@ -59,7 +61,7 @@ class CountingStore(WritingStore):
             before = self._items.from_raw_data(found.head)
             expiry = int(before.expiry) if before.expiry is not None else None
             head = self._values.write(key, new, expiry).head
-            # It is no newer than it was: what invalidates the one invalidates the other.
+            # Whatever invalidates the old value must invalidate the new one.
             head |= stamps_of(found.head)
             unchanged = CacheEntry.write == before.write
             if before.number is not None:

@@ -1,4 +1,4 @@
-"""Entries as they count now: neither expired nor invalidated, out of the near tier or the table."""
+"""Reading entries that are live and valid, from the near tier or the table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ... import keys
 from ...exceptions import StoreUnavailable
 from ...keys import ItemKey
 from ...models import RawItem
-from .codecs import Forged
+from .codecs import InvalidSignature
 from .invalidation import ValidityStore, is_live
 from .items import PARTS, TAGS, WRITE, tags_of
 from .near import Entry, NearStats, NearTier, get_near
@@ -24,27 +24,27 @@ _warned: set[tuple[str, str]] = set()
 
 
 class EntriesStore(ValidityStore):
-    """Reads entries, and knows which of them count; see :class:`ValidityStore`."""
+    """Reads entries and checks that they are live and valid; see :class:`ValidityStore`."""
 
     def find(self, key: str, *, strongly: bool = False, expired: bool = False) -> Entry | None:
         """
-        Return the entry of ``key`` if it counts, with ``expired`` also after its expiry.
+        Return the entry of ``key`` if it is live and valid; with ``expired`` also after its expiry.
 
-        Out of the near tier where there is one, but for ``strongly``.
+        From the near tier if it is on, except with ``strongly``.
         """
         item_key = self._key(key)
         near = None if strongly else self._near
         if near is None:
             found = self._find(item_key, strongly=strongly)
         else:
-            found = near.get(item_key.pk, self.options.local_timeout, self._counts_near)
+            found = near.get(item_key.pk, self.options.local_timeout, self._is_near_valid)
             if found is None:
                 found = self._fetch_near(near, item_key)
         return found if found is not None and (expired or is_live(found.head)) else None
 
     def peek(self, key: str) -> Any:
         """
-        Return the value that the near tier has, ``MISSING`` if none; sends nothing.
+        Return the value in the near tier, ``MISSING`` if it has none; sends nothing.
 
         A miss is not counted: the read that follows counts it.
         """
@@ -52,29 +52,29 @@ class EntriesStore(ValidityStore):
         if near is None:
             return MISSING
         found = near.get(
-            self._key(key).pk, self.options.local_timeout, self._counts_near, counts_misses=False
+            self._key(key).pk, self.options.local_timeout, self._is_near_valid, counts_misses=False
         )
         value = self.value_of(found)
         if value is not MISSING:
             self.count_lookups(1, 1)
         return value
 
-    def count_lookups(self, asked: int, found: int) -> None:
-        """Count keys that were ``asked`` for, and those of them that were ``found``."""
-        get_lookups(self.using).add(found, asked - found)
+    def count_lookups(self, total: int, found: int) -> None:
+        """Count ``total`` keys that were looked up, of which ``found`` were found."""
+        get_lookups(self.using).add(found, total - found)
 
     def value_of(self, found: Entry | None, default: Any = MISSING) -> Any:
-        """Return the value of an entry, ``default`` where there is none that is ours."""
+        """Return the value of an entry, ``default`` without one or if its signature is invalid."""
         if found is None:
             return default
         try:
             return self._values.read(found.head, found.parts)
-        except Forged:
-            self._warn_of_forged()
+        except InvalidSignature:
+            self._warn_of_invalid_signature()
             return default
 
     def get_near_stats(self) -> NearStats | None:
-        """Return what this process's near tier holds and did, None where there is none."""
+        """Return the statistics of this process's near tier, None if it is off."""
         near = self._near
         return None if near is None else near.stats()
 
@@ -87,16 +87,16 @@ class EntriesStore(ValidityStore):
         return found.get(key.pk)
 
     def _find(self, key: ItemKey, *, strongly: bool = False) -> Entry | None:
-        """Return the entry out of the table, after its expiry if it may be served stale."""
+        """Return the entry from the table, also after its expiry if it may be served stale."""
         head = self._head(key, strongly=strongly)
         if head is None or not self._is_kept(head):
             return None
         found = self._with_parts(head)
         if found is None and self._parts_of(head):
-            # An overwrite may have taken the parts of this head along meanwhile.
-            again = self._head(key, strongly=True)
-            if again is not None and not is_same_write(again, head):
-                found = self._with_parts(again) if self._is_kept(again) else None
+            # An overwrite may have deleted the parts of this head meanwhile.
+            reread = self._head(key, strongly=True)
+            if reread is not None and not is_same_write(reread, head):
+                found = self._with_parts(reread) if self._is_kept(reread) else None
         return found
 
     def _is_kept(self, head: RawItem) -> bool:
@@ -107,43 +107,45 @@ class EntriesStore(ValidityStore):
             return Entry(head)
         try:
             parts = self._read_parts(head)
-        except Forged:
-            self._warn_of_forged()
+        except InvalidSignature:
+            self._warn_of_invalid_signature()
             return None
         return None if parts is None else Entry(head, parts)
 
     def _head(
         self, key: ItemKey, attributes: Sequence[str] | None = None, *, strongly: bool = False
     ) -> RawItem | None:
-        """Return the item under ``key`` unless it is invalid; its expiry is not looked at."""
-        asked = self._not_fresh(self._numbers_for(key.pk))
+        """Return the item under ``key`` unless it is invalid; its expiry is not checked."""
+        numbers_read = self._not_fresh(self._numbers_for(key.pk))
         consistent = strongly or self.options.consistent_read
         with self._in_time():
             while True:
-                if asked:
-                    head = self._ask(asked, [key], attributes).get(key.pk)
+                if numbers_read:
+                    head = self._read_numbers(numbers_read, [key], attributes).get(key.pk)
                 else:
                     head = self._get(key, consistent=consistent, attributes=attributes)
                 if head is None:
                     return None
                 self._numbers.remember_tags(key.pk, tags_of(head))
-                # Tags that were not known here, or a slow answer to a plain read.
+                # Tags that this process did not know, or numbers that expired during a slow read.
                 more = [
-                    each for each in self._not_fresh(self._numbers_of(head)) if each not in asked
+                    each
+                    for each in self._not_fresh(self._numbers_of(head))
+                    if each not in numbers_read
                 ]
                 if not more:
                     return head if self._is_valid(head) else None
-                asked += more
+                numbers_read += more
 
     def _find_many(self, pks: Iterable[str]) -> dict[str, Entry]:
-        """Return the entries that count, by partition key."""
+        """Return the entries that are live and valid, by partition key."""
         wanted = list(pks)
         near = self._near
         if near is None:
             return self._fetch_many(wanted)
         found = {}
         for pk in wanted:
-            kept = near.get(pk, self.options.local_timeout, self._counts_near)
+            kept = near.get(pk, self.options.local_timeout, self._is_near_valid)
             if kept is not None:
                 found[pk] = kept
         rest = [pk for pk in wanted if pk not in found]
@@ -163,13 +165,15 @@ class EntriesStore(ValidityStore):
 
     def _fetch_many(self, pks: Iterable[str]) -> dict[str, Entry]:
         wanted = [ItemKey(pk, keys.ENTRY) for pk in pks]
-        asked = self._not_fresh(each for key in wanted for each in self._numbers_for(key.pk))
+        numbers_read = self._not_fresh(each for key in wanted for each in self._numbers_for(key.pk))
         try:
             with self._in_time():
                 read: Iterable[RawItem] = (
-                    self._ask(asked, wanted).values() if asked else self._get_items(wanted)
+                    self._read_numbers(numbers_read, wanted).values()
+                    if numbers_read
+                    else self._get_items(wanted)
                 )
-                heads = self._counting(read, asked)
+                heads = self._live_and_valid(read, numbers_read)
         except StoreUnavailable as exc:
             read = (exc.responses or {}).get(self._table.table_name, [])
             exc.found = self._whole(
@@ -187,8 +191,10 @@ class EntriesStore(ValidityStore):
         found = {head["PK"]["S"]: self._with_parts(head) for head in heads}
         return {pk: each for pk, each in found.items() if each is not None}
 
-    def _counting(self, heads: Iterable[RawItem], asked: Iterable[ItemKey] = ()) -> list[RawItem]:
-        """Return those of ``heads`` that count; ``asked`` are numbers that were read with them."""
+    def _live_and_valid(
+        self, heads: Iterable[RawItem], numbers_read: Iterable[ItemKey] = ()
+    ) -> list[RawItem]:
+        """Return the live and valid ones of ``heads``, which were read with ``numbers_read``."""
         live = [head for head in heads if is_live(head)]
         numbers, has_generation = self._numbers, bool(self._generation)
         wanted: list[ItemKey] = []
@@ -196,17 +202,17 @@ class EntriesStore(ValidityStore):
             numbers.remember_tags(head["PK"]["S"], tags_of(head))
             if has_generation or TAGS in head:
                 wanted += self._numbers_of(head)
-        known = set(asked)
+        known = set(numbers_read)
         with self._in_time():
-            self._ask([each for each in self._not_fresh(wanted) if each not in known])
+            self._read_numbers([each for each in self._not_fresh(wanted) if each not in known])
         return [head for head in live if self._is_valid(head)]
 
-    def _counts(self, head: RawItem | None) -> bool:
-        """Return whether an item that was just read counts."""
-        return head is not None and bool(self._counting([head]))
+    def _is_live_and_valid(self, head: RawItem | None) -> bool:
+        """Return whether an item that was just read is live and valid."""
+        return head is not None and bool(self._live_and_valid([head]))
 
-    def _counts_near(self, found: Entry) -> bool:
-        # The generation's bound holds here too; an invalidated tag is news within LOCAL_TIMEOUT.
+    def _is_near_valid(self, found: Entry) -> bool:
+        # Generations are checked as for other reads; invalidated tags only after LOCAL_TIMEOUT.
         return (
             is_live(found.head)
             and not self._not_fresh(self._generation)
@@ -215,7 +221,7 @@ class EntriesStore(ValidityStore):
 
     @contextlib.contextmanager
     def _writing(self, pks: Sequence[str]) -> Iterator[dict[str, Entry]]:
-        """Keep the near tier true while these are written; put into the dict what was written."""
+        """Keep the near tier correct during a write; the caller fills the dict with new entries."""
         near = self._near
         written: dict[str, Entry] = {}
         if near is None:
@@ -242,17 +248,17 @@ class EntriesStore(ValidityStore):
     def _joins(self) -> bool:
         return not self.options.consistent_read
 
-    def _warn_of_forged(self) -> None:
+    def _warn_of_invalid_signature(self) -> None:
         if (self.using, self.prefix) not in _warned:
             _warned.add((self.using, self.prefix))
             logger.warning(
-                "A cache entry in alias %s was not signed with one of this project's secrets and "
-                "was taken for missing; further ones are not logged.",
+                "A cache entry in alias %s was not signed with SECRET_KEY or one of the "
+                "SECRET_KEY_FALLBACKS. It was treated as missing; further ones are not logged.",
                 self.using,
                 extra={"dynamodb_using": self.using, "cache_prefix": self.prefix},
             )
 
 
 def is_same_write(old: RawItem | None, written: Mapping[str, Any]) -> bool:
-    """Return whether ``old`` is what ``written`` wrote."""
+    """Return whether ``old`` is the result of the write of ``written``."""
     return old is not None and old.get(WRITE) == written[WRITE]

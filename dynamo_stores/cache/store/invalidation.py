@@ -1,4 +1,4 @@
-"""Which entries are valid: by the numbers of their generation and tags, asked for with them."""
+"""Which entries are valid: invalidation numbers of generations and tags, read with the entries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .items import (
 )
 from .parts import PartsStore
 
-# Tags and tagged keys that are remembered per prefix; what is forgotten is asked for again.
+# Numbers and tagged keys that are remembered per prefix; others are read again.
 _REMEMBERED = 20_000
 MAX_TAGS = 50
 _MAX_TAG_BYTES = 255
@@ -33,13 +33,13 @@ _MAX_TAG_BYTES = 255
 
 class _Known(NamedTuple):
     number: int
-    asked_at: float
+    requested_at: float
 
 
 class InvalidationNumbers:
     """
-    The numbers of one alias and prefix by partition key, when they were asked for, and which tags
-    a key had when it was last seen. For all threads.
+    The numbers of one alias and prefix by partition key, when they were read, and the tags that
+    each key had when it was last read. Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -48,35 +48,36 @@ class InvalidationNumbers:
         self._lock = threading.Lock()
 
     def number(self, pk: str) -> int | None:
-        """Return the largest number that was seen, None if there is none to go by."""
+        """Return the largest number that this process read, None if it read none."""
         known = self._known.get(pk)
         return None if known is None else known.number
 
     def is_fresh(self, pk: str, timeout: float) -> bool:
-        """Return whether the number was asked for less than ``timeout`` seconds ago."""
+        """Return whether the number was read less than ``timeout`` seconds ago."""
         known = self._known.get(pk)
-        return known is not None and clock.monotonic() - known.asked_at < timeout
+        return known is not None and clock.monotonic() - known.requested_at < timeout
 
-    def learn(self, pk: str, number: int, asked_at: float) -> None:
-        """Note what was the answer to a question of the monotonic time ``asked_at``."""
+    def record(self, pk: str, number: int, requested_at: float) -> None:
+        """Record a number that was requested at the monotonic time ``requested_at``."""
         with self._lock:
             known = self._known.get(pk)
             if known is not None:
-                number, asked_at = max(number, known.number), max(asked_at, known.asked_at)
-            self._known.put(pk, _Known(number, asked_at))
+                number = max(number, known.number)
+                requested_at = max(requested_at, known.requested_at)
+            self._known.put(pk, _Known(number, requested_at))
 
     def adopt(self, pk: str, number: int) -> None:
-        """Note a number that an entry carries; nobody asked for it."""
+        """Record a larger number that an entry carries; it stays as fresh as it was."""
         known = self._known.get(pk)
         if known is not None and number > known.number:
-            self.learn(pk, number, known.asked_at)
+            self.record(pk, number, known.requested_at)
 
     def tags_of(self, pk: str) -> tuple[str, ...]:
-        """Return the tags that the entry had when it was last seen."""
+        """Return the tags that the entry had when it was last read."""
         return self._tags.get(pk, ())
 
     def remember_tags(self, pk: str, tags: Iterable[str]) -> None:
-        """Note the tags of an entry."""
+        """Remember the tags of an entry."""
         found = tuple(tags)
         if found:
             self._tags.put(pk, found)
@@ -92,13 +93,13 @@ _by_prefix = PerProcess(_make)
 
 
 def get_numbers(using: str, prefix: str) -> InvalidationNumbers:
-    """Return what this process knows of the prefix."""
+    """Return this process's numbers of the prefix."""
     found = _by_prefix.get(using)
     return found.get(prefix) or found.setdefault(prefix, InvalidationNumbers())
 
 
 def checked_tags(tags: Iterable[str] | None) -> tuple[str, ...]:
-    """Return ``tags`` in order, each once. Raises ValueError for what cannot be one."""
+    """Return ``tags`` sorted and without duplicates. Raises ValueError if one is not a tag."""
     if not tags:
         return ()
     if isinstance(tags, str | bytes):
@@ -106,11 +107,15 @@ def checked_tags(tags: Iterable[str] | None) -> tuple[str, ...]:
     found = list(tags)
     for tag in found:
         if not isinstance(tag, str) or not tag:
-            raise ValueError(f"A tag is of type {type(tag).__name__} or empty; expected a string.")
+            raise ValueError(
+                f"A tag is of type {type(tag).__name__} or empty; expected a string with content."
+            )
         if len(tag.encode(errors="surrogatepass")) > _MAX_TAG_BYTES:
             raise ValueError(f"A tag may have at most {_MAX_TAG_BYTES} bytes in UTF-8.")
         if not tag.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in tag):
-            raise ValueError("A tag holds half a character (a lone surrogate).")
+            raise ValueError(
+                "A tag contains a lone surrogate; expected text that UTF-8 can encode."
+            )
     unique = tuple(sorted(set(found)))
     if len(unique) > MAX_TAGS:
         raise ValueError(f"There are {len(unique)} tags; an entry may have at most {MAX_TAGS}.")
@@ -119,19 +124,19 @@ def checked_tags(tags: Iterable[str] | None) -> tuple[str, ...]:
 
 class ValidityStore(PartsStore):
     """
-    Knows which entries were invalidated.
+    Checks which entries were invalidated.
 
-    An entry is invalid when its prefix was cleared or one of its tags invalidated since it was
-    written: it carries the numbers of that time. A number is asked for again when it was last
-    asked for over ``generation_timeout`` seconds ago: in one call with the entry, strongly.
+    An entry is invalid if its prefix was cleared, or one of its tags invalidated, since it was
+    written: it carries the numbers of that time, its stamps. A number that was read over
+    ``generation_timeout`` seconds ago is read again: in one call with the entry, strongly.
     """
 
-    def look(self, tags: Iterable[str] = ()) -> RawItem:
-        """Return the numbers that an entry with ``tags`` carries if it is computed from now on."""
+    def stamps_for(self, tags: Iterable[str] = ()) -> RawItem:
+        """Return the numbers that an entry with ``tags`` carries if its computation begins now."""
         tag_keys = {tag: keys.tag(self.prefix, tag) for tag in tags}
         generation = self._generation
         with self._in_time():
-            self._ask(self._not_fresh([*generation, *tag_keys.values()]))
+            self._read_numbers(self._not_fresh([*generation, *tag_keys.values()]))
         numbers = self._numbers
         stamps: RawItem = {}
         for key in generation:
@@ -144,7 +149,7 @@ class ValidityStore(PartsStore):
         return stamps
 
     def _is_valid(self, head: RawItem) -> bool:
-        """Return whether no number that is known here is above the one that ``head`` carries."""
+        """Return whether no number that this process knows is above the one in ``head``."""
         if TAGS not in head and self.options.clear != "generation":
             return True
         numbers = self._numbers
@@ -156,7 +161,7 @@ class ValidityStore(PartsStore):
         return True
 
     def _numbers_of(self, head: RawItem) -> dict[ItemKey, int]:
-        """Return the numbers that ``head`` carries; -1, which is never valid, for what is none."""
+        """Return the numbers in ``head``; -1, which is never valid, for one that is not whole."""
         found = {
             keys.tag(self.prefix, tag): whole_number(held) for tag, held in tags_of(head).items()
         }
@@ -165,7 +170,7 @@ class ValidityStore(PartsStore):
         return found
 
     def _numbers_for(self, pk: str) -> list[ItemKey]:
-        """Return the numbers on which the entry depends, as far as this process knows."""
+        """Return the keys of the numbers of the entry, as far as this process knows its tags."""
         tags = self._numbers.tags_of(pk)
         return [*self._generation, *(keys.tag(self.prefix, tag) for tag in tags)]
 
@@ -173,31 +178,31 @@ class ValidityStore(PartsStore):
         numbers, timeout = self._numbers, self.options.generation_timeout
         return [key for key in dict.fromkeys(wanted) if not numbers.is_fresh(key.pk, timeout)]
 
-    def _ask(
+    def _read_numbers(
         self,
-        asked: Sequence[ItemKey],
+        numbers: Sequence[ItemKey],
         wanted: Sequence[ItemKey] = (),
         attributes: Sequence[str] | None = None,
     ) -> dict[str, RawItem]:
-        """Learn these numbers, strongly, and return the items ``wanted`` with them, by key."""
-        if not asked:
+        """Read these numbers strongly, and the items ``wanted`` with them; return those by key."""
+        if not numbers:
             return {}
-        table, asked_at = self._table, clock.monotonic()
+        table, requested_at = self._table, clock.monotonic()
         answer = batch_get(
             table.connection,
             table.table_name,
-            self._raw_keys([*wanted, *asked]),
+            self._raw_keys([*wanted, *numbers]),
             consistent=True,
             attributes={"ProjectionExpression": ", ".join(attributes)} if attributes else None,
         )
         found = {item["PK"]["S"]: item for item in answer}
-        for key in asked:
+        for key in numbers:
             number = invalidation_of(found.pop(key.pk, {}))
-            self._numbers.learn(key.pk, number, asked_at)
+            self._numbers.record(key.pk, number, requested_at)
         return found
 
     def _live(self) -> Condition:
-        """Return the condition that an entry without tags counts."""
+        """Return the condition that an entry without tags is live and valid."""
         now = clock.now_ms()
         live: Condition = CacheEntry.pk.exists() & (
             CacheEntry.expiry.does_not_exist() | (CacheEntry.expiry > now)
@@ -207,7 +212,7 @@ class ValidityStore(PartsStore):
         return live
 
     def _free(self) -> Condition:
-        """Return the condition that nothing is there, or an entry that does not count."""
+        """Return the condition that no entry exists, or one that is not live and valid."""
         free: Condition = CacheEntry.pk.does_not_exist() | (CacheEntry.expiry <= clock.now_ms())
         if number := self._known_generation():
             free = free | CacheEntry.generation.does_not_exist() | (CacheEntry.generation < number)
@@ -226,5 +231,5 @@ class ValidityStore(PartsStore):
 
 
 def is_live(head: RawItem | None) -> bool:
-    """Return whether there is an entry that has not expired."""
+    """Return whether the entry exists and has not expired."""
     return head is not None and CacheEntry.is_raw_live(head, clock.now())

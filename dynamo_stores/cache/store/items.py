@@ -19,13 +19,13 @@ class CacheEntry(StoreItem):
     """
     A cached value: ``number`` for an int, ``sealed`` bytes for everything else.
 
-    ``expiry`` is in milliseconds since the epoch, exact; absent, the entry never expires. It may
-    be kept longer, until its removal time, by which ``ttl`` and the index go.
-    ``write`` names the write that made it and begins with its time. With ``parts`` over 1 the
-    value is in so many :class:`CachePart`, and ``sealed`` holds its signature alone.
+    ``expiry`` is in milliseconds since the epoch, exact; without it the entry never expires. The
+    entry may be kept longer, until its removal time, from which ``ttl`` and the index are made.
+    ``write`` identifies the write that made it and begins with its time. With ``parts`` over 1 the
+    value is in so many :class:`CachePart`, and ``sealed`` holds only its signature.
     ``generation`` and ``tags`` are the numbers (:class:`InvalidationNumber`) at the time of the
-    write, absent for 0 and for none. ``took`` is how many ms it took to compute the value, where
-    that is known. Names are short because DynamoDB bills them.
+    write, absent for 0 and for no tags. ``took`` is how many ms the computation of the value took,
+    if known. Names are short because DynamoDB bills them.
     """
 
     expiry = IntegerAttribute(null=True, attr_name="e")
@@ -45,7 +45,7 @@ class CacheEntry(StoreItem):
 
     @staticmethod
     def is_raw_live(item: RawItem, now: float) -> bool:
-        """Return the same of an item as DynamoDB writes it: reads make no model of each."""
+        """Return :meth:`is_live` of an item as DynamoDB writes it: reads create no models."""
         expiry = item.get(EXPIRY)
         if expiry is None:
             return True
@@ -65,7 +65,7 @@ class CacheEntry(StoreItem):
         parts: int = 1,
         index_shard: str | None = None,
     ) -> RawItem:
-        """Return an entry as DynamoDB writes it: writes make no model of each."""
+        """Return an entry as DynamoDB writes it: writes create no models."""
         item: RawItem = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, WRITE: {"S": write}}
         if number is not None:
             item[NUMBER] = {"N": str(number)}
@@ -96,7 +96,7 @@ ORIGINAL = CacheEntry.original.attr_name
 GENERATION = CacheEntry.generation.attr_name
 TAGS = CacheEntry.tags.attr_name
 TOOK = CacheEntry.took.attr_name
-# What decides whether an entry is live and valid, without its value.
+# The attributes that decide whether an entry is live and valid, without its value.
 LIFE = ["PK", "SK", EXPIRY, GENERATION, TAGS]
 
 
@@ -106,7 +106,7 @@ def expiry_of(item: RawItem) -> int | None:
 
 
 def write_of(item: RawItem) -> str:
-    """Return the name of the write that made the entry, ``""`` without one."""
+    """Return the id of the write that made the entry, ``""`` without one."""
     return string_of(item, CacheEntry.write)
 
 
@@ -116,7 +116,7 @@ def original_of(item: RawItem) -> bytes | None:
 
 
 def took_of(item: RawItem) -> int | None:
-    """Return how many ms it took to compute the value, None where that is not known."""
+    """Return how many ms the computation of the value took, None if not known."""
     return int(item[TOOK]["N"]) if TOOK in item else None
 
 
@@ -137,7 +137,7 @@ def tags_of(item: RawItem) -> dict[str, Any]:
 
 
 def whole_number(held: Mapping[str, Any]) -> int:
-    """Return a number as DynamoDB writes it, -1 where it is not whole or negative."""
+    """Return a number as DynamoDB writes it, -1 if it is negative or not whole."""
     digits = str(held.get("N", ""))
     return int(digits) if digits.isdecimal() else -1
 
@@ -166,8 +166,8 @@ def data_of(part: RawItem) -> bytes | None:
 
 class InvalidationNumber(StoreItem):
     """
-    A number that only rises: the generation of a prefix, or of a tag. An entry that was written
-    under a lower one is invalid. It is kept for ever: its entries would come back without it.
+    A number that only rises, of a prefix (its generation) or of a tag. An entry that carries a
+    lower number is invalid. The item has no TTL: without it, such entries would be valid again.
     """
 
     number = IntegerAttribute(null=True, attr_name="g")
@@ -180,8 +180,8 @@ def invalidation_of(item: RawItem) -> int:
 
 class LockItem(StoreItem):
     """
-    A lock: its owner until ``lease_end``, in ms since the epoch (0: it is free), and the fence of
-    the last owner.
+    A lock, or the lease of a computation: its owner until ``lease_end``, in ms since the epoch
+    (0: free), and the fence of the last owner.
     """
 
     owner = UnicodeAttribute(null=True, attr_name="o")

@@ -1,4 +1,4 @@
-"""The near tier: entries as they were read, kept in the process for some seconds."""
+"""The near tier: entries as DynamoDB wrote them, kept in the process for some seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...exceptions import StoreUnavailable
 from ...models import RawItem
 from ..options import CacheOptions
 
-# What Python needs for an entry beside its bytes: the dicts of its attributes, and our own.
+# Memory that an entry needs beside its bytes: the dicts of its attributes and of the tier.
 _OVERHEAD = 2_000
 
 
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
 
 class NearStats(NamedTuple):
-    """What a near tier holds, and what it did in this process."""
+    """The contents of a near tier and its counts in this process."""
 
     entries: int
     bytes: int
@@ -40,12 +40,12 @@ class NearStats(NamedTuple):
 
 class _Kept(NamedTuple):
     found: Entry
-    asked_at: float
+    requested_at: float
     size: int
 
 
 class _Writing:
-    """How many writes of one key are under way, and whether any two of them overlapped."""
+    """How many writes of one key are in progress, and whether any two of them overlapped."""
 
     __slots__ = ("count", "overlapped")
 
@@ -59,10 +59,10 @@ Fetch = Callable[[list[str]], Mapping[str, Entry]]
 
 class NearTier:
     """
-    The entries of one alias and prefix, at most so many and so many bytes of them, least recently
-    used first out. Keeps bytes, so what a caller does to a value changes nobody else's.
+    The entries of one alias and prefix, bounded in number and bytes; the least recently used are
+    dropped first. Entries are kept as bytes, so callers never share a value.
 
-    A read that a write of this process overtook is never kept, and nobody joins it afterwards.
+    A read during which this process wrote the key is not kept, and no later read joins it.
     """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
@@ -78,17 +78,17 @@ class NearTier:
         self,
         pk: str,
         timeout: float,
-        is_good: Callable[[Entry], bool],
+        is_valid: Callable[[Entry], bool],
         *,
         counts_misses: bool = True,
     ) -> Entry | None:
-        """Return the entry if it was asked for within ``timeout`` seconds and ``is_good``."""
+        """Return the entry if it was read within ``timeout`` seconds and ``is_valid``."""
         with self._lock:
             kept = self._kept.get(pk)
             if (
                 kept is not None
-                and clock.monotonic() - kept.asked_at < timeout
-                and is_good(kept.found)
+                and clock.monotonic() - kept.requested_at < timeout
+                and is_valid(kept.found)
             ):
                 self._kept.use(pk)
                 self._counts["hits"] += 1
@@ -104,8 +104,8 @@ class NearTier:
         """
         Return the entries that ``fetch`` finds, by partition key, and keep them.
 
-        With ``join``, what another thread is reading is not read again: its answer is waited for,
-        at most ``wait`` seconds, and its StoreUnavailable is raised here too.
+        With ``join``, keys that another thread is reading are not read again: this waits for the
+        other's result at most ``wait`` seconds, and raises its StoreUnavailable too.
         """
         own: dict[str, Flight] = {}
         joined: dict[str, Flight] = {}
@@ -144,7 +144,7 @@ class NearTier:
                         self._keep(pk, found[pk], flight.started_at)
 
     def begin_write(self, pks: Iterable[str]) -> float:
-        """Note that these are being written; return the monotonic time."""
+        """Record that these keys are being written; return the monotonic time."""
         with self._lock:
             for pk in pks:
                 writing = self._writing.setdefault(pk, _Writing())
@@ -153,7 +153,7 @@ class NearTier:
         return clock.monotonic()
 
     def end_write(self, pks: Iterable[str], written: Mapping[str, Entry], began_at: float) -> None:
-        """Keep what was ``written``, and nothing that was known before of the others."""
+        """Keep the entries that were ``written``, and drop the others of ``pks``."""
         with self._lock:
             for pk in pks:
                 writing = self._writing[pk]
@@ -162,12 +162,12 @@ class NearTier:
                     del self._writing[pk]
                 self._flights.detach(pk)
                 self._kept.drop(pk)
-                # Of two writes at once nobody knows here which one came last.
+                # Of two overlapping writes, this process does not know which came last.
                 if pk in written and not writing.overlapped:
                     self._keep(pk, written[pk], began_at)
 
     def clear(self) -> None:
-        """Drop everything, and keep nothing that is being read now."""
+        """Drop all entries, and keep none that are being read or written now."""
         with self._lock:
             self._flights.detach_all()
             for writing in self._writing.values():
@@ -175,7 +175,7 @@ class NearTier:
             self._kept.clear()
 
     def stats(self) -> NearStats:
-        """Return what it holds and what it did."""
+        """Return the statistics."""
         with self._lock:
             return NearStats(
                 entries=len(self._kept),
@@ -185,9 +185,9 @@ class NearTier:
                 evictions=self._kept.evictions,
             )
 
-    def _keep(self, pk: str, found: Entry, asked_at: float) -> None:
+    def _keep(self, pk: str, found: Entry, requested_at: float) -> None:
         size = item_size(found.head) + sum(map(len, found.parts)) + _OVERHEAD
-        self._kept.put(pk, _Kept(found, asked_at, size))
+        self._kept.put(pk, _Kept(found, requested_at, size))
 
 
 def _make(using: str) -> dict[str, NearTier]:
@@ -198,7 +198,7 @@ _by_prefix = PerProcess(_make)
 
 
 def get_near(using: str, prefix: str, options: CacheOptions) -> NearTier:
-    """Return this process's near tier of the prefix; its first user's options bound it."""
+    """Return this process's near tier of the prefix, bounded by its first caller's options."""
     found = _by_prefix.get(using)
     return found.get(prefix) or found.setdefault(
         prefix, NearTier(options.local_max_entries, options.local_max_bytes)

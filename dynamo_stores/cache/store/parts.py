@@ -1,4 +1,4 @@
-"""Values in parts: reading, writing, touching and deleting what does not fit one item."""
+"""Values in parts: reading, touching and deleting the parts of values over one item's size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...exceptions import StoreUnavailable
 from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem, ttl_of
-from .codecs import Forged
+from .codecs import InvalidSignature
 from .items import CacheEntry, CachePart, data_of
 from .prefixed import PrefixedStore
 from .values import Values
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class PartsStore(PrefixedStore[CacheEntry]):
-    """What a cache store does to the parts of a value; ``head`` is the entry that owns them."""
+    """Reads and changes the parts of values; ``head`` is the entry to which parts belong."""
 
     kind = CacheEntry
 
@@ -51,7 +51,7 @@ class PartsStore(PrefixedStore[CacheEntry]):
     def _read_parts(self, head: RawItem) -> list[bytes] | None:
         """Return the parts of ``head`` in order, None if one is missing."""
         wanted = self._values.part_keys(head)
-        # Strongly: a reader of the head must not miss parts that were written before it.
+        # Strongly consistent: the parts were written before the head, and must not be missed.
         found = {
             item["PK"]["S"]: data
             for item in self._get_in_groups(wanted)
@@ -70,7 +70,7 @@ class PartsStore(PrefixedStore[CacheEntry]):
                     self._update(key, [ttl], CachePart.pk.exists())
             except ConditionFailed:
                 # The value was overwritten or deleted meanwhile.
-                logger.debug("A part of a touched value was gone.")
+                logger.debug("A part of a touched value does not exist any more.")
 
         execute_in_parallel(self._parts_of(head), touch, max_concurrency=4)
 
@@ -80,5 +80,5 @@ class PartsStore(PrefixedStore[CacheEntry]):
     def _parts_of(self, head: RawItem) -> list[ItemKey]:
         try:
             return self._values.part_keys(head)
-        except Forged:
+        except InvalidSignature:
             return []

@@ -1,6 +1,6 @@
 """
-Glob patterns as Redis has them, for keys: ``*`` any text, ``?`` one character, ``[ab]``, ``[^a]``
-and ``[a-z]`` one of them, ``\\\\`` before a character that stands for itself.
+Glob patterns for keys, as in Redis: ``*`` matches any text, ``?`` one character, ``[ab]``, ``[^a]``
+and ``[a-z]`` one character of a class, ``\\\\`` the next character itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def escape(text: str) -> str:
 
 
 def literal_start(pattern: str) -> str:
-    """Return what every text that matches ``pattern`` begins with; it may be empty."""
+    """Return the literal text with which all matches of ``pattern`` begin; it may be empty."""
     start = []
     position = 0
     while position < len(pattern):
@@ -32,14 +32,14 @@ def literal_start(pattern: str) -> str:
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Return the regular expression that matches what ``pattern`` does, as a whole."""
+    """Return the regular expression for ``pattern``, to be used with ``fullmatch``."""
     found: list[str] = []
     position = 0
     while position < len(pattern):
         character = pattern[position]
         position += 1
         if character == "*":
-            # One star is as good as several, and costs no backtracking.
+            # Several stars match the same as one, but backtrack.
             if not found or found[-1] != ".*":
                 found.append(".*")
         elif character == "?":

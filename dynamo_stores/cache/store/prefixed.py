@@ -1,4 +1,4 @@
-"""What belongs to a key prefix, under the options of a cache."""
+"""The base of stores whose items belong to a key prefix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often this process's caches were asked for something, and had it."""
+"""Hits and misses of this process's caches."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from ...concurrency.per_process import PerProcess
 
 
 class Counts(NamedTuple):
-    """Keys that were asked for: found, and not."""
+    """How many keys were found, and how many were not."""
 
     hits: int
     misses: int
 
 
 class Lookups:
-    """The counts of one alias, since the process began; for all threads."""
+    """The counts of one alias since the process began. Thread-safe."""
 
     def __init__(self, using: str) -> None:
         self._hits = self._misses = 0
         self._lock = threading.Lock()
 
     def add(self, hits: int, misses: int) -> None:
-        """Count keys that were found, and others that were not."""
+        """Add to the counts."""
         with self._lock:
             self._hits += hits
             self._misses += misses
 
     def counts(self) -> Counts:
-        """Return what was counted so far."""
+        """Return the counts."""
         with self._lock:
             return Counts(self._hits, self._misses)
 

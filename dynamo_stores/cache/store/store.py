@@ -1,4 +1,4 @@
-"""The cache store: values with an exact expiry, under signed bytes, one call each."""
+"""The cache store: signed values with an exact expiry, one call per operation."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ __all__ = ["MISSING", "CacheStore", "expiry_after"]
 
 class CacheStore(CountingStore, ManyStore):
     """
-    A cache of one alias and prefix, spoken to with complete keys (Django's key function made
-    them). Timeouts are in seconds, None for never; 0 and less mean expired.
+    A cache of one alias and prefix. Its keys are full keys, as Django's key function makes them.
+    Timeouts are in seconds, None for never; 0 and less mean expired.
 
-    Every verb on one key is one call where the value fits one item and has no tags. Its calls
-    share the time of ``operation_timeout``; those for a value in parts, ``clear`` and ``cleanup``
-    have it each. All raise StoreUnavailable when DynamoDB cannot answer in it.
+    Each method on one key is one call if the value fits one item and has no tags. Its calls share
+    one ``operation_timeout``; for values in parts, ``clear`` and ``cleanup`` each call has its own.
+    All methods raise StoreUnavailable if DynamoDB does not answer in that time.
     """
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return the value, or ``default`` where there is none alive."""
+        """Return the value, or ``default`` if the key is missing."""
         value = self.value_of(self.find(key))
         self.count_lookups(1, value is not MISSING)
         return default if value is MISSING else value
@@ -56,9 +56,9 @@ class CacheStore(CountingStore, ManyStore):
         tags: Iterable[str] | None = None,
     ) -> None:
         """
-        Store ``value``, whatever was there; expired at once, it is deleted instead.
+        Store ``value``; with a timeout of 0 or less, delete the key instead.
 
-        ``tags`` are those of this value alone: it is gone when one of them is invalidated.
+        ``tags`` replace those of the old value. Invalidating one of them invalidates the value.
         """
         self.commit(key, self.prepare(key, value, timeout, tags))
 
@@ -69,14 +69,14 @@ class CacheStore(CountingStore, ManyStore):
         timeout: float | None = None,
         tags: Iterable[str] | None = None,
     ) -> bool:
-        """Store ``value`` if nothing live is there; return whether it was stored."""
+        """Store ``value`` if the key is missing; return whether it was stored."""
         return self.commit_new(key, self.prepare(key, value, timeout, tags))
 
     def move(self, key: str, new_key: str) -> bool:
         """
-        Give the value the name ``new_key``, with its expiry and tags; return whether there is one.
+        Move the value to ``new_key``, with its expiry and tags; return whether the key existed.
 
-        Three calls that others may see the middle of: read, write, delete.
+        Not atomic: three calls, a read, a write and a delete.
         """
         found = self._find(self._key(key))
         value = self.value_of(found)
@@ -90,7 +90,7 @@ class CacheStore(CountingStore, ManyStore):
         return True
 
     def ttl(self, key: str) -> int | None:
-        """Return the milliseconds that the entry has left, None for ever, 0 for none alive."""
+        """Return the milliseconds until the entry expires; None for never, 0 if it is missing."""
         head = self._head(self._key(key), LIFE)
         if head is None or not is_live(head):
             return 0
@@ -98,16 +98,16 @@ class CacheStore(CountingStore, ManyStore):
         return None if expiry is None else expiry - clock.now_ms()
 
     def touch(self, key: str, timeout: float | None = None) -> bool:
-        """Give a live value a new timeout; return False, creating nothing, where there is none."""
+        """Give a live value a new timeout; return whether the key existed."""
         return self.touch_until(key, expiry_after(timeout))
 
     def touch_until(self, key: str, expiry: int | None) -> bool:
-        """The same with the moment of expiry, in ms since the epoch; None is for ever."""
+        """Give a live value a new expiry, in ms since the epoch (None: never); see touch."""
         if expiry is not None and expiry <= clock.now_ms():
             return self.delete(key)
         item_key = self._key(key)
         removal = self._values.removal(expiry)
-        # Set to what they are, these come back in the answer: a value in parts has more to touch.
+        # Set to their old values, these are returned: the parts of a value must be touched too.
         actions: list[Action] = [
             CacheEntry.write.set(CacheEntry.write),
             CacheEntry.parts.set(CacheEntry.parts | 1),
@@ -128,16 +128,16 @@ class CacheStore(CountingStore, ManyStore):
 
     def invalidate_tags(self, tags: Iterable[str]) -> None:
         """
-        Let every entry of this prefix that has one of ``tags`` count as missing, in all versions.
+        Make every entry of this prefix with one of ``tags`` invalid, in all versions.
 
-        One write per tag, side by side, however many entries there are. The entries leave with
-        their TTL or a cleanup.
+        One write per tag, in parallel, however many entries there are. The entries are deleted
+        later, by their TTL or a cleanup.
         """
-        asked_at = clock.monotonic()
+        requested_at = clock.monotonic()
 
         def raise_number(tag: str) -> None:
             key = keys.tag(self.prefix, tag)
-            self._numbers.learn(key.pk, self._raise_number(key), asked_at)
+            self._numbers.record(key.pk, self._raise_number(key), requested_at)
 
         execute_in_parallel(checked_tags(tags), raise_number, max_concurrency=8)
 
@@ -148,11 +148,11 @@ class CacheStore(CountingStore, ManyStore):
 
     def iter_keys(self, pattern: str = "*", *, page_size: int | None = None) -> Iterator[str]:
         """
-        Yield the live keys that match ``pattern`` (see :mod:`.patterns`), as they come; one that is
-        written meanwhile may be missing or come twice.
+        Yield the live keys that match ``pattern`` (see :mod:`.patterns`), in no order. A key
+        that is written meanwhile may be missing or be yielded twice.
 
-        A Query with the expiry index, else a Scan of the whole table, in pages of a megabyte or
-        of ``page_size`` items.
+        A Query of the expiry index if there is one, else a Scan of the whole table, in pages of a
+        megabyte or of ``page_size`` items.
         """
         matches = compile_pattern(pattern).fullmatch
         pages = self._sweep.keys(
@@ -162,7 +162,7 @@ class CacheStore(CountingStore, ManyStore):
             yield from filter(matches, page)
 
     def delete_pattern(self, pattern: str, *, page_size: int | None = None) -> int:
-        """Delete the keys that match ``pattern`` and return how many; costs as iter_keys."""
+        """Delete the keys that match ``pattern``; return their number. Reads like iter_keys."""
         deleted = 0
         found = self.iter_keys(pattern, page_size=page_size)
         for group in chunks(found, MAX_WRITES):
@@ -172,17 +172,17 @@ class CacheStore(CountingStore, ManyStore):
 
     def clear(self) -> int:
         """
-        Delete every item of this prefix, in all versions, and return how many there were.
+        Delete every item of this prefix, in all versions; return their number.
 
-        A Scan of the whole table, paid by its size; with ``clear_by_index`` a Query of what the
-        expiry index lists. With ``clear`` "generation" one write, after which the entries count as
-        missing, and none is deleted: they leave with their TTL or a cleanup.
+        A Scan of the whole table, billed by its size; with ``clear_by_index`` a Query of the expiry
+        index. With ``clear`` "generation" one write, which makes all entries invalid and returns 0:
+        they are deleted later, by their TTL or a cleanup.
         """
         near = self._near
         if self.options.clear == "generation":
-            deleted, asked_at = 0, clock.monotonic()
+            deleted, requested_at = 0, clock.monotonic()
             for key in self._generation:
-                self._numbers.learn(key.pk, self._raise_number(key), asked_at)
+                self._numbers.record(key.pk, self._raise_number(key), requested_at)
         else:
             deleted = self._sweep.clear()
         if near is not None:
@@ -201,14 +201,15 @@ class CacheStore(CountingStore, ManyStore):
         progress: Callable[[Progress], None] | None = None,
     ) -> int:
         """
-        Delete what has expired, and return how many items that were.
+        Delete expired items; return their number.
 
-        One conditional delete each, only while the expiry that was seen is still there. With the
-        expiry index a Query, without it or with ``scan`` a Scan of the whole table in ``segments``
-        side by side, which also finds what was invalidated, and parts older than an hour whose
-        entry names another write.
-        Reads at most ``units_per_second`` a segment, in pages of a megabyte or of ``page_size``
-        items. ``progress`` hears of each page; its ``position`` (JSON) goes on from there.
+        One conditional delete each, which fails if the expiry has changed since the read. Costs a
+        Query of the expiry index. Without the index, or with ``scan``, a Scan of the whole table in
+        parallel ``segments``, which also finds invalid entries, and parts older than an hour whose
+        entry has another write.
+        Reads at most ``units_per_second`` per segment, in pages of a megabyte or of ``page_size``
+        items. ``progress`` is called after each page; the ``position`` (JSON) of its argument
+        resumes the cleanup there.
         """
         return self._sweep.cleanup(
             dry_run=dry_run,
@@ -221,9 +222,9 @@ class CacheStore(CountingStore, ManyStore):
         )
 
     def get_stats(self) -> CacheStats:
-        """Return how many entries there are and how many of them have expired; costs a sweep."""
+        """Return the numbers of entries and of expired ones; reads every entry of the prefix."""
         return self._sweep.stats(by_index=self._is_indexed)
 
     @property
     def _sweep(self) -> Sweep:
-        return Sweep(self._table, self._call, self.prefix, self.options, self._counting)
+        return Sweep(self._table, self._call, self.prefix, self.options, self._live_and_valid)

@@ -1,4 +1,4 @@
-"""What goes over all entries of a prefix: clearing, cleaning up, counting; page by page, paced."""
+"""Operations on all entries of a prefix: clear, cleanup, statistics, keys; page by page, paced."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ...models import RawItem
 from ..options import CacheOptions
 from .items import EXPIRY, LIFE, ORIGINAL, WRITE, CacheEntry, original_of, write_of
 
-# A part is younger than its head by the time that a write takes; one that is older than this and
-# whose head names another write belongs to nobody.
+# The head of a part is written after it, within the time that a write takes. A part that is older
+# than this, and whose head has another write, belongs to no value.
 ORPHANED_AFTER = 3600.0
 _DELETES_AT_ONCE = 8
-# What clearing and counting may read a second: about 4 MB.
+# Read units a second for everything but cleanup: about 4 MB.
 _UNITS_PER_SECOND = 1000.0
 
 Call = Callable[[TableConnection, str, dict[str, Any]], Any]
-# Of some entries, those that neither expired nor were invalidated.
-Counting = Callable[[list[RawItem]], list[RawItem]]
+# Returns those of some entries that are live and valid.
+Filter = Callable[[list[RawItem]], list[RawItem]]
 
 
 @dataclass(frozen=True)
 class CacheStats:
-    """How many entries a prefix has, and how many of them have expired and are not swept yet."""
+    """How many entries a prefix has, and how many of them expired but were not deleted yet."""
 
     total_items: int
     expired_items: int
@@ -40,9 +40,9 @@ class CacheStats:
 @dataclass
 class Progress:
     """
-    How far a cleanup is: items ``looked_at`` and ``removed`` (with ``dry_run``: that would be).
+    The progress of a cleanup: items ``looked_at`` and ``removed`` (with ``dry_run``: found).
 
-    ``position`` says for each segment where to go on, None where it is done; it is JSON.
+    ``position`` has the key of each segment at which to resume, None if it is done; it is JSON.
     """
 
     looked_at: int = 0
@@ -51,7 +51,7 @@ class Progress:
 
 
 class Sweep:
-    """Goes over the items of one prefix. Each request has the cache's whole time for itself."""
+    """Reads and deletes all items of one prefix. Each request has its own operation timeout."""
 
     def __init__(
         self,
@@ -59,16 +59,16 @@ class Sweep:
         call: Call,
         prefix: str,
         options: CacheOptions,
-        counting: Counting,
+        live_and_valid: Filter,
     ) -> None:
         self._table = table
         self._store_call = call
         self._prefix = prefix
         self._options = options
-        self._counting = counting
+        self._live_and_valid = live_and_valid
 
     def clear(self) -> int:
-        """Delete every item of the prefix; return how many."""
+        """Delete every item of the prefix; return their number."""
         deleted = 0
         sources = (
             self._index_queries()
@@ -84,7 +84,7 @@ class Sweep:
         return deleted
 
     def stats(self, *, by_index: bool) -> CacheStats:
-        """Return the counts of the prefix."""
+        """Return the statistics of the prefix."""
         total = expired = 0
         shown = "PK, SK, e, g, t"
         sources = self._index_queries(shown) if by_index else [("Scan", self._scan(shown))]
@@ -92,11 +92,11 @@ class Sweep:
             for page in self._pages(operation, kwargs, _UNITS_PER_SECOND):
                 entries = [item for item in page["Items"] if item["SK"]["S"] == keys.ENTRY]
                 total += len(entries)
-                expired += len(entries) - len(self._counting(entries))
+                expired += len(entries) - len(self._live_and_valid(entries))
         return CacheStats(total, expired)
 
     def keys(self, start: str, *, by_index: bool, page_size: int | None) -> Iterator[list[str]]:
-        """Yield the keys of live entries, page by page; other than hashed ones begin so."""
+        """Yield the live keys that begin with ``start``, and all hashed ones, page by page."""
         shown = ", ".join([*LIFE, ORIGINAL])
         if by_index:
             sources = self._index_queries(shown, since=clock.now_ms())
@@ -117,7 +117,7 @@ class Sweep:
             for page in self._pages(operation, arguments, _UNITS_PER_SECOND):
                 yield [
                     keys.cache_key(self._prefix, item["PK"]["S"], original_of(item))
-                    for item in self._counting(page["Items"])
+                    for item in self._live_and_valid(page["Items"])
                 ]
 
     def cleanup(
@@ -131,7 +131,7 @@ class Sweep:
         position: Mapping[str, Any] | None,
         progress: Callable[[Progress], None] | None,
     ) -> int:
-        """Delete what has expired; return how many items."""
+        """Delete expired items; return their number."""
         shown = ", ".join([*LIFE, WRITE, "#ttl"])
         sources = (
             self._index_queries(shown, until=clock.now_ms())
@@ -159,7 +159,7 @@ class Sweep:
                 else:
                     removed = sum(
                         execute_in_parallel(
-                            dead, self._delete_seen, max_concurrency=_DELETES_AT_ONCE
+                            dead, self._delete_unchanged, max_concurrency=_DELETES_AT_ONCE
                         )
                     )
                 done.looked_at += len(page["Items"])
@@ -168,7 +168,7 @@ class Sweep:
                 if progress is not None:
                     progress(done)
 
-        # Shards of the index one after the other: each Query is short.
+        # Shards of the index are read one after the other: each Query is short.
         execute_in_parallel(
             list(enumerate(sources)), sweep, max_concurrency=1 if by_index else segments
         )
@@ -182,8 +182,8 @@ class Sweep:
             for item in items
             if item["SK"]["S"] == keys.ENTRY and CacheEntry.is_raw_live(item, now)
         ]
-        counting = {item["PK"]["S"] for item in self._counting(live)}
-        invalid = {pk for item in live if (pk := item["PK"]["S"]) not in counting}
+        live_and_valid = {item["PK"]["S"] for item in self._live_and_valid(live)}
+        invalid = {pk for item in live if (pk := item["PK"]["S"]) not in live_and_valid}
         for item in items:
             ttl = item.get("TTL")
             if not all(_is_whole(item[name]) for name in ("TTL", EXPIRY) if name in item):
@@ -210,8 +210,8 @@ class Sweep:
         }
         return write_of(self._call("GetItem", kwargs).get("Item") or {})
 
-    def _delete_seen(self, item: RawItem) -> bool:
-        """Delete ``item`` if it is still the one that was seen; return whether it was deleted."""
+    def _delete_unchanged(self, item: RawItem) -> bool:
+        """Delete ``item`` if it is unchanged since it was read; return whether it was deleted."""
         condition = CacheEntry.pk.exists()
         for attribute, name in ((CacheEntry.ttl, "TTL"), (CacheEntry.expiry, EXPIRY)):
             condition &= (
@@ -229,13 +229,13 @@ class Sweep:
 
     def _delete_all(self, found: list[RawItem]) -> None:
         with deadline(self._options.operation_timeout):
-            _, why = batch_write(
+            _, error = batch_write(
                 self._table.connection,
                 self._table.table_name,
                 [{"DeleteRequest": {"Key": key}} for key in found],
             )
-        if why is not None:
-            raise why
+        if error is not None:
+            raise error
 
     def _pages(
         self, operation: str, kwargs: dict[str, Any], units_per_second: float

@@ -1,4 +1,4 @@
-"""What a cache entry holds: an int as a number, all else as signed bytes, in parts if large."""
+"""Values as items: an int as a number, all others as signed bytes, in parts if large."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ...exceptions import ItemTooLargeError
 from ...keys import ItemKey
 from ...models import RawItem
 from ..options import CacheOptions
-from .codecs import Codec, Forged, get_codec
+from .codecs import Codec, InvalidSignature, get_codec
 from .items import NUMBER, PARTS, SEALED, WRITE, CacheEntry, CachePart, write_of
 
 # DynamoDB's numbers have 38 digits; larger ints are stored as bytes.
 MAX_NUMBER = 10**38
-# What an item may need for its keys, its names and its numbers.
-_ROOM = 4 * 1024
-PART_BYTES = MAX_ITEM_BYTES - _ROOM
-# The most that DynamoDB counts for a number, and for what holds it.
+# Bytes of an item that are left for its keys, attribute names and numbers.
+_OTHER_BYTES = 4 * 1024
+PART_BYTES = MAX_ITEM_BYTES - _OTHER_BYTES
+# The largest size of a number in DynamoDB, with its overhead in a map.
 _NUMBER_BYTES = 25
 
 
 class Written(NamedTuple):
-    """What is to be written for one value: its head last, after its parts (none: it is whole)."""
+    """The items of one value, not written yet: parts (if any) are written first, then the head."""
 
     head: RawItem
     parts: Sequence[RawItem] = ()
@@ -34,17 +34,17 @@ class Written(NamedTuple):
 
 
 def is_number(value: object) -> bool:
-    """Return whether ``value`` is stored as a number: an int, no bool, of up to 38 digits."""
+    """Return whether ``value`` is stored as a number: an int (not a bool) of up to 38 digits."""
     return type(value) is int and -MAX_NUMBER < value < MAX_NUMBER
 
 
 def new_write() -> str:
-    """Return a name for a write: its time in milliseconds, and what no other write has."""
+    """Return an id for a write: its time in milliseconds, and a random part."""
     return f"{clock.now_ms():013}{os.urandom(5).hex()}"
 
 
 class Values:
-    """Makes items of values and values of items, for one prefix and its options."""
+    """Converts values to items and back, for one prefix and its options."""
 
     def __init__(self, prefix: str, options: CacheOptions, *, indexed: bool) -> None:
         self._prefix = prefix
@@ -55,10 +55,10 @@ class Values:
         self, key: ItemKey, value: Any, expiry: int | None, tags: Sequence[str] = ()
     ) -> Written:
         """
-        Return what to write for ``value``, expiring at ``expiry`` (milliseconds since the epoch).
+        Return the items of ``value``, expiring at ``expiry`` (milliseconds since the epoch).
 
-        The head has room for the numbers of the generation and of ``tags``. Raises
-        ItemTooLargeError over ``MAX_VALUE_BYTES``, and what the serializer raises.
+        The head stays small enough for the stamps of the generation and of ``tags``.
+        Raises ItemTooLargeError over ``MAX_VALUE_BYTES``, and the errors of the serializer.
         """
         write = new_write()
         shard = keys.expiry_index_shard(self._prefix, key.pk) if self._indexed else None
@@ -97,7 +97,7 @@ class Values:
         size = len(encoded.data) + len(key.original or b"") + stamps
         if size <= PART_BYTES or item_size(whole) + stamps <= MAX_ITEM_BYTES:
             return Written(whole, tags=tags)
-        # At least two, so that a value in parts is never taken for one that is whole.
+        # At least two parts, so that a value in parts never looks like one in a single item.
         length = min(PART_BYTES, -(-len(encoded.data) // 2))
         parts = [
             encoded.data[start : start + length] for start in range(0, len(encoded.data), length)
@@ -114,21 +114,21 @@ class Values:
         )
 
     def removal(self, expiry: int | None) -> int | None:
-        """Return when an entry that expires at ``expiry`` may go, both in ms since the epoch."""
+        """Return when an entry that expires at ``expiry`` may be deleted, in ms since the epoch."""
         return None if expiry is None else expiry + math.ceil(self._options.stale_timeout * 1000)
 
     def read(self, head: RawItem, parts: Sequence[bytes] = ()) -> Any:
         """
         Return the value of a live ``head``, whose parts hold ``parts`` in order.
 
-        Raises Forged where it is not signed for its key and its write.
+        Raises InvalidSignature if it is not signed for its key and its write.
         """
         try:
             if NUMBER in head:
                 return CacheEntry.number.deserialize(head[NUMBER]["N"])
             sealed, write, pk = head[SEALED]["B"], head[WRITE]["S"], head["PK"]["S"]
         except (KeyError, ArithmeticError):
-            raise Forged from None
+            raise InvalidSignature from None
         count = self.count_parts(head)
         if count > 1:
             sealed = b"".join((sealed, *parts))
@@ -136,19 +136,19 @@ class Values:
 
     def count_parts(self, head: RawItem) -> int:
         """
-        Return in how many parts the value of ``head`` is; 1: it is in the head.
+        Return the number of parts of the value of ``head``; 1: it is in the head.
 
-        Raises Forged for more than ``MAX_VALUE_BYTES`` would need, or what is no number.
+        Raises InvalidSignature if this is no number, or more than ``MAX_VALUE_BYTES`` need.
         """
         if PARTS not in head:
             return 1
         digits = head[PARTS].get("N", "")
         if not digits.isdecimal() or int(digits) > self._options.max_value_bytes // PART_BYTES + 2:
-            raise Forged
+            raise InvalidSignature
         return int(digits)
 
     def part_keys(self, head: RawItem) -> list[ItemKey]:
-        """Return the keys of the parts of ``head`` in order, none where it is whole."""
+        """Return the keys of the parts of ``head`` in order, none if the value is in the head."""
         count = self.count_parts(head)
         write = write_of(head)
         if count == 1 or not write:
@@ -159,12 +159,14 @@ class Values:
     def _check_size(self, key: ItemKey, size: int) -> None:
         if size > self._options.max_value_bytes:
             raise ItemTooLargeError(
-                f"The value takes {size:,} bytes; MAX_VALUE_BYTES allows "
+                f"The value has {size:,} bytes; MAX_VALUE_BYTES allows "
                 f"{self._options.max_value_bytes:,}. Store less under one key, set a COMPRESSOR "
-                "or raise it."
+                "or raise MAX_VALUE_BYTES."
             )
         if len(key.original or b"") > PART_BYTES:
-            raise ItemTooLargeError(f"A key may have at most {PART_BYTES:,} bytes.")
+            raise ItemTooLargeError(
+                f"The key has {len(key.original or b''):,} bytes; expected at most {PART_BYTES:,}."
+            )
 
     @property
     def _codec(self) -> Codec:

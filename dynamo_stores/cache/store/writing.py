@@ -1,4 +1,4 @@
-"""Writing entries: prepared (serialised) first, then committed under the numbers of the moment."""
+"""Writing entries: first prepared (serialised), then committed with the present numbers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .values import Written
 
 class WritingStore(EntriesStore):
     """
-    Writes single entries. A write of an entry that may have tags reads them first: its condition
-    names the write that it saw.
+    Writes single entries. A conditional write of an entry with tags reads their numbers first; its
+    condition is that the entry is still of the write that was read.
     """
 
     def prepare(
@@ -33,7 +33,7 @@ class WritingStore(EntriesStore):
         timeout: float | None = None,
         tags: Iterable[str] | None = None,
     ) -> Written | None:
-        """Return what :meth:`commit` writes, None for a delete; serialises and sends nothing."""
+        """Serialise ``value`` for :meth:`commit`; None for a delete. Sends nothing."""
         checked = checked_tags(tags)
         if timeout is not None and timeout <= 0:
             return None
@@ -42,16 +42,16 @@ class WritingStore(EntriesStore):
     def prepare_until(
         self, key: str, value: Any, expiry: int | None, tags: Sequence[str] = ()
     ) -> Written:
-        """Return the same for a value that expires at ``expiry``, in ms since the epoch."""
+        """Serialise a value that expires at ``expiry``, in ms since the epoch."""
         return self._values.write(self._key(key), value, expiry, tags)
 
     def commit(self, key: str, written: Written | None, stamps: RawItem | None = None) -> None:
         """
         Write what :meth:`prepare` returned: parts first, head last.
 
-        A value in parts takes those of its predecessor along. A small one does not ask what was
-        there: the answer would be as large as that. ``stamps`` are the numbers to write it under,
-        those of now by default.
+        A value in parts deletes the parts of the old value. A small value does not read the old
+        one, which may be large. ``stamps`` are the numbers that the entry will carry, by default
+        the present ones.
         """
         if written is None:
             self.delete(key)
@@ -60,7 +60,7 @@ class WritingStore(EntriesStore):
         self._put_in_groups(written.parts)
         with self._writing([head["PK"]["S"]]) as kept, self._in_time():
             old = self._put(head, return_old=bool(written.parts))
-            self._note(kept, head, written)
+            self._keep_written(kept, head, written)
         if old is not None and not is_same_write(old, head):
             self._delete_parts(old)
 
@@ -72,7 +72,7 @@ class WritingStore(EntriesStore):
         seen: RawItem | None = None,
     ) -> bool:
         """
-        Write what :meth:`prepare` returned if nothing that counts is there, or still the entry
+        Write what :meth:`prepare` returned if no live and valid entry exists, or still the entry
         that was ``seen``; return whether it was written.
         """
         if written is None:
@@ -86,17 +86,17 @@ class WritingStore(EntriesStore):
             if isinstance(replaced, ConditionFailed):
                 self._delete_parts(head)
                 return False
-            self._note(kept, head, written)
+            self._keep_written(kept, head, written)
         if replaced is not None:
             self._delete_parts(replaced)
         return True
 
     def has_key(self, key: str) -> bool:
-        """Return whether there is a live value, without reading it."""
+        """Return whether the key exists, without reading its value."""
         return is_live(self._head(self._key(key), LIFE))
 
     def _put_new(self, head: RawItem, seen: RawItem | None) -> RawItem | ConditionFailed | None:
-        """Put ``head`` where it may go; return what it replaced, if known, or the refusal."""
+        """Put ``head`` if it may; return the replaced item, if known, or the failed condition."""
         condition = self._free()
         if seen is not None:
             condition = condition | (CacheEntry.write == write_of(seen))
@@ -107,9 +107,14 @@ class WritingStore(EntriesStore):
             except ConditionFailed as refused:
                 old = refused.old
                 if is_same_write(old, head):
-                    # The answer to our own put was lost, and we met it when we tried again.
+                    # The answer to this call's own put was lost, and the put was repeated.
                     return seen
-                if old is None or TAGS not in old or not write_of(old) or self._counts(old):
+                if (
+                    old is None
+                    or TAGS not in old
+                    or not write_of(old)
+                    or self._is_live_and_valid(old)
+                ):
                     return refused
                 # One of its tags was invalidated.
                 condition, seen = CacheEntry.write == write_of(old), old
@@ -120,10 +125,10 @@ class WritingStore(EntriesStore):
         if stamps is None:
             if not written.tags and self.options.clear != "generation":
                 return written.head
-            stamps = self.look(written.tags)
+            stamps = self.stamps_for(written.tags)
         return {**written.head, **stamps}
 
-    def _note(self, kept: dict[str, Entry], head: RawItem, written: Written) -> None:
+    def _keep_written(self, kept: dict[str, Entry], head: RawItem, written: Written) -> None:
         pk = head["PK"]["S"]
         self._numbers.remember_tags(pk, written.tags)
         kept[pk] = Entry(head, [data_of(part) or b"" for part in written.parts])
@@ -132,14 +137,15 @@ class WritingStore(EntriesStore):
         self, key: ItemKey, actions: Sequence[Action], extra: Condition | None = None
     ) -> RawItem:
         """
-        Change an entry that counts, and return the attributes that changed.
+        Change a live and valid entry; return the attributes that changed.
 
-        Raises ConditionFailed where none counts or ``extra`` does not hold. One call for an entry
-        without tags; one with tags is seen by the refusal, and its numbers are asked for.
+        One call for an entry without tags. For one with tags the first condition fails, and the
+        update is repeated after its numbers were read.
+        Raises ConditionFailed if there is no such entry or ``extra`` does not hold.
         """
         if generation := self._not_fresh(self._generation):
             with self._in_time():
-                self._ask(generation)
+                self._read_numbers(generation)
         unchanged: Condition = CacheEntry.tags.does_not_exist()
         seen: str | None = None
         while True:
@@ -148,7 +154,7 @@ class WritingStore(EntriesStore):
                 return self._update(key, actions, condition if extra is None else condition & extra)
             except ConditionFailed as refused:
                 old = refused.old
-                if old is None or not write_of(old) or not self._counts(old):
+                if old is None or not write_of(old) or not self._is_live_and_valid(old):
                     raise
                 write = write_of(old) if TAGS in old else None
                 if write == seen:
@@ -159,14 +165,14 @@ class WritingStore(EntriesStore):
                 )
 
     def delete(self, key: str) -> bool:
-        """Delete the value and its parts; return whether it counted."""
+        """Delete the value and its parts; return whether the key existed."""
         item_key = self._key(key)
         with self._writing([item_key.pk]), self._in_time():
             old = self._delete(item_key)
         if old is None:
             return False
         self._delete_parts(old)
-        return is_live(old) and self._counts(old)
+        return is_live(old) and self._is_live_and_valid(old)
 
 
 def expiry_after(timeout: float | None) -> int | None:
