@@ -28,6 +28,7 @@ SERVERS = {
 def start(dynamo_engine, default_alias, tables, tmp_path):
     """``start(…)``: a process of ``python -m …`` on the tests' tables; it is ended afterwards."""
     started = []
+    log = (tmp_path / "process.log").open("w")
 
     def start(*command, **environment):
         process = subprocess.Popen(
@@ -41,8 +42,8 @@ def start(dynamo_engine, default_alias, tables, tmp_path):
                 "AWS_REGION": "us-east-1",
                 **environment,
             },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         started.append(process)
@@ -53,6 +54,7 @@ def start(dynamo_engine, default_alias, tables, tmp_path):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
+    log.close()
 
 
 def reports_since(moment, role):
@@ -99,7 +101,12 @@ def test_a_celery_worker_reports(start, until, tmp_path):
         DYNAMODB_CLEANUP_INTERVAL="1000",
         CELERY_BROKER_FOLDER=str(tmp_path / "broker"),
     )
-    (report,) = until(lambda: reports_since(began, "celery worker"), 60)
+
+    def reports():
+        assert worker.poll() is None, (tmp_path / "process.log").read_text()
+        return reports_since(began, "celery worker")
+
+    (report,) = until(reports)
     assert report.pid != worker.pid
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait(30)
