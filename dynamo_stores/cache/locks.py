@@ -71,7 +71,7 @@ class LockStore(PrefixedStore[LockItem]):
     def seconds_left(self, key: str) -> float:
         """Return for how many seconds the owner has the lock, 0 if it is free; read strongly."""
         with self._in_time():
-            item = self._get(self._key(key), consistent=True)
+            item = self._get(self.item_key(key), consistent=True)
         return max(0.0, _LEASE.seconds_left(item or {}))
 
     def _change_own(self, key: str, lease: Lease, actions: Sequence[Action]) -> bool:
@@ -88,16 +88,17 @@ class LockStore(PrefixedStore[LockItem]):
 
     def _change(self, key: str, actions: Sequence[Action], condition: Condition) -> None:
         with self._in_time():
-            self._update(self._key(key), actions, condition)
+            self._update(self.item_key(key), actions, condition)
 
-    def _key(self, key: str) -> ItemKey:
+    def item_key(self, key: str) -> ItemKey:
+        """Return the partition and sort key of the lock ``key``."""
         return keys.lock(self.prefix, key)
 
 
 class LeaseStore(LockStore):
     """The leases under which cached values are computed, a kind of item of their own."""
 
-    def _key(self, key: str) -> ItemKey:
+    def item_key(self, key: str) -> ItemKey:
         return keys.lease(self.prefix, key)
 
 

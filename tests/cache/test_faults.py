@@ -166,7 +166,7 @@ def test_a_transaction_whose_answer_is_lost_is_done_once(faulty, dynamo_faults):
     cache = faulty()
     cache.set("n", 1)
     table = cache.store._table
-    key = cache.store._key(cache.make_key("n"))
+    key = cache.store.item_key(cache.make_key("n"))
     update = {
         "TableName": table.table_name,
         "Key": {"PK": {"S": key.pk}, "SK": {"S": key.sk}},

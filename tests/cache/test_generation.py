@@ -163,7 +163,7 @@ def test_cleanup_spares_what_is_written_meanwhile(cache):
     cache.clear()
     store = cache.store
     sweep = store._sweep
-    item = store._get(store._key(cache.make_key("k")), consistent=True)
+    item = store._get(store.item_key(cache.make_key("k")), consistent=True)
     cache.set("k", "new", None)
     assert sweep._delete_unchanged(item) is False
     assert cache.get("k") == "new"

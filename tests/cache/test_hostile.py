@@ -32,7 +32,7 @@ def table():
             connection.connection.dispatch("PutItem", request)
 
         def get(self, cache, key, version=None):
-            made = cache.store._key(cache.make_key(key, version))
+            made = cache.store.item_key(cache.make_key(key, version))
             request = {
                 "TableName": connection.table_name,
                 "Key": {"PK": {"S": made.pk}, "SK": {"S": made.sk}},

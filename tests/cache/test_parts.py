@@ -25,7 +25,7 @@ NOISE = random.Random(3).randbytes(8 * MB)
 
 def head_of(cache, key="k"):
     """Return the key of the entry and the entry itself."""
-    item_key = cache.store._key(cache.make_key(key))
+    item_key = cache.store.item_key(cache.make_key(key))
     return item_key, CacheEntry.get(item_key.pk, item_key.sk)
 
 
@@ -272,5 +272,5 @@ def test_write_names_begin_with_their_time(cache):
     _, head = head_of(cache)
     assert abs(int(head.write[:13]) - clock.now_ms()) < 60_000
     pk = parts_of(cache)[0].pk
-    assert keys.head_of_part(pk) == (cache.store._key(cache.make_key("k")).pk, head.write)
+    assert keys.head_of_part(pk) == (cache.store.item_key(cache.make_key("k")).pk, head.write)
     assert list(itertools.islice(parts_of(cache), 1))

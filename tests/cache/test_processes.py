@@ -54,7 +54,7 @@ def test_a_connection_held_over_a_fork_is_not_used(cache):
     parents = connection.client
 
     def work(number):
-        key = cache.store._key(cache.make_key("k"))
+        key = cache.store.item_key(cache.make_key("k"))
         table = CacheEntry.Meta.table_name
         request = {"TableName": table, "Key": {"PK": {"S": key.pk}, "SK": {"S": key.sk}}}
         answer = connection.dispatch("GetItem", request)

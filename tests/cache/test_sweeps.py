@@ -161,12 +161,12 @@ def test_by_the_index_nothing_is_scanned(alias, make_cache, dynamo_clock: FakeCl
 def test_entries_carry_no_index_key_unless_asked_for(cache, alias, make_cache):
     """An index key doubles the price of a write."""
     cache.set("k", 1)
-    key = cache.store._key(cache.make_key("k"))
+    key = cache.store.item_key(cache.make_key("k"))
     entry = CacheEntry.get(key.pk, key.sk)
     assert entry.gsi1pk is None
     indexed = make_cache(alias(CACHE={"EXPIRY_INDEX": True}))
     indexed.set("k", 1, None)
-    key = indexed.store._key(indexed.make_key("k"))
+    key = indexed.store.item_key(indexed.make_key("k"))
     entry = CacheEntry.get(key.pk, key.sk)
     assert entry.gsi1pk.startswith(f"X#{indexed.key_prefix}#")
     assert entry.gsi1sk.startswith("9" * 15 + "#")
@@ -222,7 +222,7 @@ def test_the_command(settings, cache, tmp_path, dynamo_clock: FakeClock):
 def test_invalid_numbers_do_not_stop_a_cleanup(cache, dynamo_clock: FakeClock):
     """Items of other programs under this prefix are not deleted."""
     cache.set_many({"a": 1, "b": 2}, 10)
-    key = cache.store._key(cache.make_key("odd"))
+    key = cache.store.item_key(cache.make_key("odd"))
     table = CacheEntry._get_connection()
     item = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "TTL": {"N": "1.5"}, "e": {"S": "soon"}}
     table.connection.dispatch("PutItem", {"TableName": table.table_name, "Item": item})

@@ -167,7 +167,7 @@ def test_an_invalidation_during_a_change_stays(cache, alias, make_cache):
     """An add to a number that is being invalidated does not revive it."""
     cache.set("k", 1, tags=["t"])
     store = cache.store
-    old = store._get(store._key(cache.make_key("k")), consistent=True)
+    old = store._get(store.item_key(cache.make_key("k")), consistent=True)
     assert store._is_live_and_valid(old)
     cache.invalidate_tags(["t"])
     assert not store._is_live_and_valid(old)

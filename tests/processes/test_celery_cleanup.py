@@ -48,7 +48,7 @@ def test_beat_has_the_worker_delete_what_has_expired(alias, make_cache, worker):
     cache = make_cache(alias(CACHE={"EXPIRY_INDEX": True}), KEY_PREFIX="forum")
     cache.set("expired", 1, 0.01)
     cache.set("alive", 1, 1000)
-    dead, alive = (cache.store._key(cache.make_key(key)) for key in ("expired", "alive"))
+    dead, alive = (cache.store.item_key(cache.make_key(key)) for key in ("expired", "alive"))
     until = time.monotonic() + 60
     while list(CacheEntry.query(dead.pk)) and time.monotonic() < until:
         time.sleep(0.2)

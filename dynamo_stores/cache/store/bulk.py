@@ -23,7 +23,7 @@ class ManyStore(WritingStore):
 
         Raises StoreUnavailable; its ``found`` holds the values that were read before.
         """
-        by_pk = {self._key(key).pk: key for key in wanted}
+        by_pk = {self.item_key(key).pk: key for key in wanted}
         try:
             found = self._find_many(by_pk)
         except StoreUnavailable as exc:
@@ -59,7 +59,7 @@ class ManyStore(WritingStore):
 
     def commit_many(self, all_written: Mapping[str, Written | None]) -> list[str]:
         """Write what :meth:`prepare_many` returned; return the keys that were not written."""
-        by_pk = {self._key(key).pk: key for key in all_written}
+        by_pk = {self.item_key(key).pk: key for key in all_written}
         with self._writing(list(by_pk)) as kept:
             failed = set(self._commit_many(all_written, by_pk, kept))
             for pk, key in by_pk.items():
@@ -102,7 +102,7 @@ class ManyStore(WritingStore):
         BatchWriteItem returns no deleted items, so parts are left to their TTL and to cleanup.
         Raises StoreUnavailable if a key was not deleted.
         """
-        found = self._raw_keys(map(self._key, unwanted))
+        found = self._raw_keys(map(self.item_key, unwanted))
         with self._writing([key["PK"]["S"] for key in found]), self._in_time():
             _, error = self._write_items([{"DeleteRequest": {"Key": key}} for key in found])
         if error is not None:

@@ -34,7 +34,7 @@ class CountingStore(WritingStore):
         repeated and may then be added twice. Other numbers are compared and set.
         Raises ValueError if the key is missing.
         """
-        item_key = self._key(key)
+        item_key = self.item_key(key)
         with self._writing([item_key.pk]), self._in_time():
             if type(delta) is not int or abs(delta) >= MAX_NUMBER:
                 return self._replace_number(item_key, delta, None)

@@ -32,7 +32,7 @@ class EntriesStore(ValidityStore):
 
         From the near tier if it is on, except with ``strongly``.
         """
-        item_key = self._key(key)
+        item_key = self.item_key(key)
         near = None if strongly else self._near
         if near is None:
             found = self._find(item_key, strongly=strongly)
@@ -52,7 +52,10 @@ class EntriesStore(ValidityStore):
         if near is None:
             return MISSING
         found = near.get(
-            self._key(key).pk, self.options.local_timeout, self._is_near_valid, counts_misses=False
+            self.item_key(key).pk,
+            self.options.local_timeout,
+            self._is_near_valid,
+            counts_misses=False,
         )
         value = self.value_of(found)
         if value is not MISSING:
@@ -235,7 +238,8 @@ class EntriesStore(ValidityStore):
         finally:
             near.end_write(pks, written if done else {}, began_at)
 
-    def _key(self, key: str) -> ItemKey:
+    def item_key(self, key: str) -> ItemKey:
+        """Return the partition and sort key of the entry ``key``, in full as Django makes it."""
         return keys.cache_entry(self.prefix, key)
 
     @property

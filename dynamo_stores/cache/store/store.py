@@ -78,7 +78,7 @@ class CacheStore(CountingStore, ManyStore):
 
         Not atomic: three calls, a read, a write and a delete.
         """
-        found = self._find(self._key(key))
+        found = self._find(self.item_key(key))
         value = self.value_of(found)
         if found is None or not is_live(found.head) or value is MISSING:
             return False
@@ -91,7 +91,7 @@ class CacheStore(CountingStore, ManyStore):
 
     def ttl(self, key: str) -> int | None:
         """Return the milliseconds until the entry expires; None for never, 0 if it is missing."""
-        head = self._head(self._key(key), LIFE)
+        head = self._head(self.item_key(key), LIFE)
         if head is None or not is_live(head):
             return 0
         expiry = expiry_of(head)
@@ -105,7 +105,7 @@ class CacheStore(CountingStore, ManyStore):
         """Give a live value a new expiry, in ms since the epoch (None: never); see touch."""
         if expiry is not None and expiry <= clock.now_ms():
             return self.delete(key)
-        item_key = self._key(key)
+        item_key = self.item_key(key)
         removal = self._values.removal(expiry)
         # Set to their old values, these are returned: the parts of a value must be touched too.
         actions: list[Action] = [

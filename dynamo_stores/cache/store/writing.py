@@ -43,7 +43,7 @@ class WritingStore(EntriesStore):
         self, key: str, value: Any, expiry: int | None, tags: Sequence[str] = ()
     ) -> Written:
         """Serialise a value that expires at ``expiry``, in ms since the epoch."""
-        return self._values.write(self._key(key), value, expiry, tags)
+        return self._values.write(self.item_key(key), value, expiry, tags)
 
     def commit(self, key: str, written: Written | None, stamps: RawItem | None = None) -> None:
         """
@@ -93,7 +93,7 @@ class WritingStore(EntriesStore):
 
     def has_key(self, key: str) -> bool:
         """Return whether the key exists, without reading its value."""
-        return is_live(self._head(self._key(key), LIFE))
+        return is_live(self._head(self.item_key(key), LIFE))
 
     def _put_new(self, head: RawItem, seen: RawItem | None) -> RawItem | ConditionFailed | None:
         """Put ``head`` if it may; return the replaced item, if known, or the failed condition."""
@@ -166,7 +166,7 @@ class WritingStore(EntriesStore):
 
     def delete(self, key: str) -> bool:
         """Delete the value and its parts; return whether the key existed."""
-        item_key = self._key(key)
+        item_key = self.item_key(key)
         with self._writing([item_key.pk]), self._in_time():
             old = self._delete(item_key)
         if old is None:

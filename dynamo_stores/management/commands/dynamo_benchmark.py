@@ -191,7 +191,7 @@ def _pairs(table: str, size: int) -> dict[str, tuple[Call, Call]]:
     )
 
     def key(name: str) -> dict[str, Any]:
-        made = cache.store._key(cache.make_key(name))
+        made = cache.store.item_key(cache.make_key(name))
         return {"PK": {"S": made.pk}, "SK": {"S": made.sk}}
 
     item = client.get_item(TableName=table, Key=key("k"))["Item"]
