@@ -16,8 +16,8 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	@$(BIN)/python manage.py forum_demo $(if $(CHECK),--check)
 
-## make test [ARGS="-k cache"] [WORKERS=1]: the tests, side by side, for they wait more than they
-## compute; what needs Java, Redis or Chromium is skipped without
+## make test [ARGS=tests/cache] [WORKERS=1]: the tests, in parallel because they wait more than they
+## compute; tests that need Redis or Chromium are skipped where it is missing
 WORKERS ?= 5
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
@@ -31,7 +31,7 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-## make check: what CI runs, less what must be installed for it
+## make check: linters, types, deployment checks and tests
 check: lint types check-project test
 
 check-project: $(STAMP)
