@@ -134,7 +134,7 @@ class JobStore(Store[DedupeJob]):
         return Claim(taken.fence, None) if isinstance(taken, Lease) else Claim(None, taken)
 
     def get_job(self, key: str) -> RawItem | None:
-        """Return the job's item, read strongly; None if there is none."""
+        """Return the job's item, read strongly; None if it does not exist."""
         with self._in_time():
             return self._get(keys.dedupe_job(key), consistent=True)
 

@@ -158,7 +158,7 @@ class EmbeddedEngine:
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=subprocess.STDOUT,
-            # Ctrl-C in a terminal goes to whoever started us, who stops us cleanly.
+            # Ctrl-C in a terminal reaches only the parent, which stops the engine cleanly.
             start_new_session=True,
         )
         try:

@@ -197,7 +197,7 @@ def test_the_status_has_the_time_until_the_next_probe(dynamo_clock: FakeClock):
 
 
 def test_every_change_is_reported_once(dynamo_clock: FakeClock):
-    """Opened, half open, opened again, closed by a probe; a reset of a closed one is none."""
+    """Opened, half open, opened again, closed by a probe; resetting a closed one is no change."""
     changes = []
     breaker = make(changes)
     breaker.reset()

@@ -123,7 +123,7 @@ def test_the_command_without_dynamodb(reporting, run):
 
 @pytest.fixture
 def interruptible():
-    """Children hear SIGINT, also where whoever started the tests ignores it: in the background."""
+    """Children get SIGINT, also where the parent of the tests ignores it, as in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

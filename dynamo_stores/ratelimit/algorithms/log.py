@@ -115,13 +115,13 @@ class Log:
     def _level(self, state: Entries | None, rate: Rate, cost: int, times: Times) -> Level:
         kept = self._kept(state, rate, times)
         free = rate.limit - sum(each.cost for each in kept)
-        retry_at, room = times.low, free
+        retry_at, available = times.low, free
         for each in kept:
-            if room >= cost:
+            if available >= cost:
                 break
-            room += each.cost
+            available += each.cost
             retry_at = each.at / 1000 + rate.window + AFTER
-        if room < cost:
+        if available < cost:
             retry_at = times.low + rate.window
         reset_at = kept[-1].at / 1000 + rate.window if kept else times.low
         return Level(rate, free, reset_at, max(0.0, retry_at - times.low))
