@@ -42,11 +42,11 @@ def table(status="ACTIVE", on_demand=False, replicas=False, **units):
 
 
 def test_all_that_a_write_spends_from_is_raised_together():
-    """And read capacity is left alone."""
+    """And read capacity is not changed."""
     plan = plan_up(table(I=(5, 5), J=(5, 8)), [reason(index="I")], {}, CONFIG)
     assert plan.code == "raised"
     assert plan.changes == {"": (5, 10), "I": (5, 10), "J": (5, 16)}
-    assert plan.why == "the write capacity of the index I was short of what is asked for"
+    assert plan.why == "the demand exceeded the write capacity of the index I"
 
 
 def test_a_read_raises_what_was_read():
@@ -62,7 +62,7 @@ def test_demand_decides_and_the_factor_is_the_least():
     assert plan.changes == {"": (5, 30), "I": (5, 10)}
     plan = plan_up(table(), [reason()], {("", "Write"): 160.0}, CONFIG)
     assert plan.changes == {"": (5, 50)}
-    assert plan.why.endswith("as far as its maximum allows")
+    assert plan.why.endswith("the increase is limited by the maximum")
     plan = plan_up(table(), [reason()], {("", "Write"): 160.0}, CONFIG, Quota(40_000, 20))
     assert plan.changes == {"": (5, 20)}
 
@@ -88,7 +88,7 @@ def test_demand_decides_and_the_factor_is_the_least():
     ],
 )
 def test_what_more_capacity_does_not_cure(capacity, reasons, code):
-    """Changes nothing, and says why."""
+    """It changes nothing, and the plan has the reason."""
     plan = plan_up(capacity, reasons, {}, CONFIG)
     assert (plan.code, plan.changes) == (code, {})
     assert plan.why
