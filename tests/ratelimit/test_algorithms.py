@@ -1,4 +1,4 @@
-"""The arithmetic of limits: no window admits more than its limit, whatever clocks say."""
+"""The arithmetic of limits: no window admits more than its limit, however wrong clocks are."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Caller:
             self._state = None if fresh is None else self._algorithm.read(fresh, len(self._rates))
             if done:
                 return decision.status
-        raise AssertionError("One caller at a time races with nobody.")
+        raise AssertionError("One caller at a time has no race to lose.")
 
 
 def callers(algorithm, rates, skews):
@@ -98,7 +98,7 @@ REQUESTS = st.lists(
 
 
 def admitted(algorithm, rates, skews, requests):
-    """Ask one after the other; return when what was admitted, in true time."""
+    """Send the requests one after the other; return the admitted ones, with their true times."""
     asking = callers(algorithm, rates, skews)
     now, found = 1_800_000_000.0, []
     for pause, who, cost in requests:
@@ -130,7 +130,7 @@ def test_a_sliding_window_is_never_exceeded(skews, requests, limit):
 @given(SKEWS, REQUESTS, st.integers(1, 9))
 @settings(max_examples=200, deadline=None)
 def test_a_log_is_never_exceeded(skews, requests, limit):
-    """The same of the algorithm that writes all down."""
+    """The same for the algorithm that stores each request."""
     rates = (Rate(limit, 7), Rate(limit * 3, 60))
     found = admitted(Log(), rates, skews, requests)
     for rate in rates:
@@ -148,7 +148,7 @@ def test_gcra_admits_the_limit_and_the_burst_at_most(requests, limit, burst):
 @given(REQUESTS, st.integers(1, 9))
 @settings(max_examples=200, deadline=None)
 def test_waiting_out_retry_after_admits(requests, limit):
-    """And not waiting it out does not, for the exact algorithms."""
+    """And for the exact algorithms a request before it is refused."""
     for algorithm in (Windows(), Windows(0), Gcra(limit), Log()):
         rate = Rate(limit, 7)
         (caller,) = callers(algorithm, (rate,), [(0, 0)])
@@ -167,7 +167,7 @@ def test_waiting_out_retry_after_admits(requests, limit):
 @given(REQUESTS, st.integers(2, 9))
 @settings(max_examples=100, deadline=None)
 def test_remaining_is_what_is_admitted_at_once(requests, limit):
-    """Asked at one moment, exactly so many more are allowed."""
+    """At one moment exactly so many more requests are admitted."""
     for algorithm in (Windows(), Windows(0), Gcra(limit), Log()):
         (caller,) = callers(algorithm, (Rate(limit, 7),), [(0, 0)])
         now = 1_800_000_000.0
@@ -193,7 +193,7 @@ def test_half_the_demand_is_never_refused(requests, limit):
 
 
 def test_a_refund_never_goes_below_zero():
-    """What is given back twice is given back once."""
+    """Refunds of more than was counted leave zero."""
     for algorithm in (Windows(), Gcra(3), Log()):
         item = Item()
         rates, times = (Rate(3, 7),), Times(1_800_000_000.0, 1_800_000_000.0)
