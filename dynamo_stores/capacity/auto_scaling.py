@@ -142,7 +142,7 @@ def plan_minimums_up(capacity: TableCapacity, plan: Plan, targets: Targets) -> P
         for (name, kind), target in targets.items()
         if name in plan.changes
     }
-    higher = {what: units for what, units in wanted.items() if units > targets[what].minimum}
+    higher = {name: units for name, units in wanted.items() if units > targets[name].minimum}
     if not higher:
         return Plan(
             "at_maximum",

@@ -32,6 +32,7 @@ class DemandItem(ControlItem):
 # Seconds of which the busiest counts, and for which the demand of other processes is used.
 WINDOW = 10.0
 
+# Units by resource ("" is the table) and "Read" or "Write".
 Units = dict[tuple[str, str], float]
 
 
@@ -45,13 +46,13 @@ class LocalDemand:
 
     def record(self, measurement: Measurement) -> None:
         """Count an attempt, whether served or throttled."""
-        what = (measurement.table, measurement.operation)
+        operation = (measurement.table, measurement.operation)
         with self._lock:
             if measurement.units:
-                self._last_cost[what] = measurement.units
+                self._last_cost[operation] = measurement.units
             elif not measurement.throttled:
                 return
-            cost = measurement.units or self._last_cost.get(what, {measurement.table: 1.0})
+            cost = measurement.units or self._last_cost.get(operation, {measurement.table: 1.0})
             second = int(clock.monotonic())
             kind = measurement.kind
             for name, units in cost.items():
@@ -70,8 +71,8 @@ class LocalDemand:
         with self._lock:
             for second, units in self._seconds.get(table, ()):
                 if second >= since:
-                    for what, cost in units.items():
-                        found[what] = max(found[what], cost)
+                    for resource, cost in units.items():
+                        found[resource] = max(found[resource], cost)
         return dict(found)
 
 
@@ -89,7 +90,7 @@ class SharedDemand(Store[DemandItem]):
                 key.sk,
                 ttl=int(clock.now()) + 60,
                 at=clock.now_ms(),
-                units=json.dumps([[*what, cost] for what, cost in units.items()]),
+                units=json.dumps([[*resource, cost] for resource, cost in units.items()]),
             ).serialize()
         )
 

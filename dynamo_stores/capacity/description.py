@@ -40,7 +40,7 @@ class Resource:
 
     def decreases_left(self, now: float) -> int:
         """
-        Return how many decreases are allowed now: what is left of the four of a UTC day, else one
+        Return how many decreases are allowed now: those left of the four of a UTC day, else one
         after an hour without a decrease, up to 27 a day.
         """
         used = self._used(now)

@@ -56,7 +56,7 @@ class Decisions(DirectStore[DecisionItem]):
     kind = DecisionItem
 
     def publish(self, table: str, decision: Mapping[str, Any]) -> None:
-        """Add what :func:`~dynamo_stores.capacity.update.as_decision` returned; never raises."""
+        """Add a result of :func:`~dynamo_stores.capacity.update.as_decision`; never raises."""
         key = keys.decision(int(decision["at"] * 1000), table)
         try:
             self._put(

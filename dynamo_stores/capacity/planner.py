@@ -1,5 +1,5 @@
 """
-The plans of capacity changes: what to raise and to what, what to lower and when; pure.
+Plan capacity changes: the resources to raise or to lower, and their new units; pure.
 
 A raise follows the attempted units of all processes, not the served ones. Clients that are
 throttled send less, so the peak of a few seconds counts, and a raise is at least
@@ -65,7 +65,7 @@ def plan_up(
     kinds: Iterable[str] = (),
 ) -> Plan:
     """
-    Return what to raise after a throttle for ``reasons``.
+    Return the plan after a throttle for ``reasons``.
 
     ``demand`` is the units a second that all processes attempted. ``kinds`` (``"Read"``,
     ``"Write"``) are the kinds of the throttled operations, for a throttle without reasons.
@@ -130,8 +130,8 @@ def plan_down(
     reserve: int = RESERVE,
 ) -> Plan:
     """
-    Return what to lower at ``now`` (seconds since the epoch): to the baseline, or to the capacity
-    for ``need`` (units a second, consumed lately) at the target utilisation.
+    Return the plan that lowers a table at ``now`` (seconds since the epoch): to the baseline, or to
+    the capacity for ``need`` (units a second, consumed lately) at the target utilisation.
 
     Nothing is lowered within ``SCALE_DOWN_DELAY`` of a throttle. A resource that has only
     ``reserve`` decreases left is lowered later, and does not delay the others.

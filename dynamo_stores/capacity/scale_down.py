@@ -37,7 +37,7 @@ class Outcome:
 
 def reconcile(using: str = DEFAULT_ALIAS, table: str | None = None) -> list[Outcome]:
     """
-    Lower the tables of the alias that are due, or only ``table``; return what was done to each.
+    Lower the tables of the alias that are due, or only ``table``; return the outcome of each.
 
     May run in several processes at once: one of them lowers each table.
     Raises StoreUnavailable if the control table cannot be read.
