@@ -44,7 +44,7 @@ def test_maintenance_windows(now, end):
 
 
 def test_nothing_is_lowered_in_a_maintenance_window(provisioned, run):
-    """But when it ends."""
+    """The table is lowered when the window ends."""
     using, table, relay = provisioned(SCALING={"MAINTENANCE_WINDOWS": ["00:00-12:00"]})
     start = at(11) if at(11) > time.time() else at(11) + 86_400
     run("dynamo_scale", table, "up", using=using)
