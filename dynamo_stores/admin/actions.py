@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import clock, keys
-from ..capacity.manual import DOWN, UP, change_by_hand
+from ..capacity.manual import DOWN, UP, change_manually
 from ..capacity.planner import Plan
 from ..capacity.scale_down import reconcile
-from ..capacity.update import in_words
+from ..capacity.update import describe_changes
 from ..concurrency.bounded import BoundedDict
 from ..conf import aliases
 from ..exceptions import CALL_ERRORS
@@ -119,17 +119,17 @@ def _reset(target: Target) -> Outcome:
 
 
 def _raise(target: Target) -> Outcome:
-    return _of(target, change_by_hand(target.using, target.table, UP))
+    return _of(target, change_manually(target.using, target.table, UP))
 
 
 def _lower(target: Target) -> Outcome:
-    return _of(target, change_by_hand(target.using, target.table, DOWN))
+    return _of(target, change_manually(target.using, target.table, DOWN))
 
 
 def _of(target: Target, plan: Plan) -> Outcome:
     if not plan.changes:
         return Outcome(f"{target.table} was not changed: {plan.why}.", is_good=False)
-    return Outcome(f"The capacity of {target.table} changes to {in_words(plan.changes)}.")
+    return Outcome(f"The capacity of {target.table} changes to {describe_changes(plan.changes)}.")
 
 
 def _reconcile(target: Target) -> Outcome:

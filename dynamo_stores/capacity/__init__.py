@@ -1,4 +1,4 @@
-"""How much capacity a provisioned table has, needs and gets."""
+"""The capacity of provisioned tables: demand, decisions and changes."""
 
 from ..calls.backpressure import background
 from .wrapper import ThroughputScaler, with_throughput_scaling

@@ -1,6 +1,7 @@
 """
-Application Auto Scaling overwrites whoever else changes a table that it has targets for. So such a
-table is left alone, or, where asked for, only the minimum of its targets is raised.
+The targets of Application Auto Scaling, which overwrites changes of others to its tables.
+
+So a table with targets is not changed, or, by ``AUTO_SCALING``, only the minimum of its targets.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from .planner import Plan
 
 logger = logging.getLogger(__name__)
 
-# How long an answer about targets is gone by, in seconds.
-_REMEMBERED = 300.0
+# Seconds for which targets that were read are used.
+_TARGETS_TIMEOUT = 300.0
 
 
 class ScalableTarget(NamedTuple):
-    """Between what units a second Application Auto Scaling keeps a capacity."""
+    """The units a second between which Application Auto Scaling keeps a capacity."""
 
     minimum: int
     maximum: int
@@ -47,29 +48,30 @@ class AutoScaling:
 
     def targets(self, table: str) -> Targets:
         """
-        Return the targets of the table and of its indexes, empty where it has none.
+        Return the targets of the table and of its indexes, empty if there are none.
 
-        Where that cannot be asked (no permission, no such service) it is taken to have none, and
-        said once. Remembered for five minutes.
+        Empty, with a warning once, also if they cannot be read (no permission, no such service).
+        Cached for five minutes.
         """
         known = self._known.get(table)
-        if known is not None and clock.monotonic() - known[0] < _REMEMBERED:
+        if known is not None and clock.monotonic() - known[0] < _TARGETS_TIMEOUT:
             return known[1]
-        found = self._ask(table)
+        found = self._read_targets(table)
         self._known[table] = (clock.monotonic(), found)
         return found
 
     def set_minimums(self, capacity: TableCapacity, plan: Plan) -> Plan:
         """
-        Make the units of ``plan`` the minimum of the table's targets; return what came of it: the
-        plan, or one without changes that says why not.
+        Make the units of ``plan`` the minimum of the table's targets.
+
+        Return the plan, or one without changes if Application Auto Scaling refused.
         """
         table, targets = capacity.table, self.targets(capacity.table)
         try:
             for (name, kind), target in targets.items():
                 if name not in plan.changes or plan.changes[name].of(kind) == target.minimum:
                     continue
-                # Only the minimum: what is remembered of the maximum may be old.
+                # Only the minimum, because the cached maximum may be old.
                 self._client.register_scalable_target(
                     ServiceNamespace="dynamodb",
                     ResourceId=_resource_of(table, name),
@@ -77,12 +79,16 @@ class AutoScaling:
                     MinCapacity=plan.changes[name].of(kind),
                 )
         except (BotoCoreError, ClientError) as exc:
-            why = f"Application Auto Scaling refused a minimum for {table} ({type(exc).__name__})"
-            return Plan("refused", f"{why}: is RegisterScalableTarget allowed?", again=True)
+            why = (
+                f"Application Auto Scaling refused a new minimum for {table} "
+                f"({type(exc).__name__}); check that "
+                "application-autoscaling:RegisterScalableTarget is allowed"
+            )
+            return Plan("refused", why, again=True)
         finally:
             self._known.pop(table, None)
         logger.info(
-            "%s: %s.", table, plan.why,
+            "The minimum capacity of table %s was changed: %s.", table, plan.why,
             extra={
                 "dynamodb_table": table,
                 "dynamodb_using": self._using,
@@ -92,11 +98,11 @@ class AutoScaling:
         )  # fmt: skip
         return plan
 
-    def _ask(self, table: str) -> Targets:
+    def _read_targets(self, table: str) -> Targets:
         config = get_config(self._using)
         own = config.for_table(table).scaling.auto_scaling_endpoint_url
         if own is None and config.endpoint_url is not None and is_loopback(config.endpoint_url):
-            return {}  # an engine on this machine has no such service beside it
+            return {}  # an engine on this machine comes without this service
         try:
             if self._client is None:
                 self._client = _make_client(config, own)
@@ -104,7 +110,7 @@ class AutoScaling:
                 ServiceNamespace="dynamodb"
             )
             return dict(
-                _read(table, each)
+                _target_of(table, each)
                 for page in pages
                 for each in page["ScalableTargets"]
                 if _is_of(table, each)
@@ -112,21 +118,23 @@ class AutoScaling:
         except (BotoCoreError, ClientError) as exc:
             if table not in self._known:
                 logger.warning(
-                    "It could not be asked whether table %s has targets of Application Auto "
-                    "Scaling (%s); it is taken to have none.",
+                    "The targets of Application Auto Scaling for table %s could not be read (%s); "
+                    "the table is treated as having none.",
                     table, type(exc).__name__,
                     extra={"dynamodb_table": table, "dynamodb_using": self._using},
                 )  # fmt: skip
             return {}
 
 
-def left_alone(table: str) -> Plan:
-    """Return the plan for a table that Application Auto Scaling looks after: none."""
-    return Plan("auto_scaled", f"{table} has targets of Application Auto Scaling, which decides")
+def plan_no_change(table: str) -> Plan:
+    """Return the plan for a table that Application Auto Scaling scales: without changes."""
+    return Plan(
+        "auto_scaled", f"Application Auto Scaling has targets for {table} and sets its capacity"
+    )
 
 
 def plan_minimums_up(capacity: TableCapacity, plan: Plan, targets: Targets) -> Plan:
-    """Return which minimums to raise for what ``plan`` would raise, as far as their maximums."""
+    """Return the plan that raises minimums, up to the maximums, instead of the capacity."""
     if not plan.changes:
         return plan
     wanted = {
@@ -134,18 +142,18 @@ def plan_minimums_up(capacity: TableCapacity, plan: Plan, targets: Targets) -> P
         for (name, kind), target in targets.items()
         if name in plan.changes
     }
-    higher = {what: units for what, units in wanted.items() if units > targets[what].minimum}
+    higher = {name: units for name, units in wanted.items() if units > targets[name].minimum}
     if not higher:
         return Plan(
             "at_maximum",
-            f"the targets that Application Auto Scaling has for {capacity.table} reach no higher",
+            f"no target of Application Auto Scaling for {capacity.table} allows a higher minimum",
         )
-    why = f"{plan.why}, so the minimum for Application Auto Scaling is raised"
+    why = f"{plan.why}; the minimum for Application Auto Scaling is raised"
     return Plan("minimum_raised", why, _minimums(targets, higher))
 
 
 def plan_minimums_down(capacity: TableCapacity, config: ScalingConfig, targets: Targets) -> Plan:
-    """Return which minimums go back to the baseline; the capacity follows its targets."""
+    """Return the plan that sets minimums to the baseline; the capacity follows its targets."""
     base = Units(config.base_read_capacity, config.base_write_capacity)
     lower = {
         (name, kind): min(base.of(kind), target.maximum)
@@ -153,10 +161,8 @@ def plan_minimums_down(capacity: TableCapacity, config: ScalingConfig, targets: 
         if target.minimum > min(base.of(kind), target.maximum)
     }
     if not lower:
-        return Plan("at_baseline", f"the minimums for {capacity.table} are at its baseline")
-    why = (
-        f"the minimum that Application Auto Scaling has for {capacity.table} is its baseline again"
-    )
+        return Plan("at_baseline", f"the minimums of {capacity.table} are at its baseline")
+    why = f"the minimum for Application Auto Scaling of {capacity.table} is its baseline again"
     return Plan("minimum_lowered", why, _minimums(targets, lower))
 
 
@@ -177,7 +183,7 @@ def _is_of(table: str, target: Mapping[str, Any]) -> bool:
     return resource == name or resource.startswith(f"{name}/")
 
 
-def _read(table: str, target: Mapping[str, Any]) -> tuple[tuple[str, str], ScalableTarget]:
+def _target_of(table: str, target: Mapping[str, Any]) -> tuple[tuple[str, str], ScalableTarget]:
     index = target["ResourceId"].removeprefix(f"table/{table}").removeprefix("/index/")
     kind = "Read" if "Read" in target["ScalableDimension"] else "Write"
     return (index, kind), ScalableTarget(int(target["MinCapacity"]), int(target["MaxCapacity"]))
@@ -207,5 +213,5 @@ _auto_scaling = PerProcess(AutoScaling)
 
 
 def get_auto_scaling(using: str) -> AutoScaling:
-    """Return this process's view of Application Auto Scaling for the alias ``using``."""
+    """Return the targets of the alias ``using``, as this process caches them."""
     return _auto_scaling.get(using)

@@ -1,8 +1,8 @@
 """
-What is asked of a table: units a second, attempted and not only served, summed over processes.
+The demand on a table: attempted units a second, served or throttled, summed over processes.
 
-Throttled callers go quiet, so an average is too small: the busiest second of the last few counts. A
-throttled attempt is taken to cost what the last one of its kind did.
+Clients that are throttled send less, so an average is too small: the busiest of the last seconds
+counts. A throttled attempt is assumed to cost as much as the last served one of its operation.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_
 
 
 class DemandItem(ControlItem):
-    """What one process asks of a table, in JSON, and when it said so, in ms since the epoch."""
+    """The demand of one process on a table, in JSON, and when it was published, in ms."""
 
     at = IntegerAttribute(null=True, attr_name="a")
     units = UnicodeAttribute(null=True, attr_name="x")
 
 
-# The busiest second of so many counts; what other processes said counts for as long.
+# Seconds of which the busiest counts, and for which the demand of other processes is used.
 WINDOW = 10.0
 
+# Units by resource ("" is the table) and "Read" or "Write".
 Units = dict[tuple[str, str], float]
 
 
 class LocalDemand:
-    """What this process asks of the tables of one alias. For all threads."""
+    """The demand of this process on the tables of one alias. Thread-safe."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, deque[tuple[int, Units]]] = defaultdict(deque)
@@ -44,14 +45,14 @@ class LocalDemand:
         self._lock = threading.Lock()
 
     def record(self, measurement: Measurement) -> None:
-        """Count an attempt, served or throttled."""
-        what = (measurement.table, measurement.operation)
+        """Count an attempt, whether served or throttled."""
+        operation = (measurement.table, measurement.operation)
         with self._lock:
             if measurement.units:
-                self._last_cost[what] = measurement.units
+                self._last_cost[operation] = measurement.units
             elif not measurement.throttled:
                 return
-            cost = measurement.units or self._last_cost.get(what, {measurement.table: 1.0})
+            cost = measurement.units or self._last_cost.get(operation, {measurement.table: 1.0})
             second = int(clock.monotonic())
             kind = measurement.kind
             for name, units in cost.items():
@@ -70,18 +71,18 @@ class LocalDemand:
         with self._lock:
             for second, units in self._seconds.get(table, ()):
                 if second >= since:
-                    for what, cost in units.items():
-                        found[what] = max(found[what], cost)
+                    for resource, cost in units.items():
+                        found[resource] = max(found[resource], cost)
         return dict(found)
 
 
 class SharedDemand(Store[DemandItem]):
-    """What all processes ask of a table: an item each in the control table, for a minute."""
+    """The demand of all processes on a table: an item of each in the control table, for 60 s."""
 
     kind = DemandItem
 
     def publish(self, table: str, units: Units) -> None:
-        """Let the others know what this process asks for; one write."""
+        """Publish the demand of this process to the other processes; one write."""
         key = keys.demand(table, _process())
         self._put(
             DemandItem(
@@ -89,12 +90,12 @@ class SharedDemand(Store[DemandItem]):
                 key.sk,
                 ttl=int(clock.now()) + 60,
                 at=clock.now_ms(),
-                units=json.dumps([[*what, cost] for what, cost in units.items()]),
+                units=json.dumps([[*resource, cost] for resource, cost in units.items()]),
             ).serialize()
         )
 
     def total(self, table: str) -> Units:
-        """Return what all processes that were heard of lately ask for together; one Query."""
+        """Return the sum of the demands that were published in the last seconds; one Query."""
         control = self._table
         answer = self._call(
             control,
@@ -113,7 +114,7 @@ class SharedDemand(Store[DemandItem]):
 
 
 def total_of(items: list[RawItem], now: float) -> Units:
-    """Return the sum of what the items say that are not too old."""
+    """Return the sum of the demands in ``items`` that are not too old."""
     found: Units = defaultdict(float)
     for item in items:
         if integer_of(item, DemandItem.at) / 1000 > now - WINDOW:

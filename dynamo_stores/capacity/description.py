@@ -1,4 +1,4 @@
-"""What DescribeTable and DescribeLimits say of capacity; pure."""
+"""The capacity of a table, read from DescribeTable and DescribeLimits; pure."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Units(NamedTuple):
     write: int
 
     def of(self, kind: str) -> int:
-        """Return those of ``"Read"`` or ``"Write"``."""
+        """Return the units of ``"Read"`` or ``"Write"``."""
         return self.read if kind == "Read" else self.write
 
     def with_kind(self, kind: str, units: int) -> Units:
-        """Return these with another number of one kind."""
+        """Return a copy with other units of one kind."""
         return self._replace(read=units) if kind == "Read" else self._replace(write=units)
 
 
@@ -40,8 +40,8 @@ class Resource:
 
     def decreases_left(self, now: float) -> int:
         """
-        Return how many decreases are allowed now: of the four of a UTC day, else the one of an
-        hour without any, up to 27.
+        Return how many decreases are allowed now: those left of the four of a UTC day, else one
+        after an hour without a decrease, up to 27 a day.
         """
         used = self._used(now)
         if used < FREE_DECREASES:
@@ -50,15 +50,15 @@ class Resource:
 
     def may_decrease(self, now: float, reserve: int = 0) -> bool:
         """
-        Return whether to use one of them, keeping ``reserve`` of the four for others: an hour
-        after the last decrease there is another one anyway.
+        Return whether to use a decrease now, keeping ``reserve`` of the four for other changes.
+        An hour after the last decrease the reserve does not apply, because one is allowed anyway.
         """
         left = self.decreases_left(now)
         return left > reserve or (left > 0 and self._is_quiet(now))
 
     def _used(self, now: float) -> int:
         if self.last_decrease is not None and _day(self.last_decrease) != _day(now):
-            # The number is that of the day on which it was asked for.
+            # DynamoDB's number is that of the day of the last decrease.
             return 0
         return self.decreases_today
 
@@ -68,7 +68,7 @@ class Resource:
 
 @dataclass(frozen=True)
 class TableCapacity:
-    """A table and its indexes by their names (``""`` is the table)."""
+    """The state of a table; ``resources`` are the table (``""``) and its indexes, by name."""
 
     table: str
     arn: str
@@ -79,7 +79,7 @@ class TableCapacity:
 
     @property
     def is_active(self) -> bool:
-        """Whether a change may be asked for."""
+        """Whether the table can be changed now."""
         return self.status == "ACTIVE"
 
 
@@ -90,12 +90,12 @@ class Quota(NamedTuple):
     write: int = DEFAULT_QUOTA
 
     def of(self, kind: str) -> int:
-        """Return that of ``"Read"`` or ``"Write"``."""
+        """Return the quota of ``"Read"`` or ``"Write"``."""
         return self.read if kind == "Read" else self.write
 
 
 def read_description(description: Mapping[str, Any]) -> TableCapacity:
-    """Return what ``Table`` of DescribeTable says."""
+    """Return the capacity from ``Table`` of a DescribeTable response."""
     mode = (description.get("BillingModeSummary") or {}).get("BillingMode", "PROVISIONED")
     resources = {"": _resource("", description.get("ProvisionedThroughput") or {})}
     status = str(description["TableStatus"])
@@ -116,7 +116,7 @@ def read_description(description: Mapping[str, Any]) -> TableCapacity:
 
 
 def read_limits(limits: Mapping[str, Any]) -> Quota:
-    """Return what DescribeLimits says of one table."""
+    """Return the quota of one table from a DescribeLimits response."""
     return Quota(
         int(limits.get("TableMaxReadCapacityUnits", DEFAULT_QUOTA)),
         int(limits.get("TableMaxWriteCapacityUnits", DEFAULT_QUOTA)),
@@ -124,7 +124,7 @@ def read_limits(limits: Mapping[str, Any]) -> Quota:
 
 
 def as_request(table: str, changes: Mapping[str, Units]) -> dict[str, Any]:
-    """Return UpdateTable's arguments for ``changes``, by resource: one request for all."""
+    """Return UpdateTable's arguments for ``changes`` (by resource), all in one request."""
     request: dict[str, Any] = {"TableName": table}
     updates = []
     for name, units in changes.items():

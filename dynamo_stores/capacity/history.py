@@ -1,4 +1,4 @@
-"""What was decided about tables, taken or not, one after the other: the history."""
+"""The history of decisions about the capacity of tables, whether they changed something or not."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from ..models import ControlItem, RawItem, string_of
 
 
 class DecisionItem(ControlItem):
-    """One decision about a table's capacity, taken or not, in JSON."""
+    """One decision about a table's capacity, in JSON."""
 
     decision = UnicodeAttribute(null=True, attr_name="x")
 
 
 logger = logging.getLogger(__name__)
 
-# So long the history reaches back.
+# Seconds for which a decision is kept.
 KEPT = 30 * 86_400.0
 
 
 @dataclass(frozen=True)
 class CapacityDecision:
     """
-    What was decided about ``table`` ``at`` a moment (seconds since the epoch): ``code`` is a word,
-    ``why`` a sentence; units by resource (``""`` is the table) before and after, empty where
-    nothing was changed.
+    A decision about ``table``, made ``at`` a moment (seconds since the epoch).
+
+    ``code`` is a word for programs, ``why`` a reason for people. ``before`` and ``after`` are
+    units by resource (``""`` is the table), empty if nothing was changed.
     """
 
     table: str
@@ -45,17 +46,17 @@ class CapacityDecision:
 
     @property
     def is_taken(self) -> bool:
-        """Whether something was changed."""
+        """Whether the decision changed something."""
         return bool(self.after)
 
 
 class Decisions(DirectStore[DecisionItem]):
-    """The history of one alias, in its control table. Told at once or not at all."""
+    """The history of one alias, in its control table. A failed write is not repeated."""
 
     kind = DecisionItem
 
     def publish(self, table: str, decision: Mapping[str, Any]) -> None:
-        """Add what :func:`~dynamo_stores.capacity.update.as_decision` returned; never raises."""
+        """Add a result of :func:`~dynamo_stores.capacity.update.as_decision`; never raises."""
         key = keys.decision(int(decision["at"] * 1000), table)
         try:
             self._put(
@@ -68,13 +69,13 @@ class Decisions(DirectStore[DecisionItem]):
             )
         except CALL_ERRORS as exc:
             logger.info(
-                "A decision about table %s is missing in the history: %s",
+                "A decision about table %s could not be added to the history: %s",
                 table, type(exc).__name__,
                 extra={"dynamodb_table": table, "dynamodb_using": self.using},
             )  # fmt: skip
 
     def latest(self, count: int = 200) -> list[CapacityDecision]:
-        """Return the last ``count`` decisions about all tables, the newest first; one Query."""
+        """Return the last ``count`` decisions about all tables, newest first; one Query."""
         control = self._table
         answer = self._call(
             control,
@@ -91,13 +92,13 @@ class Decisions(DirectStore[DecisionItem]):
 
 
 def read_decision(item: RawItem) -> CapacityDecision:
-    """Return the decision that an item of the history holds."""
+    """Return the decision in an item of the history."""
     table = string_of(item, DecisionItem.sk).partition("#")[2]
     return decision_of(table, json.loads(string_of(item, DecisionItem.decision)))
 
 
 def decision_of(table: str, decision: Mapping[str, Any]) -> CapacityDecision:
-    """Return what a record or the history keeps, as a :class:`CapacityDecision`."""
+    """Return the stored form of a decision as a :class:`CapacityDecision`."""
     return CapacityDecision(
         table=table,
         at=float(decision.get("at", 0.0)),

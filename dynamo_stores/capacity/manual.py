@@ -1,4 +1,4 @@
-"""Changing a table's capacity because somebody asked for it."""
+"""Manual changes of a table's capacity."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from .planner import Plan, by_factor, plan_down
 from .records import CapacityRecords
 from .update import apply, as_decision, describe
 
+# The directions of a change.
 UP, DOWN, TO = "up", "down", "to"
 
 
-def change_by_hand(
+def change_manually(
     using: str,
     table: str,
     direction: str,
@@ -26,10 +27,12 @@ def change_by_hand(
 ) -> Plan:
     """
     Raise a table and its indexes by ``SCALE_UP_FACTOR`` (``"up"``), lower them to their baseline
-    (``"down"``) or set them (``"to"``, with units); return what came of it.
+    (``"down"``) or set their units a second (``"to"``). Return the plan that was carried out, or
+    one without changes.
 
-    What is above the baseline comes down after ``SCALE_DOWN_DELAY``. Raises StoreError where there
-    is no such table, or it has no capacity, and StoreUnavailable without an answer.
+    Capacity above the baseline is lowered after ``SCALE_DOWN_DELAY``.
+    Raises StoreError if there is no such table or it is on demand, and StoreUnavailable without
+    an answer.
     """
     capacity = describe(using, table)
     if capacity is None:
@@ -52,9 +55,9 @@ def _record(using: str, capacity: TableCapacity, plan: Plan, config: ScalingConf
         units.read > base.read or units.write > base.write for units in plan.changes.values()
     )
     if is_above:
-        # Before the change: whoever dies in between leaves no table up that nobody lowers.
+        # Before the change, so that the table is lowered if this process dies in between.
         deadline = clock.now() + config.scale_down_delay
-        CapacityRecords(using).raised(capacity.table, deadline, as_decision(plan, capacity))
+        CapacityRecords(using).record_raise(capacity.table, deadline, as_decision(plan, capacity))
 
 
 def _plan(
@@ -79,5 +82,5 @@ def _plan(
         if wanted != units:
             changes[name] = wanted
     if not changes:
-        return Plan("nothing", "it has that already, or its maximum")
-    return Plan("by_hand", "somebody asked for it", changes)
+        return Plan("nothing", "it already has this capacity, or its maximum")
+    return Plan("by_hand", "the change was requested manually", changes)

@@ -1,11 +1,11 @@
 """
-How much capacity is right: what to raise and to what, what to lower and when; pure.
+Plan capacity changes: the resources to raise or to lower, and their new units; pure.
 
-A raise follows what all processes attempt, not what gets through: throttled callers go quiet, so
-the peak of a few seconds counts, and a raise is at least ``SCALE_UP_FACTOR``. A write spends units
-of the table and of the indexes that its item is in, and DynamoDB names only the first that is
-short: so all of them are raised together. A write load leaves read capacity alone, and a read load
-write capacity.
+A raise follows the attempted units of all processes, not the served ones. Clients that are
+throttled send less, so the peak of a few seconds counts, and a raise is at least
+``SCALE_UP_FACTOR``. A write consumes units of the table and of the indexes that its item is in, and
+DynamoDB names only the first that is too low, so all of them are raised together. A write load does
+not change read capacity, and a read load does not change write capacity.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .description import KINDS, Quota, TableCapacity, Units
 Demand = Mapping[tuple[str, str], float]
 
 _CURABLE = "ProvisionedThroughputExceeded"
-# Reasons that more capacity does not cure, and what they say.
+# Reasons that more capacity does not cure, with the code and the text of their plans.
 _INCURABLE = {
     "KeyRangeThroughputExceeded": (
         "hot_partition",
-        "a single partition is at its own limit of 3,000 read or 1,000 write units",
+        "a single partition has reached its limit of 3,000 read or 1,000 write units a second",
     ),
     "AccountLimitExceeded": ("account_limit", "the account's quota of capacity is used up"),
     "MaxOnDemandThroughputExceeded": (
@@ -36,17 +36,17 @@ _INCURABLE = {
         "the table's own maximum of on-demand throughput is reached",
     ),
 }
-# A decrease that is kept for whoever lowers by hand.
+# Decreases that are kept for manual changes.
 RESERVE = 1
 
 
 @dataclass(frozen=True)
 class Plan:
     """
-    What to change, by resource; nothing where ``changes`` is empty.
+    The units to change to, by resource; an empty ``changes`` changes nothing.
 
-    ``code`` is a word for programs, ``why`` a sentence for people. With ``again`` the table has not
-    reached its baseline after it, and is to be looked at later.
+    ``code`` is a word for programs, ``why`` a reason for people. With ``again`` the table is still
+    above its baseline afterwards, and is checked again later.
     """
 
     code: str
@@ -65,19 +65,21 @@ def plan_up(
     kinds: Iterable[str] = (),
 ) -> Plan:
     """
-    Return what to raise after a throttle for ``reasons``.
+    Return the plan after a throttle for ``reasons``.
 
-    ``demand`` is what all processes attempted, in units a second; ``kinds`` (``"Read"``,
-    ``"Write"``) is what was throttled where DynamoDB named no reason.
+    ``demand`` is the units a second that all processes attempted. ``kinds`` (``"Read"``,
+    ``"Write"``) are the kinds of the throttled operations, for a throttle without reasons.
     """
     reasons = tuple(reasons)
     short, incurable = _read_reasons(reasons)
     if not reasons:
-        short = {(name, kind) for kind in kinds for name in _path(capacity, "", kind)}
+        short = {(name, kind) for kind in kinds for name in _used_with(capacity, "", kind)}
     if capacity.is_on_demand:
-        return incurable or Plan("on_demand", f"{capacity.table} is on demand: nothing to raise")
+        return incurable or Plan(
+            "on_demand", f"{capacity.table} is on demand and has no capacity to raise"
+        )
     if not short:
-        return incurable or Plan("nothing", f"nothing that {capacity.table} has was short")
+        return incurable or Plan("nothing", f"no capacity of {capacity.table} was too low")
     if not capacity.is_active:
         return Plan("in_progress", f"{capacity.table} is being changed already", again=True)
     if capacity.has_replicas and all(kind == "Write" for _, kind in short):
@@ -85,7 +87,7 @@ def plan_up(
             "replicas",
             f"{capacity.table} has replicas, whose write capacity must be equal in all regions",
         )
-    most = _most(config, quota or Quota())
+    maximum = _maximum(config, quota or Quota())
     changes: dict[str, Units] = {}
     is_capped = False
     for kind in KINDS:
@@ -93,26 +95,29 @@ def plan_up(
         if not named or (kind == "Write" and capacity.has_replicas):
             continue
         raised: dict[str, Units] = {}
-        for name in dict.fromkeys(part for each in named for part in _path(capacity, each, kind)):
+        for name in dict.fromkeys(
+            part for each in named for part in _used_with(capacity, each, kind)
+        ):
             units = changes.get(name, capacity.resources[name].units)
             wanted = max(
                 by_factor(units.of(kind), config),
                 _provisioned_for(demand.get((name, kind), 0.0), config),
             )
-            is_capped |= wanted > most.of(kind)
-            wanted = min(wanted, most.of(kind))
+            is_capped |= wanted > maximum.of(kind)
+            wanted = min(wanted, maximum.of(kind))
             if wanted > units.of(kind):
                 raised[name] = units.with_kind(kind, wanted)
-        # What was short is at its maximum: raising the rest of its path would cost and not help.
+        # If all that was too low is at its maximum, raising the rest would cost and not help.
         if any(name in raised for name in named):
             changes |= raised
     if not changes:
         return Plan(
             "at_maximum",
-            f"{capacity.table} has the maximum of {most.read} read and {most.write} write units",
+            f"{capacity.table} is at its maximum of {maximum.read} read and {maximum.write} write "
+            "units",
         )
-    capped = ", as far as its maximum allows" if is_capped else ""
-    return Plan("raised", f"{_named(short)} was short of what is asked for{capped}", changes)
+    capped = "; the increase is limited by the maximum" if is_capped else ""
+    return Plan("raised", f"the demand exceeded {_capacities(short)}{capped}", changes)
 
 
 def plan_down(
@@ -125,14 +130,14 @@ def plan_down(
     reserve: int = RESERVE,
 ) -> Plan:
     """
-    Return what to lower at ``now`` (seconds since the epoch): to the baseline, or to what ``need``
-    (units a second, consumed lately) takes at the target utilisation.
+    Return the plan that lowers a table at ``now`` (seconds since the epoch): to the baseline, or to
+    the capacity for ``need`` (units a second, consumed lately) at the target utilisation.
 
-    Nothing within ``SCALE_DOWN_DELAY`` of a throttle. What has no decrease left but ``reserve`` is
-    left for later, and does not hold up the others.
+    Nothing is lowered within ``SCALE_DOWN_DELAY`` of a throttle. A resource that has only
+    ``reserve`` decreases left is lowered later, and does not delay the others.
     """
     if capacity.is_on_demand:
-        return Plan("on_demand", f"{capacity.table} is on demand: nothing to lower")
+        return Plan("on_demand", f"{capacity.table} is on demand and has no capacity to lower")
     if not capacity.is_active:
         return Plan("in_progress", f"{capacity.table} is being changed already", again=True)
     if throttled_at is not None and now - throttled_at < config.scale_down_delay:
@@ -163,17 +168,17 @@ def plan_down(
         for kind in kinds
     )
     if changes:
-        what = "its baseline" if not above else "what is needed now"
-        return Plan("lowered", f"{capacity.table} needs no more than {what}", changes, above)
+        why = "less capacity than it has" if above else "no more than its baseline"
+        return Plan("lowered", f"{capacity.table} needs {why}", changes, above)
     if waiting:
         return Plan(
             "no_decreases_left",
-            f"the budget of decreases of {_resources(waiting)} is used up: DynamoDB allows 4 a UTC "
-            "day, and then one in an hour without any",
+            f"the budget of decreases of {_resources(waiting)} is used up: DynamoDB allows 4 in a "
+            "UTC day, and then one after each hour without a decrease",
             again=True,
         )
     if above:
-        return Plan("needed", f"{capacity.table} needs what it has", again=True)
+        return Plan("needed", f"{capacity.table} needs the capacity that it has", again=True)
     return Plan("at_baseline", f"{capacity.table} is at its baseline")
 
 
@@ -193,8 +198,8 @@ def _read_reasons(
     return short, incurable
 
 
-def _path(capacity: TableCapacity, name: str, kind: str) -> list[str]:
-    """Return what is raised together: all that a write spends from, or what was read."""
+def _used_with(capacity: TableCapacity, name: str, kind: str) -> list[str]:
+    """Return the resources to raise together: all that a write uses, or the one that was read."""
     if kind == "Write":
         return list(capacity.resources)
     return [name] if name in capacity.resources else [""]
@@ -215,7 +220,7 @@ def _lowered(
 
 
 def _provisioned_for(demand: float, config: ScalingConfig) -> int:
-    # Less what floats make of a whole number.
+    # Less the rounding error of floats, which would raise a whole number by one.
     return math.ceil(demand / config.target_utilization - 1e-9)
 
 
@@ -223,13 +228,13 @@ def _baseline(config: ScalingConfig, kind: str) -> int:
     return config.base_read_capacity if kind == "Read" else config.base_write_capacity
 
 
-def _most(config: ScalingConfig, quota: Quota) -> Quota:
+def _maximum(config: ScalingConfig, quota: Quota) -> Quota:
     return Quota(
         min(config.max_read_capacity, quota.read), min(config.max_write_capacity, quota.write)
     )
 
 
-def _named(short: Iterable[tuple[str, str]]) -> str:
+def _capacities(short: Iterable[tuple[str, str]]) -> str:
     return " and ".join(
         f"the {kind.lower()} capacity of {_resources([name])}" for name, kind in sorted(short)
     )
@@ -240,7 +245,7 @@ def _resources(names: Iterable[str]) -> str:
 
 
 def end_of_maintenance(windows: Sequence[str], now: float) -> float | None:
-    """Return when the maintenance window ends in which ``now`` is, None outside of all; UTC."""
+    """Return when the maintenance window that contains ``now`` ends, None outside of all; UTC."""
     moment = datetime.fromtimestamp(now, UTC)
     minute = moment.hour * 60 + moment.minute
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -1,10 +1,10 @@
 """
-What is to happen to a table, kept where a broker or a worker that dies cannot lose it.
+Records of raised tables, with the deadlines by which they are lowered.
 
-Each table that was raised has a record with a deadline. Whoever finds a deadline passed takes the
-record's lease, by a conditional write, and brings the table down; a raise meanwhile moves the
-deadline on and counts the generation up. Broker restarts, SIGKILL, double and late delivery then
-all end in one lowering per deadline.
+They are in the control table, so that no broker or worker that dies can lose them. A process that
+finds a deadline passed takes the record's lease by a conditional write and lowers the table. A
+raise in the meantime moves the deadline on and increments the generation. So broker restarts,
+SIGKILL, double and late delivery all end in one lowering per deadline.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_
 
 class CapacityRecord(ControlItem):
     """
-    What was decided about a table: ``deadline`` is when it is to come down, in ms since the epoch,
-    absent when nothing is to; ``generation`` counts its raises; ``lease_end`` is until when
-    ``owner`` brings it down; ``decision`` is the last one, in JSON.
+    The record of a raised table.
+
+    ``deadline`` is when it is lowered, absent if it is not; ``generation`` counts its raises;
+    ``owner`` holds the lease until ``lease_end``; ``decision`` is the last decision, in JSON.
+    Times are in ms since the epoch.
     """
 
     generation = IntegerAttribute(null=True, attr_name="g")
@@ -43,13 +45,13 @@ _LEASE = LeaseAttributes(CapacityRecord.owner, CapacityRecord.lease_end)
 
 
 class CapacityTables(ControlItem):
-    """The tables that have a record."""
+    """The names of the tables that have a record."""
 
     tables = UnicodeSetAttribute(null=True, attr_name="t")
 
 
 class CapacityClaim(ControlItem):
-    """Who raises a table now: nobody else does until ``until``, in ms since the epoch."""
+    """The claim of the process that raises a table, until ``until`` (ms since the epoch)."""
 
     until = IntegerAttribute(null=True, attr_name="u")
 
@@ -57,8 +59,10 @@ class CapacityClaim(ControlItem):
 @dataclass(frozen=True)
 class Record:
     """
-    What the control table says of ``table``: ``deadline`` (seconds since the epoch, None: nothing
-    is to happen), ``generation`` and the last ``decision``; ``owner`` while one has its lease.
+    The record of ``table``: when it is lowered (``deadline``, None: never), how often it was
+    raised, the last decision, and the lease of the process that lowers it.
+
+    Times are in seconds since the epoch; ``owner`` is empty without a lease.
     """
 
     table: str
@@ -75,7 +79,7 @@ class CapacityRecords(Store[CapacityRecord]):
     kind = CapacityRecord
 
     def claim(self, table: str, seconds: float) -> bool:
-        """Take the right to raise ``table`` for ``seconds``; one write, False for the loser."""
+        """Claim the right to raise ``table``; False if another process has it. One write."""
         key, now = keys.capacity(table, keys.CLAIM), clock.now_ms()
         until = now + math.ceil(seconds * 1000)
         free = CapacityClaim.until.does_not_exist() | (CapacityClaim.until <= now)
@@ -86,8 +90,8 @@ class CapacityRecords(Store[CapacityRecord]):
             return False
         return True
 
-    def raised(self, table: str, deadline: float, decision: Mapping[str, Any]) -> int:
-        """Note that ``table`` was raised and is to come down at ``deadline``; its generation."""
+    def record_raise(self, table: str, deadline: float, decision: Mapping[str, Any]) -> int:
+        """Record that ``table`` is raised until ``deadline``; return the new generation."""
         self._update(keys.capacity_tables(), [CapacityTables.tables.add({table})])
         changed = self._update(
             keys.capacity(table, keys.RECORD),
@@ -100,7 +104,7 @@ class CapacityRecords(Store[CapacityRecord]):
         return integer_of(changed, CapacityRecord.generation)
 
     def postpone(self, table: str, deadline: float) -> bool:
-        """Let a table that is to come down do so at ``deadline`` at the earliest."""
+        """Move an earlier deadline of ``table`` to ``deadline``; return whether there was one."""
         later = CapacityRecord.deadline < _ms(deadline)
         try:
             self._update(
@@ -113,17 +117,17 @@ class CapacityRecords(Store[CapacityRecord]):
         return True
 
     def get(self, table: str) -> Record | None:
-        """Return the record of ``table``, read strongly."""
+        """Return the record of ``table``, by a strongly consistent read."""
         item = self._get(keys.capacity(table, keys.RECORD), consistent=True)
         return None if item is None else _record(table, item)
 
     def tables(self) -> list[str]:
-        """Return the tables that ever had a record."""
+        """Return the tables that have or had a record, sorted."""
         item = self._get(keys.capacity_tables(), consistent=True)
         return sorted(strings_of(item or {}, CapacityTables.tables))
 
     def due(self) -> list[Record]:
-        """Return the records whose deadline has passed and that nobody is working on."""
+        """Return the records whose deadline has passed and whose lease is free."""
         now = clock.now()
         records = [self.get(table) for table in self.tables()]
         return [
@@ -136,7 +140,10 @@ class CapacityRecords(Store[CapacityRecord]):
         ]
 
     def lease(self, record: Record, seconds: float) -> Record | None:
-        """Take the record, if it is still as it was found; None for who was second."""
+        """
+        Take the lease of a record for ``seconds`` and return the record with it; None if the
+        record has changed or another process holds the lease.
+        """
         key = keys.capacity(record.table, keys.RECORD)
         as_found = (CapacityRecord.generation == record.generation) & (
             CapacityRecord.deadline == _ms(record.deadline or 0)
@@ -154,8 +161,8 @@ class CapacityRecords(Store[CapacityRecord]):
         self, record: Record, decision: Mapping[str, Any], next_deadline: float | None
     ) -> bool:
         """
-        Give the lease back, with the next deadline, or closed. False where the table was raised
-        meanwhile, or somebody else has the lease: their deadline stays.
+        Release the lease and set the next deadline, or none. Return False, and keep the deadline,
+        if the table was raised in the meantime or another process holds the lease.
         """
         key = keys.capacity(record.table, keys.RECORD)
         release = [CapacityRecord.lease_end.remove(), CapacityRecord.owner.remove()]
@@ -182,12 +189,12 @@ class CapacityRecords(Store[CapacityRecord]):
 
 
 class DirectRecords(DirectStore[CapacityRecord]):
-    """The same records, read through the side door and all at once."""
+    """The same records, read through a direct connection and in batches."""
 
     kind = CapacityRecord
 
     def get_many(self, tables: Sequence[str]) -> dict[str, Record]:
-        """Return the records by table, those that there are; a BatchGetItem for each hundred."""
+        """Return the existing records by table; a BatchGetItem for each 100 tables."""
         control, found = self._table, {}
         for some in chunks(tables, MAX_READS):
             wanted = {keys.capacity(table, keys.RECORD): table for table in some}

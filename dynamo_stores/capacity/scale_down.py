@@ -1,4 +1,4 @@
-"""Coming down: what is due is lowered, once, by whoever looks first."""
+"""Lower the tables that are due, each once, in whichever process finds it first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .. import clock
 from ..conf import DEFAULT_ALIAS, get_config
 from ..conf.groups import ScalingConfig
 from ..exceptions import StoreUnavailable
-from .auto_scaling import get_auto_scaling, left_alone, plan_minimums_down
+from .auto_scaling import get_auto_scaling, plan_minimums_down, plan_no_change
 from .demand import SharedDemand
 from .description import QUIET_HOUR, TableCapacity
 from .history import Decisions
@@ -20,15 +20,15 @@ from .update import apply, as_decision, describe
 
 logger = logging.getLogger(__name__)
 
-# How long whoever brings a table down has it for himself; he needs two calls.
+# Seconds of the lease under which a table is lowered, which takes two calls.
 _LEASE = 120.0
-# When to look again at a table that is being changed, or that could not be asked.
+# Seconds until a table is checked again that is being changed or could not be read.
 _SOON = 60.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one table that was due, and when it is looked at next (None: never)."""
+    """The plan for a table that was due; ``next_deadline`` is its next check (None: never)."""
 
     table: str
     plan: Plan
@@ -37,10 +37,10 @@ class Outcome:
 
 def reconcile(using: str = DEFAULT_ALIAS, table: str | None = None) -> list[Outcome]:
     """
-    Lower what is due in the alias, or only ``table``; idempotent, and one at a time per table.
+    Lower the tables of the alias that are due, or only ``table``; return the outcome of each.
 
-    Return what was done and what was not, with the reasons. Raises StoreUnavailable where the
-    control table cannot be asked.
+    May run in several processes at once: one of them lowers each table.
+    Raises StoreUnavailable if the control table cannot be read.
     """
     records = CapacityRecords(using)
     outcomes = []
@@ -60,7 +60,9 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
         capacity = describe(using, record.table)
         plan = _plan(using, record.table, capacity, config)
     except StoreUnavailable as exc:
-        plan = Plan("unavailable", f"{record.table} could not be asked: {exc}", again=True)
+        plan = Plan(
+            "unavailable", f"the state of {record.table} could not be read: {exc}", again=True
+        )
     next_deadline = _next(plan, capacity, config) if plan.again else None
     if plan.code not in ("lowered", "minimum_lowered", "in_progress"):
         quiet = plan.code in ("at_baseline", "on_demand", "maintenance_window")
@@ -77,25 +79,28 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
     if plan.code != "in_progress":
         Decisions(using).publish(record.table, decision)
     if not records.finish(record, decision, next_deadline):
-        logger.info("Table %s was raised while it came down; that deadline holds.", record.table)
+        logger.info(
+            "Table %s was raised while it was being lowered; the deadline of the raise applies.",
+            record.table,
+        )
     return Outcome(record.table, plan, next_deadline)
 
 
 def _plan(using: str, table: str, capacity: TableCapacity | None, config: ScalingConfig) -> Plan:
     if capacity is None:
-        return Plan("no_table", f"there is no table {table} any more")
+        return Plan("no_table", f"the table {table} no longer exists")
     auto_scaling = get_auto_scaling(using)
     targets = auto_scaling.targets(table)
     if targets and config.auto_scaling == "leave":
-        return left_alone(table)
+        return plan_no_change(table)
     if end_of_maintenance(config.maintenance_windows, clock.now()) is not None:
-        return Plan("maintenance_window", "it is in a maintenance window", again=True)
+        return Plan("maintenance_window", f"{table} is in a maintenance window", again=True)
     if targets:
         plan = plan_minimums_down(capacity, config, targets)
         if not plan.changes or config.dry_run:
             return apply(using, capacity, plan, dry_run=config.dry_run)
         return auto_scaling.set_minimums(capacity, plan)
-    # Heard of while it throttles; without a throttle the baseline is enough until one.
+    # Processes publish demand only while the table throttles; otherwise the baseline is enough.
     need = SharedDemand(using).total(table)
     plan = plan_down(capacity, config, clock.now(), need=need)
     return apply(using, capacity, plan, dry_run=config.dry_run)
@@ -104,7 +109,7 @@ def _plan(using: str, table: str, capacity: TableCapacity | None, config: Scalin
 def _next(plan: Plan, capacity: TableCapacity | None, config: ScalingConfig) -> float:
     now = clock.now()
     if plan.code == "no_decreases_left" and capacity is not None:
-        # The budget is named once, and asked about when there can be a decrease again.
+        # Not earlier than a decrease is allowed again, so that this is logged once.
         return min(_quiet_hour(capacity, now), _midnight(now))
     end = end_of_maintenance(config.maintenance_windows, now)
     if plan.code == "maintenance_window" and end is not None:

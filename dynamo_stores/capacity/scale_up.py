@@ -1,9 +1,10 @@
 """
-Raising: at once, by one of all processes, off the path of the request that was throttled.
+Raise throttled tables at once, from one process, outside of the throttled request.
 
-An observer of all calls counts what is asked for and hears of throttling; a thread of its own then
-says so to the other processes, and one of them, by a claim in the control table, plans and asks for
-the change. Losers wait for nothing, and nobody waits for the table to be ACTIVE.
+An observer of all calls counts the demand and records throttles. A thread then publishes the
+demand to the other processes, and the process that gets the claim in the control table plans and
+requests the change. The other processes do not wait, and no request waits until the table is
+ACTIVE.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ..concurrency.per_process import PerProcess
 from ..conf import aliases, get_config, when_changed
 from ..conf.groups import ScalingConfig
 from ..exceptions import ConfigurationError, StoreUnavailable, ThrottlingReason
-from .auto_scaling import get_auto_scaling, left_alone, plan_minimums_up
+from .auto_scaling import get_auto_scaling, plan_minimums_up, plan_no_change
 from .demand import LocalDemand, SharedDemand
 from .description import Quota, TableCapacity, read_limits
 from .history import Decisions
@@ -36,12 +37,13 @@ from .update import apply, as_decision, describe
 
 logger = logging.getLogger(__name__)
 
-# Throttling is gathered so long before anything is done, and the winner hears the others so long.
-_GATHER, _LISTEN = 0.1, 0.3
-# A claim: nobody else raises the table meanwhile.
+# Seconds in which throttles are collected before they are handled, and in which the process with
+# the claim waits for the demand of the others.
+_GATHER, _AWAIT_DEMAND = 0.1, 0.3
+# Seconds of a claim, in which no other process raises the table.
 _CLAIM = 5.0
-# After a refusal that will not change soon the table is left alone so long.
-_LEAVE_ALONE = 300.0
+# Seconds without another attempt after a plan that will not change soon.
+_LONG_PAUSE = 300.0
 _LASTING = frozenset(
     [
         "account_limit",
@@ -53,8 +55,8 @@ _LASTING = frozenset(
         "replicas",
     ]
 )
-# Somebody else is at it, or it was over before anybody looked.
-_GOOD_NEWS = frozenset(["in_progress", "nothing"])
+# Plans without changes that are neither logged nor published: no action is needed.
+_HARMLESS = frozenset(["in_progress", "nothing"])
 
 
 @dataclass
@@ -72,15 +74,15 @@ class Scaler:
         self._using = using
         self._demand = LocalDemand()
         self._waiting: dict[str, _Throttled] = {}
-        self._rests_until: dict[str, float] = {}
+        self._paused_until: dict[str, float] = {}
         self._failures: Counter[str] = Counter()
-        self._said: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
-        self._news = threading.Event()
+        self._has_work = threading.Event()
         self._thread: threading.Thread | None = None
 
     def record(self, measurement: Measurement) -> None:
-        """Hear of one attempt; costs microseconds, and sends nothing."""
+        """Record one attempt; takes microseconds and sends nothing."""
         self._demand.record(measurement)
         if measurement.throttled:
             self.on_throttle(
@@ -99,10 +101,11 @@ class Scaler:
         partition: str = "",
     ) -> None:
         """
-        Hear that a call was throttled, and have it looked after; ``config``: by these rules.
-        ``partition`` is the key of a partition that is too hot.
+        Record that a call was throttled, and handle it soon in the scaler's thread.
+
+        ``config`` replaces the settings of the table; ``partition`` is the key of a hot partition.
         """
-        if clock.monotonic() < self._rests_until.get(table, 0.0):
+        if clock.monotonic() < self._paused_until.get(table, 0.0):
             return
         with self._lock:
             waiting = self._waiting.setdefault(table, _Throttled())
@@ -115,7 +118,7 @@ class Scaler:
                     target=self._run, name=f"dynamo-stores-scaler-{self._using}", daemon=True
                 )
                 self._thread.start()
-        self._news.set()
+        self._has_work.set()
 
     def handle(
         self,
@@ -125,7 +128,10 @@ class Scaler:
         config: ScalingConfig | None = None,
         partition: str = "",
     ) -> Plan | None:
-        """Raise ``table`` if this process is the one to do it; None for who is not."""
+        """
+        Raise ``table`` if this process gets the claim; return the plan, or None without the claim
+        or if scaling is off.
+        """
         config = config or get_config(self._using).for_table(table).scaling
         if not config.enabled:
             return None
@@ -133,23 +139,23 @@ class Scaler:
         shared.publish(table, self._demand.peak(table))
         records = CapacityRecords(self._using)
         if not records.claim(table, _CLAIM):
-            self._rest(table, _CLAIM / 2)
+            self._pause(table, _CLAIM / 2)
             return None
-        clock.sleep(_LISTEN)
+        clock.sleep(_AWAIT_DEMAND)
         capacity = describe(self._using, table)
         if capacity is None:
-            plan = Plan("no_table", f"there is no table {table}")
+            plan = Plan("no_table", f"the table {table} does not exist")
         else:
             plan = self._raise(capacity, set(reasons), set(kinds), config, shared, records)
         if plan.code == "hot_partition" and partition:
-            plan = dataclasses.replace(plan, why=f"{plan.why}; {_named(partition, config)}")
+            plan = dataclasses.replace(plan, why=f"{plan.why}; {_describe_key(partition, config)}")
         if plan.code == "refused":
             self._failed(table)
         else:
             self._failures.pop(table, None)
-            rest = min(_LEAVE_ALONE, max(_CLAIM, config.scale_down_delay / 2))
-            self._rest(table, rest if plan.code in _LASTING else _CLAIM)
-        if self._say(table, plan):
+            pause = min(_LONG_PAUSE, max(_CLAIM, config.scale_down_delay / 2))
+            self._pause(table, pause if plan.code in _LASTING else _CLAIM)
+        if self._log(table, plan):
             Decisions(self._using).publish(table, as_decision(plan, capacity))
         return plan
 
@@ -166,20 +172,20 @@ class Scaler:
         auto_scaling = get_auto_scaling(self._using)
         targets = {} if capacity.is_on_demand else auto_scaling.targets(table)
         if targets and config.auto_scaling == "leave":
-            return left_alone(table)
+            return plan_no_change(table)
         demand = shared.total(table)
         plan = plan_up(capacity, reasons, demand, config, self._quota(), kinds=kinds)
         if targets:
             plan = plan_minimums_up(capacity, plan, targets)
         deadline = clock.now() + config.scale_down_delay
         if plan.changes and not config.dry_run:
-            # Before the change: whoever dies in between leaves no table up that nobody lowers.
-            records.raised(table, deadline, as_decision(plan, capacity))
+            # Before the change, so that the table is lowered if this process dies in between.
+            records.record_raise(table, deadline, as_decision(plan, capacity))
         if targets and plan.changes and not config.dry_run:
             return auto_scaling.set_minimums(capacity, plan)
         plan = apply(self._using, capacity, plan, dry_run=config.dry_run)
         if plan.code in ("at_maximum", "in_progress"):
-            # It is throttled as it is: this is no time to come down.
+            # Less capacity would throttle it even more.
             records.postpone(table, deadline)
         return plan
 
@@ -187,17 +193,17 @@ class Scaler:
         try:
             return read_limits(get_control(self._using).call("DescribeLimits", {}))
         except (ClientError, StoreUnavailable):
-            # Not allowed, or an engine that does not know it: the quota of a new account.
+            # Not allowed, or an engine without this operation: the quota of a new account.
             return Quota()
 
-    def _say(self, table: str, plan: Plan) -> bool:
-        """Return whether ``plan`` is news; one that changes nothing is logged once."""
+    def _log(self, table: str, plan: Plan) -> bool:
+        """Log a plan that changes nothing, once; return whether to add the plan to the history."""
         if plan.changes:
-            self._said = {each for each in self._said if each[0] != table}
+            self._logged = {each for each in self._logged if each[0] != table}
             return True
-        if plan.code in _GOOD_NEWS or (table, plan.code) in self._said:
+        if plan.code in _HARMLESS or (table, plan.code) in self._logged:
             return False
-        self._said.add((table, plan.code))
+        self._logged.add((table, plan.code))
         logger.warning(
             "Table %s is throttled and was not raised: %s.", table, plan.why,
             extra={
@@ -209,17 +215,17 @@ class Scaler:
         return True
 
     def _failed(self, table: str) -> None:
-        """Leave the table alone for twice as long each time that UpdateTable fails in a row."""
+        """Pause for twice as long after each further failure in a row."""
         self._failures[table] += 1
-        self._rest(table, min(_LEAVE_ALONE, _CLAIM * 2.0 ** self._failures[table]))
+        self._pause(table, min(_LONG_PAUSE, _CLAIM * 2.0 ** self._failures[table]))
 
-    def _rest(self, table: str, seconds: float) -> None:
-        self._rests_until[table] = clock.monotonic() + seconds
+    def _pause(self, table: str, seconds: float) -> None:
+        self._paused_until[table] = clock.monotonic() + seconds
 
     def _run(self) -> None:
-        while self._news.wait(60):
+        while self._has_work.wait(60):
             clock.sleep(_GATHER)
-            self._news.clear()
+            self._has_work.clear()
             with self._lock:
                 waiting, self._waiting = self._waiting, {}
             for table, throttled in waiting.items():
@@ -233,17 +239,20 @@ class Scaler:
                     )
                 except (ClientError, ConfigurationError, StoreUnavailable) as exc:
                     self._failed(table)
-                    self._say(table, Plan("unavailable", str(exc)))
+                    self._log(table, Plan("unavailable", str(exc)))
                 except Exception:
-                    self._rest(table, _LEAVE_ALONE)
+                    self._pause(table, _LONG_PAUSE)
                     logger.exception("Table %s could not be raised.", table)
 
 
-def _named(partition: str, config: ScalingConfig) -> str:
+def _describe_key(partition: str, config: ScalingConfig) -> str:
     if config.name_hot_keys:
-        return f"its key is {partition!r}"
+        return f"the partition key is {partition!r}"
     digest = hashlib.sha256(partition.encode(errors="surrogatepass")).hexdigest()[:16]
-    return f"the SHA-256 of its key begins with {digest} (NAME_HOT_KEYS says the key itself)"
+    return (
+        f"the SHA-256 of the partition key begins with {digest} "
+        "(NAME_HOT_KEYS = True logs the key itself)"
+    )
 
 
 _scalers = PerProcess(Scaler)
@@ -262,11 +271,11 @@ def _observe(measurement: Measurement) -> None:
 
 @when_changed
 def watch() -> None:
-    """Observe calls where the settings switch scaling on for any table, and not otherwise."""
+    """Observe calls if the settings enable scaling for any table."""
     try:
         configs = [get_config(using) for using in aliases()]
     except ConfigurationError:
-        return  # the system checks say what is wrong
+        return  # the system checks report it
     tables = [
         each for config in configs for each in (config, *map(config.for_table, config.tables))
     ]

@@ -1,4 +1,4 @@
-"""UpdateTable, once, and what its answers mean."""
+"""Change the capacity of a table by UpdateTable."""
 
 from __future__ import annotations
 
@@ -18,35 +18,38 @@ from .records import CapacityRecords
 
 logger = logging.getLogger(__name__)
 
-# What a refusal of UpdateTable means, and what is said of it.
+# The code and the text of the plan for each error of UpdateTable.
 _REFUSALS = {
     TABLE_IN_USE: ("in_progress", "is being changed already"),
-    DECREASE_REFUSED: ("no_decreases_left", "has no change of this kind left for now"),
+    DECREASE_REFUSED: (
+        "no_decreases_left",
+        "has reached DynamoDB's limit of changes of this kind for now",
+    ),
     NOT_ALLOWED: (
         "not_allowed",
-        "may not be changed by these credentials: dynamodb:UpdateTable is missing",
+        "cannot be changed: the permission dynamodb:UpdateTable is missing",
     ),
 }
 
 
 def describe(using: str, table: str, *, seconds: float | None = None) -> TableCapacity | None:
-    """Return what a table has, None if there is no such table; one call of the control plane."""
+    """Return the capacity of a table, None if it does not exist; one control plane call."""
     description = get_control(using).describe(table, seconds=seconds)
     return None if description is None else read_description(description)
 
 
 def apply(using: str, capacity: TableCapacity, plan: Plan, *, dry_run: bool = False) -> Plan:
     """
-    Ask for what ``plan`` changes, all in one request, and return what came of it: the plan, or one
-    without changes that says why DynamoDB refused. Nobody waits for the table to be ACTIVE.
+    Request the changes of ``plan`` in one UpdateTable, without waiting for the table to be ACTIVE.
 
-    Raises StoreUnavailable when there is no answer.
+    Return the plan, or one without changes if DynamoDB refused.
+    Raises StoreUnavailable without an answer.
     """
     if not plan.changes:
         return plan
     if dry_run:
-        would = f"it would be changed to {in_words(plan.changes)}: {plan.why}"
-        return Plan("dry_run", would, again=plan.again)
+        why = f"it would be changed to {describe_changes(plan.changes)}: {plan.why}"
+        return Plan("dry_run", why, again=plan.again)
     table = capacity.table
     try:
         get_control(using).call("UpdateTable", as_request(table, plan.changes))
@@ -58,8 +61,8 @@ def apply(using: str, capacity: TableCapacity, plan: Plan, *, dry_run: bool = Fa
         refusal, why = _REFUSALS[code]
         return Plan(refusal, f"{table} {why}", again=True)
     logger.info(
-        "The capacity of table %s goes to %s: %s.",
-        table, in_words(plan.changes), plan.why,
+        "The capacity of table %s will be changed to %s: %s.",
+        table, describe_changes(plan.changes), plan.why,
         extra={
             "dynamodb_table": table,
             "dynamodb_using": using,
@@ -79,7 +82,7 @@ def apply(using: str, capacity: TableCapacity, plan: Plan, *, dry_run: bool = Fa
 
 
 def as_decision(plan: Plan, capacity: TableCapacity | None) -> dict[str, Any]:
-    """Return what a record keeps of a decision: when, what, why, from and to which units."""
+    """Return the stored form of a decision: when, code, why, and the units before and after."""
     before = capacity.resources if capacity is not None else {}
     return {
         "at": clock.now(),
@@ -90,8 +93,8 @@ def as_decision(plan: Plan, capacity: TableCapacity | None) -> dict[str, Any]:
     }
 
 
-def in_words(changes: Mapping[str, Units]) -> str:
-    """Return ``5 RCU and 10 WCU, index I 5 RCU and 10 WCU``."""
+def describe_changes(changes: Mapping[str, Units]) -> str:
+    """Return the new units as text, such as ``5 RCU and 10 WCU, index I 5 RCU and 10 WCU``."""
     return ", ".join(
         f"{f'index {name} ' if name else ''}{units.read} RCU and {units.write} WCU"
         for name, units in changes.items()

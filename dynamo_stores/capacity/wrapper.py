@@ -1,8 +1,8 @@
 """
-Scaling for calls of one's own: boto3 clients and whatever else raises DynamoDB's errors.
+Scaling for calls outside of models and stores, such as those of a boto3 client.
 
-Models and stores need none of this: their calls are observed. Here a call that is throttled tells
-the scaler, and is tried again with growing waits; nobody waits for the table to be ACTIVE.
+Models and stores do not need it, because their calls are observed. A throttled call is reported to
+the scaler and retried with growing delays; it does not wait until the table is ACTIVE.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ R = TypeVar("R")
 
 class ThroughputScaler:
     """
-    Scales one table for calls of one's own; ``overrides`` are settings of ``SCALING`` in small
-    letters (``max_read_capacity=200, scale_up_factor=3.0``).
+    Scales one table for calls that are not observed, such as those of a boto3 client.
 
-    Scaling that is made here is meant: it is on whatever ``ENABLED`` says.
+    ``overrides`` are settings of ``SCALING`` in lower case (``max_read_capacity=200``). Scaling is
+    on, even if ``ENABLED`` is False.
+    Raises ConfigurationError if an override is wrong.
     """
 
     def __init__(self, table: str, *, using: str = DEFAULT_ALIAS, **overrides: Any) -> None:
@@ -50,22 +51,22 @@ class ThroughputScaler:
 
     @property
     def config(self) -> ScalingConfig:
-        """The table's settings with the overrides."""
+        """The scaling settings of the table, with the overrides."""
         own = get_config(self.using).for_table(self.table).scaling
         return dataclasses.replace(own, **{"enabled": True, **self._overrides})
 
     def execute_with_scaling(self, function: Callable[[], R], operation: str = "operation") -> R:
         """
-        Return what ``function`` returns, called again while it is throttled.
+        Call ``function``, again while it is throttled, and return its result.
 
-        Raises ThrottlingError after the alias's ``OPERATION_TIMEOUT``, and what else it raises.
-        ``operation`` names it in logs.
+        ``operation`` names the call in logs.
+        Raises ThrottlingError after the ``OPERATION_TIMEOUT``, and other errors of ``function``.
         """
         attempts = _Attempts(self, operation)
         while True:
             try:
                 return function()
-            except Exception as exc:  # noqa: BLE001 - what is no throttling is raised again
+            except Exception as exc:  # noqa: BLE001 - other errors are raised again
                 wait = attempts.wait_after(exc)
             clock.sleep(wait)
 
@@ -77,12 +78,12 @@ class ThroughputScaler:
         while True:
             try:
                 return await function()
-            except Exception as exc:  # noqa: BLE001 - what is no throttling is raised again
+            except Exception as exc:  # noqa: BLE001 - other errors are raised again
                 wait = attempts.wait_after(exc)
             await asyncio.sleep(wait)
 
     def on_throttle(self, exc: BaseException, operation: str) -> ThrottlingError | None:
-        """Tell the scaler of a throttled call; None for an error that is no throttling."""
+        """Report a throttled call to the scaler; return None if ``exc`` is not a throttle."""
         if not isinstance(exc, Exception):
             return None
         error = unavailable(exc, operation=operation, table=self.table)
@@ -94,7 +95,7 @@ class ThroughputScaler:
 
 
 class _Attempts:
-    """The attempts of one call: how long to wait after each, and when to give up."""
+    """The attempts of one call: the delay after each, and the deadline."""
 
     def __init__(self, scaler: ThroughputScaler, operation: str) -> None:
         config = get_config(scaler.using).for_table(scaler.table)
@@ -105,7 +106,7 @@ class _Attempts:
         self._until = clock.monotonic() + config.operation_timeout
 
     def wait_after(self, exc: Exception) -> float:
-        """Return the seconds to wait; raises where trying again is no use."""
+        """Return the seconds until the retry; raises the error if it is not retried."""
         error = self._scaler.on_throttle(exc, self._operation)
         if error is None:
             raise exc
@@ -115,7 +116,7 @@ class _Attempts:
             error.retry_after = max(error.retry_after, wait)
             raise error from exc
         logger.info(
-            "%s hit the throughput limit of table %s (attempt %d); it is tried again in %.2f s.",
+            "The call %s was throttled by table %s (attempt %d) and will be retried in %.2f s.",
             self._operation, self._scaler.table, self._attempt, wait,
             extra={
                 "dynamodb_table": self._scaler.table,
@@ -135,12 +136,12 @@ def with_throughput_scaling(
     **overrides: Any,
 ) -> Any:
     """
-    Call ``function`` and return what it returns, raising ``table`` and trying again while it is
-    throttled; a coroutine function is to be awaited.
+    Call ``function`` and return its result; raise the capacity of ``table`` and retry the call
+    while it is throttled. The call of a coroutine function returns an awaitable.
 
-    Without ``function`` it is a decorator, and a context manager: a block cannot be run again, so
-    a throttled one tells the scaler and raises. ``operation`` names the call in logs;
-    ``overrides`` are those of :class:`ThroughputScaler`.
+    Without ``function`` return a decorator, which is also a context manager. A block cannot be run
+    again, so its throttle is reported to the scaler and raised. ``operation`` names the call in
+    logs; ``overrides`` are those of :class:`ThroughputScaler`.
     """
     scaling = _Scaling(ThroughputScaler(table, using=using, **overrides), operation)
     return scaling if function is None else scaling(function)()

@@ -20,7 +20,7 @@ from ..calls.transport import make_client
 from ..capacity.description import Units
 from ..capacity.records import CapacityRecords
 from ..capacity.scale_down import reconcile
-from ..capacity.update import describe, in_words
+from ..capacity.update import describe, describe_changes
 from ..conf import get_config
 from ..exceptions import StoreUnavailable
 from ..infrastructure.tables import create_table, table_of
@@ -91,7 +91,7 @@ def scaling_benchmark(
             _wait_until_lowered(spec.name)
             stored = _count(engine.url, spec.name)
             low, decreases = _units(spec.name), updates() - raises
-            write(f"Lowered to {in_words(low)} by {decreases} UpdateTable.")
+            write(f"Lowered to {describe_changes(low)} by {decreases} UpdateTable.")
             for each in (spec, table_of(ControlItem)):
                 get_control().call("DeleteTable", {"TableName": each.name})
     return Figures(
@@ -114,7 +114,7 @@ def _summary(
     return (
         f"{len(taken):,} of {wanted:,.0f} {kind} done, {failed} failed; p50 "
         f"{_percentile(taken, 0.5) * 1000:.0f} ms, p95 {_percentile(taken, 0.95) * 1000:.0f} ms; "
-        f"{raises} UpdateTable, then {in_words(high)}."
+        f"{raises} UpdateTable, then {describe_changes(high)}."
     )
 
 

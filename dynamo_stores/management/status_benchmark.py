@@ -67,7 +67,7 @@ def _publish_reports(names: list[str], processes: int) -> None:
         history.roll_up({now - back: {name: Usage(12.5, 3.0) for name in names}})
     for number in range(_DECISIONS):
         at = clock.now() - number
-        why = "the write capacity of the table was short of what is asked for"
+        why = "the demand exceeded the write capacity of the table"
         Decisions("default").publish(names[0], {"at": at, "code": "raised", "why": why})
 
 

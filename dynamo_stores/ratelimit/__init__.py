@@ -1,1 +1,1 @@
-"""Rate limits: stores, algorithms, views."""
+"""Rate limits: stores, algorithms, decorators, middleware and throttle classes."""

@@ -78,7 +78,7 @@ class RateCounter(LimitsStore):
         def is_live(state: Any) -> bool:
             return algorithm.is_live(state, limit.rates, times)
 
-        return self._memory.blocks.hand_out(name_of(limit), cost, is_live)
+        return self._memory.blocks.take(name_of(limit), cost, is_live)
 
     def _count_block(self, limit: ResolvedLimit, cost: int) -> RateLimitStatus:
         if limit.config.block == 1:

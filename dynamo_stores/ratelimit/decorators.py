@@ -1,4 +1,4 @@
-"""``@ratelimit`` and its friends: django-ratelimit's names on a limit that holds."""
+"""``@ratelimit`` and related functions, with the names and meanings of django-ratelimit."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from django.utils.decorators import method_decorator
 
 from ..concurrency.threads import in_thread
 from ..conf import DEFAULT_ALIAS
+from ..conf.rates import Rate
 from ..conf.rules import Problem
 from ..exceptions import ConfigurationError
 from .requests import (
     ALL,
     UNSAFE,
     Limit,
-    aget_limit,
+    acheck,
+    aget_arguments,
+    check,
     find_problems,
-    get_limit,
+    get_arguments,
     get_store,
     group_of,
-    resource_of,
 )
 from .responses import add_headers, refuse, remember, usage_of
 
 V = TypeVar("V")
 
-# What is wrong in the literals of decorators, for the system check.
+# The problems of the decorators' literals, for the system check.
 problems: dict[Problem, None] = {}
 
 
@@ -55,18 +57,18 @@ def ratelimit(
     """
     Limit a view: function, coroutine function, class, or method of a class.
 
-    ``key`` and ``rate`` are those of django-ratelimit: ``"ip"``, ``"user"``, ``"user_or_ip"``,
-    ``"header:x-…"``, ``"get:…"``, ``"post:…"`` or a function of group and request; ``"100/m"`` and
-    what :func:`~dynamo_stores.conf.rates.parse_rates` takes, a function of group and request, a
-    dotted path, None for no limit. With ``resource`` and without ``rate`` the resource's own
-    applies.
+    ``key`` is ``"ip"``, ``"user"``, ``"user_or_ip"``, ``"header:x-…"``, ``"get:…"``, ``"post:…"``
+    or a function of group and request. ``rate`` is ``"100/m"`` or another value for
+    :func:`~dynamo_stores.conf.rates.parse_rates`, a function of group and request, a dotted path,
+    or None for no limit. With ``resource`` and without ``rate`` the limit of the resource applies.
 
-    A refused request gets 429, or raises with ``RATELIMIT_RAISE``; with ``block=False`` the view
-    is called and finds ``request.limited``. ``shadow`` counts and never limits. ``cost`` may be a
-    function of group and request; ``skip_if`` is one of the request; ``allow`` lists networks that
-    are not limited; ``response`` makes the answer of request and status. ``priority`` (``"user"``,
-    ``"background"``, or a function of the request) shares the limit adaptively. The status is on
-    ``request.ratelimit`` and in the response's headers.
+    A refused request gets 429, or RateLimited is raised if ``RATELIMIT_RAISE`` is set. With
+    ``block=False`` the view is called and can read ``request.limited``. ``shadow`` counts requests
+    and never limits. ``cost`` may be a function of group and request, ``skip_if`` is a function of
+    the request, ``allow`` lists networks that are not limited, and ``response`` returns the answer
+    from request and status. ``priority`` (``"user"``, ``"background"``, or a function of the
+    request) shares the limit adaptively. The status is in ``request.ratelimit`` and in the headers
+    of the response.
     """
 
     def decorate(view: Any) -> Any:
@@ -92,22 +94,16 @@ def ratelimit(
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             request = _request_of(args, kwargs)
-            asked = get_limit(limit, request)
-            status = None
-            if asked is not None:
-                status = get_store(limit).acquire(resource_of(limit), **asked)
-            if _note(request, status, asked, shadow=shadow) and block:
+            status, rates = check(limit, request)
+            if _record(request, status, rates, shadow=shadow) and block:
                 return _finish(request, refuse(request, status, response))
             return _finish(request, view(*args, **kwargs))
 
         @functools.wraps(view)
         async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
             request = _request_of(args, kwargs)
-            asked = await aget_limit(limit, request)
-            status = None
-            if asked is not None:
-                status = await get_store(limit).aacquire(resource_of(limit), **asked)
-            if _note(request, status, asked, shadow=shadow) and block:
+            status, rates = await acheck(limit, request)
+            if _record(request, status, rates, shadow=shadow) and block:
                 return _finish(request, refuse(request, status, response))
             return _finish(request, await view(*args, **kwargs))
 
@@ -126,7 +122,7 @@ def is_ratelimited(
     increment: bool = False,
     **options: Any,
 ) -> bool:
-    """Return whether the request is over the limit; counts it only with ``increment``."""
+    """Return whether the request is over the limit; count it only with ``increment``."""
     usage = get_usage(request, group, fn, key, rate, method, increment, **options)
     return usage is not None and bool(usage["should_limit"])
 
@@ -142,11 +138,13 @@ def get_usage(
     **options: Any,
 ) -> dict[str, Any] | None:
     """
-    Return ``count``, ``limit``, ``should_limit`` and ``time_left`` (seconds); None where nothing
-    is limited. Looking counts nothing; a strict window does not count what it refuses.
+    Return ``count``, ``limit``, ``should_limit`` and ``time_left`` (seconds), or None if the
+    request is not limited. It is counted only with ``increment``, and not if it is refused.
+
+    Raises ConfigurationError without ``group`` and ``fn``.
     """
     limit = _limit_of(group, fn, key, rate, method, options)
-    return _usage(limit, get_limit(limit, request), increment)
+    return _usage(limit, get_arguments(limit, request), increment)
 
 
 async def aget_usage(
@@ -161,8 +159,8 @@ async def aget_usage(
 ) -> dict[str, Any] | None:
     """See :func:`get_usage`."""
     limit = _limit_of(group, fn, key, rate, method, options)
-    asked = await aget_limit(limit, request)
-    return await in_thread(limit.using, _usage, limit, asked, increment)
+    arguments = await aget_arguments(limit, request)
+    return await in_thread(limit.using, _usage, limit, arguments, increment)
 
 
 async def ais_ratelimited(request: HttpRequest, *args: Any, **kwargs: Any) -> bool:
@@ -180,14 +178,16 @@ def _limit_of(
     return Limit(group=name, key=key, rate=rate, method=method, **options)
 
 
-def _usage(limit: Limit, asked: dict[str, Any] | None, increment: bool) -> dict[str, Any] | None:
-    if asked is None:
+def _usage(
+    limit: Limit, arguments: dict[str, Any] | None, increment: bool
+) -> dict[str, Any] | None:
+    if arguments is None:
         return None
-    store, resource = get_store(limit), resource_of(limit)
+    store = get_store(limit)
     if increment:
-        return usage_of(store.acquire(resource, **asked))
-    looked = {name: value for name, value in asked.items() if name != "on_unavailable"}
-    return usage_of(store.get_status(resource, **looked))
+        return usage_of(store.acquire(limit.scope, **arguments))
+    del arguments["on_unavailable"]
+    return usage_of(store.get_status(limit.scope, **arguments))
 
 
 def adaptive_ratelimit(
@@ -200,7 +200,7 @@ def adaptive_ratelimit(
     priority: Any = "user",
     **options: Any,
 ) -> Callable[[V], V]:
-    """See :func:`ratelimit`; users' requests go before those of ``priority="background"``."""
+    """See :func:`ratelimit`; requests of users go before those with ``priority="background"``."""
     return ratelimit(group, key, rate, method, block, priority=priority, **options)
 
 
@@ -209,17 +209,17 @@ def _request_of(args: Sequence[Any], kwargs: dict[str, Any]) -> HttpRequest:
         if hasattr(each, "META"):
             request: HttpRequest = each
             return request
-    raise ConfigurationError("@ratelimit is for views: a request is their first argument.")
+    raise ConfigurationError("@ratelimit is for views: it was called without a request.")
 
 
-def _note(request: Any, status: Any, asked: Any, *, shadow: bool) -> bool:
-    """Put what was decided on the request; return whether it is limited by this decorator."""
+def _record(request: Any, status: Any, rates: Sequence[Rate], *, shadow: bool) -> bool:
+    """Set the decision on the request; return whether this decorator limits it."""
     limited = status is not None and not status.allowed and not shadow
     request.limited = limited or getattr(request, "limited", False)
     if status is not None:
         known = getattr(request, "ratelimit", None)
         if known is None or _is_tighter(status, known):
-            remember(request, status, asked["rate"].rates)
+            remember(request, status, rates)
     return limited
 
 

@@ -9,13 +9,13 @@ from ..models import RawItem, StoreItem, string_of
 
 class RateWindow(StoreItem):
     """
-    The requests of one key that were admitted lately. The algorithm that the sort key names
-    (:mod:`.algorithms`) defines its attributes, numbered by the windows that it counts in.
+    The counted requests of one key. The algorithm that the sort key names (:mod:`.algorithms`)
+    defines the attributes, whose names contain the numbers of its windows.
     """
 
 
 class StoredRate(StoreItem):
-    """The limit of a resource, set for all processes: JSON, as settings write it."""
+    """The limit of a resource for all processes, in JSON, in the form of the settings."""
 
     config = UnicodeAttribute(attr_name="config")
 

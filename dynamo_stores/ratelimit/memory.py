@@ -1,4 +1,4 @@
-"""What a process remembers of limits: states, refusals, who is asking; bounded."""
+"""The memory of limits in one process: states, refusals, stored limits and blocks; bounded."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..concurrency.per_process import PerProcess
 from ..conf.rates import Rate
 from .algorithms.base import RateLimitStatus
 
-_REMEMBERED = 10_000
-# A refusal is remembered so long at most, in seconds: a reset, a refund or another rate elsewhere
-# gets through after it.
+_MAX_ENTRIES = 10_000
+# The most seconds for which a refusal is remembered. After it a reset, a refund or another rate
+# of another process has its effect.
 LONGEST_REFUSAL = 2.0
-# After so many seconds whoever asks is taken for dead.
-_PROBE = 10.0
+# Seconds after which a probe without an outcome is given up, and another thread may probe.
+_PROBE_TIMEOUT = 10.0
 
 
 class _Refusal:
@@ -35,18 +35,21 @@ class _Refusal:
 
 
 class Refusals:
-    """Requests that were refused lately, and which of them is being asked about again."""
+    """
+    The requests that were refused lately. After a refusal has expired, one thread probes: it sends
+    its request to the table, while the others are still refused.
+    """
 
     def __init__(self) -> None:
-        self._refused: BoundedDict[Hashable, _Refusal] = BoundedDict(_REMEMBERED)
+        self._refused: BoundedDict[Hashable, _Refusal] = BoundedDict(_MAX_ENTRIES)
         self._lock = threading.Lock()
 
     def find(self, name: Hashable, cost: int) -> RateLimitStatus | None:
         """
-        Return the refusal to answer with, None to ask.
+        Return the status of the refusal, or None if the table must decide.
 
-        A smaller cost than was refused is asked about. When the memory has run out, one thread
-        asks and the others are refused meanwhile.
+        The table decides on a smaller cost than the refused one, and on the probe after the
+        refusal has expired.
         """
         refusal = self._refused.get(name)
         if refusal is None or cost < refusal.cost:
@@ -55,14 +58,14 @@ class Refusals:
         if now >= refusal.until:
             with self._lock:
                 probed_at = refusal.probed_at
-                if probed_at is None or now - probed_at > _PROBE:
+                if probed_at is None or now - probed_at > _PROBE_TIMEOUT:
                     refusal.probed_at = now
                     return None
         left = max(0.0, refusal.status.retry_after - (now - refusal.made_at))
         return refusal.status._replace(retry_after=left)
 
     def remember(self, name: Hashable, cost: int, status: RateLimitStatus) -> None:
-        """Remember what was decided: a refusal, or that there is none any more."""
+        """Remember a refusal, or forget it if ``status`` admits."""
         known = self._refused.get(name)
         if not status.allowed:
             if known is not None and clock.monotonic() < known.until:
@@ -72,25 +75,25 @@ class Refusals:
             self._refused.drop(name)
 
     def forget(self, name: Hashable) -> None:
-        """Ask about ``name`` again."""
+        """Forget the refusal, so that the table decides on the next request."""
         self._refused.drop(name)
 
     def end_probe(self, name: Hashable) -> None:
-        """Let another thread ask: this one got no answer."""
+        """Let another thread probe, because this one got no answer."""
         refusal = self._refused.get(name)
         if refusal is not None:
             refusal.probed_at = None
 
 
 class LocalLimiter:
-    """An exact limit within this process, for when the table cannot be asked."""
+    """Exact limits within this process, for use while the table is not available."""
 
     def __init__(self) -> None:
         self._admitted: BoundedDict[Hashable, deque[tuple[float, int]]] = BoundedDict(1_000)
         self._lock = threading.Lock()
 
     def acquire(self, name: Hashable, rates: Sequence[Rate], cost: int) -> RateLimitStatus:
-        """Decide and count."""
+        """Count a request of ``cost`` if all ``rates`` admit it; return the status."""
         with self._lock:
             now = clock.monotonic()
             admitted = self._admitted.get_or_put(name, deque)
@@ -120,26 +123,26 @@ class LocalLimiter:
 
 
 class StoredConfig(NamedTuple):
-    """A limit in the table as it was read: JSON, None where there is none."""
+    """A limit as it was read from the table: JSON, None without one."""
 
     text: str | None
     read_at: float
 
 
 class RateMemory:
-    """All of it, for one alias."""
+    """The memory of limits of one alias."""
 
     def __init__(self) -> None:
-        self.states: BoundedDict[Hashable, Any] = BoundedDict(_REMEMBERED)
+        self.states: BoundedDict[Hashable, Any] = BoundedDict(_MAX_ENTRIES)
         self.refusals = Refusals()
         self.local = LocalLimiter()
-        self.configs: BoundedDict[Hashable, StoredConfig] = BoundedDict(_REMEMBERED)
+        self.configs: BoundedDict[Hashable, StoredConfig] = BoundedDict(_MAX_ENTRIES)
         self.blocks = Blocks()
         self._guard = threading.Lock()
         self._locks: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
 
     def lock_of(self, name: Hashable) -> threading.Lock:
-        """Return the lock under which ``name`` is replaced in this process."""
+        """Return the lock for replacing the item of ``name``, one at a time in this process."""
         with self._guard:
             lock = self._locks.get(name)
             if lock is None:
@@ -155,11 +158,12 @@ _memories = PerProcess(_make)
 
 
 def get_rate_memory(using: str) -> RateMemory:
-    """Return this process's memory of limits."""
+    """Return this process's memory of the limits of the alias ``using``."""
     return _memories.get(using)
 
 
-# Of what is left of a limit a process takes so much at most, so that gentle callers find some.
+# A block is at most this part (an eighth) of what remains of a limit, so that processes with few
+# requests get theirs.
 _SHARE = 8
 
 
@@ -175,13 +179,13 @@ class _Block:
 
 
 class Blocks:
-    """The blocks that this process holds, by what they were taken for."""
+    """The blocks of requests that this process has counted ahead, by limit and key."""
 
     def __init__(self) -> None:
         self._blocks: BoundedDict[Hashable, _Block] = BoundedDict(1_000)
 
-    def hand_out(self, name: Hashable, cost: int, is_live: Any) -> RateLimitStatus | None:
-        """Return a status out of a block whose state ``is_live``, None if there is none."""
+    def take(self, name: Hashable, cost: int, is_live: Any) -> RateLimitStatus | None:
+        """Take ``cost`` from a block whose state ``is_live``; None if it has not enough."""
         block = self._blocks.get(name)
         if block is None:
             return None
@@ -193,8 +197,8 @@ class Blocks:
 
     def size_for(self, name: Hashable, cost: int, longest: int) -> int:
         """
-        Return how many to take: twice as many as last time where those were used up, half as many
-        where they were not, and no more than an eighth of what was left then.
+        Return the size of the next block, at least ``cost``: twice the last one if that was used
+        up, else half of it, at most ``longest`` and an eighth of what remained of the limit.
         """
         block = self._blocks.get_or_put(name, _Block)
         with block.lock:
@@ -204,7 +208,7 @@ class Blocks:
             return max(cost, block.size)
 
     def put(self, name: Hashable, left: int, state: Any, status: RateLimitStatus) -> None:
-        """Hold ``left`` that were taken in ``state``."""
+        """Store that ``left`` of the block that was counted in ``state`` are not used yet."""
         block = self._blocks.get(name)
         if block is not None:
             with block.lock:

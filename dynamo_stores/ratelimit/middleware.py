@@ -1,26 +1,26 @@
-"""Site-wide limits by path, and the answer where a limited view raises."""
+"""Site-wide limits by path, and the response to RateLimited."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 
 from ..conf import DEFAULT_ALIAS, get_config, imported, ratelimit_setting
-from ..conf.rates import parse_resource
+from ..conf.rates import Rate, parse_resource
 from ..exceptions import RateLimited
-from .requests import ALL, Limit, aget_limit, get_limit, get_store, resource_of
+from .requests import ALL, Limit, acheck, check
 from .responses import add_headers, remember, too_many
 
 
 class RateLimitMiddleware:
     """
-    Limits requests by ``RATE_LIMIT["PATHS"]``: the longest path that theirs begins with counts.
+    Limits requests by ``RATE_LIMIT["PATHS"]``: the longest matching prefix of the path applies.
 
-    Where a view raises RateLimited (``RATELIMIT_RAISE``), answers by ``RATELIMIT_VIEW``, a
-    function of request and exception, or with 429. Sync and async.
+    If a view raises RateLimited (``RATELIMIT_RAISE``), the response is that of ``RATELIMIT_VIEW``,
+    a function of request and exception, or 429. Sync and async.
     """
 
     sync_capable = True
@@ -38,35 +38,27 @@ class RateLimitMiddleware:
         if self._is_async:
             return self._acall(request)
         limit = limit_of(request)
-        asked = None if limit is None else get_limit(limit, request)
-        if limit is not None and asked is not None:
-            status = get_store(limit).acquire(resource_of(limit), **asked)
-            if not status.allowed:
-                return _refused(request, status, asked)
-            remember(request, status, asked["rate"].rates)
+        if limit is not None and _is_refused(request, *check(limit, request)):
+            return _refuse(request)
         return _with_headers(request, self._get_response(request))
 
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
         limit = limit_of(request)
-        asked = None if limit is None else await aget_limit(limit, request)
-        if limit is not None and asked is not None:
-            status = await get_store(limit).aacquire(resource_of(limit), **asked)
-            if not status.allowed:
-                return _refused(request, status, asked)
-            remember(request, status, asked["rate"].rates)
+        if limit is not None and _is_refused(request, *(await acheck(limit, request))):
+            return _refuse(request)
         return _with_headers(request, await self._get_response(request))
 
     def process_exception(
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponseBase | None:
-        """Answer for a view that raised."""
+        """Return the response to RateLimited, None for another exception."""
         if not isinstance(exception, RateLimited):
             return None
         return _answer(request, exception)
 
 
 def limit_of(request: HttpRequest, using: str = DEFAULT_ALIAS) -> Limit | None:
-    """Return the limit of the request's path, None where there is none."""
+    """Return the limit of the request's path, None if there is none."""
     paths = get_config(using).rate_limit.paths
     found = max((path for path in paths if request.path.startswith(path)), key=len, default=None)
     if found is None:
@@ -84,10 +76,16 @@ def limit_of(request: HttpRequest, using: str = DEFAULT_ALIAS) -> Limit | None:
     )
 
 
-def _refused(request: Any, status: Any, asked: dict[str, Any]) -> HttpResponseBase:
+def _is_refused(request: Any, status: Any, rates: Sequence[Rate]) -> bool:
+    if status is None:
+        return False
+    remember(request, status, rates)
+    return not status.allowed
+
+
+def _refuse(request: Any) -> HttpResponseBase:
     request.limited = True
-    remember(request, status, asked["rate"].rates)
-    return _with_headers(request, _answer(request, RateLimited(status=status)))
+    return _with_headers(request, _answer(request, RateLimited(status=request.ratelimit)))
 
 
 def _answer(request: HttpRequest, refusal: RateLimited) -> HttpResponseBase:

@@ -1,7 +1,7 @@
 """
-How a request is limited: its group, its key, its rate; the answer to one that is refused.
+The limit of a request: its group, key, rate and cost; counting a request.
 
-Names and meanings are django-ratelimit's where it has them.
+Names and meanings are those of django-ratelimit where it has them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.utils.module_loading import import_string
 
 from ..client_address import get_address, get_ip, is_in
 from ..conf import DEFAULT_ALIAS, get_config, imported, ratelimit_setting
-from ..conf.rates import ResourceConfig, parse_resource, resolve_rate
+from ..conf.rates import Rate, ResourceConfig, parse_resource, resolve_rate
 from ..conf.rules import Problem, networks_error
 from ..exceptions import ConfigurationError
 from .adaptive import AdaptiveRateLimitStore
@@ -35,7 +35,7 @@ _ACCESSORS: dict[str, Callable[[HttpRequest, str], Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """What a decorator, a path or a call says of a limit."""
+    """The limit of a decorator, a path or a call. ``scope`` is the name it is counted under."""
 
     group: str
     key: Any
@@ -50,17 +50,37 @@ class Limit:
     on_unavailable: str | None = None
     resource: str | None = None
     using: str = DEFAULT_ALIAS
-    methods: str = field(init=False, default="")
+    scope: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "methods", _methods(self.method))
+        name, methods = self.resource or self.group, _methods(self.method)
+        # Each set of methods is counted separately.
+        object.__setattr__(self, "scope", f"{name} {methods}" if methods else name)
 
 
-def get_limit(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
+def check(limit: Limit, request: HttpRequest) -> tuple[Any, Sequence[Rate]]:
+    """Count ``request``; return its status and the rates, or ``(None, ())`` if not limited."""
+    arguments = get_arguments(limit, request)
+    if arguments is None:
+        return None, ()
+    status = get_store(limit).acquire(limit.scope, **arguments)
+    return status, arguments["rate"].rates
+
+
+async def acheck(limit: Limit, request: HttpRequest) -> tuple[Any, Sequence[Rate]]:
+    """See :func:`check`."""
+    arguments = await aget_arguments(limit, request)
+    if arguments is None:
+        return None, ()
+    status = await get_store(limit).aacquire(limit.scope, **arguments)
+    return status, arguments["rate"].rates
+
+
+def get_arguments(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
     """
-    Return what ``acquire`` is to be asked for ``request``; None where it is not limited.
+    Return the arguments of ``acquire`` for ``request``, None if it is not limited.
 
-    Raises ConfigurationError for a key or a rate that is none.
+    Raises ConfigurationError if the key or the rate is not valid.
     """
     if not ratelimit_setting("ENABLE", True) or not _matches(limit.method, request):
         return None
@@ -73,18 +93,23 @@ def get_limit(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
     if limit.allow and is_in(get_address(request, limit.using), limit.allow):
         return None
     cost = limit.cost(limit.group, request) if callable(limit.cost) else limit.cost
-    asked = {"key": key, "rate": config, "cost": cost, "on_unavailable": _when_unavailable(limit)}
+    arguments = {
+        "key": key,
+        "rate": config,
+        "cost": cost,
+        "on_unavailable": _on_unavailable(limit),
+    }
     priority = limit.priority(request) if callable(limit.priority) else limit.priority
-    return asked if priority is None else {**asked, "priority": priority}
+    return arguments if priority is None else {**arguments, "priority": priority}
 
 
-async def aget_limit(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
-    """See :func:`get_limit`; what may read a database does so on the thread-sensitive thread."""
+async def aget_arguments(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
+    """See :func:`get_arguments`; functions that may query a database run in a thread."""
     sources = (limit.rate, limit.cost, limit.priority, limit.skip_if, limit.key)
     is_plain = limit.key == "ip" or str(limit.key).startswith(("header:", "get:"))
     if is_plain and limit.rate is not None and not any(map(callable, sources)):
-        return get_limit(limit, request)
-    return await sync_to_async(get_limit)(limit, request)
+        return get_arguments(limit, request)
+    return await sync_to_async(get_arguments)(limit, request)
 
 
 def get_store(limit: Limit) -> Any:
@@ -93,14 +118,12 @@ def get_store(limit: Limit) -> Any:
     return kind(limit.using)
 
 
-def resource_of(limit: Limit) -> str:
-    """Return the scope that requests are counted in: each set of methods has its own."""
-    name = limit.resource or limit.group
-    return f"{name} {limit.methods}" if limit.methods else name
-
-
 def get_key(key: Any, group: str, request: HttpRequest, using: str = DEFAULT_ALIAS) -> str:
-    """Return who is asking, as ``key`` has it. Raises ConfigurationError for one that is none."""
+    """
+    Return the name of the client of ``request``, by the kind of ``key``.
+
+    Raises ConfigurationError if ``key`` is not valid.
+    """
     if not key:
         raise ConfigurationError(
             "A rate limit needs a key: 'ip', 'user', 'user_or_ip', 'header:…', 'get:…', 'post:…' "
@@ -123,11 +146,11 @@ def get_key(key: Any, group: str, request: HttpRequest, using: str = DEFAULT_ALI
         return str(_ACCESSORS[accessor](request, name))
     if "." in key and not colon:
         return str(imported(key)(group, request))
-    raise ConfigurationError(f"{wrong_key(key)}")
+    raise ConfigurationError(key_error(key))
 
 
 def group_of(function: Any) -> str:
-    """Return the name of a view: where it is defined, its class, its qualified name."""
+    """Return the name of a view: its module, its class if it is a method, its qualified name."""
     while isinstance(function, functools.partial):
         function = function.func
     parts = [function.__module__] if hasattr(function, "__module__") else []
@@ -137,10 +160,10 @@ def group_of(function: Any) -> str:
 
 
 def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
-    """Yield what is wrong in a limit's literals."""
+    """Yield the problems of a limit's literals, for the system check."""
     hint = "See docs/limits.md."
-    if isinstance(limit.key, str) and (wrong := wrong_key(limit.key)):
-        yield Problem("dynamo_stores.E120", f"{where}: {wrong}", hint)
+    if isinstance(limit.key, str) and (error := key_error(limit.key)):
+        yield Problem("dynamo_stores.E120", f"{where}: {error}", hint)
     elif not limit.key:
         yield Problem("dynamo_stores.E120", f"{where}: the key is missing.", hint)
     if limit.rate is not None and not callable(limit.rate):
@@ -148,7 +171,7 @@ def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
             if isinstance(limit.rate, str) and "/" not in limit.rate and "." in limit.rate:
                 import_string(limit.rate)
             else:
-                # Whatever DYNAMO_STORES says: it has checks of its own.
+                # With a fixed algorithm, because DYNAMO_STORES has checks of its own.
                 _parsed(replace(limit, algorithm=limit.algorithm or "sliding"), limit.rate)
         except (ConfigurationError, ImportError) as exc:
             yield Problem("dynamo_stores.E121", f"{where}: {exc}", hint)
@@ -157,22 +180,23 @@ def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
     ):
         message = f"{where}: cost is {limit.cost!r}; expected a whole number, 1 or more."
         yield Problem("dynamo_stores.E122", message, hint)
-    if wrong := networks_error(limit.allow):
-        yield Problem("dynamo_stores.E123", f"{where}: allow is no list of networks.{wrong}", hint)
+    if error := networks_error(limit.allow):
+        message = f"{where}: allow is not a list of networks.{error}"
+        yield Problem("dynamo_stores.E123", message, hint)
     if limit.on_unavailable not in (None, "allow", "deny", "local"):
         message = f"{where}: on_unavailable is {limit.on_unavailable!r}; expected 'allow', 'deny' "
         yield Problem("dynamo_stores.E124", message + "or 'local'.", hint)
 
 
-def wrong_key(key: str) -> str:
-    """Return what is wrong with a key that is a string, ``""`` for nothing."""
+def key_error(key: str) -> str:
+    """Return why the string ``key`` is not a valid key, ``""`` if it is."""
     accessor, colon, name = key.partition(":")
     if key in ("ip", "user", "user_or_ip") or (accessor in _ACCESSORS and name):
         return ""
     if "." in key and not colon:
         return ""
     return (
-        f"The key {key!r} is none; expected 'ip', 'user', 'user_or_ip', 'header:…', 'get:…', "
+        f"{key!r} is not a valid key; expected 'ip', 'user', 'user_or_ip', 'header:…', 'get:…', "
         "'post:…', a dotted path, or a function of group and request."
     )
 
@@ -195,7 +219,7 @@ def _parsed(limit: Limit, rate: Any) -> ResourceConfig:
     return parse_resource({"RATE": rate, "ALGORITHM": algorithm, "BURST": limit.burst})
 
 
-def _when_unavailable(limit: Limit) -> str | None:
+def _on_unavailable(limit: Limit) -> str | None:
     if limit.on_unavailable is not None:
         return limit.on_unavailable
     fail_open = ratelimit_setting("FAIL_OPEN")

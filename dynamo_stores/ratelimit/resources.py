@@ -1,4 +1,4 @@
-"""What the limit of a resource is: set in this process, in the table or in the settings."""
+"""The limits of resources: set in this process, in the table or in the settings."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from ..item_access import Store
 from .items import RateWindow, StoredRate, config_of
 from .memory import RateMemory, StoredConfig, get_rate_memory
 
-# How long a limit that is stored in the table is gone by, in seconds.
+# Seconds for which a limit that was read from the table is used.
 _CONFIG_TIMEOUT = 5.0
-# Set while the process runs, and kept over a fork.
+# The limits that were set in this process, kept over a fork.
 _set_here: dict[tuple[str, str], ResourceConfig] = {}
 _MISSING = object()
 
 
 class LimitsStore(Store[RateWindow]):
-    """A store of limited resources."""
+    """The limits of resources of one alias."""
 
     kind = RateWindow
 
     def get_resource_config(self, resource: str) -> ResourceConfig:
-        """Return the limit of ``resource`` as it is now, wherever it was set."""
+        """Return the current limit of ``resource``: of this process, the table or the settings."""
         return self._config(resource)
 
     def set_resource_config(self, resource: str, config: Any, *, everywhere: bool = False) -> None:
         """
-        Set the limit of ``resource``: a rate, or a dict as in ``RESOURCES``.
+        Set the limit of ``resource``: a rate, a dict as in ``RESOURCES``, or None for no limit.
 
-        In this process at once, or ``everywhere``: stored in the table, and followed by all
-        processes within five seconds. ``None`` is no limit; :meth:`unset_resource_config` goes
-        back to the settings.
+        It applies in this process at once. With ``everywhere`` it is stored in the table and
+        applies in all processes within five seconds. :meth:`unset_resource_config` removes it.
         """
         found = parse_resource(config, algorithm=self._settings.algorithm)
         if not everywhere:
@@ -50,7 +49,7 @@ class LimitsStore(Store[RateWindow]):
         self._memory.configs.put(resource, StoredConfig(text, clock.monotonic()))
 
     def unset_resource_config(self, resource: str, *, everywhere: bool = False) -> None:
-        """Take back what :meth:`set_resource_config` set."""
+        """Remove the limit that :meth:`set_resource_config` set."""
         if not everywhere:
             _set_here.pop((self.using, resource), None)
             return
@@ -83,7 +82,7 @@ class LimitsStore(Store[RateWindow]):
         if known is not None and now - known.read_at < _CONFIG_TIMEOUT:
             return known.text
         if known is not None:
-            # This thread looks; the others go by what is known meanwhile.
+            # This thread reads it; the others use the known limit in the meantime.
             configs.put(resource, known._replace(read_at=now))
         try:
             with self._in_time():

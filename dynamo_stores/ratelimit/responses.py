@@ -1,4 +1,4 @@
-"""What a limited view answers: headers of the IETF drafts, 429, django-ratelimit's usage."""
+"""Responses of limited views: the headers of the IETF draft, 429, and django-ratelimit's usage."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ..exceptions import RateLimited
 
 
 def remember(request: Any, status: Any, rates: Sequence[Any] | None = None) -> None:
-    """Put on the request what was decided: ``request.ratelimit``, and the rates for the headers."""
+    """Set the status on the request as ``request.ratelimit``, and the rates for the headers."""
     request.ratelimit, request._ratelimit_rates = status, rates
 
 
 def add_headers(request: Any, response: HttpResponseBase) -> None:
-    """Say in the response what :func:`remember` put on the request."""
+    """Set the headers for the status that :func:`remember` set on the request."""
     status = getattr(request, "ratelimit", None)
     set_headers(response, status, getattr(request, "_ratelimit_rates", None))
 
 
 def set_headers(response: HttpResponseBase, status: Any, rates: Sequence[Any] | None) -> None:
     """
-    Say in the response what the limit is and what is left of it.
+    Set the headers for ``status``.
 
-    ``RateLimit`` and ``RateLimit-Policy`` as in draft-ietf-httpapi-ratelimit-headers-10,
-    ``X-RateLimit-*`` with the reset in seconds since the epoch, ``Retry-After`` on a refusal.
+    These are ``RateLimit`` and ``RateLimit-Policy`` of draft-ietf-httpapi-ratelimit-headers-10,
+    ``X-RateLimit-*`` with the reset in seconds since the epoch, and ``Retry-After`` if refused.
     """
     if status is None or status.limit is None or status.window is None:
         return
@@ -40,10 +40,9 @@ def set_headers(response: HttpResponseBase, status: Any, rates: Sequence[Any] | 
         or f'"{status.window:g}s";q={status.limit};w={math.ceil(status.window)}'
     )
     reset_in = max(0, math.ceil(status.reset_at - clock.now()))
-    left = status.remaining
-    response["RateLimit"] = f'"{status.window:g}s";r={left};t={reset_in}'
+    response["RateLimit"] = f'"{status.window:g}s";r={status.remaining};t={reset_in}'
     response["X-RateLimit-Limit"] = str(status.limit)
-    response["X-RateLimit-Remaining"] = str(left)
+    response["X-RateLimit-Remaining"] = str(status.remaining)
     response["X-RateLimit-Reset"] = str(math.ceil(status.reset_at))
     if not status.allowed:
         response["Retry-After"] = str(max(1, math.ceil(status.retry_after)))
@@ -51,10 +50,11 @@ def set_headers(response: HttpResponseBase, status: Any, rates: Sequence[Any] | 
 
 def refuse(request: HttpRequest, status: Any, response: Any = None) -> HttpResponseBase:
     """
-    Return the answer to a refused request: 429 in the form that the client asks for.
+    Return the response to a refused request: that of ``response``, a function of request and
+    status or its dotted path, or 429.
 
-    With ``RATELIMIT_RAISE``, ``RATELIMIT_EXCEPTION_CLASS`` or ``RATELIMIT_VIEW`` raises instead,
-    unless there is a ``response``: a function of request and status, or its dotted path.
+    Raises RateLimited, or ``RATELIMIT_EXCEPTION_CLASS``, without ``response`` and with
+    ``RATELIMIT_RAISE``, ``RATELIMIT_EXCEPTION_CLASS`` or ``RATELIMIT_VIEW``.
     """
     if response is not None:
         answer: HttpResponseBase = imported(response)(request, status)
@@ -69,7 +69,7 @@ def refuse(request: HttpRequest, status: Any, response: Any = None) -> HttpRespo
 
 
 def too_many(request: HttpRequest, status: Any) -> HttpResponse:
-    """Return 429 with a sentence, or with JSON for who asks for it."""
+    """Return 429 with a sentence, or with JSON if the client prefers it."""
     seconds = max(1, math.ceil(status.retry_after)) if status is not None else 1
     text = f"Too many requests. Try again in {seconds} second{'' if seconds == 1 else 's'}."
     wanted = request.get_preferred_type(["text/html", "text/plain", "application/json"])
@@ -80,7 +80,7 @@ def too_many(request: HttpRequest, status: Any) -> HttpResponse:
 
 
 def usage_of(status: Any) -> dict[str, Any]:
-    """Return a status as django-ratelimit's usage: ``count, limit, should_limit, time_left``."""
+    """Return ``status`` as django-ratelimit's ``count, limit, should_limit, time_left``."""
     window = math.ceil(status.window)
     return {
         "count": max(0, status.limit - status.remaining),

@@ -1,8 +1,8 @@
 """
-Throttle classes for Django REST framework: its own, on limits that hold.
+Throttle classes of Django REST framework that count in DynamoDB.
 
-``DEFAULT_THROTTLE_CLASSES`` and ``DEFAULT_THROTTLE_RATES`` as always; the class ``scope`` is the
-resource. ``wait()`` is honest: waiting it out admits, unless somebody else was faster.
+Set them in ``DEFAULT_THROTTLE_CLASSES``, with ``DEFAULT_THROTTLE_RATES`` by ``scope``. A request
+after ``wait()`` seconds is admitted, unless another request with its key was counted before it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from .store import RateLimitStore
 
 
 class DynamoRateThrottle(throttling.SimpleRateThrottle):  # type: ignore[misc]
-    """The base: subclasses say by ``get_cache_key`` who is asking, None for no limit."""
+    """
+    The base class. ``get_cache_key`` of a subclass returns the key to count a request under, or
+    None for no limit.
+    """
 
     using = DEFAULT_ALIAS
     cost = 1
     status: RateLimitStatus | None = None
 
     def allow_request(self, request: Any, view: Any) -> bool:
-        """Decide and count in one write."""
+        """Count the request in one write; return whether it is admitted."""
         if self.rate is None:
             return True
         key = self.get_cache_key(request, view)
@@ -41,7 +44,7 @@ class DynamoRateThrottle(throttling.SimpleRateThrottle):  # type: ignore[misc]
         return self.status.allowed
 
     def wait(self) -> float | None:
-        """Return after how many seconds the request would be admitted."""
+        """Return the seconds after which the request would be admitted."""
         return None if self.status is None else self.status.retry_after
 
     def get_ident(self, request: Any) -> str:
@@ -50,11 +53,11 @@ class DynamoRateThrottle(throttling.SimpleRateThrottle):  # type: ignore[misc]
 
 
 class AnonRateThrottle(throttling.AnonRateThrottle, DynamoRateThrottle):  # type: ignore[misc]
-    """Limits those who are not authenticated, by address."""
+    """Limits clients that are not authenticated, by address."""
 
 
 class UserRateThrottle(throttling.UserRateThrottle, DynamoRateThrottle):  # type: ignore[misc]
-    """Limits users, and others by address."""
+    """Limits authenticated users by user, and other clients by address."""
 
 
 class ScopedRateThrottle(throttling.ScopedRateThrottle, DynamoRateThrottle):  # type: ignore[misc]

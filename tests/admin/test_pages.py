@@ -68,7 +68,7 @@ def test_the_json_has_all_parts(reporting, manager):
     table = get_config(using).store_table
     CacheStore(using).get("k")
     Decisions(using).publish(table, {"at": time.time(), "code": "at_maximum", "why": "enough"})
-    CapacityRecords(using).raised(
+    CapacityRecords(using).record_raise(
         table, time.time() + 60, {"at": time.time() - 9, "code": "raised", "why": "short"}
     )
     found = read(manager, using)

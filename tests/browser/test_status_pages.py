@@ -211,13 +211,13 @@ def test_a_throttled_table(site, visit, dynamo_capacity, until):
         return relay.status()["tables"][table]["updates"]
 
     until(is_raised)
-    until(lambda: get_scaler("default")._rests_until.get(table))
+    until(lambda: get_scaler("default")._paused_until.get(table))
     page = visit("watcher")
     page.goto(address)
     summary = page.locator(".ds-summary").inner_text()
     assert f"Table {table} is throttled:" in summary
     assert "TableWriteProvisionedThroughputExceeded" in summary
-    assert "because the write capacity of the table was short of what is asked for" in summary
+    assert "because the demand exceeded the write capacity of the table" in summary
     assert "It will be lowered in 9 minutes" in summary
     page.goto(f"{address}history/")
     assert "raised" in page.locator(".ds tbody tr").first.inner_text()

@@ -1,4 +1,4 @@
-"""Standing aside for Application Auto Scaling."""
+"""Tables that have targets of Application Auto Scaling."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def register(endpoint, table, index="GSI1", maximum=50):
 
 
 def test_a_table_that_is_scaled_by_aws_is_left_alone(provisioned, auto_scaling, caplog):
-    """Up and down: Application Auto Scaling overwrites whoever else changes it."""
+    """Up and down, because Application Auto Scaling overwrites changes of others."""
     using, table, relay = provisioned(SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling})
     register(auto_scaling, table)
     with caplog.at_level(logging.WARNING):
         plan = get_scaler(using).handle(table, [reason(using, table)])
     assert (plan.code, plan.changes) == ("auto_scaled", {})
-    assert caplog.text.count("has targets of Application Auto Scaling, which decides") == 1
-    CapacityRecords(using).raised(table, time.time() - 1, {"code": "raised"})
+    assert caplog.text.count("Application Auto Scaling has targets for") == 1
+    CapacityRecords(using).record_raise(table, time.time() - 1, {"code": "raised"})
     (outcome,) = reconcile(using)
     assert (outcome.plan.code, outcome.next_deadline) == ("auto_scaled", None)
     assert relay.status()["tables"][table]["updates"] == 0
@@ -64,17 +64,17 @@ def test_other_tables_targets_do_not_count(provisioned, auto_scaling):
     assert get_scaler(using).handle(table, [reason(using, table)]).code == "raised"
 
 
-def test_where_it_cannot_be_asked_there_are_none(provisioned, caplog):
-    """That is said once, and the table is raised."""
+def test_targets_that_cannot_be_read_count_as_none(provisioned, caplog):
+    """That is logged once, and the table is raised."""
     using, table, _ = provisioned(SCALING={"AUTO_SCALING_ENDPOINT_URL": "http://127.0.0.1:9"})
     with caplog.at_level(logging.WARNING):
         plan = get_scaler(using).handle(table, [reason(using, table)])
     assert plan.code == "raised"
-    assert caplog.text.count("it is taken to have none") == 1
+    assert caplog.text.count("the table is treated as having none") == 1
 
 
 def test_by_option_its_minimum_goes_up_and_comes_down(provisioned, auto_scaling, caplog):
-    """As far as its maximum, in one raise; the table's capacity is left to it."""
+    """Up to its maximum, in one raise; the table's own capacity is not changed."""
     using, table, relay = provisioned(
         SCALING={
             "AUTO_SCALING_ENDPOINT_URL": auto_scaling,
@@ -104,7 +104,7 @@ def test_by_option_its_minimum_goes_up_and_comes_down(provisioned, auto_scaling,
 
 
 def test_a_maximum_that_was_changed_meanwhile_stays(provisioned, auto_scaling):
-    """What is remembered of the targets is up to five minutes old, and not written back."""
+    """The cached targets are up to five minutes old, and not written back."""
     using, table, _ = provisioned(
         SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling, "AUTO_SCALING": "raise_minimum"}
     )
@@ -115,8 +115,8 @@ def test_a_maximum_that_was_changed_meanwhile_stays(provisioned, auto_scaling):
     assert get_auto_scaling(using).targets(table)["GSI1", "Write"] == ScalableTarget(10, 80)
 
 
-def test_what_its_targets_do_not_reach_is_not_asked_for(provisioned, auto_scaling, caplog):
-    """Said once, and nothing is on record."""
+def test_nothing_is_raised_above_the_maximum_of_targets(provisioned, auto_scaling, caplog):
+    """That is logged once, and there is no record."""
     using, table, _ = provisioned(
         SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling, "AUTO_SCALING": "raise_minimum"}
     )

@@ -1,4 +1,4 @@
-"""When nothing is raised, or lowered."""
+"""Conditions in which nothing is raised or lowered."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_maintenance_windows(now, end):
 
 
 def test_nothing_is_lowered_in_a_maintenance_window(provisioned, run):
-    """But when it ends."""
+    """The table is lowered when the window ends."""
     using, table, relay = provisioned(SCALING={"MAINTENANCE_WINDOWS": ["00:00-12:00"]})
     start = at(11) if at(11) > time.time() else at(11) + 86_400
     run("dynamo_scale", table, "up", using=using)
@@ -84,8 +84,8 @@ def test_a_table_that_is_throttled_at_its_maximum_does_not_come_down(provisioned
     assert record.deadline > before + 20
 
 
-def test_without_the_permission_it_is_said_once(provisioned, dynamo_capacity, alias, caplog):
-    """And the table is left alone for a while."""
+def test_a_missing_permission_is_logged_once(provisioned, dynamo_capacity, alias, caplog):
+    """And there is a pause before the next attempt."""
     using, table, relay = provisioned()
     with FaultProxy(relay.url) as faults:
         denied = alias(
@@ -107,8 +107,8 @@ def test_without_the_permission_it_is_said_once(provisioned, dynamo_capacity, al
     assert (outcome.plan.code, outcome.next_deadline) == ("at_baseline", None)
 
 
-def test_what_is_needed_lately_is_kept(provisioned, run):
-    """Down to that, and looked at again."""
+def test_capacity_that_is_needed_is_kept(provisioned, run):
+    """The table is lowered to the demand, and checked again."""
     using, table, _ = provisioned()
     run("dynamo_scale", table, "to", read=20, write=40, using=using)
     while not describe(using, table).is_active:

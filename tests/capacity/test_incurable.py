@@ -1,4 +1,4 @@
-"""Throttling that more capacity does not cure: said in one clear line, and nothing is changed."""
+"""Throttling that more capacity does not cure: logged in one line, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.helpers.capacity import reason
         ("TableWriteAccountLimitExceeded", "account_limit"),
     ],
 )
-def test_what_is_not_cured_is_said_once(provisioned, caplog, text, code):
+def test_what_is_not_cured_is_logged_once(provisioned, caplog, text, code):
     """In one line, and nothing is changed."""
     using, table, relay = provisioned()
     scaler = get_scaler(using)
@@ -43,7 +43,7 @@ def test_what_is_not_cured_is_said_once(provisioned, caplog, text, code):
 
 @pytest.mark.parametrize("named", [False, True])
 def test_a_hot_key_is_named_to_the_operator(provisioned, caplog, named):
-    """By its hash, or on request in clear; nothing is raised, for it would not help."""
+    """By its hash, or in clear if the setting allows it; nothing is raised."""
     using, table, relay = provisioned(
         partitions=Partitions(read=5, write=5),
         burst=100.0,
@@ -92,14 +92,14 @@ def test_a_maximum_of_on_demand_throughput_is_reported(alias, dynamo_capacity, c
         )
     try:
         store = CacheStore(using, prefix="p")
-        heard, until = None, time.monotonic() + 20
+        caught, until = None, time.monotonic() + 20
         with caplog.at_level(logging.WARNING):
             while "own maximum" not in caplog.text and time.monotonic() < until:
                 try:
                     store.set("k", "v" * 3000)
                 except ThrottlingError as exc:
-                    heard = exc
-        assert heard.reasons[0].reason == "TableWriteMaxOnDemandThroughputExceeded"
+                    caught = exc
+        assert caught.reasons[0].reason == "TableWriteMaxOnDemandThroughputExceeded"
         assert caplog.text.count("own maximum of on-demand throughput is reached") == 1
         assert "UpdateTable" not in relay.requests
     finally:

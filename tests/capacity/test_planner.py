@@ -1,4 +1,4 @@
-"""How much capacity is right."""
+"""The plans of capacity changes."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ def table(status="ACTIVE", on_demand=False, replicas=False, **units):
 
 
 def test_all_that_a_write_spends_from_is_raised_together():
-    """And read capacity is left alone."""
+    """And read capacity is not changed."""
     plan = plan_up(table(I=(5, 5), J=(5, 8)), [reason(index="I")], {}, CONFIG)
     assert plan.code == "raised"
     assert plan.changes == {"": (5, 10), "I": (5, 10), "J": (5, 16)}
-    assert plan.why == "the write capacity of the index I was short of what is asked for"
+    assert plan.why == "the demand exceeded the write capacity of the index I"
 
 
 def test_a_read_raises_what_was_read():
-    """Table or index, and its read capacity alone."""
+    """The table or the index, and only its read capacity."""
     assert plan_up(table(I=(5, 5)), [reason("Read")], {}, CONFIG).changes == {"": (10, 5)}
     assert plan_up(table(I=(5, 5)), [reason("Read", "I")], {}, CONFIG).changes == {"I": (10, 5)}
 
 
 def test_demand_decides_and_the_factor_is_the_least():
-    """At the target utilisation, as far as the maximum."""
+    """At the target utilisation, up to the maximum."""
     demand = {("", "Write"): 21.0, ("I", "Write"): 2.0}
     plan = plan_up(table(I=(5, 5)), [reason()], demand, CONFIG)
     assert plan.changes == {"": (5, 30), "I": (5, 10)}
     plan = plan_up(table(), [reason()], {("", "Write"): 160.0}, CONFIG)
     assert plan.changes == {"": (5, 50)}
-    assert plan.why.endswith("as far as its maximum allows")
+    assert plan.why.endswith("the increase is limited by the maximum")
     plan = plan_up(table(), [reason()], {("", "Write"): 160.0}, CONFIG, Quota(40_000, 20))
     assert plan.changes == {"": (5, 20)}
 
@@ -88,7 +88,7 @@ def test_demand_decides_and_the_factor_is_the_least():
     ],
 )
 def test_what_more_capacity_does_not_cure(capacity, reasons, code):
-    """Changes nothing, and says why."""
+    """It changes nothing, and the plan has the reason."""
     plan = plan_up(capacity, reasons, {}, CONFIG)
     assert (plan.code, plan.changes) == (code, {})
     assert plan.why
@@ -101,12 +101,12 @@ def test_replicas_are_read_more_and_never_written_more():
 
 
 def test_without_a_reason_the_kind_of_operation_decides():
-    """Some engines name none."""
+    """Some engines return no reasons."""
     assert plan_up(table(), [], {}, CONFIG, kinds=["Write"]).changes == {"": (5, 10)}
 
 
 def test_down_to_the_baseline_or_to_what_is_needed():
-    """In one step; above the baseline it is looked at again."""
+    """In one step; a table above the baseline is checked again."""
     high = table(_=(80, 40), I=(5, 40))
     plan = plan_down(high, CONFIG, NOW)
     assert (plan.code, plan.again) == ("lowered", False)
@@ -130,7 +130,7 @@ def test_down_to_the_baseline_or_to_what_is_needed():
     ],
 )
 def test_when_nothing_is_lowered(changes, options, code, again):
-    """Now, or ever."""
+    """With ``again`` the table is checked later."""
     plan = plan_down(table(_=(80, 40), **changes), CONFIG, NOW, **options)
     assert (plan.code, plan.again, plan.changes) == (code, again, {})
 
@@ -140,7 +140,7 @@ def used(count, minutes_ago, units=(80, 40), name=""):
 
 
 def test_the_budget_of_decreases():
-    """Its reserve is kept for others, except for the one that each hour brings."""
+    """A reserve is kept for manual changes, except an hour after the last decrease."""
     assert plan_down(table(_=used(2, 5)), CONFIG, NOW).changes
     assert plan_down(table(_=used(3, 5)), CONFIG, NOW).code == "no_decreases_left"
     assert plan_down(table(_=used(3, 61)), CONFIG, NOW).changes
@@ -152,7 +152,7 @@ def test_the_budget_of_decreases():
     assert plan_down(table(_=used(27, 13 * 60)), CONFIG, NOW).changes
 
 
-def test_who_has_no_decrease_left_does_not_hold_up_the_others():
+def test_a_resource_without_decreases_left_does_not_delay_the_others():
     """It is lowered later."""
     plan = plan_down(table(_=used(4, 5), I=(5, 40)), CONFIG, NOW)
     assert plan.changes == {"I": (5, 5)}
@@ -231,7 +231,7 @@ CONFIGS = st.builds(
 
 @given(TABLES, REASONS, DEMANDS, CONFIGS)
 def test_a_raise_only_raises(capacity, reasons, demand, config):
-    """Within the maximum, by the factor at least, and only what was short."""
+    """Within the maximum, by the factor at least, and only the kind that was too low."""
     plan = plan_up(capacity, reasons, demand, config)
     kinds = {"Read" if "Read" in each.reason else "Write" for each in reasons}
     most = {"Read": config.max_read_capacity, "Write": config.max_write_capacity}

@@ -86,7 +86,7 @@ def until_throttled(call, most=200):
 
 
 def test_writes_beyond_the_burst_are_throttled(make):
-    """With the reason and the table's ARN; a while later they are taken again."""
+    """With the reason and the table's ARN; a while later they are served again."""
     _, client, name = make(5, 5)
     began_at = time.monotonic()
     done, response = until_throttled(lambda n: put(client, name, n))
@@ -114,7 +114,7 @@ def test_an_index_throttles_its_tables_writes(make):
 
 
 def test_reads_cost_by_size_and_consistency(make):
-    """As ConsumedCapacity says, which who does not ask does not see."""
+    """As ConsumedCapacity shows, which is in the answer only on request."""
     _, client, name = make(100, 100, **ALMOST_STILL)
     put(client, name, 1, v={"B": b"x" * 5000})
     key = {"PK": {"S": "p1"}, "SK": {"S": "s"}}
@@ -243,7 +243,7 @@ def test_only_engines_on_this_machine():
         CapacityRelay("https://dynamodb.us-east-1.amazonaws.com")
 
 
-def test_our_own_door_reads_its_reasons(make, alias):
+def test_the_stores_read_its_reasons(make, alias):
     """The stores see throttling as they would at the service."""
     relay, _, name = make(1, 1)
     using = alias(

@@ -1,4 +1,4 @@
-"""Coming down: once for each deadline, whoever looks and how often."""
+"""Tables are lowered once for each deadline, however many processes check and how often."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def updates(relay, table):
 
 @pytest.fixture
 def later():
-    """A clock that goes only when told to, from now."""
+    """A clock that starts now and moves only when it is set."""
     with FakeClock(time.time()) as now:
         yield now
 
@@ -73,7 +73,7 @@ def test_what_was_raised_comes_down_when_it_is_time(raised, later):
 
 
 def test_fourteen_deliveries_are_one_lowering(raised, later):
-    """At once, by task, sweep and command; the table is asked to change once."""
+    """At once, by task, sweep and command; the table is changed once."""
     using, table, relay = raised()
     with ThreadPoolExecutor(14) as threads:
         calls = [threads.submit(scale_down, table, using) for _ in range(7)]
@@ -96,8 +96,8 @@ def test_a_worker_that_died_is_followed(raised, later):
     assert updates(relay, table) == 2
 
 
-def test_one_that_died_after_its_work_is_noted(raised, later):
-    """The table is at its baseline; nothing is asked for again."""
+def test_a_worker_that_died_after_its_work_is_followed(raised, later):
+    """The table is at its baseline; no second change is requested."""
     using, table, relay = raised()
     records = CapacityRecords(using)
     (due,) = records.due()
@@ -120,13 +120,13 @@ def test_one_that_died_after_its_work_is_noted(raised, later):
 
 
 def test_a_raise_meanwhile_moves_the_deadline(raised, later):
-    """Who lowers does not undo it."""
+    """The process that lowers the table does not undo the raise."""
     using, table, _ = raised()
     records = CapacityRecords(using)
     (due,) = records.due()
     leased = records.lease(due, 120)
     deadline = clock.now() + 60
-    assert records.raised(table, deadline, {"code": "raised"}) == leased.generation + 1
+    assert records.record_raise(table, deadline, {"code": "raised"}) == leased.generation + 1
     assert records.finish(leased, {"code": "lowered"}, None) is False
     record = records.get(table)
     assert record.deadline == pytest.approx(deadline, abs=0.001)
@@ -134,7 +134,7 @@ def test_a_raise_meanwhile_moves_the_deadline(raised, later):
     assert record.decision == {"code": "raised"}
 
 
-def test_a_table_that_is_being_changed_is_looked_at_again(raised, later):
+def test_a_table_that_is_being_changed_is_checked_again(raised, later):
     """A minute later."""
     using, table, _ = raised(updating=3.0)
     get_control(using).call(
@@ -154,8 +154,8 @@ def test_a_table_that_is_being_changed_is_looked_at_again(raised, later):
     assert outcome.plan.code == "lowered"
 
 
-def test_a_used_up_budget_is_said_once(raised, later, caplog):
-    """With its name; it is asked about again when there can be a decrease."""
+def test_a_used_up_budget_is_logged_once(raised, later, caplog):
+    """With its name; the table is checked again when a decrease is allowed."""
     using, table, _ = raised()
     for number in range(3):
         for wanted in (19 - number, 20):
@@ -185,14 +185,14 @@ def test_a_used_up_budget_is_said_once(raised, later, caplog):
 def test_a_table_that_is_gone_is_forgotten(provisioned, later):
     """Its record is closed."""
     using, _, _ = provisioned()
-    CapacityRecords(using).raised("no-such-table", clock.now() - 1, {"code": "raised"})
+    CapacityRecords(using).record_raise("no-such-table", clock.now() - 1, {"code": "raised"})
     (outcome,) = reconcile(using)
     assert (outcome.plan.code, outcome.next_deadline) == ("no_table", None)
     assert reconcile(using) == []
 
 
 def test_a_dry_run_changes_nothing(raised, later, caplog):
-    """It says what it would do."""
+    """It logs the change that it would make."""
     using, table, relay = raised(SCALING={"DRY_RUN": True})
     with caplog.at_level(logging.WARNING):
         (outcome,) = reconcile(using)
@@ -201,22 +201,22 @@ def test_a_dry_run_changes_nothing(raised, later, caplog):
     assert updates(relay, table) == 1
 
 
-def test_the_news_is_told(raised, later):
-    """By a signal, with the new units and why."""
+def test_a_change_sends_a_signal(raised, later):
+    """With the new units and the reason."""
     using, table, _ = raised()
-    heard = []
+    received = []
 
-    def hear(sender, **kwargs):
-        heard.append(kwargs)
+    def receive(sender, **kwargs):
+        received.append(kwargs)
 
-    capacity_changed.connect(hear)
+    capacity_changed.connect(receive)
     try:
         reconcile(using)
     finally:
-        capacity_changed.disconnect(hear)
-    (news,) = heard
-    assert (news["table"], news["code"]) == (table, "lowered")
-    assert news["changes"] == {"": (5, 5), "GSI1": (5, 5)}
+        capacity_changed.disconnect(receive)
+    (change,) = received
+    assert (change["table"], change["code"]) == (table, "lowered")
+    assert change["changes"] == {"": (5, 5), "GSI1": (5, 5)}
 
 
 def test_the_commands(provisioned, run):
@@ -258,7 +258,7 @@ def test_the_commands(provisioned, run):
 
 
 def test_beat_looks_every_minute_where_there_is_something_to_lower(provisioned):
-    """And not where all is on demand."""
+    """And not if all tables are on demand."""
     assert "dynamo_stores.reconcile_capacity" not in beat_schedule()
     provisioned()
     entry = beat_schedule()["dynamo_stores.reconcile_capacity"]
@@ -266,7 +266,7 @@ def test_beat_looks_every_minute_where_there_is_something_to_lower(provisioned):
 
 
 def test_the_control_table_is_on_demand(provisioned):
-    """Whatever the others are; its name says what it is."""
+    """Even if the other tables are not; its name ends with -control."""
     using, table, _ = provisioned()
     control = describe(using, f"{table}-control")
     assert control.is_on_demand

@@ -1,4 +1,4 @@
-"""Raising: by one of all processes, for what all of them ask, off the path of the request."""
+"""Raising a table: by one of all processes, for the demand of all, outside of the request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def put_from_threads(using, *, threads, seconds, pause):
-    """Put small values from all threads for so long; return how many were taken."""
+    """Put small values from all threads for so long; return how many were stored."""
     done = []
 
     def work(number):
@@ -65,7 +65,7 @@ def put_from_threads(using, *, threads, seconds, pause):
 
 @pytest.mark.slow
 def test_a_throttled_table_is_raised_once_for_all(provisioned):
-    """Three processes ask for 120 writes a second of a table of 5: few changes, all of them up."""
+    """Three processes write 120 items a second to a table of 5 units: few changes, all up."""
     using, table, relay = provisioned(updating=1.0, burst=1.0)
     done = in_processes(3, lambda number: put_from_threads(using, threads=4, seconds=8, pause=0.1))
     capacity = describe(using, table)
@@ -81,7 +81,7 @@ def test_a_throttled_table_is_raised_once_for_all(provisioned):
 
 
 def test_the_calls_path_does_no_control_plane(provisioned):
-    """Whoever is throttled pays nothing but his retries: the scaler has a thread of its own."""
+    """A throttled call waits for its retries alone: the scaler has a thread of its own."""
     using, table, _ = provisioned(updating=1.0, burst=1.0)
     scaler = get_scaler(using)
     began_at = time.perf_counter()
@@ -93,7 +93,7 @@ def test_the_calls_path_does_no_control_plane(provisioned):
 
 
 def test_one_claim_decides(provisioned):
-    """Who is second does nothing, and learns that at the price of one write."""
+    """The second process does nothing, after one write that failed."""
     using, table, relay = provisioned()
     scaler = get_scaler(using)
     plan = scaler.handle(table, [reason(using, table)])
@@ -102,7 +102,7 @@ def test_one_claim_decides(provisioned):
     assert relay.status()["tables"][table]["updates"] == 1
 
 
-def test_a_dry_run_says_what_it_would_do(provisioned, caplog):
+def test_a_dry_run_logs_what_it_would_do(provisioned, caplog):
     """And changes nothing."""
     using, table, relay = provisioned(SCALING={"DRY_RUN": True})
     with caplog.at_level(logging.WARNING):
@@ -113,8 +113,8 @@ def test_a_dry_run_says_what_it_would_do(provisioned, caplog):
     assert CapacityRecords(using).get(table) is None
 
 
-def test_scaling_is_asked_for(provisioned):
-    """It spends money: switched off, nothing is raised."""
+def test_scaling_must_be_enabled(provisioned):
+    """It spends money: without ENABLED nothing is raised."""
     using, table, relay = provisioned(SCALING={"ENABLED": False})
     assert get_scaler(using).handle(table, [reason(using, table)]) is None
     assert put_from_threads(using, threads=2, seconds=2, pause=0.02) > 0
@@ -146,14 +146,14 @@ def test_demand_is_what_is_attempted():
 
 
 def test_demand_is_summed_over_processes(provisioned):
-    """Of those that were heard of lately."""
+    """Of those that published it lately."""
     using, table, _ = provisioned()
     shared = SharedDemand(using)
 
-    def tell(number):
+    def publish(number):
         shared.publish(table, {("", "Write"): 10.0 + number})
 
-    in_processes(3, tell)
+    in_processes(3, publish)
     assert shared.total(table) == {("", "Write"): 33.0}
     item = {"a": {"N": "1000"}, "x": {"S": '[["", "Write", 5.0]]'}}
     assert total_of([item], 10.0) == {("", "Write"): 5.0}
@@ -172,7 +172,7 @@ def bare_client(relay):
 
 
 def test_calls_of_ones_own_are_scaled(provisioned):
-    """A boto3 client's throttling raises the table; the call is tried again until it is done."""
+    """A boto3 client's throttle raises the table; the call is retried until it succeeds."""
     using, table, relay = provisioned(updating=0.5, burst=1.0, SCALING={"ENABLED": False})
     client = bare_client(relay)
 
@@ -281,7 +281,7 @@ def test_a_raise_sends_the_hint_to_come_down(provisioned, tmp_path):
 
 
 def test_celery_tasks_are_background_work():
-    """And whoever called one in his own thread is not, afterwards."""
+    """And the thread that calls one as a function is not, afterwards."""
 
     @current_app.task
     def task():
@@ -291,8 +291,8 @@ def test_celery_tasks_are_background_work():
     assert not is_background()
 
 
-def test_nobody_waits_for_a_table_to_be_active(provisioned):
-    """While it is UPDATING an operation ends by its deadline, with what to do."""
+def test_no_operation_waits_for_a_table_to_be_active(provisioned):
+    """While it is UPDATING an operation ends by its deadline, with a sentence on what to do."""
     using, table, _ = provisioned(updating=40.0, burst=1.0)
     store = CacheStore(using, prefix="p", options=CacheOptions(operation_timeout=1.0))
     get_scaler(using).handle(table, [reason(using, table)])
@@ -310,8 +310,8 @@ def test_nobody_waits_for_a_table_to_be_active(provisioned):
     assert longest < 1.0 + 15.0
 
 
-def test_a_raise_is_on_record_before_it_is_asked_for(provisioned, alias):
-    """Who dies between the two leaves no table up for ever."""
+def test_a_raise_is_recorded_before_it_is_requested(provisioned, alias):
+    """A process that dies between the two leaves no table raised for ever."""
     using, table, relay = provisioned()
     with FaultProxy(relay.url) as faults:
         broken = alias(**{**settings.DYNAMO_STORES[using], "ENDPOINT_URL": faults.url})

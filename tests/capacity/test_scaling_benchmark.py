@@ -1,4 +1,4 @@
-"""The whole of it under load: what is exact about it, not how fast this machine is."""
+"""Scaling under load: its exact results, not the speed of this machine."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ pytestmark = [
 )
 def test_a_throttled_table_goes_up_in_few_steps_and_down_in_one(kind, read, write):
     """Four processes with four threads: no write is lost, and the baseline is reached again."""
-    said = []
-    figures = scaling_benchmark(said.append, rate=80, seconds=8.0, kind=kind)
+    lines = []
+    figures = scaling_benchmark(lines.append, rate=80, seconds=8.0, kind=kind)
     assert figures.updates <= 3
     assert (figures.capacity[""].read > 10, figures.capacity[""].write > 10) == (read, write)
     # Without a raise it would be 10 a second and a burst of 50.
@@ -30,4 +30,4 @@ def test_a_throttled_table_goes_up_in_few_steps_and_down_in_one(kind, read, writ
         assert figures.done <= figures.stored
     assert figures.decreases == 1
     assert figures.after == {"": (10, 10), "GSI1": (10, 10)}
-    assert len(said) == 2
+    assert len(lines) == 2

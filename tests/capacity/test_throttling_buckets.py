@@ -82,8 +82,8 @@ def test_decreases_have_a_budget():
     table.update({"": (140, 200)}, tomorrow)
 
 
-def test_who_is_short_is_named():
-    """The exhausted bucket, table or index."""
+def test_the_exhausted_bucket_is_named():
+    """That of the table or of the index."""
     table = make()
     both = [("", "Write"), ("I", "Write")]
     assert table.missing(both, NOW) is None

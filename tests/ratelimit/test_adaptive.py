@@ -32,7 +32,7 @@ def admitted(store, resource, priority, count, **kwargs):
 
 
 def test_before_any_request(store, resource):
-    """Three tenths are reserved for users; looking counts nothing."""
+    """Three tenths are reserved for users; get_status counts nothing."""
     for _ in range(2):
         status = store.get_status(resource)
         assert (status.user_reserved, status.background_max, status.limit) == (60, 140, 200)
@@ -50,7 +50,7 @@ def test_background_stops_at_its_share(store, resource):
 
 
 def test_users_may_take_all(store, resource):
-    """The reserve is a floor, no ceiling."""
+    """The reserve is a minimum for users, not a maximum."""
     assert admitted(store, resource, "user", 220) == 200
     assert admitted(store, resource, "background", 3) == 0
 
@@ -76,7 +76,7 @@ def test_the_allocation_follows(store, resource, dynamo_clock: FakeClock):
     stored = store._get(key, consistent=True)
     assert json.loads(stored["al"]["S"])[:3] == [200, 180, 20]
     assert item.ttl > dynamo_clock.now() + 1800
-    # Five minutes later nobody increases any more, so nothing is paused.
+    # Five minutes later no requests increase any more, so nothing is paused.
     dynamo_clock.advance(301)
     store.acquire(resource)
     dynamo_clock.advance(31)
@@ -88,8 +88,8 @@ def test_the_allocation_follows(store, resource, dynamo_clock: FakeClock):
     assert store.acquire(resource).allowed
 
 
-def test_a_pause_ends_although_only_background_asks(store, resource, dynamo_clock: FakeClock):
-    """Refused requests have the allocation worked out anew, too."""
+def test_a_pause_ends_with_background_requests_only(store, resource, dynamo_clock: FakeClock):
+    """Refused requests recalculate the allocation, too."""
     for _ in range(12):
         store.acquire(resource)
     dynamo_clock.advance(31)
@@ -119,7 +119,7 @@ def test_calls(store, resource, dynamo_clock: FakeClock):
 
 
 def test_an_interval_of_a_second(alias, resource, dynamo_clock: FakeClock):
-    """Is legal."""
+    """It is a valid setting."""
     store = AdaptiveRateLimitStore(alias(ADAPTIVE={"RECALCULATION_INTERVAL": 1}))
     for _ in range(12):
         store.acquire(resource)
@@ -158,9 +158,9 @@ def test_what_is_refused(store, resource):
     with measuring() as measurements:
         with pytest.raises(ConfigurationError, match="priority is 'users'; expected 'user' or"):
             store.acquire(resource, priority="users")
-        with pytest.raises(ConfigurationError, match="must be one rate"):
+        with pytest.raises(ConfigurationError, match="expected one rate"):
             store.acquire(resource, rate="1/s,2/m")
-        with pytest.raises(ValueError, match="cost of 3 is over"):
+        with pytest.raises(ValueError, match="cost is 3; the limit"):
             store.acquire(resource, rate="2/m", cost=3)
     assert measurements == []
 

@@ -41,7 +41,7 @@ def at(*ages):
     ],
 )
 def test_the_table(users, background, reserved, paused, trend):
-    """Its cases, of a limit of 200."""
+    """The cases of the table, for a limit of 200."""
     found = allocate(200, user_requests=at(*users), background_requests=at(*background), now=NOW)
     assert (found.user_reserved, found.background_max) == (reserved, 200 - reserved)
     assert (found.paused, found.trend) == (paused, trend)
@@ -67,7 +67,7 @@ AGES = st.lists(st.floats(0, 4000), max_size=40)
 
 @given(st.integers(0, 10_000), AGES, AGES, st.floats(1, 10))
 def test_the_parts_add_up(limit, users, background, scaling):
-    """Whatever the limit, down to 1 and 0."""
+    """For any limit, down to 1 and 0."""
     found = allocate(
         limit,
         user_requests=at(*users),

@@ -1,4 +1,4 @@
-"""Who is asking, behind proxies that are ours and headers that anybody may send."""
+"""The client's address behind trusted proxies, with headers that any client may send."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dynamo_stores.client_address import client_address, is_in, masked, parse_ad
 from dynamo_stores.exceptions import ConfigurationError
 
 
-def asked(peer, forwarded="", trusted=0):
+def address_of(peer, forwarded="", trusted=0):
     return str(client_address({"REMOTE_ADDR": peer, "HTTP_X_FORWARDED_FOR": forwarded}, trusted))
 
 
@@ -34,15 +34,15 @@ def asked(peer, forwarded="", trusted=0):
     ],
 )
 def test_addresses(peer, forwarded, trusted, expected):
-    """Read from the right, as far as the own proxies reach."""
-    assert asked(peer, forwarded, trusted) == expected
+    """Read from the right, as far as the trusted proxies reach."""
+    assert address_of(peer, forwarded, trusted) == expected
 
 
 @pytest.mark.parametrize("peer", ["", "unix:", "localhost"])
 def test_no_address_is_a_mistake_of_configuration(peer):
     """All clients would share one limit."""
     with pytest.raises(ConfigurationError, match="REMOTE_ADDR"):
-        asked(peer)
+        address_of(peer)
 
 
 def test_masks():

@@ -2,7 +2,7 @@
 Limits under 3 processes with 32 threads each: exact, and no window over its limit.
 
 What a decision costs is in test_store.py; here it depends on how busy the machine is. For the same
-reason a store that cannot be asked in time denies: nobody is admitted who was not counted.
+reason the store denies if the table does not answer in time: no request is admitted uncounted.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ class SkewedClock(clock.Clock):
         return time.time() + self.wrong
 
 
-def battle(ask, *, seconds=0.0, refusals=0, threads=THREADS, skews=(0, 0, 0), pause=0.0):
+def contend(ask, *, seconds=0.0, refusals=0, threads=THREADS, skews=(0, 0, 0), pause=0.0):
     """
-    Ask from all threads of all processes for so long, and until each was refused so often; return
-    what was admitted, as pairs of times between which it was, and how many asked.
+    Call ``ask`` in all threads of all processes for ``seconds``, and until each was refused
+    ``refusals`` times; return the admissions, each as the times between which it happened, and the
+    number of requests.
     """
     begin = time.time() + 1.0
 
@@ -69,7 +70,7 @@ def battle(ask, *, seconds=0.0, refusals=0, threads=THREADS, skews=(0, 0, 0), pa
 
 
 def most_in_any(window, admitted):
-    """Return the most that was certainly admitted within any window of so many seconds."""
+    """Return the largest number that was certainly admitted within a window of so many seconds."""
     return max(
         (
             sum(1 for asked, got in admitted if asked >= start and got < start + window)
@@ -86,7 +87,7 @@ def resource(tables):
 
 @pytest.fixture
 def strict(alias):
-    """An alias that has time for its answers, and denies what it cannot count."""
+    """An alias with a long timeout that denies requests which it cannot count."""
     return alias(RATE_LIMIT={"OPERATION_TIMEOUT": 30.0, "ON_UNAVAILABLE": "deny"})
 
 
@@ -97,7 +98,7 @@ def test_a_burst_admits_exactly_the_limit(resource, strict, algorithm, skews):
     store = RateLimitStore(strict)
     limit = {"sliding": 100, "log": 30}[algorithm]
     store.set_resource_config(resource, {"RATE": f"{limit}/m", "ALGORITHM": algorithm})
-    admitted, asked = battle(
+    admitted, asked = contend(
         lambda *_: store.acquire(resource), refusals=15, skews=skews, pause=0.01
     )
     store.unset_resource_config(resource)
@@ -109,7 +110,7 @@ def test_a_burst_admits_exactly_the_limit(resource, strict, algorithm, skews):
 def test_no_window_is_over_its_limit(resource, strict, skews):
     """Under saturation over many windows, each of which admits some."""
     store = RateLimitStore(strict)
-    admitted, _ = battle(
+    admitted, _ = contend(
         lambda *_: store.acquire(resource, rate="50/1s"), seconds=4, skews=skews, pause=0.01
     )
     assert most_in_any(1.0, admitted) <= 50
@@ -117,9 +118,9 @@ def test_no_window_is_over_its_limit(resource, strict, skews):
 
 
 def test_half_the_demand_is_not_refused(resource, strict):
-    """Twelve threads that ask evenly for half of what there is."""
+    """Twelve threads that request half of the limit, evenly spread."""
     store = RateLimitStore(strict)
-    admitted, asked = battle(
+    admitted, asked = contend(
         lambda *_: store.acquire(resource, rate="50/1s"), seconds=4, threads=4, pause=0.5
     )
     assert asked > 36
@@ -127,9 +128,9 @@ def test_half_the_demand_is_not_refused(resource, strict):
 
 
 def test_keys_do_not_share(resource, strict):
-    """Eight keys at once get exactly theirs."""
+    """Eight keys at once get exactly their own limits."""
     store = RateLimitStore(strict)
-    admitted, _ = battle(
+    admitted, _ = contend(
         lambda _, each: store.acquire(resource, key=str(each % 8), rate="20/m"),
         refusals=15,
         pause=0.01,
@@ -140,14 +141,14 @@ def test_keys_do_not_share(resource, strict):
 
 
 def test_users_and_background_never_exceed_the_limit_together(resource, strict):
-    """One process asks for users, two for background work; its share is the background's most."""
+    """One process acquires for users, two for background work, which gets at most its share."""
     store = AdaptiveRateLimitStore(strict)
 
     def ask(number, each):
         priority = "user" if number == 0 else "background"
         return store.acquire(resource, rate="100/2s", priority=priority)
 
-    admitted, _ = battle(ask, seconds=6, pause=0.02)
+    admitted, _ = contend(ask, seconds=6, pause=0.02)
     assert most_in_any(2.0, admitted) <= 100
     assert len(admitted) > 100
     status = store.get_status(resource, rate="100/2s")

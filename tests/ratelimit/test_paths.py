@@ -1,4 +1,4 @@
-"""Limits by path and behind proxies, without the store, and what is wrong in them."""
+"""Limits by path, behind proxies and without the store, and their configuration errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("tables", "dynamo_clock")
 
 
 def test_unavailable(alias, dynamo_faults, group):
-    """ON_UNAVAILABLE, RATELIMIT_FAIL_OPEN, or what the decorator says."""
+    """ON_UNAVAILABLE, RATELIMIT_FAIL_OPEN, or the decorator's argument decides."""
     using = alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
     dynamo_faults.fail()
     view = ratelimit(group, "ip", "1/m", using=using)(ok)
@@ -48,7 +48,7 @@ def test_unavailable(alias, dynamo_faults, group):
     ],
 )
 def test_wrong_literals_are_found_by_a_check(decorator, number):
-    """With the view's name; and at the call, where the check was not run."""
+    """With the view's name; and at the call, if the check was not run."""
     before = dict(limits.problems)
     try:
         view = ratelimit(**decorator)(ok)
@@ -77,7 +77,7 @@ def test_an_empty_address_is_a_mistake(group):
 
 
 def test_trusted_proxies(alias, group):
-    """The client is who asked the outermost of one's own proxies."""
+    """The client is the one that connected to the outermost trusted proxy."""
     using = alias(RATE_LIMIT={"TRUSTED_PROXIES": 1})
     view = ratelimit(group, "ip", "1/m", using=using)(ok)
 
@@ -87,8 +87,8 @@ def test_trusted_proxies(alias, group):
     assert [ask("5.5.5.5"), ask("6.6.6.6, 5.5.5.5"), ask("5.5.5.6")] == [200, 429, 200]
 
 
-def test_what_is_not_a_view_is_said(group):
-    """A function without a request."""
+def test_a_function_that_is_not_a_view_raises(group):
+    """It is called without a request."""
     with pytest.raises(ConfigurationError, match="is for views"):
         ratelimit(group, "ip", "1/m")(lambda: None)()
 
@@ -110,7 +110,7 @@ def paths(alias, default_alias):
 
 
 def test_limits_by_path(paths):
-    """The longest path counts; networks and methods are spared."""
+    """The longest path applies; allowed networks and other methods are not limited."""
     middleware = RateLimitMiddleware(ok)
     answers = [middleware(get("/api/x")) for _ in range(3)]
     assert [each.status_code for each in answers] == [200, 200, 429]
@@ -132,7 +132,7 @@ def test_limits_by_path(paths):
 
 
 def test_the_middleware_answers_for_views_that_raise(paths):
-    """By RATELIMIT_VIEW, or with 429; other exceptions go on."""
+    """By RATELIMIT_VIEW, or with 429; other exceptions propagate."""
     middleware = RateLimitMiddleware(ok)
     status = RateLimitStore().acquire("x", rate="0/m")
     refusal = RateLimited(status=status)

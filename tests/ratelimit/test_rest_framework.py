@@ -49,8 +49,8 @@ def ask(view, user=None, address="1.2.3.4"):
 
 
 @pytest.mark.parametrize("name", ["AnonRateThrottle", "UserRateThrottle"])
-def test_so_many_and_wait_is_honest(name, dynamo_clock: FakeClock):
-    """Retry-After is what the framework makes of wait(); waiting it out admits."""
+def test_a_request_after_wait_is_admitted(name, dynamo_clock: FakeClock):
+    """Retry-After is wait() in whole seconds, as the framework rounds it."""
     view = make_view(make_throttle(name))
     answers = [ask(view) for _ in range(3)]
     assert [each.status_code for each in answers] == [200, 200, 429]
@@ -62,7 +62,7 @@ def test_so_many_and_wait_is_honest(name, dynamo_clock: FakeClock):
 
 
 def test_users_are_counted_by_themselves(dynamo_clock: FakeClock):
-    """Wherever they come from; anonymous throttles leave them alone."""
+    """From whatever address; anonymous throttles do not limit them."""
     user = SimpleNamespace(pk=1, is_authenticated=True)
     by_user, anonymous = make_throttle("UserRateThrottle"), make_throttle("AnonRateThrottle")
     view = make_view(by_user)

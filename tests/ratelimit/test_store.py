@@ -1,4 +1,4 @@
-"""The rate limit store: one write a decision, and what it says."""
+"""The rate limit store: one write for a decision, and the status that it returns."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def limited(request, store, resource, dynamo_clock):
 
 
 def test_so_many_and_no_more(limited, resource, dynamo_clock: FakeClock):
-    """A refusal is an answer; waiting it out admits."""
+    """A refusal is a status; a request after retry_after is admitted."""
     statuses = [limited.acquire(resource, key="k") for _ in range(7)]
     assert [each.allowed for each in statuses] == [True] * 5 + [False] * 2
     assert [each.remaining for each in statuses] == [4, 3, 2, 1, 0, 0, 0]
@@ -61,7 +61,7 @@ def test_so_many_and_no_more(limited, resource, dynamo_clock: FakeClock):
 
 
 def test_the_other_verbs(limited, resource, dynamo_clock: FakeClock):
-    """Looking counts nothing, recording counts whatever the limit, a refund gives back."""
+    """get_status counts nothing, recording counts even over the limit, a refund undoes."""
     assert limited.can_proceed(resource)
     assert limited.get_status(resource).remaining == 5
     assert limited.get_wait_time(resource) == 0
@@ -82,7 +82,7 @@ def test_the_other_verbs(limited, resource, dynamo_clock: FakeClock):
 
 
 def test_calls_of_a_decision(limited, resource):
-    """One write; a read when what is remembered refuses; none for what is refused again."""
+    """One write; a read if the remembered state refuses; no call for a repeated refusal."""
     limited.acquire(resource, key="k")
     for _ in range(4):
         assert operations(lambda: limited.acquire(resource, key="k")) == {"UpdateItem": 1}
@@ -149,7 +149,7 @@ def rate_of(resource, key):
 
 
 def test_rates_of_functions(store, resource, dynamo_clock):
-    """A function of resource and key, or where it is; None is no limit."""
+    """A function of resource and key, or its dotted path; None is no limit."""
     for rate in (rate_of, f"{__name__}.rate_of"):
         assert store.acquire(resource, key="rich", rate=rate) == (True, None, None, 0, 0, None)
     assert store.acquire(resource, key="poor", rate=rate_of).remaining == 0
@@ -157,7 +157,7 @@ def test_rates_of_functions(store, resource, dynamo_clock):
 
 
 def test_zero_refuses_always(store, resource, dynamo_clock: FakeClock):
-    """Whatever the cost, for as long as one looks."""
+    """Whatever the cost, and at any time."""
     for _ in range(3):
         for algorithm in ALGORITHMS:
             store.set_resource_config(resource, {"RATE": "0/m", "ALGORITHM": algorithm})
@@ -176,8 +176,8 @@ def test_what_is_no_cost(store, resource, cost):
     assert measurements == []
 
 
-def test_a_smaller_cost_is_asked_about(store, resource, dynamo_clock):
-    """What refused 3 need not refuse 1."""
+def test_a_smaller_cost_than_the_refused_one_is_decided_anew(store, resource, dynamo_clock):
+    """A refusal of 3 does not refuse 1."""
     store.acquire(resource, rate="5/m", cost=3)
     assert not store.acquire(resource, rate="5/m", cost=3).allowed
     assert store.acquire(resource, rate="5/m", cost=2).allowed
@@ -185,7 +185,7 @@ def test_a_smaller_cost_is_asked_about(store, resource, dynamo_clock):
     assert operations(lambda: store.acquire(resource, rate="5/m", cost=3)) == {}
 
 
-def test_a_reset_elsewhere_gets_through(alias, resource, dynamo_clock: FakeClock):
+def test_a_reset_by_another_process_has_effect(alias, resource, dynamo_clock: FakeClock):
     """Within two seconds, although the refusal would last a minute."""
     here = RateLimitStore()
     for _ in range(2):
@@ -239,7 +239,7 @@ def test_unavailable(alias, resource, dynamo_faults, caplog):
 
 
 def test_a_lost_answer_errs_towards_refusing(alias, resource, dynamo_faults):
-    """A write whose answer was lost may count twice, never not at all."""
+    """A write whose answer was lost may count twice, but it counts."""
     store = RateLimitStore(alias(ENDPOINT_URL=dynamo_faults.url))
     store.acquire(resource, rate="5/h")
     dynamo_faults.lose_answer("UpdateItem", times=1)
@@ -261,7 +261,7 @@ def test_shards(store, resource, dynamo_clock):
 
 
 def test_blocks(store, resource, dynamo_clock: FakeClock):
-    """Fewer calls than decisions for who asks often, the limit holds, a bucket's end ends them."""
+    """Fewer calls than decisions for many requests; the limit holds; they end with the bucket."""
     store.set_resource_config(resource, {"RATE": "1000/m", "BLOCK": 50})
 
     def burst(count):
@@ -281,25 +281,25 @@ def test_blocks(store, resource, dynamo_clock: FakeClock):
     store.unset_resource_config(resource)
 
 
-def test_the_signal_tells_of_refusals(store, resource, dynamo_clock):
+def test_a_refusal_sends_a_signal(store, resource, dynamo_clock):
     """With the resource and the status, and no key."""
-    heard = []
+    received = []
 
-    def hear(sender, **kwargs):
-        heard.append((sender, kwargs))
+    def receive(sender, **kwargs):
+        received.append((sender, kwargs))
 
-    rate_limited.connect(hear)
+    rate_limited.connect(receive)
     try:
         for _ in range(3):
             store.acquire(resource, key="secret", rate="1/m")
     finally:
-        rate_limited.disconnect(hear)
-    assert len(heard) == 2
-    sender, kwargs = heard[0]
+        rate_limited.disconnect(receive)
+    assert len(received) == 2
+    sender, kwargs = received[0]
     assert sender is RateLimitStore
     assert (kwargs["using"], kwargs["resource"]) == ("default", resource)
     assert not kwargs["status"].allowed
-    assert "secret" not in repr(heard)
+    assert "secret" not in repr(received)
 
 
 def test_the_clock_is_learned_from_answers(store, resource):

@@ -1,4 +1,4 @@
-"""ResolvedLimit views: who is limited, how it is answered, what the response says."""
+"""Limited views: which requests are limited, the response to them, and its headers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_refused_request_gets_429(group):
 
 
 def test_headers(group, dynamo_clock):
-    """On what is allowed and on what is refused, in the forms of the drafts."""
+    """On allowed and on refused requests, in the form of the drafts."""
     view = ratelimit(group, "ip", "2/m,100/h")(ok)
     allowed = view(get())
     assert allowed["RateLimit-Policy"] == '"60s";q=2;w=60, "3600s";q=100;w=3600'
@@ -57,8 +57,8 @@ def test_headers(group, dynamo_clock):
     assert view(get()).status_code == 200
 
 
-def test_json_for_who_asks_for_it(group):
-    """And text for everybody else."""
+def test_json_for_clients_that_prefer_it(group):
+    """And text for other clients."""
     view = ratelimit(group, "ip", "0/m")(ok)
     answer = view(get(HTTP_ACCEPT="application/json"))
     assert answer["Content-Type"] == "application/json"
@@ -67,7 +67,7 @@ def test_json_for_who_asks_for_it(group):
         assert view(get(HTTP_ACCEPT=accept))["Content-Type"].startswith("text/plain")
 
 
-def test_the_request_knows(group):
+def test_the_status_is_on_the_request(group):
     """request.limited and request.ratelimit, with block=False; the tightest of several."""
     seen = []
 
@@ -83,7 +83,7 @@ def test_the_request_knows(group):
 
 
 def test_shadow_counts_and_never_limits(group):
-    """What would have been refused shows in the status alone."""
+    """A request that would be refused shows in the status alone."""
     view = ratelimit(group, "ip", "1/m", shadow=True)(ok)
     for _ in range(3):
         request = get()
@@ -93,7 +93,7 @@ def test_shadow_counts_and_never_limits(group):
 
 
 def test_async_views(group):
-    """Stay coroutine functions; keys that read the user do so where that is allowed."""
+    """They stay coroutine functions; keys that read the user do so in a thread."""
 
     @ratelimit(group, "ip", "1/m")
     async def view(request):
@@ -160,7 +160,7 @@ def test_methods_and_groups(group):
 
 
 def test_cost_skip_and_allow(group):
-    """Dear requests count for more; some are not limited at all."""
+    """Expensive requests count for more; some are not limited at all."""
     dear = ratelimit(group, "ip", "5/m", cost=lambda group, request: int(request.GET["n"]))(ok)
     assert dear(get("/?n=4")).status_code == 200
     assert dear(get("/?n=2")).status_code == 429
@@ -230,7 +230,7 @@ class CustomError(Exception):
 
 
 def test_raising(group):
-    """As django-ratelimit does, where the settings say so."""
+    """As django-ratelimit does, if the settings enable it."""
     view = ratelimit(group, "ip", "0/m")(ok)
     with override_settings(RATELIMIT_RAISE=True), pytest.raises(Ratelimited) as caught:
         view(get())
@@ -255,7 +255,7 @@ def test_switched_off(group):
 
 
 def test_usage(group):
-    """Looking counts nothing; what is refused is not counted."""
+    """Reading counts nothing; a refused request is not counted."""
     ask = {"group": group, "key": "ip", "rate": "2/m"}
     assert get_usage(get(), **ask) == {
         "count": 0,

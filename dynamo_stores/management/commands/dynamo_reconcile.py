@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand
 
 from ... import conf
 from ...capacity.scale_down import reconcile
-from ...capacity.update import in_words
+from ...capacity.update import describe_changes
 from ..tables import command_errors
 
 
@@ -30,7 +30,7 @@ class Command(BaseCommand):
                     found += 1
                     done = "not lowered"
                     if outcome.plan.changes:
-                        done = f"changes to {in_words(outcome.plan.changes)}"
+                        done = f"changes to {describe_changes(outcome.plan.changes)}"
                     self.stdout.write(f"{outcome.table}: {done}, {outcome.plan.why}")
         if not found:
             self.stdout.write("No table is due.")

@@ -8,8 +8,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import conf
-from ...capacity.manual import DOWN, TO, UP, change_by_hand
-from ...capacity.update import in_words
+from ...capacity.manual import DOWN, TO, UP, change_manually
+from ...capacity.update import describe_changes
 from ..tables import command_errors
 
 
@@ -35,8 +35,8 @@ class Command(BaseCommand):
         if (direction == TO) != (read is not None or write is not None):
             raise CommandError("'to' requires --read or --write; 'up' and 'down' take neither.")
         with command_errors():
-            plan = change_by_hand(using, table, direction, read=read, write=write, dry_run=dry_run)
+            plan = change_manually(using, table, direction, read=read, write=write, dry_run=dry_run)
         if not plan.changes and not dry_run:
             raise CommandError(f"{table} was not changed: {plan.why}.")
-        changes = in_words(plan.changes)
+        changes = describe_changes(plan.changes)
         self.stdout.write(f"{table} changes to {changes}." if plan.changes else f"{plan.why}.")

@@ -1,4 +1,4 @@
-"""How requests are counted: one module per algorithm, all pure."""
+"""The algorithms that count requests, one in each module, all pure."""
 
 from ...conf.rates import ResourceConfig
 from .base import Algorithm, Decision, RateLimitStatus, Write
@@ -10,7 +10,7 @@ __all__ = ["Algorithm", "Decision", "RateLimitStatus", "Windows", "Write", "algo
 
 
 def algorithm_of(config: ResourceConfig) -> Algorithm:
-    """Return what counts by ``config``."""
+    """Return the algorithm of ``config``."""
     match config.algorithm:
         case "fixed":
             return Windows(buckets=0)
