@@ -143,11 +143,15 @@ def alias(default_alias: dict[str, Any], tables: None) -> Iterator[Callable[...,
 
 @pytest.fixture
 def make_cache(tables: None) -> Iterator[Callable[..., DynamoDBCache]]:
-    """``make_cache(using, OPTIONS={…}, TIMEOUT=…)`` returns a cache with a prefix of its own."""
+    """
+    ``make_cache(using, OPTIONS={…}, TIMEOUT=…)`` returns a cache with a prefix of its own, and with
+    time for its answers.
+    """
     prefixes = set()
 
     def make(using: str = "default", **params: Any) -> DynamoDBCache:
         prefixes.add(params.setdefault("KEY_PREFIX", secrets.token_hex(6)))
+        params["OPTIONS"] = {"OPERATION_TIMEOUT": 60.0, **params.get("OPTIONS", {})}
         return DynamoDBCache(using, params)
 
     yield make

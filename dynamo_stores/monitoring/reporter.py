@@ -232,7 +232,7 @@ def reset_breaker(using: str, table: str) -> None:
 
 def role_of(argv: list[str]) -> str:
     """Return the program, such as ``celery worker``, without arguments that may be secret."""
-    if not argv or not argv[0]:
+    if not argv or argv[0] in ("", "-c", "-m"):
         return "python"
     path = Path(argv[0])
     name = path.parent.name if path.name == "__main__.py" else path.name

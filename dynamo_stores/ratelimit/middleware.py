@@ -58,7 +58,7 @@ class RateLimitMiddleware:
 
 
 def limit_of(request: HttpRequest, using: str = DEFAULT_ALIAS) -> Limit | None:
-    """Return the limit of the request's path, None if there is none."""
+    """Return the limit of the request's path, None without a limit."""
     paths = get_config(using).rate_limit.paths
     found = max((path for path in paths if request.path.startswith(path)), key=len, default=None)
     if found is None:

@@ -287,7 +287,7 @@ def test_a_value_too_large_is_refused_before_anything_is_written(make_cache):
 
 def test_large_values_by_the_dozen(alias, make_cache):
     """get_many requests again the keys that DynamoDB left out because of its size limits."""
-    cache = make_cache(alias(READ_TIMEOUT=60.0, OPERATION_TIMEOUT=120.0))
+    cache = make_cache(alias(READ_TIMEOUT=60.0))
     noise = random.Random(2)
     values = {f"k{number}": noise.randbytes(390 * 1024) for number in range(50)}
     assert cache.set_many(values) == []

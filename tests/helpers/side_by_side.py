@@ -1,4 +1,4 @@
-"""Which tests run one after the other, in one worker; all others run wherever there is room."""
+"""The order of parallel tests: one at a time for each worker, a few groups in one worker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 TOGETHER = (
     # They share a browser.
     "tests/browser/test_status_pages.py",
-    # They share a wheel that takes long to build.
+    # They share a wheel, which takes long to build.
     "tests/processes/test_wheel.py",
     # Both want port 8080.
     "tests/processes/test_dynamo_local.py::test_the_demo_ends_with_all_its_processes",

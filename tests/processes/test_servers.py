@@ -64,7 +64,7 @@ def servers(request, tables, dynamo_engine, default_alias):
         for port, process in zip(ports, processes, strict=True):
             while time.monotonic() < deadline:
                 try:
-                    ask(port, "/none", "nobody")
+                    ask(port, "/none", "none")
                     break
                 except OSError:
                     assert process.poll() is None

@@ -50,7 +50,7 @@ KINDS = [
     (keys.demand, keys.demand("t", "host#1"), DemandItem),
     (keys.decision, keys.decision(1, "t"), DecisionItem),
     (keys.process_status, keys.process_status("host#1"), StatusItem),
-    (keys.use, keys.use(1, "t"), UsageItem),
+    (keys.usage, keys.usage(1, "t"), UsageItem),
     (keys.action, keys.action("token"), ActionItem),
 ]
 
