@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -478,3 +479,25 @@ def at(hours, minutes=0, seconds=0.0):
 def test_the_end_of_maintenance(windows, now, end):
     """Its begin belongs to a window, its end does not; of several windows the last end."""
     assert end_of_maintenance(windows, now) == end
+
+
+def test_a_baseline_of_one_is_reached():
+    """What is not in use needs nothing."""
+    config = replace(CONFIG, base_read_capacity=1, base_write_capacity=1)
+    assert plan_down(table(_=(8, 4)), config, NOW).changes == {"": (1, 1)}
+
+
+@pytest.fixture
+def new_york(monkeypatch):
+    """The time zone of the process, as Django sets it."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_maintenance_windows_are_in_utc(new_york):
+    """Whatever the time zone of the process."""
+    assert end_of_maintenance(["02:15-04:30"], at(3)) == at(4, 30)
+    assert end_of_maintenance(["02:15-04:30"], at(8)) is None

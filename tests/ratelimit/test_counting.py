@@ -330,6 +330,16 @@ def test_a_refund_of_windows_takes_from_live_buckets():
     assert fixed.refund(10) is None
 
 
+@pytest.mark.parametrize("algorithm", [Windows(), Windows(0)])
+def test_a_refund_follows_the_bucket_of_the_item(algorithm):
+    """Also if that is ahead of this clock, because a faster one counted."""
+    item = Item()
+    item.write(algorithm.decide(None, (TEN,), 3, at(9, high=2)).write)
+    state = algorithm.read(item.attributes, 1)
+    assert item.write(algorithm.refund(state, (TEN,), 2, at(9)))
+    assert item.attributes["c0"] == {"N": "1"}
+
+
 def test_a_refund_of_windows_fails_in_another_bucket():
     """Another process has moved on meanwhile: its count is not reduced."""
     limit = Limit(Windows())
