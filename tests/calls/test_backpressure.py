@@ -285,3 +285,32 @@ def test_the_message_has_the_table_and_the_number_of_waiting_requests():
     with pytest.raises(ThrottlingError, match=r"^t is throttled, and 1 requests are waiting") as e:
         backpressure.enter(time.monotonic())
     assert e.value.retry_after == 1.0
+
+
+def test_requests_that_wait_are_admitted_when_the_limit_ends():
+    """They do not wait for the requests before them."""
+    with FakeClock() as now:
+        backpressure = engaged(4)
+        for _ in range(2):
+            backpressure.enter(now.monotonic())
+        until = now.monotonic() + 1000
+        threads = [
+            threading.Thread(target=backpressure.enter, args=(until,), daemon=True)
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        wait_for(backpressure, 3)
+        now.advance(10.1)
+        backpressure.leave(0.01, throttled=False)
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+def test_background_calls_that_wait_are_counted():
+    """In the message, with those for users."""
+    backpressure = engaged(2)
+    backpressure.enter(soon())
+    with background(), pytest.raises(ThrottlingError, match="and 1 requests are waiting"):
+        backpressure.enter(time.monotonic())

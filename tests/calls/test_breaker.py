@@ -319,3 +319,14 @@ def test_a_closed_breaker_has_nothing_to_wait_for(dynamo_clock: FakeClock):
     fail(breaker, 3)
     breaker.reset()
     assert breaker.status().retry_after == 0.0
+
+
+def test_failures_count_for_the_whole_window(dynamo_clock: FakeClock):
+    """In tenths of it: no less than nine of them."""
+    for seconds, state in ((54, State.OPEN), (61, State.CLOSED)):
+        breaker = make(failure_rate=0.5, minimum_calls=4, window=60.0)
+        fail(breaker, 2)
+        dynamo_clock.advance(seconds)
+        for _ in range(2):
+            breaker.succeeded(breaker.admit())
+        assert breaker.state is state

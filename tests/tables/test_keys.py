@@ -51,38 +51,39 @@ def test_odd_keys_are_hashed():
 
 
 @pytest.mark.parametrize(
-    ("made", "pk", "sk"),
+    ("build", "pk", "sk"),
     [
-        (keys.cache_entry("p", "p:1:k"), "CACHE#p#p:1:k", "ENTRY"),
-        (keys.cache_part("CACHE#p#k", "w1", 0), "CACHE#p#k#w1#0", "PART"),
-        (keys.lock("p", "p:1:k"), "LOCK#p#p:1:k", "LOCK"),
-        (keys.lease("p", "p:1:k"), "LEASE#p#p:1:k", "LEASE"),
-        (keys.generation("p#1"), "GEN#p%231", "GEN"),
-        (keys.tag("p", "news"), "TAG#p#news", "TAG"),
-        (keys.rate_window("login", "ip:1", "SW#10#60"), "RL#login#ip:1", "SW#10#60"),
-        (keys.rate_window("s", "k", "SW", kind=keys.ADAPTIVE_WINDOW), "AL#s#k", "SW"),
-        (keys.rate_window("s", "k", "SW", shard=1), "RL#s#k+#1", "SW"),
+        (lambda: keys.cache_entry("p", "p:1:k"), "CACHE#p#p:1:k", "ENTRY"),
+        (lambda: keys.cache_part("CACHE#p#k", "w1", 0), "CACHE#p#k#w1#0", "PART"),
+        (lambda: keys.lock("p", "p:1:k"), "LOCK#p#p:1:k", "LOCK"),
+        (lambda: keys.lease("p", "p:1:k"), "LEASE#p#p:1:k", "LEASE"),
+        (lambda: keys.generation("p#1"), "GEN#p%231", "GEN"),
+        (lambda: keys.tag("p", "news"), "TAG#p#news", "TAG"),
+        (lambda: keys.rate_window("login", "ip:1", "SW#10#60"), "RL#login#ip:1", "SW#10#60"),
+        (lambda: keys.rate_window("s", "k", "SW", kind=keys.ADAPTIVE_WINDOW), "AL#s#k", "SW"),
+        (lambda: keys.rate_window("s", "k", "SW", shard=1), "RL#s#k+#1", "SW"),
         (
-            keys.dedupe_job("job"),
+            lambda: keys.dedupe_job("job"),
             "DD#5e8c9902207afaeb7120430c585a445f21e92932081d64bc99f80e4925bcb002",
             "JOB",
         ),
-        (keys.dedupe_part(keys.ItemKey("DD#1", "JOB"), 7, 0), "DD#1", "R#7#0"),
-        (keys.capacity("t", keys.RECORD), "CAP#t", "RECORD"),
-        (keys.capacity("t", keys.CLAIM), "CAP#t", "CLAIM"),
-        (keys.demand("t", "host#1"), "CAP#t", "DEMAND#host#1"),
-        (keys.capacity_tables(), "CAPACITY", "TABLES"),
-        (keys.process_status("host#1"), "STATUS", "host#1"),
-        (keys.usage(29_333_333, "t"), "USE", "0029333333#t"),
-        (keys.usage(29_333_333), "USE", "0029333333#"),
-        (keys.decision(1_760_000_000_123, "t"), "DECISIONS", "001760000000123#t"),
-        (keys.decision(1_760_000_000_123), "DECISIONS", "001760000000123#"),
-        (keys.action("token"), "ACTIONS#token", "ACTIONS"),
-        (keys.stored_rate("api#v1"), "RATE#api%23v1", "CONFIG"),
+        (lambda: keys.dedupe_part(keys.ItemKey("DD#1", "JOB"), 7, 0), "DD#1", "R#7#0"),
+        (lambda: keys.capacity("t", keys.RECORD), "CAP#t", "RECORD"),
+        (lambda: keys.capacity("t", keys.CLAIM), "CAP#t", "CLAIM"),
+        (lambda: keys.demand("t", "host#1"), "CAP#t", "DEMAND#host#1"),
+        (lambda: keys.capacity_tables(), "CAPACITY", "TABLES"),
+        (lambda: keys.process_status("host#1"), "STATUS", "host#1"),
+        (lambda: keys.usage(29_333_333, "t"), "USE", "0029333333#t"),
+        (lambda: keys.usage(29_333_333), "USE", "0029333333#"),
+        (lambda: keys.decision(1_760_000_000_123, "t"), "DECISIONS", "001760000000123#t"),
+        (lambda: keys.decision(1_760_000_000_123), "DECISIONS", "001760000000123#"),
+        (lambda: keys.action("token"), "ACTIONS#token", "ACTIONS"),
+        (lambda: keys.stored_rate("api#v1"), "RATE#api%23v1", "CONFIG"),
     ],
 )
-def test_the_stored_format_of_every_key(made, pk, sk):
+def test_the_stored_format_of_every_key(build, pk, sk):
     """Items of earlier versions are found, so these never change."""
+    made = build()
     assert made == (pk, sk, None)
     assert made.raw() == {"PK": {"S": pk}, "SK": {"S": sk}}
 
