@@ -556,3 +556,10 @@ def test_a_refund_of_a_log_takes_the_newest():
     assert limit.refund(2) is None
     limit.ask(3)
     assert limit.refund(63) is None
+
+
+@pytest.mark.parametrize("algorithm", EXACT)
+def test_an_item_without_counts_is_an_unused_limit(algorithm):
+    """Attributes that are missing count nothing."""
+    state = algorithm.read({"PK": {"S": "RL#s#k"}}, 1)
+    assert algorithm.look(state, (TEN,), 1, at(0)).remaining == 10

@@ -90,6 +90,8 @@ def test_while_paused_background_work_waits_for_the_next_allocation():
     refused = background.ask(START + 10)
     assert (refused.allowed, refused.remaining, refused.paused) == (False, 0, True)
     assert refused.retry_after == pytest.approx(20)
+    assert refused.reset_at == START + 30
+    assert background.ask(START + 29.75).retry_after == pytest.approx(0.25)
     assert users.ask(START + 10).allowed
 
 
