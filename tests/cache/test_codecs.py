@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import pickle
 import random
 import subprocess
@@ -135,3 +137,103 @@ def test_errors_of_optional_compressors_name_the_extra():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "dynamo-stores[compression]" in done.stdout
+
+
+def test_the_stored_format_of_values():
+    """Values of earlier versions are read: format, compression, signature, bytes."""
+    codec = Codec(Signer(["secret"]), serializer="json", compressor="zlib", compress_over=10)
+    plain = (
+        b"\x01\x00\xf2'\x10\xc3\xe5k\x1fn\x1d\x9f\x06\xbb\xc2\xd0\x0f\xe4R\xa5\xfeM\xed\xfdD\x9eT"
+        b'\x08{\x96j\n\xd4F{"a":1}'
+    )
+    compressed = (
+        b'\x01\x01\x91\x19L\xe61\x9b\x88@uSnU\x1b~<\x1eV\xcd+\x0c+:"\xca\xf3W*_0\xc6\n\xd2'
+        b"x\x9cS\xaa \x19(\x01\x00tt\x17\xb5"
+    )
+    assert codec.seal({"a": 1}, b"CACHE#p#k", b"w") == plain
+    assert codec.open(plain, b"CACHE#p#k", b"w") == {"a": 1}
+    assert codec.open(compressed, b"CACHE#p#k", b"w") == "x" * 50
+
+
+def test_the_stored_format_of_signatures():
+    """HMAC-SHA256 of the fields with their lengths, by a key that is derived from the secret."""
+    key = hashlib.sha256(b"dynamo_stores.codecs:secret").digest()
+    signature = hmac.new(key, b"1:a0:2:bc", "sha256").digest()
+    signer = Signer(["secret"])
+    assert signer.sign(b"a", b"", b"bc") == signature
+    assert signer.verify(signature, b"a", b"", b"bc")
+    assert not signer.verify(signature, b"a", b"b", b"c")
+    assert not signer.verify(signature[:-1], b"a", b"", b"bc")
+    assert len(signature) == Signer.SIZE
+
+
+def test_a_secret_may_be_bytes():
+    """The same as in text, if it is that in UTF-8."""
+    assert Signer(["é".encode()]).sign(b"a") == Signer(["é"]).sign(b"a")
+    assert Signer([b"\xff", "é"]).verify(Signer(["é".encode()]).sign(b"a"), b"a")
+    assert Signer([b"\xff"]).sign(b"a") != Signer(["é"]).sign(b"a")
+
+
+def test_only_what_is_longer_than_the_threshold_is_compressed():
+    """The threshold is 1,024 bytes unless it is set."""
+    for codec, threshold in (
+        (Codec(SIGNER, serializer="json", compressor="zlib"), 1024),
+        (Codec(SIGNER, serializer="json", compressor="zlib", compress_over=100), 100),
+    ):
+        # JSON has two quotation marks.
+        at_threshold = codec.encode("x" * (threshold - 2))
+        assert at_threshold == (b"\x01\x00", b'"%b"' % (b"x" * (threshold - 2)))
+        over = codec.encode("x" * (threshold - 1))
+        assert over.header == b"\x01\x01"
+        assert len(over.data) < 50
+
+
+class SameLength:
+    """Compresses nothing."""
+
+    def compress(self, data):
+        return bytes(reversed(data))
+
+    def decompress(self, data):
+        return bytes(reversed(data))
+
+
+def test_what_does_not_get_shorter_is_not_compressed():
+    """Also if it has the same length: it is then read without decompressing."""
+    codec = Codec(SIGNER, compressor=f"{__name__}.SameLength", compress_over=0)
+    assert codec.encode("x" * 99).header == b"\x01\x00"
+
+
+def test_values_are_pickled_by_the_highest_protocol():
+    """Also where the default one is lower."""
+    assert Codec(SIGNER).encode(["v"]).data == pickle.dumps(["v"], pickle.HIGHEST_PROTOCOL)
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (
+            {"serializer": "msgpack"},
+            r"^SERIALIZER is 'msgpack'.*\. Expected 'pickle', 'json' or the dotted path of a",
+        ),
+        (
+            {"compressor": "no.such"},
+            r"^COMPRESSOR is 'no\.such'.*\. Expected 'zlib', 'zstd', 'lz4' or the dotted path",
+        ),
+    ],
+)
+def test_errors_of_unknown_names_have_the_known_ones(options, hint):
+    """With the setting, its value, and the reason."""
+    with pytest.raises(ConfigurationError, match=hint):
+        Codec(SIGNER, **options)
+
+
+@pytest.mark.parametrize(("name", "module"), [("zstd", "zstandard"), ("lz4", "lz4.frame")])
+def test_a_compressor_that_is_not_installed_is_named_with_its_extra(monkeypatch, name, module):
+    """The error has the setting, its value, and what to install."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        ConfigurationError,
+        match=rf"^COMPRESSOR is '{name}'.*\. Install dynamo-stores\[compression\]\.$",
+    ):
+        Codec(SIGNER, compressor=name)

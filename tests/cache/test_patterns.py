@@ -59,3 +59,53 @@ def test_many_stars_cost_no_backtracking_without_end():
     """A row of stars is one star; fifty of them would not come to an end."""
     assert compile_pattern("*" * 50 + "x").pattern == ".*x"
     assert not compile_pattern("*" * 50 + "x").fullmatch("a" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches", "others"),
+    [
+        ("x[ab\\]c]y", ["xay", "x]y", "xcy"], ["x\\y", "xdy", "xa"]),
+        ("[\\]a]", ["]", "a"], ["\\"]),
+        ("[\\]]x]", ["]x]"], ["x", "]"]),
+        ("[\\\\]x", ["\\x"], ["]x", "x"]),
+        ("[a\\", ["a", "\\"], ["b"]),
+        ("[a\nb]", ["\n", "b"], ["c"]),
+        ("[a\\\nb]", ["\n"], ["\\"]),
+        ("[^\n]", ["a"], ["\n"]),
+        ("[xa-cz]", ["x", "a", "b", "c", "z"], ["-", "y", "w"]),
+        ("[a-cx-z]", ["b", "y"], ["-", "e"]),
+        ("[a-ce-g]", ["a", "c", "e", "f", "g"], ["d", "-"]),
+        ("[a-c-e]", ["b", "-", "e"], ["d"]),
+        ("[-a]", ["-", "a"], ["b"]),
+        ("[a-]x", ["ax", "-x"], ["bx"]),
+        ("[ab^]", ["a", "^"], ["X", "c"]),
+        ("[^^]", ["a"], ["^"]),
+        ("[ab]X", ["aX", "bX"], ["XX"]),
+        ("[abX]", ["X"], ["c"]),
+        ("[ab]", ["a", "b"], ["X", "", "ab"]),
+        ("x[^]", ["xa", "x\n"], ["x", "xab"]),
+        ("x[", [], ["x", "x[", "xa"]),
+        ("a*b*", ["ab", "axbx"], ["a", "xab"]),
+        ("**", ["", "ab"], []),
+        ("??", ["ab"], ["a", "abc"]),
+        ("\\\\", ["\\"], ["\\\\"]),
+        ("\\a", ["a"], ["\\a"]),
+        ("[ab]*[cd]", ["ac", "bxd"], ["a", "xc"]),
+    ],
+)
+def test_the_boundaries_of_classes_and_escapes(pattern, matches, others):
+    """Escaped brackets, ranges beside each other, empty classes, classes without an end."""
+    found = compile_pattern(pattern)
+    assert [text for text in matches if not found.fullmatch(text)] == []
+    assert [text for text in others if found.fullmatch(text)] == []
+
+
+def test_the_literal_start_ends_before_what_is_not_literal():
+    """A backslash at the end is a character; characters after an escaped one belong to it."""
+    assert literal_start("") == ""
+    assert literal_start("*a") == ""
+    assert literal_start("a?b") == "a"
+    assert literal_start("ab[c]d") == "ab"
+    assert literal_start("ab\\") == "ab\\"
+    assert literal_start("\\[a\\]b*") == "[a]b"
+    assert literal_start("\\\\*") == "\\"

@@ -8,7 +8,12 @@ import time
 
 import pytest
 
-from dynamo_stores.calls.backpressure import Backpressure, background, is_background
+from dynamo_stores.calls.backpressure import (
+    Backpressure,
+    background,
+    is_background,
+    set_background,
+)
 from dynamo_stores.exceptions import ThrottlingError
 from dynamo_stores.testing import FakeClock
 
@@ -230,3 +235,82 @@ def test_waiting_requests_are_served_in_their_order():
         thread.join(20)
     assert order[:2] == ["u1", "u2"]
     assert sorted(order[2:]) == ["b1", "b2"]
+
+
+def test_one_halving_in_a_tenth_of_a_second():
+    """The next throttle halves again from then on; one request is always allowed."""
+    with FakeClock() as now:
+        backpressure = engaged(8)
+        for seconds, limit in ((0.05, 4), (0.0625, 2), (0.125, 1), (0.125, 1)):
+            now.advance(seconds)
+            backpressure.enter(now.monotonic())
+            backpressure.leave(0.01, throttled=True)
+            assert backpressure.limit == limit
+
+
+def test_the_limit_ends_after_ten_seconds_without_a_throttle():
+    """With the first answer after them; a throttle begins them anew."""
+    with FakeClock() as now:
+        backpressure = engaged(2)
+        for seconds, throttled, is_limited in (
+            (9, True, True),
+            (9, False, True),
+            (0.5, False, True),
+            (1, False, False),
+        ):
+            now.advance(seconds)
+            backpressure.enter(now.monotonic())
+            backpressure.leave(0.01, throttled=throttled)
+            assert (backpressure.limit is not None) is is_limited
+
+
+def test_a_thread_can_be_marked_as_background():
+    """Until it is marked as one for users again."""
+    assert not is_background()
+    set_background(True)
+    try:
+        assert is_background()
+        with background():
+            assert is_background()
+        assert is_background()
+    finally:
+        set_background(False)
+    assert not is_background()
+
+
+def test_the_message_has_the_table_and_the_number_of_waiting_requests():
+    """And at least a second to wait."""
+    backpressure = engaged(2)
+    backpressure.enter(soon())
+    with pytest.raises(ThrottlingError, match=r"^t is throttled, and 1 requests are waiting") as e:
+        backpressure.enter(time.monotonic())
+    assert e.value.retry_after == 1.0
+
+
+def test_requests_that_wait_are_admitted_when_the_limit_ends():
+    """They do not wait for the requests before them."""
+    with FakeClock() as now:
+        backpressure = engaged(4)
+        for _ in range(2):
+            backpressure.enter(now.monotonic())
+        until = now.monotonic() + 1000
+        threads = [
+            threading.Thread(target=backpressure.enter, args=(until,), daemon=True)
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        wait_for(backpressure, 3)
+        now.advance(10.1)
+        backpressure.leave(0.01, throttled=False)
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+def test_background_calls_that_wait_are_counted():
+    """In the message, with those for users."""
+    backpressure = engaged(2)
+    backpressure.enter(soon())
+    with background(), pytest.raises(ThrottlingError, match="and 1 requests are waiting"):
+        backpressure.enter(time.monotonic())

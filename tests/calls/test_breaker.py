@@ -233,3 +233,100 @@ def test_a_released_probe_does_not_move_the_next_one(dynamo_clock: FakeClock):
     breaker.succeeded(probe)
     breaker.release(probe)
     assert breaker.state is State.CLOSED
+
+
+def test_a_counted_throttle_is_the_error_and_may_be_slow(dynamo_clock: FakeClock):
+    """With COUNT_THROTTLES; its duration counts as that of other operations."""
+    breaker = make(count_throttles=True)
+    breaker.throttled(breaker.admit())
+    assert breaker.status().error == "ThrottlingError"
+    for count in (False, True):
+        slow = {"slow_call_duration": 1.0, "slow_call_rate": 1.0, "minimum_calls": 1}
+        breaker = make(count_throttles=count, **slow)
+        breaker.throttled(breaker.admit(), 1.0)
+        assert breaker.state is State.CLOSED
+        breaker.throttled(breaker.admit())
+        assert breaker.state is State.CLOSED
+        breaker = make(count_throttles=count, **slow)
+        breaker.throttled(breaker.admit(), 1.1)
+        assert breaker.state is State.OPEN
+
+
+def test_failures_may_be_slow(dynamo_clock: FakeClock):
+    """A slow failure is one of the slow calls; a quick one is not."""
+    slow = {"slow_call_duration": 1.0, "slow_call_rate": 0.5, "minimum_calls": 2}
+    for seconds, state in ((0.9, State.CLOSED), (1.1, State.OPEN)):
+        breaker = make(**slow)
+        breaker.succeeded(breaker.admit(), 0.1)
+        breaker.failed(breaker.admit(), "ReadTimeoutError", seconds)
+        assert breaker.state is state
+        assert breaker.status().error == "ReadTimeoutError"
+
+
+def test_too_few_slow_calls_do_not_trip(dynamo_clock: FakeClock):
+    """Less than SLOW_CALL_RATE of the calls, or fewer calls than MINIMUM_CALLS."""
+    breaker = make(slow_call_duration=1.0, slow_call_rate=0.5, minimum_calls=4)
+    for seconds in (2.0, 2.0, 0.1):
+        breaker.succeeded(breaker.admit(), seconds)
+        assert breaker.state is State.CLOSED
+    breaker = make(slow_call_duration=1.0, slow_call_rate=0.5, minimum_calls=4)
+    for seconds in (0.1, 0.1, 0.1, 0.1, 2.0, 2.0, 2.0):
+        breaker.succeeded(breaker.admit(), seconds)
+        assert breaker.state is State.CLOSED
+    breaker.succeeded(breaker.admit(), 2.0)
+    assert breaker.state is State.OPEN
+
+
+def test_a_refusal_during_a_probe_has_no_time_to_wait(dynamo_clock: FakeClock):
+    """The probe may end at any moment; the name is left out where there is none."""
+    breaker = make()
+    fail(breaker, 3)
+    dynamo_clock.advance(61)
+    breaker.admit()
+    with pytest.raises(CircuitBreakerOpenError, match=r"is half_open .* next try in 0\.0 s") as e:
+        breaker.admit()
+    assert e.value.retry_after == 0.0
+
+
+def test_a_released_probe_is_reported(dynamo_clock: FakeClock):
+    """The breaker is open again, though the next call may probe."""
+    changes = []
+    breaker = make(changes)
+    fail(breaker, 3)
+    dynamo_clock.advance(60)
+    breaker.release(breaker.admit())
+    assert breaker.state is State.OPEN
+    assert [new for _, new, _ in changes] == [State.OPEN, State.HALF_OPEN, State.OPEN]
+
+
+def test_a_probe_of_an_earlier_state_is_not_released_twice(dynamo_clock: FakeClock):
+    """The release of a probe does not end the probe of another call."""
+    breaker = make()
+    fail(breaker, 3)
+    dynamo_clock.advance(60)
+    first = breaker.admit()
+    breaker.release(first)
+    second = breaker.admit()
+    breaker.release(first)
+    assert breaker.state is State.HALF_OPEN
+    breaker.succeeded(second)
+    assert breaker.state is State.CLOSED
+
+
+def test_a_closed_breaker_has_nothing_to_wait_for(dynamo_clock: FakeClock):
+    """Also soon after it was open."""
+    breaker = make()
+    fail(breaker, 3)
+    breaker.reset()
+    assert breaker.status().retry_after == 0.0
+
+
+def test_failures_count_for_the_whole_window(dynamo_clock: FakeClock):
+    """In tenths of it: no less than nine of them."""
+    for seconds, state in ((54, State.OPEN), (61, State.CLOSED)):
+        breaker = make(failure_rate=0.5, minimum_calls=4, window=60.0)
+        fail(breaker, 2)
+        dynamo_clock.advance(seconds)
+        for _ in range(2):
+            breaker.succeeded(breaker.admit())
+        assert breaker.state is state

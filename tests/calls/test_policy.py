@@ -8,6 +8,7 @@ import random
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
+from pynamodb.exceptions import VerboseClientError
 
 from dynamo_stores.calls.backpressure import Backpressure
 from dynamo_stores.calls.breaker import CircuitBreaker, State
@@ -391,3 +392,116 @@ def test_delays_have_full_jitter_up_to_a_doubling_limit():
         assert 0 <= min(column) < 0.05 * limit
         assert 0.95 * limit < max(column) <= limit
         assert sum(column) / len(column) == pytest.approx(limit / 2, rel=0.1)
+
+
+def test_reasons_of_errors_that_pynamodb_copied_are_found(dynamo_clock: FakeClock):
+    """They are in botocore's error, which is the cause of PynamoDB's."""
+    copy = VerboseClientError({"Error": {"Code": "ThrottlingException"}}, "PutItem")
+    copy.__cause__ = throttle(reasons=[OF_ANOTHER_TABLE])
+    with pytest.raises(ThrottlingError) as e:
+        policy(throttle_retries=0).call("PutItem", Script(copy))
+    assert [reason.table for reason in e.value.reasons] == ["other"]
+    assert e.value.__cause__ is copy.__cause__
+    # An error of the caller's own is not the error that it was caused by.
+    own = ValueError()
+    own.__cause__ = throttle()
+    with pytest.raises(ValueError, match=r"^$") as raised:
+        policy().call("PutItem", Script(own))
+    assert raised.value is own
+
+
+def test_a_throttle_without_reasons_is_one_of_the_table(dynamo_clock: FakeClock):
+    """No other breaker is looked up for it."""
+    rule = policy(throttle_retries=0, breaker={"failure_threshold": 1, "count_throttles": True})
+    asked = []
+    with measuring() as found, pytest.raises(ThrottlingError):
+        rule.call("PutItem", Script(throttle()), asked.append)
+    assert [each.table for each in found] == ["t"]
+    assert asked == []
+    assert rule.breaker.state is State.OPEN
+    assert rule.breaker.status().error == "ThrottlingError"
+
+
+def test_a_throttle_of_another_table_is_an_answer_to_a_probe(dynamo_clock: FakeClock):
+    """The probe's own breaker closes."""
+    rule = policy(breaker={"failure_threshold": 1}, throttle_retries=0, max_retries=0)
+    with pytest.raises(StoreUnavailable):
+        rule.call("GetItem", Script(no_answer()))
+    dynamo_clock.advance(1000)
+    other = policy().breaker
+    with pytest.raises(ThrottlingError):
+        rule.call(
+            "GetItem", Script(throttle(reasons=[OF_ANOTHER_TABLE])), breaker_of=lambda table: other
+        )
+    assert rule.breaker.state is State.CLOSED
+
+
+def test_a_slow_throttle_of_another_table_is_slow_for_both(dynamo_clock: FakeClock):
+    """Its duration is reported to both breakers."""
+    slow = {"slow_call_duration": 2.0, "minimum_calls": 1, "slow_call_rate": 1.0}
+    for takes, state in ((1.9, State.CLOSED), (2.1, State.OPEN)):
+        rule, other = policy(breaker=slow, throttle_retries=0), policy(breaker=slow)
+        send = Script(throttle(reasons=[OF_ANOTHER_TABLE]), clock=dynamo_clock, takes=takes)
+        with pytest.raises(ThrottlingError):
+            rule.call("GetItem", send, breaker_of=lambda table, other=other: other.breaker)
+        assert (rule.breaker.state, other.breaker.state) == (state, state)
+
+
+def test_a_slow_failure_is_slow(dynamo_clock: FakeClock):
+    """The duration of an operation without an answer is reported, too."""
+    slow = {"slow_call_duration": 2.0, "minimum_calls": 1, "slow_call_rate": 1.0}
+    for takes, state in ((1.9, State.CLOSED), (2.1, State.OPEN)):
+        rule = policy(breaker={**slow, "failure_threshold": 9}, max_retries=0)
+        with pytest.raises(StoreUnavailable):
+            rule.call("GetItem", Script(no_answer(), clock=dynamo_clock, takes=takes))
+        assert rule.breaker.state is state
+
+
+def test_an_answer_is_measured_with_its_operation(dynamo_clock: FakeClock):
+    """Without an error, reasons or a partition."""
+    with measuring() as found:
+        policy().call("GetItem", Script({}, clock=dynamo_clock, takes=0.25))
+    (measurement,) = found
+    assert (measurement.using, measurement.table, measurement.operation) == (
+        "default",
+        "t",
+        "GetItem",
+    )
+    assert (measurement.attempt, measurement.seconds) == (1, 0.25)
+    assert (measurement.error, measurement.reasons, measurement.partition) == ("", (), "")
+    assert measurement.throttled is False
+
+
+def test_a_short_deadline_is_the_time_of_the_attempt(dynamo_clock: FakeClock):
+    """Less than a second, too."""
+    send = Script({})
+    with deadline(0.25):
+        policy().call("GetItem", send)
+    assert send.seconds == [0.25]
+
+
+def test_an_attempt_waits_for_the_limit_of_requests_until_the_deadline():
+    """Then it is throttled, without having been sent."""
+    rule = policy(timeout=0.05, throttle_retries=0)
+    with pytest.raises(ThrottlingError):
+        rule.call("GetItem", Script(throttle()))
+    rule.backpressure.enter(0.0)
+    send = Script({})
+    with pytest.raises(ThrottlingError, match="requests are waiting"):
+        rule.call("GetItem", send)
+    assert send.seconds == []
+
+
+def test_the_expected_wait_follows_the_duration_of_requests(dynamo_clock: FakeClock):
+    """Attempts of 8 seconds each; a call that would wait longer than it may fails at once."""
+    rule = policy(throttle_retries=0)
+    for _ in range(10):
+        with pytest.raises(ThrottlingError):
+            rule.call("GetItem", Script(throttle()))
+        rule.call("GetItem", Script({}, clock=dynamo_clock, takes=8.0))
+    assert rule.backpressure.limit == 2
+    for _ in range(2):
+        rule.backpressure.enter(0.0)
+    with deadline(1.5), pytest.raises(ThrottlingError) as e:
+        rule.call("GetItem", Script({}))
+    assert 2 < e.value.retry_after < 4

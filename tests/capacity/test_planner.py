@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from dynamo_stores.capacity.description import (
     read_description,
     read_limits,
 )
-from dynamo_stores.capacity.planner import plan_down, plan_up
+from dynamo_stores.capacity.planner import by_factor, end_of_maintenance, plan_down, plan_up
 from dynamo_stores.conf.groups import ScalingConfig
 from dynamo_stores.exceptions import ThrottlingReason
 
@@ -280,3 +281,223 @@ def test_a_lowering_only_lowers(capacity, need, decreases, minutes):
         if not (kind == "Write" and capacity.has_replicas)
     )
     assert plan.again == is_high
+
+
+def test_the_sentence_names_all_that_was_short():
+    """Tables and indexes with the kind of their capacity, in a fixed order."""
+    reasons = [reason(index="J"), reason("Read", "I"), reason()]
+    plan = plan_up(table(I=(5, 5), J=(5, 5)), reasons, {}, CONFIG)
+    assert plan.why == (
+        "the write capacity of the table and the read capacity of the index I and "
+        "the write capacity of the index J was short of what is asked for"
+    )
+
+
+def test_reads_and_writes_are_raised_in_one_change():
+    """Each kind from its own units and demand."""
+    capacity = table(_=(6, 7), I=(8, 9))
+    demand = {("", "Read"): 35.0, ("", "Write"): 28.0, ("I", "Read"): 70.0}
+    plan = plan_up(capacity, [reason("Read"), reason("Write")], demand, CONFIG)
+    assert (plan.code, plan.again) == ("raised", False)
+    assert plan.changes == {"": (50, 40), "I": (8, 18)}
+
+
+def test_the_kinds_of_the_operations_count_only_without_reasons():
+    """Several may be given; all that they spend from is raised."""
+    capacity = table(I=(5, 5))
+    plan = plan_up(capacity, [], {}, CONFIG, kinds=["Read", "Write"])
+    assert plan.changes == {"": (10, 10), "I": (5, 10)}
+    plan = plan_up(capacity, [reason("Read", "I")], {}, CONFIG, kinds=["Write"])
+    assert plan.changes == {"I": (10, 5)}
+
+
+def test_what_can_be_cured_is_cured():
+    """Also where another reason cannot be."""
+    reasons = [reason(ending="KeyRangeThroughputExceeded"), reason("Read"), reason(ending="New")]
+    assert plan_up(table(), reasons, {}, CONFIG).changes == {"": (10, 5)}
+    reasons = [ThrottlingReason("SomethingNew", ARN), reason(ending="AccountLimitExceeded")]
+    assert plan_up(table(), reasons, {}, CONFIG).code == "account_limit"
+
+
+@pytest.mark.parametrize(
+    ("capacity", "reasons", "why"),
+    [
+        (table(on_demand=True), [reason()], "t is on demand: nothing to raise"),
+        (
+            table(),
+            [reason(ending="KeyRangeThroughputExceeded")],
+            "a single partition is at its own limit of 3,000 read or 1,000 write units; more "
+            "capacity would not help",
+        ),
+        (table(status="UPDATING"), [reason()], "t is being changed already"),
+        (table(_=(100, 50)), [reason()], "t has the maximum of 100 read and 50 write units"),
+        (table(), [], "nothing that t has was short"),
+    ],
+)
+def test_why_nothing_is_raised(capacity, reasons, why):
+    """A sentence with the table's name; only a change under way is a reason to look again."""
+    plan = plan_up(capacity, reasons, {}, CONFIG)
+    assert plan.why == why
+    assert plan.again == (not capacity.is_active)
+
+
+def test_the_maximum_is_the_lower_one_of_settings_and_quota():
+    """Of reads and of writes apart."""
+    high = table(_=(90, 45))
+    both = [reason("Read"), reason("Write")]
+    assert plan_up(high, both, {}, CONFIG).changes == {"": (100, 50)}
+    assert plan_up(high, both, {}, CONFIG, Quota(95, 48)).changes == {"": (95, 48)}
+    assert plan_up(high, both, {}, CONFIG, Quota(95, 400)).changes == {"": (95, 50)}
+    plan = plan_up(high, both, {}, CONFIG, Quota(90, 45))
+    assert plan.why == "t has the maximum of 90 read and 45 write units"
+
+
+@pytest.mark.parametrize(("units", "is_capped"), [(25, False), (26, True)])
+def test_a_raise_that_the_maximum_caps_says_so(units, is_capped):
+    """A raise to exactly the maximum is not capped."""
+    plan = plan_up(table(_=(5, units)), [reason()], {}, CONFIG)
+    assert plan.changes == {"": (5, 50)}
+    assert plan.why.endswith("maximum allows") is is_capped
+
+
+def test_a_raise_of_one_kind_may_be_capped_and_not_the_other():
+    """The sentence tells so, whichever of them it is."""
+    for capacity in (table(_=(90, 5)), table(_=(5, 45))):
+        plan = plan_up(capacity, [reason("Read"), reason("Write")], {}, CONFIG)
+        assert plan.why.endswith(", as far as its maximum allows")
+
+
+def test_what_is_above_its_maximum_is_not_lowered_by_a_raise():
+    """Of what a write spends from, one may have more than the maximum."""
+    plan = plan_up(table(_=(5, 80), I=(5, 5)), [reason(index="I")], {}, CONFIG)
+    assert plan.changes == {"I": (5, 10)}
+
+
+def test_a_kind_at_its_maximum_does_not_hold_up_the_other():
+    """Reads are at theirs; writes are raised."""
+    plan = plan_up(table(_=(100, 5)), [reason("Read"), reason("Write")], {}, CONFIG)
+    assert plan.changes == {"": (100, 10)}
+
+
+def test_the_baselines_of_reads_and_writes_are_apart():
+    """Each kind is lowered to its own."""
+    config = replace(CONFIG, base_read_capacity=7, base_write_capacity=3)
+    plan = plan_down(table(_=(80, 40), I=(9, 2)), config, NOW)
+    assert plan.changes == {"": (7, 3), "I": (7, 2)}
+    assert plan.why == "t needs no more than its baseline"
+    assert plan_down(table(_=(7, 3)), config, NOW).why == "t is at its baseline"
+    plan = plan_down(table(_=(80, 40)), config, NOW, need={("", "Read"): 7.0})
+    assert plan.changes == {"": (10, 3)}
+    assert plan.why == "t needs no more than what is needed now"
+
+
+def test_the_write_capacity_of_replicas_is_not_lowered():
+    """And does not count as above the baseline."""
+    plan = plan_down(table(replicas=True, _=(80, 40)), CONFIG, NOW)
+    assert (plan.changes, plan.again) == ({"": (5, 40)}, False)
+    assert plan_down(table(replicas=True, _=(5, 40)), CONFIG, NOW).code == "at_baseline"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code"), [(0, "throttled_lately"), (599, "throttled_lately"), (600, "lowered")]
+)
+def test_nothing_is_lowered_within_the_delay_after_a_throttle(seconds, code):
+    """SCALE_DOWN_DELAY, 600 seconds."""
+    plan = plan_down(table(_=(80, 40)), CONFIG, NOW, throttled_at=NOW - seconds)
+    assert plan.code == code
+    if code != "lowered":
+        assert plan.why == f"t was throttled {seconds} s ago"
+
+
+@pytest.mark.parametrize(
+    ("capacity", "need", "why"),
+    [
+        (table(on_demand=True), {}, "t is on demand: nothing to lower"),
+        (table(status="UPDATING"), {}, "t is being changed already"),
+        (table(_=(5, 40)), {("", "Write"): 40.0}, "t needs what it has"),
+    ],
+)
+def test_why_nothing_is_lowered(capacity, need, why):
+    """A sentence with the table's name."""
+    assert plan_down(capacity, CONFIG, NOW, need=need).why == why
+
+
+def test_the_sentence_names_what_has_no_decrease_left():
+    """Table and indexes."""
+    capacity = table(_=used(4, 5), I=used(4, 5, name="I"), J=(5, 5))
+    plan = plan_down(capacity, CONFIG, NOW)
+    assert (plan.code, plan.again) == ("no_decreases_left", True)
+    assert plan.why.startswith("the budget of decreases of the table, the index I is used up")
+
+
+def test_a_factor_of_a_capacity_is_rounded_up():
+    """A capacity of 1 is raised, too."""
+    assert [by_factor(units, replace(CONFIG, scale_up_factor=1.5)) for units in (1, 2, 3)] == [
+        2,
+        3,
+        5,
+    ]
+
+
+def test_what_is_needed_is_rounded_up_but_not_for_floats():
+    """21 units at 70 % are 30, though 21 / 0.7 is more by a float."""
+    for needed, provisioned in ((21.0, 30), (21.01, 31), (20.99, 30)):
+        plan = plan_down(table(_=(5, 40)), CONFIG, NOW, need={("", "Write"): needed})
+        assert plan.changes == {"": (5, provisioned)}
+
+
+def at(hours, minutes=0, seconds=0.0):
+    """Return a moment of the day of NOW, in seconds since the epoch."""
+    return NOW - 12 * 3600 + hours * 3600 + minutes * 60 + seconds
+
+
+@pytest.mark.parametrize(
+    ("windows", "now", "end"),
+    [
+        ([], at(3), None),
+        (["02:15-04:30"], at(2, 14, 59.9), None),
+        (["02:15-04:30"], at(2, 15), at(4, 30)),
+        (["02:15-04:30"], at(3, 59), at(4, 30)),
+        (["02:15-04:30"], at(4, 29, 59.9), at(4, 30)),
+        (["02:15-04:30"], at(4, 30), None),
+        (["22:30-06:15"], at(22, 29, 59.9), None),
+        (["22:30-06:15"], at(22, 30), at(30, 15)),
+        (["22:30-06:15"], at(23, 59, 59.9), at(30, 15)),
+        (["22:30-06:15"], at(0), at(6, 15)),
+        (["22:30-06:15"], at(6, 14, 59.9), at(6, 15)),
+        (["22:30-06:15"], at(6, 15), None),
+        (["22:30-06:15"], at(12), None),
+        (["00:00-00:01"], at(0, 0, 59.9), at(0, 1)),
+        (["23:00-00:00"], at(23, 30), at(24)),
+        (["23:00-00:00"], at(0), None),
+        (["02:00-03:00", "04:00-05:00"], at(2, 30), at(3)),
+        (["02:00-03:00", "04:00-05:00"], at(4, 30), at(5)),
+        (["02:00-05:00", "01:00-04:00", "22:00-03:00"], at(2, 30), at(5)),
+        (["02:00-05:00", "22:00-06:00"], at(2, 30), at(6)),
+    ],
+)
+def test_the_end_of_maintenance(windows, now, end):
+    """Its begin belongs to a window, its end does not; of several windows the last end."""
+    assert end_of_maintenance(windows, now) == end
+
+
+def test_a_baseline_of_one_is_reached():
+    """What is not in use needs nothing."""
+    config = replace(CONFIG, base_read_capacity=1, base_write_capacity=1)
+    assert plan_down(table(_=(8, 4)), config, NOW).changes == {"": (1, 1)}
+
+
+@pytest.fixture
+def new_york(monkeypatch):
+    """The time zone of the process, as Django sets it."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_maintenance_windows_are_in_utc(new_york):
+    """Whatever the time zone of the process."""
+    assert end_of_maintenance(["02:15-04:30"], at(3)) == at(4, 30)
+    assert end_of_maintenance(["02:15-04:30"], at(8)) is None

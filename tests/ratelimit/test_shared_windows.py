@@ -90,6 +90,8 @@ def test_while_paused_background_work_waits_for_the_next_allocation():
     refused = background.ask(START + 10)
     assert (refused.allowed, refused.remaining, refused.paused) == (False, 0, True)
     assert refused.retry_after == pytest.approx(20)
+    assert refused.reset_at == START + 30
+    assert background.ask(START + 29.75).retry_after == pytest.approx(0.25)
     assert users.ask(START + 10).allowed
 
 
@@ -180,3 +182,117 @@ def test_looking_changes_nothing():
     looked = algorithm.look(None, [RATE], 1, Times(START, START))
     assert (looked.allowed, looked.limit, looked.remaining) == (True, 3, 3)
     assert (algorithm.sort_key([RATE]), algorithm.capacity(RATE)) == ("SW", 10)
+
+
+def decided(algorithm, item, seconds=0.0, cost=1, **options):
+    """Return a decision by what is in ``item`` now."""
+    state = None if item.attributes is None else algorithm.read(item.attributes, 1)
+    moment = START + seconds
+    return algorithm.decide(state, [RATE], cost, Times(moment, moment), **options)
+
+
+@pytest.mark.parametrize("later", [0, 6])
+def test_of_two_requests_for_the_last_of_the_limit_one_is_counted(later):
+    """Both were decided by the same state; also with earlier buckets."""
+    item, algorithm = Item(), windows("user", shares(7))
+    item.write(decided(algorithm, item, 0, 6).write)
+    item.write(decided(algorithm, item, later, 1).write)
+    one, other = decided(algorithm, item, later, 3), decided(algorithm, item, later, 3)
+    assert one.status.allowed
+    assert item.write(one.write)
+    assert not item.write(other.write)
+
+
+@pytest.mark.parametrize("later", [0, 6])
+def test_of_two_requests_for_the_last_of_the_share_one_is_counted(later):
+    """The total would admit both."""
+    item, algorithm = Item(), windows("background", shares(5))
+    item.write(decided(algorithm, item, 0, 2).write)
+    item.write(decided(algorithm, item, later, 1).write)
+    one, other = decided(algorithm, item, later, 2), decided(algorithm, item, later, 2)
+    assert one.status.allowed
+    assert item.write(one.write)
+    assert not item.write(other.write)
+
+
+def test_forced_requests_are_counted_over_the_limit():
+    """With nothing left afterwards, and no time to wait."""
+    for priority in ("user", "background"):
+        item, algorithm = Item(), windows(priority, shares(5))
+        item.write(decided(algorithm, item, 0, 5).write)
+        forced = decided(algorithm, item, 0, 9, force=True)
+        assert item.write(forced.write)
+        assert (forced.status.allowed, forced.status.remaining) == (True, 0)
+        assert forced.status.retry_after == 0.0
+        assert algorithm.read(item.attributes, 1).windows[0].held == 14
+
+
+def test_only_a_new_allocation_replaces_and_wants_a_fresh_item():
+    """Other requests only add, so that many processes may count at the same time."""
+    item, algorithm = Item(), windows("user", shares(5))
+    for seconds, is_due in ((0, True), (1, False), (29, False), (30, True)):
+        decision = decided(algorithm, item, seconds)
+        assert decision.wants_fresh is is_due
+        # A bucket of the limit lasts 6 seconds.
+        assert decision.write.replaces is (is_due or seconds == 29)
+        assert item.write(decision.write)
+
+
+def test_of_two_allocations_of_the_same_moment_one_is_stored():
+    """Each is stored under another time, so the second finds that it was made already."""
+    item, algorithm = Item(), windows("background", shares(5))
+    item.write(decided(algorithm, item, 0).write)
+    other = SharedWindows("user", shares(6), monitoring_window=900, interval=0, memory=2700)
+    late, later = decided(other, item, 0), decided(other, item, 0)
+    assert item.write(late.write)
+    assert not item.write(later.write)
+    assert int(item.attributes["aa"]["N"]) == START * 1000 + 1
+
+
+def test_an_item_without_an_allocation_gets_one_once():
+    """As the item of a limit that was counted before."""
+    item, algorithm = Item(), windows("user", shares(5))
+    item.write(decided(algorithm, item, 0).write)
+    for name in ("aa", "al"):
+        del item.attributes[name]
+    assert algorithm.read(item.attributes, 1).stored is None
+    one, other = decided(algorithm, item, 1), decided(algorithm, item, 1)
+    assert item.write(one.write)
+    assert not item.write(other.write)
+    assert algorithm.read(item.attributes, 1).stored.at == START * 1000 + 1000
+
+
+def test_looking_goes_by_what_was_counted_and_allocated():
+    """The same refusal as deciding."""
+    item, algorithm = Item(), windows("background", shares(7))
+    item.write(decided(algorithm, item, 0, 2).write)
+    state, times = algorithm.read(item.attributes, 1), Times(START, START)
+    assert algorithm.look(state, [RATE], 1, times)[:3] == (True, 3, 1)
+    assert algorithm.look(state, [RATE], 2, times) == decided(algorithm, item, 0, 2).status
+    changed = windows("background", shares(2))
+    assert changed.look(state, [RATE], 1, times).background_max == 3
+
+
+def test_a_refund_follows_the_bucket_of_the_item():
+    """Also if that is ahead of this clock."""
+    item, algorithm = Item(), windows("user", shares(7))
+    item.write(algorithm.decide(None, [RATE], 3, Times(START, START + 7)).write)
+    state = algorithm.read(item.attributes, 1)
+    assert item.write(algorithm.refund(state, [RATE], 2, Times(START, START)))
+    assert algorithm.read(item.attributes, 1).windows[0].held == 1
+
+
+def test_users_requests_are_remembered_at_the_middle_of_their_buckets():
+    """A bucket lasts a thirtieth of the monitoring window, 30 seconds; none is in the future."""
+    seen = []
+    users, background = pair(shares(5, seen=seen))
+    for seconds in (0, 1, 60):
+        users.ask(START + seconds)
+    seen.clear()
+    background.ask(START + 300)
+    assert sorted(seen[-1][1]) == [START + 15, START + 15, START + 75]
+    users.ask(START + 331)
+    seen.clear()
+    users.ask(START + 362)
+    users.ask(START + 393)
+    assert all(each <= now for _, times, _, now in seen for each in times)
