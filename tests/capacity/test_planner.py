@@ -288,8 +288,8 @@ def test_the_sentence_names_all_that_was_short():
     reasons = [reason(index="J"), reason("Read", "I"), reason()]
     plan = plan_up(table(I=(5, 5), J=(5, 5)), reasons, {}, CONFIG)
     assert plan.why == (
-        "the write capacity of the table and the read capacity of the index I and "
-        "the write capacity of the index J was short of what is asked for"
+        "the demand exceeded the write capacity of the table and the read capacity of the "
+        "index I and the write capacity of the index J"
     )
 
 
@@ -322,16 +322,16 @@ def test_what_can_be_cured_is_cured():
 @pytest.mark.parametrize(
     ("capacity", "reasons", "why"),
     [
-        (table(on_demand=True), [reason()], "t is on demand: nothing to raise"),
+        (table(on_demand=True), [reason()], "t is on demand and has no capacity to raise"),
         (
             table(),
             [reason(ending="KeyRangeThroughputExceeded")],
-            "a single partition is at its own limit of 3,000 read or 1,000 write units; more "
-            "capacity would not help",
+            "a single partition has reached its limit of 3,000 read or 1,000 write units a "
+            "second; more capacity would not help",
         ),
         (table(status="UPDATING"), [reason()], "t is being changed already"),
-        (table(_=(100, 50)), [reason()], "t has the maximum of 100 read and 50 write units"),
-        (table(), [], "nothing that t has was short"),
+        (table(_=(100, 50)), [reason()], "t is at its maximum of 100 read and 50 write units"),
+        (table(), [], "no capacity of t was too low"),
     ],
 )
 def test_why_nothing_is_raised(capacity, reasons, why):
@@ -349,7 +349,7 @@ def test_the_maximum_is_the_lower_one_of_settings_and_quota():
     assert plan_up(high, both, {}, CONFIG, Quota(95, 48)).changes == {"": (95, 48)}
     assert plan_up(high, both, {}, CONFIG, Quota(95, 400)).changes == {"": (95, 50)}
     plan = plan_up(high, both, {}, CONFIG, Quota(90, 45))
-    assert plan.why == "t has the maximum of 90 read and 45 write units"
+    assert plan.why == "t is at its maximum of 90 read and 45 write units"
 
 
 @pytest.mark.parametrize(("units", "is_capped"), [(25, False), (26, True)])
@@ -357,14 +357,14 @@ def test_a_raise_that_the_maximum_caps_says_so(units, is_capped):
     """A raise to exactly the maximum is not capped."""
     plan = plan_up(table(_=(5, units)), [reason()], {}, CONFIG)
     assert plan.changes == {"": (5, 50)}
-    assert plan.why.endswith("maximum allows") is is_capped
+    assert plan.why.endswith("limited by the maximum") is is_capped
 
 
 def test_a_raise_of_one_kind_may_be_capped_and_not_the_other():
     """The sentence tells so, whichever of them it is."""
     for capacity in (table(_=(90, 5)), table(_=(5, 45))):
         plan = plan_up(capacity, [reason("Read"), reason("Write")], {}, CONFIG)
-        assert plan.why.endswith(", as far as its maximum allows")
+        assert plan.why.endswith("limited by the maximum")
 
 
 def test_what_is_above_its_maximum_is_not_lowered_by_a_raise():
@@ -388,7 +388,7 @@ def test_the_baselines_of_reads_and_writes_are_apart():
     assert plan_down(table(_=(7, 3)), config, NOW).why == "t is at its baseline"
     plan = plan_down(table(_=(80, 40)), config, NOW, need={("", "Read"): 7.0})
     assert plan.changes == {"": (10, 3)}
-    assert plan.why == "t needs no more than what is needed now"
+    assert plan.why == "t needs less capacity than it has"
 
 
 def test_the_write_capacity_of_replicas_is_not_lowered():
@@ -412,9 +412,9 @@ def test_nothing_is_lowered_within_the_delay_after_a_throttle(seconds, code):
 @pytest.mark.parametrize(
     ("capacity", "need", "why"),
     [
-        (table(on_demand=True), {}, "t is on demand: nothing to lower"),
+        (table(on_demand=True), {}, "t is on demand and has no capacity to lower"),
         (table(status="UPDATING"), {}, "t is being changed already"),
-        (table(_=(5, 40)), {("", "Write"): 40.0}, "t needs what it has"),
+        (table(_=(5, 40)), {("", "Write"): 40.0}, "t needs the capacity that it has"),
     ],
 )
 def test_why_nothing_is_lowered(capacity, need, why):
