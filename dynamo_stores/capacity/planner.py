@@ -72,6 +72,8 @@ def plan_up(
     """
     reasons = tuple(reasons)
     short, incurable = _read_reasons(reasons)
+    # For an index that the description does not have, such as a new one, the table is raised.
+    short = {(name if name in capacity.resources else "", kind) for name, kind in short}
     if not reasons:
         short = {(name, kind) for kind in kinds for name in _used_with(capacity, "", kind)}
     if capacity.is_on_demand:
@@ -202,7 +204,7 @@ def _used_with(capacity: TableCapacity, name: str, kind: str) -> list[str]:
     """Return the resources to raise together: all that a write uses, or the one that was read."""
     if kind == "Write":
         return list(capacity.resources)
-    return [name] if name in capacity.resources else [""]
+    return [name]
 
 
 def by_factor(units: int, config: ScalingConfig) -> int:

@@ -501,3 +501,10 @@ def test_maintenance_windows_are_in_utc(new_york):
     """Whatever the time zone of the process."""
     assert end_of_maintenance(["02:15-04:30"], at(3)) == at(4, 30)
     assert end_of_maintenance(["02:15-04:30"], at(8)) is None
+
+
+@pytest.mark.parametrize(("kind", "units"), [("Read", (10, 5)), ("Write", (5, 10))])
+def test_a_reason_of_an_unknown_index_raises_the_table(kind, units):
+    """The index may be new, or gone."""
+    plan = plan_up(table(), [reason(kind, "Gone")], {}, CONFIG)
+    assert (plan.code, plan.changes) == ("raised", {"": units})
