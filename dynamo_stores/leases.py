@@ -124,15 +124,23 @@ class Renewal(threading.Thread):
     An attempt that raises StoreUnavailable is logged and repeated; ``what`` is leased: "lock".
     """
 
-    def __init__(self, renew: Callable[[], bool], seconds: float, what: str) -> None:
+    def __init__(
+        self,
+        renew: Callable[[], bool],
+        seconds: float,
+        what: str,
+        *,
+        longest: float = math.inf,
+    ) -> None:
         super().__init__(name=f"dynamo-stores-{what}", daemon=True)
         self._renew = renew
         self._interval = seconds / 3
         self._what = what
+        self._until = clock.monotonic() + longest
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        while not self._stopping.wait(self._interval):
+        while not self._stopping.wait(self._interval) and clock.monotonic() < self._until:
             try:
                 if not self._renew():
                     return

@@ -14,6 +14,7 @@ from .rules import (
     BOOLEAN,
     FACTOR,
     FILLED_TEXT,
+    HEADERS,
     HOURS,
     NOT_NEGATIVE,
     PATHS,
@@ -94,6 +95,7 @@ class DedupeConfig:
     max_wait: float = setting(30.0, NOT_NEGATIVE, 62)
     poll_interval: float = setting(0.1, POSITIVE, 63)
     failure_ttl: float = setting(5.0, NOT_NEGATIVE, 64)
+    credential_headers: tuple[str, ...] = setting(("X-API-Key",), HEADERS, 65)
 
 
 PROXIES = Rule(

@@ -92,8 +92,14 @@ PATHS = Rule(
     "a list of dotted paths",
     lambda value: isinstance(value, list | tuple) and all(isinstance(v, str) for v in value),
 )
-
-
+_HEADER = re.compile(r"[A-Za-z0-9-]+")
+HEADERS = Rule(
+    "a list of header names",
+    lambda value: (
+        isinstance(value, list | tuple)
+        and all(isinstance(v, str) and _HEADER.fullmatch(v) for v in value)
+    ),
+)
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 

@@ -7,37 +7,29 @@ while the first request is in progress, 422 if the key was used with another req
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import logging
-import math
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.utils.decorators import method_decorator
+from django.http import HttpRequest, HttpResponseBase
+from django.views import View
 
-from ..client_address import get_ip
 from ..concurrency.threads import in_thread
 from ..conf import DEFAULT_ALIAS
 from ..exceptions import ConfigurationError, StoreUnavailable
-from ..leases import Renewal
-from ..serialization import load_json
-from .items import COMPLETED, payload_of, seconds_left, state_of
-from .jobs import Claim, encode
+from .requests import MAX_KEY, client_of, key_of, payload_of, request_of
+from .responses import answer, problem, retry_later
+from .running import Running
 from .store import DedupeStore
 
 logger = logging.getLogger(__name__)
 
-REPLAYED = "Idempotency-Replayed"
-_MAX_KEY = 255
 _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
-_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
-# Headers that belong to one connection or one client are not returned again.
-_NOT_STORED = frozenset(["connection", "date", "set-cookie", "transfer-encoding", "content-length"])
+_MAX_BYTES = 1024 * 1024
 
 
 def idempotent(
@@ -47,28 +39,28 @@ def idempotent(
     required: bool = False,
     field: str | None = None,
     scope: Callable[[HttpRequest], str] | None = None,
+    max_bytes: int = _MAX_BYTES,
     using: str = DEFAULT_ALIAS,
 ) -> Any:
     """
-    Do an unsafe request once for each ``Idempotency-Key`` of a user.
+    Process an unsafe request once for each ``Idempotency-Key`` of a client.
 
-    The first response is stored for ``ttl`` seconds, unless it is a 5xx or streaming, and returned
-    again with the header ``Idempotency-Replayed: true``. A request without the header, and without
-    the form field ``field``, is not deduplicated, or with ``required`` answered by 400. Keys belong
-    to the user, else to the session, else to the client's address; or to the string that ``scope``
-    returns for the request. 503 if DynamoDB cannot answer. For view functions, coroutine functions,
-    classes and methods of classes.
+    The first response is stored for ``ttl`` seconds and returned again with the header
+    ``Idempotency-Replayed: true``; a body over ``max_bytes`` is not stored. Responses that ask the
+    client to try again (401, 403, 408, 409, 423, 425, 429, 5xx), streams and exceptions are not
+    stored, and the next request is processed. With an open database transaction the response is
+    stored when the transaction is committed.
+
+    A request without the header, and without the form field ``field``, is processed as usual, or
+    answered with 400 if ``required``. Keys belong to the host and to the authenticated user, else
+    to the credentials of the request, else to the client's address; or to the result of
+    ``scope(request)``. Returns 503 while DynamoDB is unavailable.
+
+    For function views, coroutine functions, class-based views and their methods. On a class it
+    runs after the authentication of the class: around the handler, such as ``post``.
     """
-    rule = _Rule(ttl, required, field, scope, using)
+    rule = _Rule(ttl, required, field, scope, max_bytes, using)
     return rule.decorate if view is None else rule.decorate(view)
-
-
-class _Begun(NamedTuple):
-    """A request whose job was claimed: the job, its fence and the renewal of its lease."""
-
-    job: str
-    fence: int
-    renewal: Renewal
 
 
 @dataclass(frozen=True)
@@ -77,167 +69,139 @@ class _Rule:
     required: bool
     field: str | None
     scope: Callable[[HttpRequest], str] | None
+    max_bytes: int
     using: str
 
     def decorate(self, view: Any) -> Any:
         if isinstance(view, type):
-            return method_decorator(self.decorate, name="dispatch")(view)
+            return self._decorate_class(view)
 
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            begun = self.begin(_request_of(args))
-            if not isinstance(begun, _Begun):
-                return view(*args, **kwargs) if begun is None else begun
+            running = self.begin(request_of(args, kwargs))
+            if not isinstance(running, Running):
+                return view(*args, **kwargs) if running is None else running
             try:
                 response = view(*args, **kwargs)
+                running.end(response)
             except BaseException as exc:
-                self.end(begun, exc)
+                running.free(exc)
                 raise
-            if not self.waits_for_rendering(begun, response):
-                self.end(begun, response)
             return response
 
         @functools.wraps(view)
         async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
-            begun = await sync_to_async(self.begin)(_request_of(args))
-            if not isinstance(begun, _Begun):
-                return await view(*args, **kwargs) if begun is None else begun
+            running = await self.abegin(request_of(args, kwargs))
+            if not isinstance(running, Running):
+                return await view(*args, **kwargs) if running is None else running
             try:
                 response = await view(*args, **kwargs)
-            except BaseException as exc:
-                await in_thread(self.using, self.end, begun, exc)
+            except Exception as exc:
+                await in_thread(self.using, running.free, exc)
                 raise
-            if not self.waits_for_rendering(begun, response):
-                await in_thread(self.using, self.end, begun, response)
+            except BaseException:
+                # The client went away, or the server stops: nothing may be awaited any more.
+                running.free_in_background()
+                raise
+            await in_thread(self.using, running.end, response)
             return response
 
-        return async_wrapper if iscoroutinefunction(view) else wrapper
+        chosen: Any = async_wrapper if iscoroutinefunction(view) else wrapper
+        chosen.is_idempotent = True
+        return chosen
 
-    def begin(self, request: HttpRequest) -> _Begun | HttpResponseBase | None:
-        """Return the claimed job, or the response to return; None if not deduplicated."""
+    def begin(self, request: HttpRequest) -> Running | HttpResponseBase | None:
+        """Return the running request, the response without running it, or None: no key."""
         if request.method in _SAFE:
             return None
-        key = request.headers.get("Idempotency-Key")
-        if key is None and self.field is not None:
-            key = request.POST.get(self.field)
+        key = key_of(request, self.field)
         if key is None:
             if self.required:
-                return _problem(400, "The header Idempotency-Key is required.")
+                return problem(400, "The header Idempotency-Key is required.")
             return None
-        if not 0 < len(key) <= _MAX_KEY or not key.isprintable():
-            return _problem(400, f"Idempotency-Key must have 1 to {_MAX_KEY} printable characters.")
+        if not 0 < len(key) <= MAX_KEY or not key.isprintable():
+            return problem(400, f"Idempotency-Key must have 1 to {MAX_KEY} printable characters.")
         store = DedupeStore(self.using)
-        owner = self.scope(request) if self.scope is not None else _owner(request, self.using)
-        job, payload = f"idempotent:{owner}:{key}", _payload(request, self.field)
+        client = self.scope(request) if self.scope is not None else client_of(request, self.using)
+        job, payload = f"idempotent:{client}:{key}", payload_of(request, self.field)
         try:
             claim = store.claim(job, payload)
             if claim.fence is None:
-                return _answer(store, job, claim, payload)
+                return answer(store, job, claim.item or {}, payload)
         except StoreUnavailable as exc:
             logger.warning("An idempotent request was answered by 503: %s", exc)
-            return _retry_later(
+            return retry_later(
                 503, "Whether this request was done before is unknown now. Try again later.", 1
             )
-        renewal = store.renewal(job, claim.fence)
-        renewal.start()
-        return _Begun(job, claim.fence, renewal)
+        return Running(store, request, job, claim.fence, ttl=self.ttl, max_bytes=self.max_bytes)
 
-    def waits_for_rendering(self, begun: _Begun, response: Any) -> bool:
-        """Let ``end`` run when a template response is rendered; return whether it will be."""
-        if getattr(response, "is_rendered", True):
-            return False
-        response.add_post_render_callback(functools.partial(self.end, begun))
-        return True
-
-    def end(self, begun: _Begun, outcome: Any) -> None:
-        """Store the response; after an error, let the next request run."""
-        begun.renewal.stop()
-        store = DedupeStore(self.using)
+    async def abegin(self, request: HttpRequest) -> Running | HttpResponseBase | None:
+        """See :meth:`begin`. A caller that is cancelled meanwhile leaves nothing running."""
+        beginning = _Beginning(functools.partial(self.begin, request))
         try:
-            if isinstance(outcome, HttpResponse) and outcome.status_code < 500:
-                data = encode(_stored(outcome))
-                store.complete_encoded(begun.job, data, begun.fence, self.ttl)
-            else:
-                error = outcome if isinstance(outcome, BaseException) else ValueError("not stored")
-                store.fail(begun.job, error, fence=begun.fence, ttl=0)
-        except StoreUnavailable as exc:
-            logger.warning("The response of an idempotent request was not stored: %s", exc)
+            return await sync_to_async(beginning.run)()
+        except BaseException:
+            beginning.abandon()
+            raise
+
+    def _decorate_class(self, view: type) -> type:
+        if not issubclass(view, View):
+            raise ConfigurationError(
+                f"@idempotent is for views; {view.__qualname__} is not a subclass of "
+                "django.views.View. Decorate its methods instead."
+            )
+        # REST framework authenticates in initial(); Django's mixins do in dispatch(), which calls
+        # the handler that setup() leaves on the object.
+        name = "initial" if hasattr(view, "initial") else "setup"
+        prepare = getattr(view, name)
+
+        def wrap_handler(instance: Any, request: HttpRequest) -> None:
+            method = (request.method or "").lower()
+            handler = getattr(instance, method, None)
+            if method.upper() in _SAFE or handler is None:
+                return
+            if getattr(handler, "is_idempotent", False):
+                # A base class is decorated, too; the rule of the subclass holds.
+                handler = handler.__wrapped__
+            setattr(instance, method, self.decorate(handler))
+
+        @functools.wraps(prepare)
+        def prepared(instance: Any, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            result = prepare(instance, request, *args, **kwargs)
+            wrap_handler(instance, request)
+            return result
+
+        @functools.wraps(prepare)
+        async def async_prepared(
+            instance: Any, request: HttpRequest, *args: Any, **kwargs: Any
+        ) -> Any:
+            result = await prepare(instance, request, *args, **kwargs)
+            wrap_handler(instance, request)
+            return result
+
+        setattr(view, name, async_prepared if iscoroutinefunction(prepare) else prepared)
+        return view
 
 
-def _request_of(args: Sequence[Any]) -> HttpRequest:
-    for each in args[:2]:
-        if hasattr(each, "META"):
-            request: HttpRequest = each
-            return request
-    raise ConfigurationError("@idempotent is for views; expected a request as first argument.")
+class _Beginning:
+    """Begins a request in a thread, for a task that may be cancelled before it has the result."""
 
+    def __init__(self, begin: Callable[[], Running | HttpResponseBase | None]) -> None:
+        self._begin = begin
+        self._lock = threading.Lock()
+        self._is_abandoned = False
+        self._running: Any = None
 
-def _owner(request: HttpRequest, using: str) -> str:
-    user = getattr(request, "user", None)
-    if user is not None and user.is_authenticated:
-        return f"user:{user.pk}"
-    session = getattr(request, "session", None)
-    if session is not None and session.session_key:
-        return f"session:{session.session_key}"
-    return f"address:{get_ip(request, using)}"
+    def run(self) -> Running | HttpResponseBase | None:
+        running = self._begin()
+        with self._lock:
+            self._running, is_abandoned = running, self._is_abandoned
+        if is_abandoned and isinstance(running, Running):
+            running.free()
+        return running
 
-
-def _payload(request: HttpRequest, field: str | None) -> str:
-    digest = hashlib.sha256()
-    for part in _parts(request, field):
-        digest.update(b"%d:%b" % (len(part), part))
-    return digest.hexdigest()
-
-
-def _parts(request: HttpRequest, field: str | None) -> Iterator[bytes]:
-    yield (request.method or "").encode()
-    yield request.get_full_path().encode(errors="surrogatepass")
-    yield (request.content_type or "").encode()
-    if request.content_type not in _FORMS:
-        yield request.body
-        return
-    # A form that is rendered again has another token.
-    for name, values in sorted(request.POST.lists()):
-        if name not in ("csrfmiddlewaretoken", field):
-            yield from (each.encode(errors="surrogatepass") for each in (name, *values))
-    for name, files in sorted(request.FILES.lists()):
-        for file in files:
-            content = hashlib.sha256()
-            for chunk in file.chunks():
-                content.update(chunk)
-            file.seek(0)
-            yield from (name.encode(), str(file.name).encode(), content.digest())
-
-
-def _answer(store: DedupeStore, job: str, claim: Claim, payload: str) -> HttpResponseBase:
-    item = claim.item or {}
-    if payload_of(item) != store.payload_hash(payload):
-        return _problem(422, "This Idempotency-Key was used with another request.")
-    data = store.read_result(job, item) if state_of(item) == COMPLETED else None
-    if data is None:
-        seconds = max(1, math.ceil(min(seconds_left(item), 60)))
-        return _retry_later(409, "A request with this Idempotency-Key is in progress.", seconds)
-    stored = load_json(data)
-    replay = HttpResponse(base64.b64decode(stored["body"]), status=stored["status"])
-    for name in list(replay.headers):
-        del replay[name]
-    for name, value in stored["headers"]:
-        replay[name] = value
-    replay[REPLAYED] = "true"
-    return replay
-
-
-def _stored(response: HttpResponse) -> dict[str, Any]:
-    headers = [each for each in response.items() if each[0].lower() not in _NOT_STORED]
-    body = base64.b64encode(response.content).decode()
-    return {"status": response.status_code, "headers": headers, "body": body}
-
-
-def _retry_later(status: int, detail: str, seconds: int) -> HttpResponse:
-    response = _problem(status, detail)
-    response["Retry-After"] = str(seconds)
-    return response
-
-
-def _problem(status: int, detail: str) -> HttpResponse:
-    return JsonResponse({"error": detail}, status=status)
+    def abandon(self) -> None:
+        with self._lock:
+            self._is_abandoned, running = True, self._running
+        if isinstance(running, Running):
+            running.free_in_background()

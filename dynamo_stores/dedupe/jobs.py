@@ -75,7 +75,8 @@ class JobStore(Store[DedupeJob]):
             DedupeJob.state.set(FAILED),
             DedupeJob.until.set(until),
             DedupeJob.ttl.set(ttl_of(until)),
-            DedupeJob.error.set(describe_error(error)),
+            # An error that no caller can read any more is not stored.
+            DedupeJob.error.set(describe_error(error)) if seconds else DedupeJob.error.remove(),
         ]
         return self._change_own(key, fence, actions, FAILED)
 
@@ -174,9 +175,9 @@ class JobStore(Store[DedupeJob]):
         parts = [found.get(each.sk) for each in wanted]
         return None if None in parts else b"".join(part for part in parts if part is not None)
 
-    def renewal(self, key: str, fence: int) -> Renewal:
-        """Return a thread that renews the lease until it is stopped."""
-        return Renewal(lambda: self.extend(key, fence), self.settings.lease, "job")
+    def renewal(self, key: str, fence: int, *, longest: float = math.inf) -> Renewal:
+        """Return a thread that renews the lease until it is stopped, or for ``longest`` seconds."""
+        return Renewal(lambda: self.extend(key, fence), self.settings.lease, "job", longest=longest)
 
     @staticmethod
     def payload_hash(payload: str) -> str:

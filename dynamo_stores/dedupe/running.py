@@ -1,0 +1,173 @@
+"""An idempotent request while it is processed: its lease, and what becomes of its response."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import threading
+import weakref
+from typing import Any
+
+from django.core.signals import got_request_exception
+from django.db import connections, transaction
+from django.dispatch import receiver
+from django.http import HttpRequest
+
+from .. import clock
+from .jobs import encode
+from .responses import is_final, pack, without_body
+from .store import DedupeStore
+
+logger = logging.getLogger(__name__)
+
+# The lease of a request is renewed for so many seconds at most.
+_LONGEST = 3_600.0
+# A response that could not be stored is tried again with waits up to the second, in seconds, for
+# as long as the third.
+_FIRST_WAIT, _LONGEST_WAIT, _TRIES = 0.5, 10.0, 300.0
+
+
+# The attribute of a request with its jobs: with ATOMIC_REQUESTS a commit may fail after the view.
+_RUNNING = "_dynamo_stores_idempotent"
+
+
+class Running:
+    """
+    The job of one request. It ends once: its response is stored, or the job is freed for the next
+    request. It is freed, too, when the request is dropped without either.
+    """
+
+    def __init__(
+        self,
+        store: DedupeStore,
+        request: HttpRequest,
+        job: str,
+        fence: int,
+        *,
+        ttl: float,
+        max_bytes: int,
+    ) -> None:
+        self._store = store
+        self._job = job
+        self._fence = fence
+        self._ttl = ttl
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._is_ended = False
+        self._renewal = store.renewal(job, fence, longest=_LONGEST)
+        self._renewal.start()
+        # REST framework's request is a wrapper, made anew for each view.
+        origin = getattr(request, "_request", request)
+        self._request = weakref.ref(origin)
+        weakref.finalize(origin, self.free_in_background).atexit = False
+        origin.__dict__.setdefault(_RUNNING, []).append(self)
+
+    def end(self, response: Any) -> None:
+        """Store ``response``, at once or when open transactions are committed, or free the job."""
+        if not is_final(response):
+            self.free()
+        elif not getattr(response, "is_rendered", True):
+            self._end_after_rendering(response)
+        elif databases := _open_transactions():
+            self._end_on_commit(response, databases)
+        else:
+            self._complete(pack(response, self._max_bytes))
+
+    def free(self, error: BaseException | None = None) -> None:
+        """Let the next request run; does nothing after the end."""
+        if not self._may_end():
+            return
+        self._renewal.stop()
+        try:
+            self._store.fail(self._job, error or ValueError("not stored"), fence=self._fence, ttl=0)
+        except Exception as exc:  # noqa: BLE001 - the view's own outcome is the answer
+            logger.warning("An idempotent request was not freed; its lease will end: %s", exc)
+
+    def free_in_background(self) -> None:
+        """Do the same in a thread of its own, for callers that must not wait or are cancelled."""
+        if not self._is_ended:
+            self._renewal.stop()
+            with contextlib.suppress(RuntimeError):  # the interpreter ends: the lease will, too
+                threading.Thread(target=self.free, daemon=True).start()
+
+    def _end_after_rendering(self, response: Any) -> None:
+        render = response.render
+
+        @functools.wraps(render)
+        def rendered() -> Any:
+            try:
+                result = render()
+            except BaseException as exc:
+                self.free(exc)
+                raise
+            self.end(response)
+            return result
+
+        response.render = rendered
+        # A middleware may replace the response and never render it.
+        response._resource_closers.append(self.free)
+
+    def _end_on_commit(self, response: Any, databases: list[str]) -> None:
+        packed, waiting = pack(response, self._max_bytes), set(databases)
+        # The callbacks keep the request: a rollback drops them, and so frees the job.
+        request = self._request()
+
+        def committed(database: str, request: HttpRequest | None = request) -> None:
+            waiting.discard(database)
+            if not waiting:
+                self._complete(packed)
+
+        for database in databases:
+            transaction.on_commit(functools.partial(committed, database), using=database)
+        # Without a commit the request ends without an outcome.
+        response._resource_closers.append(self.free)
+
+    def _complete(self, packed: dict[str, Any]) -> None:
+        if not self._may_end():
+            return
+        try:
+            self._store.complete_encoded(self._job, encode(packed), self._fence, self._ttl)
+        except Exception as exc:  # noqa: BLE001 - the work is done, and must not be done again
+            logger.warning("The response of an idempotent request was not stored: %s", exc)
+            threading.Thread(
+                target=self._complete_without_body, args=(packed,), daemon=True
+            ).start()
+        else:
+            self._renewal.stop()
+
+    def _complete_without_body(self, packed: dict[str, Any]) -> None:
+        """Store that the request was processed, however long that takes; renewed meanwhile."""
+        data = encode(without_body(packed))
+        until, wait = clock.monotonic() + _TRIES, _FIRST_WAIT
+        pause = threading.Event()
+        while clock.monotonic() < until:
+            try:
+                self._store.complete_encoded(self._job, data, self._fence, self._ttl)
+                break
+            except Exception as exc:  # noqa: BLE001 - tried again
+                logger.warning("The end of an idempotent request was not stored: %s", exc)
+            pause.wait(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+        self._renewal.stop()
+
+    def _may_end(self) -> bool:
+        with self._lock:
+            may_end, self._is_ended = not self._is_ended, True
+            return may_end
+
+
+@receiver(got_request_exception, dispatch_uid="dynamo_stores.dedupe.running")
+def _free_after_error(request: HttpRequest | None = None, **kwargs: Any) -> None:
+    for running in getattr(request, _RUNNING, ()):
+        running.free()
+
+
+def _open_transactions() -> list[str]:
+    # Those of TestCase are rolled back at its end, whatever the test does.
+    return [
+        connection.alias
+        for connection in connections.all(initialized_only=True)
+        if connection.in_atomic_block
+        and not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+    ]
