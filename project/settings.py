@@ -1,13 +1,15 @@
 """
 Settings of the Django project, read from the environment; the only place that reads it.
 
-Without any variable this is a development server that uses DynamoDB at 127.0.0.1:8000. With
-``SECRET_KEY`` it is a production server. docs/settings.md lists every variable.
+Without any variable this is a development server on this machine that uses DynamoDB at
+127.0.0.1:8000. With ``SECRET_KEY`` it is a production server. docs/settings.md lists every
+variable.
 """
 
 from pathlib import Path
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -17,10 +19,22 @@ if env_file.is_file():
 
 SECRET_KEY = env.str("SECRET_KEY", default="") or env.str("DJANGO_SECRET_KEY", default="")
 DEBUG = env.bool("DJANGO_DEBUG", default=not SECRET_KEY)
-if not SECRET_KEY and DEBUG:
-    SECRET_KEY = "development-only, and never used where DJANGO_DEBUG is off"  # noqa: S105
-SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost"])
+if not SECRET_KEY:
+    # Everybody can read this key, so it is used for a server of this machine alone.
+    if other_hosts := set(ALLOWED_HOSTS) - {"127.0.0.1", "localhost", "[::1]"}:
+        raise ImproperlyConfigured(
+            f"SECRET_KEY is not set, and ALLOWED_HOSTS has {', '.join(sorted(other_hosts))}. Set "
+            "SECRET_KEY to a long random string; without it only 127.0.0.1, localhost and [::1] "
+            "are served."
+        )
+    if not DEBUG:
+        raise ImproperlyConfigured(
+            "SECRET_KEY is not set, and DJANGO_DEBUG is off. Set SECRET_KEY to a long random "
+            "string."
+        )
+    SECRET_KEY = "for development on this machine"  # noqa: S105
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
@@ -79,6 +93,11 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 
 if not DEBUG:
     SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
+    # Load balancers ask for the health over plain HTTP.
+    SECURE_REDIRECT_EXEMPT = [r"^dynamo-stores/health/"]
+    if forwarded := env.str("SECURE_PROXY_SSL_HEADER", default=""):
+        # Only behind a proxy that sets this header itself: a client could send it, too.
+        SECURE_PROXY_SSL_HEADER = (f"HTTP_{forwarded.upper().replace('-', '_')}", "https")
     SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000)
     SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", default=True)
     SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", default=True)
@@ -91,6 +110,8 @@ IS_LOCAL = env.bool("DYNAMODB_LOCAL", default=DEBUG or env.str("NODE_ENV", "") =
 LOCAL_ENDPOINT = env.str("DYNAMODB_LOCAL_ENDPOINT", default="http://127.0.0.1:8000")
 ENDPOINT = env.str("DYNAMODB_ENDPOINT", default=LOCAL_ENDPOINT if IS_LOCAL else "")
 USE_DYNAMODB = env.bool("USE_DYNAMODB", default=True)
+# The number of proxies before this server, or their networks, separated by commas.
+PROXIES = env.str("TRUSTED_PROXIES", default="0")
 
 # The variables of the environment are in milliseconds and minutes, the settings in seconds.
 DYNAMO_STORES = {
@@ -110,6 +131,9 @@ DYNAMO_STORES = {
         "CACHE": {
             "EXPIRY_INDEX": env.bool("DYNAMODB_EXPIRY_INDEX", default=False),
             "CLEANUP_INTERVAL": env.float("DYNAMODB_CLEANUP_INTERVAL", default=300_000) / 1000,
+        },
+        "RATE_LIMIT": {
+            "TRUSTED_PROXIES": int(PROXIES) if PROXIES.isdecimal() else PROXIES.split(","),
         },
         "SCALING": {
             "ENABLED": env.bool("DYNAMODB_SCALING_ENABLED", default=False),

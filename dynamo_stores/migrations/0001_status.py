@@ -23,6 +23,7 @@ class Migration(migrations.Migration):
                     ("manage_capacity", "Can reset circuit breakers and change capacity"),
                 ),
                 "managed": False,
+                "base_manager_name": "objects",
                 "default_permissions": (),
             },
         ),

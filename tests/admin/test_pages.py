@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from dataclasses import replace
 
 import pytest
+from django.core.management import call_command
 from django.urls import reverse
 
 from dynamo_stores import keys
+from dynamo_stores.admin.permissions import Status
 from dynamo_stores.capacity.history import Decisions
 from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.conf import get_config
@@ -209,3 +212,13 @@ def test_a_page_can_refresh_itself(reporting, log_in):
     refreshed = watcher.get(page("overview", refresh="on")).text
     assert '<meta http-equiv="refresh" content="30">' in refreshed
     assert "Stop refreshing" in refreshed
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("arguments", [(), ("--all",)])
+def test_dumpdata_leaves_the_model_without_a_table_out(arguments):
+    """A project that installs the app can still save its database."""
+    out = io.StringIO()
+    call_command("dumpdata", *arguments, stdout=out)
+    assert "dynamo_stores.status" not in out.getvalue()
+    assert Status.objects.count() == 0

@@ -83,6 +83,38 @@ def test_settings_import_with_no_variable_and_with_only_a_secret_key():
     assert production.stdout.strip() == "False None", production.stderr
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"ALLOWED_HOSTS": "forum.example.com"},
+        {"ALLOWED_HOSTS": "forum.example.com", "DJANGO_DEBUG": "true"},
+        {"ALLOWED_HOSTS": "127.0.0.1,*"},
+        {"DJANGO_DEBUG": "false"},
+    ],
+)
+def test_without_a_secret_key_only_this_machine_is_served(environment):
+    """The key of the repository is public: it signs nothing for another host."""
+    done = settings("print(SECRET_KEY)", **environment)
+    assert done.returncode != 0
+    assert "ImproperlyConfigured: SECRET_KEY is not set" in done.stderr
+    assert done.stdout == ""
+
+
+def test_settings_behind_a_proxy():
+    """The scheme and the clients' addresses come from its headers; health needs no HTTPS."""
+    code = (
+        "print(SECURE_PROXY_SSL_HEADER, DYNAMO_STORES['default']['RATE_LIMIT'])\n"
+        "print(SECURE_REDIRECT_EXEMPT)"
+    )
+    production = {"SECRET_KEY": "s" * 50, "SECURE_PROXY_SSL_HEADER": "X-Forwarded-Proto"}
+    for proxies, expected in (("2", "2"), ("10.0.0.0/8,fd00::/8", "['10.0.0.0/8', 'fd00::/8']")):
+        done = settings(code, TRUSTED_PROXIES=proxies, **production)
+        assert done.stdout.splitlines() == [
+            "('HTTP_X_FORWARDED_PROTO', 'https') {'TRUSTED_PROXIES': " + expected + "}",
+            "['^dynamo-stores/health/']",
+        ], done.stderr
+
+
 def test_settings_are_equal_to_the_librarys_defaults():
     """Without variables the project changes only the endpoint of DynamoDB."""
     code = (

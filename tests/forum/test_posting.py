@@ -142,3 +142,21 @@ def test_visitors_get_429_when_all_is_busy(write, client, dynamo_clock):
     assert (busy.status_code, busy["X-RateLimit-Limit"]) == (429, "1200")
     assert busy["Retry-After"]
     assert client.get("/threads/t2/").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
+def test_log_ins_are_limited(client, path):
+    """By address, and by account from any address."""
+    wrong = {"username": secrets.token_hex(8), "password": "wrong"}
+    address = f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.1"
+    answers = [
+        client.post(path, {**wrong, "username": f"{n}"}, REMOTE_ADDR=address).status_code
+        for n in range(11)
+    ]
+    assert answers == [200] * 10 + [429]
+    assert client.get(path, REMOTE_ADDR=address).status_code == 200
+    answers = [
+        client.post(path, wrong, REMOTE_ADDR=f"10.9.{n}.{secrets.randbelow(256)}").status_code
+        for n in range(21)
+    ]
+    assert answers == [200] * 20 + [429]
