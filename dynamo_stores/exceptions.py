@@ -22,10 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore import exceptions as botocore
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+
+E = TypeVar("E", bound=BaseException)
 
 
 class StoreError(Exception):
@@ -174,6 +176,21 @@ _NO_CREDENTIALS = (
     botocore.PartialCredentialsError,
     botocore.CredentialRetrievalError,
 )
+
+
+def copy_of(error: E) -> E:
+    """
+    Return the same error as an object of its own, caused by ``error``.
+
+    An exception object belongs to one caller, who adds a traceback and results to it.
+    """
+    copy = type(error).__new__(type(error))
+    copy.args = error.args
+    copy.__dict__.update(error.__dict__)
+    if isinstance(copy, StoreUnavailable):
+        copy.found = None
+    copy.__cause__ = error
+    return copy
 
 
 def code_of(exc: BaseException) -> str:

@@ -143,6 +143,8 @@ def _check_answer(http_response: Any) -> None:
         is_whole = str(zlib.crc32(body)) == checksum
     else:
         is_whole = body[:1] == b"{" and body[-1:] == b"}"
-    if not is_whole and http_response.status_code < 300:
+    # Errors are checked too: botocore puts a body that it cannot parse into the error's message. A
+    # 5xx is retried whatever its body is.
+    if not is_whole and (checksum is not None or http_response.status_code < 500):
         error = "is not complete JSON" if checksum is None else "failed its checksum"
         raise StoreUnavailable(f"The response {error}.")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from .. import clock
+from ..exceptions import StoreError, copy_of
 from .threads import in_thread
 
 # Values of these types can be serialised in any thread: that never reads the database.
@@ -131,7 +132,10 @@ def _run_step(step: Any, computation: Computation) -> Any:
         case Wait(seconds):
             clock.sleep(seconds)
         case Join(future, seconds):
-            return future.result(seconds)
+            try:
+                return future.result(seconds)
+            except StoreError as exc:
+                raise copy_of(exc) from exc
         case _:
             return computation.run()
     return None
@@ -148,6 +152,8 @@ async def _arun_step(step: Any, computation: Computation, using: str) -> Any:
         case Join(future, seconds):
             try:
                 return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), seconds)
+            except StoreError as exc:
+                raise copy_of(exc) from exc
             except TimeoutError as exc:
                 raise FutureTimeoutError from exc
         case _:

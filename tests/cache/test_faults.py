@@ -306,3 +306,17 @@ def test_units_are_requested_only_for_observers(faulty, dynamo_faults):
         cache.get("k")
     asked = [body["ReturnConsumedCapacity"] for _, body in dynamo_faults.bodies]
     assert asked == ["NONE", "INDEXES"]
+
+
+def test_a_damaged_refusal_is_no_answer(faulty, dynamo_faults):
+    """A refused condition carries the old item: cut short it is retried, and never shown."""
+    cache = faulty()
+    cache.set("session", "secret", 300)
+    dynamo_faults.cut("PutItem", times=1)
+    assert cache.add("session", 1) is False
+    assert cache.get("session") == "secret"
+    dynamo_faults.cut("PutItem")
+    with pytest.raises(StoreUnavailable) as caught:
+        cache.add("session", 1)
+    assert "secret" not in str(caught.value)
+    assert len(str(caught.value)) < 200

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from dynamo_stores.cache import DynamoDBCache
 from dynamo_stores.cache.store.near import Entry, NearTier
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import StoreUnavailable
@@ -349,3 +350,52 @@ def test_threads_that_read_and_write_see_their_own_writes(cache):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_followers_have_errors_of_their_own(alias, make_cache, dynamo_faults):
+    """Two get_many with a common key: neither gets the keys or the error object of the other."""
+    using = alias(ENDPOINT_URL=dynamo_faults.url)
+    options = {**NEAR, "OPERATION_TIMEOUT": 1.5}
+    cache = make_cache(using, OPTIONS=options)
+    cache.set_many({f"k{number}": number for number in range(10)})
+    cache.store._near.clear()
+    assert (cache.get("k1"), cache.get("k9")) == (1, 9)
+    dynamo_faults.throttle("BatchGetItem")
+
+    def read(keys):
+        with pytest.raises(StoreUnavailable) as caught:
+            cache.get_many(keys)
+        return caught.value
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(read, ["k1", "k5"])
+        while not dynamo_faults.requests["BatchGetItem"]:
+            time.sleep(0.001)
+        second = threads.submit(read, ["k5", "k9"])
+        errors = first.result(), second.result()
+    assert errors[0] is not errors[1]
+    assert [dict(error.found) for error in errors] == [{"k1": 1}, {"k9": 9}]
+    silent = DynamoDBCache(
+        using, {"KEY_PREFIX": cache.key_prefix, "OPTIONS": {**options, "IGNORE_EXCEPTIONS": True}}
+    )
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(silent.get_many, [["k1", "k5"], ["k5", "k9"]]))
+    assert found == [{"k1": 1}, {"k9": 9}]
+
+
+def test_a_joined_read_does_not_return_an_invalidated_value(alias, make_cache, dynamo_faults):
+    """A read that began before invalidate_tags, and ended after it, is joined and not used."""
+    cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url), OPTIONS=NEAR)
+    cache.set("k", b"x" * 900_000, tags=["t"])
+    cache.store._near.clear()
+    dynamo_faults.delay(1.5, "BatchGetItem")
+    with ThreadPoolExecutor(2) as threads:
+        early = threads.submit(cache.get, "k")
+        while not cache.store._near._flights:
+            time.sleep(0.001)
+        time.sleep(0.2)
+        cache.invalidate_tags(["t"])
+        late = threads.submit(cache.get, "k")
+        assert late.result() is None
+        early.result()
+    assert cache.get("k") is None

@@ -87,7 +87,9 @@ class EntriesStore(ValidityStore):
             return {} if found is None else {key.pk: found}
 
         found = near.fetch([key.pk], fetch, join=self._joins, wait=self.options.operation_timeout)
-        return found.get(key.pk)
+        entry = found.get(key.pk)
+        # A read that was joined may have begun before a tag was invalidated here.
+        return entry if entry is not None and self._is_valid(entry.head) else None
 
     def _find(self, key: ItemKey, *, strongly: bool = False) -> Entry | None:
         """Return the entry from the table, also after its expiry if it may be served stale."""
@@ -153,15 +155,12 @@ class EntriesStore(ValidityStore):
                 found[pk] = kept
         rest = [pk for pk in wanted if pk not in found]
         try:
-            return {
-                **found,
-                **near.fetch(
-                    rest,
-                    self._fetch_many,
-                    join=self._joins,
-                    wait=self.options.operation_timeout,
-                ),
-            }
+            read = near.fetch(
+                rest, self._fetch_many, join=self._joins, wait=self.options.operation_timeout
+            )
+            # A read that was joined may have begun before a tag was invalidated here.
+            found |= {pk: entry for pk, entry in read.items() if self._is_valid(entry.head)}
+            return found
         except StoreUnavailable as exc:
             exc.found = {**found, **(exc.found or {})}
             raise

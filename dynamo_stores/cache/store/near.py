@@ -13,7 +13,7 @@ from ...calls.item_size import item_size
 from ...concurrency.bounded import BoundedDict
 from ...concurrency.flights import AGAIN, Flight, Flights
 from ...concurrency.per_process import PerProcess
-from ...exceptions import StoreUnavailable
+from ...exceptions import StoreUnavailable, copy_of
 from ...models import RawItem
 from ..options import CacheOptions
 
@@ -120,6 +120,10 @@ class NearTier:
                 outcome = flight.result(wait)
             except FutureTimeoutError:
                 outcome = AGAIN
+            except StoreUnavailable as exc:
+                error = copy_of(exc)
+                error.found = found
+                raise error from exc
             if outcome is AGAIN:
                 again.append(pk)
             elif outcome is not None:
