@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 from celery.signals import task_postrun, task_prerun
 from django.dispatch import receiver
 
 from .calls.backpressure import set_background
+from .concurrency.background import get_background
 from .conf import get_config
 from .monitoring.snapshot import get_descriptions
 from .signals import capacity_changed
@@ -31,8 +33,18 @@ def schedule_scale_down(using: str, table: str, code: str, **kwargs: Any) -> Non
     if current_app.conf.broker_url is None:
         return
     delay = get_config(using).for_table(table).scaling.scale_down_delay
+    # The application of this thread: another thread may have another one.
+    application = current_app._get_current_object()
+    # A broker that accepts a connection and never answers must not delay the next raise.
+    if not get_background(using).submit(
+        partial(_send_scale_down, application, using, table, delay)
+    ):
+        logger.warning("The task to lower %s was not sent: the broker does not answer.", table)
+
+
+def _send_scale_down(application: Any, using: str, table: str, delay: float) -> None:
     try:
-        current_app.send_task(
+        application.send_task(
             "dynamo_stores.scale_down",
             args=[table, using],
             countdown=delay + 1,

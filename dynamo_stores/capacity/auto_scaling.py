@@ -10,10 +10,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import get_session
 
 from .. import clock
+from ..calls.batches import chunks
 from ..calls.transport import is_loopback
 from ..concurrency.per_process import PerProcess
 from ..conf import get_config
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds for which targets that were read are used.
 _TARGETS_TIMEOUT = 300.0
+# Each has two targets, and a response has 50 at most.
+_RESOURCES_PER_REQUEST = 25
 
 
 class ScalableTarget(NamedTuple):
@@ -46,17 +50,21 @@ class AutoScaling:
         self._known: dict[str, tuple[float, Targets]] = {}
         self._client: Any = None
 
-    def targets(self, table: str) -> Targets:
+    def targets(self, capacity: TableCapacity) -> Targets:
         """
         Return the targets of the table and of its indexes, empty if there are none.
 
-        Empty, with a warning once, also if they cannot be read (no permission, no such service).
-        Cached for five minutes.
+        Takes two seconds at most. If they cannot be read (no permission, no such service, no
+        answer), the last targets that were read apply; without any, there are none, with a warning
+        once. Cached for five minutes.
         """
+        table = capacity.table
         known = self._known.get(table)
         if known is not None and clock.monotonic() - known[0] < _TARGETS_TIMEOUT:
             return known[1]
-        found = self._read_targets(table)
+        found = self._read_targets(capacity)
+        if found is None:
+            found = known[1] if known is not None else {}
         self._known[table] = (clock.monotonic(), found)
         return found
 
@@ -66,7 +74,7 @@ class AutoScaling:
 
         Return the plan, or one without changes if Application Auto Scaling refused.
         """
-        table, targets = capacity.table, self.targets(capacity.table)
+        table, targets = capacity.table, self.targets(capacity)
         try:
             for (name, kind), target in targets.items():
                 if name not in plan.changes or plan.changes[name].of(kind) == target.minimum:
@@ -86,7 +94,8 @@ class AutoScaling:
             )
             return Plan("refused", why, again=True)
         finally:
-            self._known.pop(table, None)
+            # Read again at the next use, and kept for the case that this fails.
+            self._known[table] = (-_TARGETS_TIMEOUT, targets)
         logger.info(
             "The minimum capacity of table %s was changed: %s.", table, plan.why,
             extra={
@@ -98,23 +107,22 @@ class AutoScaling:
         )  # fmt: skip
         return plan
 
-    def _read_targets(self, table: str) -> Targets:
-        config = get_config(self._using)
+    def _read_targets(self, capacity: TableCapacity) -> Targets | None:
+        table, config = capacity.table, get_config(self._using)
         own = config.for_table(table).scaling.auto_scaling_endpoint_url
         if own is None and config.endpoint_url is not None and is_loopback(config.endpoint_url):
             return {}  # an engine on this machine comes without this service
         try:
             if self._client is None:
                 self._client = _make_client(config, own)
-            pages = self._client.get_paginator("describe_scalable_targets").paginate(
-                ServiceNamespace="dynamodb"
-            )
-            return dict(
-                _target_of(table, each)
-                for page in pages
-                for each in page["ScalableTargets"]
-                if _is_of(table, each)
-            )
+            found: dict[tuple[str, str], ScalableTarget] = {}
+            names = [_resource_of(table, name) for name in capacity.resources]
+            for some in chunks(names, _RESOURCES_PER_REQUEST):
+                answer = self._client.describe_scalable_targets(
+                    ServiceNamespace="dynamodb", ResourceIds=some
+                )
+                found |= dict(_target_of(table, each) for each in answer["ScalableTargets"])
+            return found
         except (BotoCoreError, ClientError) as exc:
             if table not in self._known:
                 logger.warning(
@@ -123,7 +131,7 @@ class AutoScaling:
                     table, type(exc).__name__,
                     extra={"dynamodb_table": table, "dynamodb_using": self._using},
                 )  # fmt: skip
-            return {}
+            return None
 
 
 def plan_no_change(table: str) -> Plan:
@@ -177,12 +185,6 @@ def _minimums(targets: Targets, changed: Mapping[tuple[str, str], int]) -> dict[
     return found
 
 
-def _is_of(table: str, target: Mapping[str, Any]) -> bool:
-    name = f"table/{table}"
-    resource: str = target["ResourceId"]
-    return resource == name or resource.startswith(f"{name}/")
-
-
 def _target_of(table: str, target: Mapping[str, Any]) -> tuple[tuple[str, str], ScalableTarget]:
     index = target["ResourceId"].removeprefix(f"table/{table}").removeprefix("/index/")
     kind = "Read" if "Read" in target["ScalableDimension"] else "Write"
@@ -205,6 +207,12 @@ def _make_client(config: Any, endpoint: str | None) -> Any:
         "application-autoscaling",
         region_name=config.region or ("us-east-1" if credentials else None),
         endpoint_url=endpoint,
+        # In a VPC without an endpoint for this service its address does not answer.
+        config=Config(
+            connect_timeout=1.0,
+            read_timeout=1.0,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+        ),
         **credentials,
     )
 

@@ -90,7 +90,7 @@ def _plan(using: str, table: str, capacity: TableCapacity | None, config: Scalin
     if capacity is None:
         return Plan("no_table", f"the table {table} no longer exists")
     auto_scaling = get_auto_scaling(using)
-    targets = auto_scaling.targets(table)
+    targets = auto_scaling.targets(capacity)
     if targets and config.auto_scaling == "leave":
         return plan_no_change(table)
     if end_of_maintenance(config.maintenance_windows, clock.now()) is not None:

@@ -170,7 +170,7 @@ class Scaler:
     ) -> Plan:
         table = capacity.table
         auto_scaling = get_auto_scaling(self._using)
-        targets = {} if capacity.is_on_demand else auto_scaling.targets(table)
+        targets = {} if capacity.is_on_demand else auto_scaling.targets(capacity)
         if targets and config.auto_scaling == "leave":
             return plan_no_change(table)
         demand = shared.total(table)
