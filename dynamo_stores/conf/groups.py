@@ -119,6 +119,7 @@ class RateLimitConfig:
     resources: dict[str, Any] = setting({}, RESOURCES, 72)
     algorithm: str = setting("sliding", one_of("sliding", "fixed", "gcra", "log"), 73)
     on_unavailable: str = setting("allow", one_of("allow", "deny", "local"), 74)
+    on_throttled: str = setting("local", one_of("allow", "deny", "local"), 78)
     operation_timeout: float = setting(5.0, POSITIVE, 75)
     trusted_proxies: int | list[str] = setting(0, PROXIES, 76)
     paths: dict[str, Any] = setting({}, PATHS_AND_RATES, 77)

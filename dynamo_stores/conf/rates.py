@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from django.utils.module_loading import import_string
 
 from ..exceptions import ConfigurationError
-from .rules import POSITIVE, WHOLE, Rule, suggestion
+from .rules import POSITIVE, WHOLE, Rule, networks_error, suggestion
 
 _PERIODS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _RATE = re.compile(r"(\d+)/(\d*)([smhd]?)")
@@ -180,6 +180,37 @@ RESOURCES = Rule(
 )
 
 
+KEY_ACCESSORS = ("header", "get", "post")
+_METHODS = ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
+
+
+def key_error(key: Any) -> str:
+    """Return why ``key`` is not the key of a limit, ``""`` if it is or may be."""
+    if callable(key):
+        return ""
+    accessor, colon, name = key.partition(":") if isinstance(key, str) else ("", "", "")
+    if key in ("ip", "user", "user_or_ip") or (accessor in KEY_ACCESSORS and name):
+        return ""
+    if isinstance(key, str) and "." in key and not colon:
+        return ""
+    return (
+        f"{key!r} is not a valid key; expected 'ip', 'user', 'user_or_ip', 'header:…', 'get:…', "
+        "'post:…', a dotted path, or a function of group and request."
+    )
+
+
+def methods_error(value: Any) -> str:
+    """Return why ``value`` is not a method of HTTP or a list of them, ``""`` if it is."""
+    methods = [value] if isinstance(value, str) else value
+    if not isinstance(methods, list | tuple | set | frozenset):
+        return f"{value!r} is not a list of methods, such as ['POST', 'PUT']."
+    for method in methods:
+        if not isinstance(method, str) or method.upper() not in _METHODS:
+            hint = suggestion(method.upper(), _METHODS) if isinstance(method, str) else "."
+            return f"{method!r} is not a method of HTTP{hint}"
+    return ""
+
+
 PATH_NAMES = ("RATE", "KEY", "METHOD", "ALGORITHM", "BURST", "SHARDS", "BLOCK", "ALLOW")
 
 
@@ -200,6 +231,12 @@ def paths_error(value: Any) -> str:
             parse_resource(own)
         except ConfigurationError as exc:
             return f" {path!r}: {exc}"
+        if error := key_error(config.get("KEY", "ip")):
+            return f" {path!r}: {error}"
+        if error := methods_error(config.get("METHOD", ())):
+            return f" {path!r}: {error}"
+        if error := networks_error(config.get("ALLOW", ())):
+            return f" {path!r}: ALLOW is not a list of networks.{error}"
     return ""
 
 

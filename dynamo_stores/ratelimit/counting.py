@@ -13,7 +13,7 @@ from ..calls.batches import batch_write
 from ..calls.connection import get_connection
 from ..calls.server_time import ServerClock, Times
 from ..conf.rates import Rate, ResourceConfig
-from ..exceptions import CircuitBreakerOpenError, StoreUnavailable
+from ..exceptions import CircuitBreakerOpenError, StoreUnavailable, ThrottlingError
 from ..item_access import ConditionFailed
 from ..keys import ItemKey
 from ..models import RawItem
@@ -56,6 +56,10 @@ class RateCounter(LimitsStore):
     """Counts requests in items, by the algorithm of their limit."""
 
     def _acquire(self, limit: ResolvedLimit, cost: int, on_unavailable: str | None) -> Any:
+        for rate in limit.rates:
+            if not rate.limit:
+                # Refused whatever the table holds, so it is not read.
+                return limit.algorithm.look(None, limit.rates, cost, self._times())
         refusals, name = self._memory.refusals, name_of(limit)
         known = refusals.find(name, cost) or self._take_from_block(limit, cost)
         if known is not None:
@@ -136,10 +140,13 @@ class RateCounter(LimitsStore):
         on_unavailable: str | None,
     ) -> RateLimitStatus:
         chosen = on_unavailable or self._settings.on_unavailable
+        if isinstance(exc, ThrottlingError) and on_unavailable != "deny":
+            # Other clients can throttle a table: that must not switch the limits off.
+            chosen = self._settings.on_throttled
         decided_without_store[self.using, chosen] += 1
         # The breaker logs once that it opened; a refused call is not worth a line each.
         level = logging.DEBUG if isinstance(exc, CircuitBreakerOpenError) else logging.WARNING
-        logger.log(level, "A limit was decided by ON_UNAVAILABLE=%r: %s", chosen, exc)
+        logger.log(level, "A limit was decided without DynamoDB (%s): %s", chosen, exc)
         if chosen == "local":
             return self._memory.local.acquire(name_of(limit), limit.rates, cost)
         rate = limit.rates[0]

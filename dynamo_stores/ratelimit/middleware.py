@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponseBase
 from ..conf import DEFAULT_ALIAS, get_config, imported, ratelimit_setting
 from ..conf.rates import Rate, parse_resource
 from ..exceptions import RateLimited
-from .requests import ALL, Limit, acheck, check
+from .requests import ALL, Limit, acheck, check, matches
 from .responses import add_headers, remember, too_many
 
 
@@ -58,9 +58,17 @@ class RateLimitMiddleware:
 
 
 def limit_of(request: HttpRequest, using: str = DEFAULT_ALIAS) -> Limit | None:
-    """Return the limit of the request's path, None without a limit."""
+    """Return the limit of the longest path whose method matches, None without a limit."""
     paths = get_config(using).rate_limit.paths
-    found = max((path for path in paths if request.path.startswith(path)), key=len, default=None)
+    found = max(
+        (
+            path
+            for path, config in paths.items()
+            if request.path.startswith(path) and matches(config.get("METHOD", ALL), request)
+        ),
+        key=len,
+        default=None,
+    )
     if found is None:
         return None
     config = paths[found]

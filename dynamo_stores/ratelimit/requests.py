@@ -17,7 +17,14 @@ from django.utils.module_loading import import_string
 
 from ..client_address import get_address, get_ip, is_in
 from ..conf import DEFAULT_ALIAS, get_config, imported, ratelimit_setting
-from ..conf.rates import Rate, ResourceConfig, parse_resource, resolve_rate
+from ..conf.rates import (
+    Rate,
+    ResourceConfig,
+    key_error,
+    methods_error,
+    parse_resource,
+    resolve_rate,
+)
 from ..conf.rules import Problem, networks_error
 from ..exceptions import ConfigurationError
 from .adaptive import AdaptiveRateLimitStore
@@ -82,7 +89,7 @@ def get_arguments(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
 
     Raises ConfigurationError if the key or the rate is not valid.
     """
-    if not ratelimit_setting("ENABLE", True) or not _matches(limit.method, request):
+    if not ratelimit_setting("ENABLE", True) or not matches(limit.method, request):
         return None
     if limit.skip_if is not None and imported(limit.skip_if)(request):
         return None
@@ -141,10 +148,10 @@ def get_key(key: Any, group: str, request: HttpRequest, using: str = DEFAULT_ALI
             if user is not None and user.is_authenticated:
                 return str(user.pk)
             return get_ip(request, using)
-    accessor, colon, name = key.partition(":")
+    accessor, colon, name = key.partition(":") if isinstance(key, str) else ("", "", "")
     if colon and accessor in _ACCESSORS:
         return str(_ACCESSORS[accessor](request, name))
-    if "." in key and not colon:
+    if accessor and not colon and "." in key:
         return str(imported(key)(group, request))
     raise ConfigurationError(key_error(key))
 
@@ -162,10 +169,13 @@ def group_of(function: Any) -> str:
 def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
     """Yield the problems of a limit's literals, for the system check."""
     hint = "See docs/limits.md."
-    if isinstance(limit.key, str) and (error := key_error(limit.key)):
-        yield Problem("dynamo_stores.E120", f"{where}: {error}", hint)
-    elif not limit.key:
+    if not limit.key:
         yield Problem("dynamo_stores.E120", f"{where}: the key is missing.", hint)
+    elif error := key_error(limit.key):
+        yield Problem("dynamo_stores.E120", f"{where}: {error}", hint)
+    methods = () if limit.method is None or tuple(limit.method) == ALL else limit.method
+    if error := methods_error(methods):
+        yield Problem("dynamo_stores.E125", f"{where}: {error}", hint)
     if limit.rate is not None and not callable(limit.rate):
         try:
             if isinstance(limit.rate, str) and "/" not in limit.rate and "." in limit.rate:
@@ -186,19 +196,6 @@ def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
     if limit.on_unavailable not in (None, "allow", "deny", "local"):
         message = f"{where}: on_unavailable is {limit.on_unavailable!r}; expected 'allow', 'deny' "
         yield Problem("dynamo_stores.E124", message + "or 'local'.", hint)
-
-
-def key_error(key: str) -> str:
-    """Return why the string ``key`` is not a valid key, ``""`` if it is."""
-    accessor, colon, name = key.partition(":")
-    if key in ("ip", "user", "user_or_ip") or (accessor in _ACCESSORS and name):
-        return ""
-    if "." in key and not colon:
-        return ""
-    return (
-        f"{key!r} is not a valid key; expected 'ip', 'user', 'user_or_ip', 'header:…', 'get:…', "
-        "'post:…', a dotted path, or a function of group and request."
-    )
 
 
 def _config(limit: Limit, request: HttpRequest) -> ResourceConfig | None:
@@ -226,7 +223,8 @@ def _on_unavailable(limit: Limit) -> str | None:
     return None if fail_open is None else ("allow" if fail_open else "deny")
 
 
-def _matches(method: Any, request: HttpRequest) -> bool:
+def matches(method: Any, request: HttpRequest) -> bool:
+    """Return whether a limit of ``method`` (one, several, ALL) is for the request's method."""
     methods = _methods(method)
     return not methods or (request.method or "") in methods.split(",")
 
@@ -234,5 +232,8 @@ def _matches(method: Any, request: HttpRequest) -> bool:
 def _methods(method: Any) -> str:
     if method is None or tuple(method) == ALL:
         return ""
-    methods = [method] if isinstance(method, str) else method
-    return ",".join(sorted(each.upper() for each in methods))
+    methods = {each.upper() for each in ([method] if isinstance(method, str) else method)}
+    if "GET" in methods:
+        # Django runs the view of a GET for HEAD, too.
+        methods.add("HEAD")
+    return ",".join(sorted(methods))

@@ -14,7 +14,7 @@ from dynamo_stores.decorators import ratelimit
 from dynamo_stores.exceptions import ConfigurationError, RateLimited
 from dynamo_stores.ratelimit import decorators as limits
 from dynamo_stores.ratelimit.middleware import RateLimitMiddleware
-from dynamo_stores.stores import RateLimitStore
+from dynamo_stores.stores import AdaptiveRateLimitStore, RateLimitStore
 from tests.helpers.limits import get, ok
 
 requests = RequestFactory()
@@ -45,6 +45,8 @@ def test_unavailable(alias, dynamo_faults, group):
         ({"key": "ip", "rate": "1/m", "allow": "10.0.0.0/8"}, "E123"),
         ({"key": "ip", "rate": "1/m", "allow": ["10.0.0.0/40"]}, "E123"),
         ({"key": "ip", "rate": "1/m", "on_unavailable": "ignore"}, "E124"),
+        ({"key": "ip", "rate": "1/m", "method": "PSOT"}, "E125"),
+        ({"key": 5, "rate": "1/m"}, "E120"),
     ],
 )
 def test_wrong_literals_are_found_by_a_check(decorator, number):
@@ -161,3 +163,73 @@ def test_wrong_paths_are_found(default_alias, wrong):
 
 def limited_page(request, refusal):
     return HttpResponse(f"later, {refusal.status.limit}", status=420)
+
+
+def test_the_longest_path_whose_method_matches_applies(alias, default_alias, group):
+    """Another method has the limit of the shorter path; a limit of GET is one of HEAD, too."""
+    limited = {
+        f"/{group}/": {"RATE": "3/m"},
+        f"/{group}/search/": {"RATE": "2/m", "METHOD": "GET"},
+    }
+    settings = {**default_alias, "RATE_LIMIT": {"PATHS": limited}}
+    with override_settings(DYNAMO_STORES={"default": settings}):
+        middleware = RateLimitMiddleware(ok)
+        path = f"/{group}/search/"
+
+        def ask(method):
+            return middleware(requests.generic(method, path, REMOTE_ADDR="1.2.3.4")).status_code
+
+        assert [ask("GET"), ask("HEAD"), ask("HEAD"), ask("GET")] == [200, 200, 429, 429]
+        assert [ask("POST") for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_a_limit_of_get_includes_head(group):
+    """Django runs the view for both."""
+    view = ratelimit(group, "ip", "1/m", method="GET")(ok)
+    found = [view(requests.generic(each, "/")).status_code for each in ("GET", "HEAD", "POST")]
+    assert found == [200, 429, 200]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"KEY": "usr"}, "'usr' is not a valid key"),
+        ({"KEY": 5}, "5 is not a valid key"),
+        ({"METHOD": "PSOT"}, "'PSOT' is not a method of HTTP; did you mean 'POST'"),
+        ({"METHOD": 5}, "5 is not a list of methods"),
+        ({"ALLOW": ["10.0.0.0/99"]}, "ALLOW is not a list of networks"),
+        ({"ALLOW": 5}, "ALLOW is not a list of networks"),
+    ],
+)
+def test_wrong_values_of_paths_are_found_by_a_check(default_alias, config, message):
+    """Before a request meets them."""
+    limited = {"/api/": {"RATE": "1/m", **config}}
+    settings = {**default_alias, "RATE_LIMIT": {"PATHS": limited}}
+    with override_settings(DYNAMO_STORES={"default": settings}):
+        (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.E077"]
+    assert message in found.msg
+
+
+def test_a_rate_of_zero_refuses_without_dynamodb(alias, dynamo_faults, group):
+    """Whatever ON_UNAVAILABLE is; nothing is sent."""
+    using = alias(ENDPOINT_URL=dynamo_faults.url)
+    view = ratelimit(group, "ip", "0/m", using=using)(ok)
+    refused = view(get())
+    assert (refused.status_code, refused["Retry-After"]) == (429, "60")
+    assert dynamo_faults.requests == {}
+    assert not AdaptiveRateLimitStore(using).acquire(group, rate="0/m").allowed
+    assert dynamo_faults.requests == {}
+
+
+def test_a_throttled_table_does_not_switch_limits_off(alias, dynamo_faults, group):
+    """ON_THROTTLED decides, and counts in the process by default; "deny" of a limit stays."""
+    options = {"ENDPOINT_URL": dynamo_faults.url, "OPERATION_TIMEOUT": 0.2}
+    using = alias(**options, RATE_LIMIT={"OPERATION_TIMEOUT": 0.2})
+    dynamo_faults.throttle()
+    view = ratelimit(group, "ip", "2/m", using=using)(ok)
+    assert [view(get()).status_code for _ in range(3)] == [200, 200, 429]
+    strict = ratelimit(group, "ip", "2/m", using=using, on_unavailable="deny")(ok)
+    assert strict(get()).status_code == 429
+    using = alias(**options, RATE_LIMIT={"OPERATION_TIMEOUT": 0.2, "ON_THROTTLED": "allow"})
+    view = ratelimit(group, "ip", "1/m", using=using)(ok)
+    assert [view(get()).status_code for _ in range(2)] == [200, 200]

@@ -231,7 +231,7 @@ def test_unavailable(alias, resource, dynamo_faults, caplog):
         (using, "allow"): 1,
         (using, "local"): 3,
     }
-    assert caplog.text.count("A limit was decided by ON_UNAVAILABLE") == 5
+    assert caplog.text.count("A limit was decided without DynamoDB") == 5
     with pytest.raises(StoreUnavailable):
         store.get_status(resource, rate="2/m")
     dynamo_faults.clear()
