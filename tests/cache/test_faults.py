@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -320,3 +321,44 @@ def test_a_damaged_refusal_is_no_answer(faulty, dynamo_faults):
         cache.add("session", 1)
     assert "secret" not in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+def test_tidying_does_not_decide_the_answer(faulty, dynamo_faults):
+    """Parts that cannot be deleted are left to their TTL; set, add and delete have succeeded."""
+    cache = faulty(RETRY={"MAX_RETRIES": 0})
+    large = b"x" * 900_000
+    cache.set_many({"a": large, "b": large})
+    dynamo_faults.fail("BatchWriteItem", times=1)
+    assert cache.delete("a") is True
+    dynamo_faults.fail("BatchWriteItem", times=1)
+    cache.set("b", 1)
+    dynamo_faults.clear()
+    assert (cache.get("a"), cache.get("b")) == (None, 1)
+
+
+def test_incr_version_moves_what_was_written_last(faulty, cache, dynamo_faults):
+    """A write between its read and its delete is moved, too, and never lost."""
+    slow = faulty()
+    slow.key_prefix = cache.key_prefix
+    cache.set("k", "old")
+    dynamo_faults.delay(1.0, "PutItem", times=1)
+    with ThreadPoolExecutor(1) as threads:
+        moving = threads.submit(slow.incr_version, "k")
+        while not dynamo_faults.requests["PutItem"]:
+            time.sleep(0.01)
+        cache.set("k", "newer")
+        assert moving.result() == 2
+    assert cache.get("k", version=2) == "newer"
+    assert cache.get("k") is None
+    with pytest.raises(ValueError, match="not found"):
+        cache.incr_version("k")
+
+
+def test_decisions_read_strongly(faulty, dynamo_faults):
+    """The entry that incr_version moves, and the one that a large add would replace."""
+    cache = faulty()
+    cache.set("k", "v")
+    cache.incr_version("k")
+    cache.add("large", b"x" * 900_000)
+    reads = [body for operation, body in dynamo_faults.bodies if operation == "GetItem"]
+    assert [body.get("ConsistentRead") for body in reads] == [True, True]

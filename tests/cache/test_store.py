@@ -334,3 +334,26 @@ def test_stores_show_and_reset_their_breaker(tables):
     store.close()
     assert store.get("p:1:k") == 1
     assert get_connection().policies()
+
+
+def test_a_number_that_cannot_be_read_is_replaced(cache, make_cache):
+    """A value of another serializer is a miss: add and incr store over it, and always end."""
+    cache.set_many({"hits": 1.5, "flag": "x", "kept": 1})
+    other = make_cache(KEY_PREFIX=cache.key_prefix, OPTIONS={"SERIALIZER": "json"})
+    assert other.get("flag") is None
+    assert other.add("flag", "new") is True
+    assert other.get("flag") == "new"
+    assert other.incr("hits", ignore_key_check=True) == 1
+    assert other.get("hits") == 1
+    assert other.add("kept", 2) is False
+
+
+@pytest.mark.parametrize("value", ["a" * 800_000, 10**450_000], ids=["string", "int"])
+def test_a_value_in_parts_is_added_to(cache, value):
+    """Its new parts are written before its head, and the old ones deleted."""
+    delta = type(value)("1")
+    cache.set("k", value)
+    assert cache.incr("k", delta) == value + delta
+    assert cache.get("k") == value + delta
+    cache.delete("k")
+    assert cache.get("k") is None

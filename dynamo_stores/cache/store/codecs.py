@@ -213,18 +213,22 @@ class Codec:
         encoded = self.encode(value)
         return self.sign(encoded, *context) + encoded.data
 
+    def verify(self, sealed: bytes, *context: bytes) -> bool:
+        """Return whether the bytes are signed for ``context`` under the options of this codec."""
+        header, form = sealed[:2], sealed[1:2]
+        signed_names = self._signed_names.get(form)
+        return signed_names is not None and self._signer.verify(
+            sealed[2:SEAL_SIZE], header, signed_names, *context, sealed[SEAL_SIZE:]
+        )
+
     def open(self, sealed: bytes, *context: bytes) -> Any:
         """
         Return the value that was sealed under ``context``.
 
         Raises InvalidSignature if the bytes are not signed for it; they are not deserialised then.
         """
-        header, form = sealed[:2], sealed[1:2]
-        signature, data = sealed[2:SEAL_SIZE], sealed[SEAL_SIZE:]
-        signed_names = self._signed_names.get(form)
-        if signed_names is None or not self._signer.verify(
-            signature, header, signed_names, *context, data
-        ):
+        form, data = sealed[1:2], sealed[SEAL_SIZE:]
+        if not self.verify(sealed, *context):
             raise InvalidSignature
         if form == _COMPRESSED:
             if self._compressor is None:

@@ -12,19 +12,23 @@ from .items import NUMBER, CacheEntry, stamps_of
 from .values import MAX_NUMBER
 from .writing import WritingStore
 
+# How often a number may be created and deleted by others during one call.
+_RACES = 20
+
 
 class CountingStore(WritingStore):
     """The methods that change a number in place."""
 
     def incr_or_create(self, key: str, delta: int, timeout: float | None) -> Any:
         """Add ``delta``, or store it with ``timeout`` if the key is missing; atomic."""
-        while True:
+        for _ in range(_RACES):
             try:
                 return self.incr(key, delta)
             except ValueError:
                 written = self.prepare(key, delta, timeout)
                 if written is None or self.commit_new(key, written):
                     return delta
+        raise ValueError("The key has a value that cannot be read under the cache's options.")
 
     def incr(self, key: str, delta: Any = 1) -> Any:
         """
@@ -60,9 +64,9 @@ class CountingStore(WritingStore):
             new = value + delta
             before = self._items.from_raw_data(found.head)
             expiry = int(before.expiry) if before.expiry is not None else None
-            head = self._values.write(key, new, expiry).head
+            written = self._values.write(key, new, expiry)
             # Whatever invalidates the old value must invalidate the new one.
-            head |= stamps_of(found.head)
+            head = {**written.head, **stamps_of(found.head)}
             unchanged = CacheEntry.write == before.write
             if before.number is not None:
                 unchanged &= CacheEntry.number == before.number
@@ -71,13 +75,15 @@ class CountingStore(WritingStore):
                 if before.expiry is None
                 else CacheEntry.expiry == before.expiry
             )
+            self._put_in_groups(written.parts)
             try:
                 self._put(head, unchanged)
             except ConditionFailed as refused:
-                if is_same_write(refused.old, head):
-                    return new
                 old = refused.old
-                if old is None:
-                    raise ValueError("There is no such key in the cache.") from None
-            else:
-                return new
+                if not is_same_write(old, head):
+                    self._delete_parts(head)
+                    if old is None:
+                        raise ValueError("There is no such key in the cache.") from None
+                    continue
+            self._delete_parts(found.head)
+            return new

@@ -75,7 +75,11 @@ class PartsStore(PrefixedStore[CacheEntry]):
         execute_in_parallel(self._parts_of(head), touch, max_concurrency=4)
 
     def _delete_parts(self, head: RawItem) -> None:
-        self._delete_in_groups(self._parts_of(head))
+        try:
+            self._delete_in_groups(self._parts_of(head))
+        except StoreUnavailable as exc:
+            # The outcome of the operation is decided; the TTL and a cleanup delete the parts.
+            logger.debug("The parts of a value were not deleted: %s", exc)
 
     def _parts_of(self, head: RawItem) -> list[ItemKey]:
         try:

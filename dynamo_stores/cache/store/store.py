@@ -24,6 +24,7 @@ from .items import (
     invalidation_of,
     stamps_of,
     tags_of,
+    write_of,
 )
 from .patterns import compile_pattern, literal_start
 from .sweeps import CacheStats, Progress, Sweep
@@ -78,16 +79,21 @@ class CacheStore(CountingStore, ManyStore):
 
         Not atomic: three calls, a read, a write and a delete.
         """
-        found = self._find(self.item_key(key))
-        value = self.value_of(found)
-        if found is None or not is_live(found.head) or value is MISSING:
-            return False
-        written = self.prepare_until(
-            new_key, value, expiry_of(found.head), tuple(tags_of(found.head))
-        )
-        self.commit(new_key, written, stamps_of(found.head))
-        self.delete(key)
-        return True
+        item_key, moved = self.item_key(key), False
+        while True:
+            # Strongly, because an older value would be moved, and the newest deleted.
+            found = self._find(item_key, strongly=True)
+            value = self.value_of(found)
+            if found is None or not is_live(found.head) or value is MISSING:
+                return moved
+            written = self.prepare_until(
+                new_key, value, expiry_of(found.head), tuple(tags_of(found.head))
+            )
+            self.commit(new_key, written, stamps_of(found.head))
+            moved = True
+            if self._delete_write(item_key, write_of(found.head)):
+                return True
+            # Another write came between the read and the delete: it is moved as well.
 
     def ttl(self, key: str) -> int | None:
         """Return the milliseconds until the entry expires; None for never, 0 if it is missing."""
@@ -178,15 +184,18 @@ class CacheStore(CountingStore, ManyStore):
         index. With ``clear`` "generation" one write, which makes all entries invalid and returns 0:
         they are deleted later, by their TTL or a cleanup.
         """
-        near = self._near
-        if self.options.clear == "generation":
-            deleted, requested_at = 0, clock.monotonic()
-            for key in self._generation:
-                self._numbers.record(key.pk, self._raise_number(key), requested_at)
-        else:
-            deleted = self._sweep.clear()
-        if near is not None:
-            near.clear()
+        near, deleted = self._near, 0
+        try:
+            if self.options.clear == "generation":
+                requested_at = clock.monotonic()
+                for key in self._generation:
+                    self._numbers.record(key.pk, self._raise_number(key), requested_at)
+            else:
+                deleted = self._sweep.clear()
+        finally:
+            # What was deleted before an error must not be served either.
+            if near is not None:
+                near.clear()
         return deleted
 
     def cleanup(

@@ -134,6 +134,20 @@ class Values:
             sealed = b"".join((sealed, *parts))
         return self._codec.open(sealed, *_context(pk, write, count))
 
+    def is_readable(self, head: RawItem) -> bool:
+        """
+        Return whether the value of ``head`` was signed for its key and its write, under these
+        options. Of a value in parts, which is not read here, only the form is checked.
+        """
+        try:
+            if NUMBER in head:
+                return CacheEntry.number.deserialize(head[NUMBER]["N"]) is not None
+            count = self.count_parts(head)
+            sealed, context = head[SEALED]["B"], (head["PK"]["S"], head[WRITE]["S"], count)
+            return count > 1 or self._codec.verify(sealed, *_context(*context))
+        except (InvalidSignature, KeyError, ArithmeticError):
+            return False
+
     def count_parts(self, head: RawItem) -> int:
         """
         Return the number of parts of the value of ``head``; 1: it is in the head.

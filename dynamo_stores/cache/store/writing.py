@@ -76,8 +76,8 @@ class WritingStore(EntriesStore):
         that was ``seen``; return whether it was written.
         """
         if written is None:
-            return not self.has_key(key)
-        if written.parts and seen is None and self.has_key(key):
+            return not self.has_key(key, strongly=True)
+        if written.parts and seen is None and self.has_key(key, strongly=True):
             return False
         head = self._stamped(written, stamps)
         self._put_in_groups(written.parts)
@@ -91,9 +91,9 @@ class WritingStore(EntriesStore):
             self._delete_parts(replaced)
         return True
 
-    def has_key(self, key: str) -> bool:
+    def has_key(self, key: str, *, strongly: bool = False) -> bool:
         """Return whether the key exists, without reading its value."""
-        return is_live(self._head(self.item_key(key), LIFE))
+        return is_live(self._head(self.item_key(key), LIFE, strongly=strongly))
 
     def _put_new(self, head: RawItem, seen: RawItem | None) -> RawItem | ConditionFailed | None:
         """Put ``head`` if it may; return the replaced item, if known, or the failed condition."""
@@ -109,14 +109,11 @@ class WritingStore(EntriesStore):
                 if is_same_write(old, head):
                     # The answer to this call's own put was lost, and the put was repeated.
                     return seen
-                if (
-                    old is None
-                    or TAGS not in old
-                    or not write_of(old)
-                    or self._is_live_and_valid(old)
-                ):
+                if old is None or not write_of(old):
                     return refused
-                # One of its tags was invalidated.
+                if self._is_live_and_valid(old) and self._values.is_readable(old):
+                    return refused
+                # One of its tags was invalidated, or another key or serializer signed it: a miss.
                 condition, seen = CacheEntry.write == write_of(old), old
             else:
                 return seen
@@ -173,6 +170,16 @@ class WritingStore(EntriesStore):
             return False
         self._delete_parts(old)
         return is_live(old) and self._is_live_and_valid(old)
+
+    def _delete_write(self, key: ItemKey, write: str) -> bool:
+        """Delete the entry if ``write`` made it; return whether it did."""
+        try:
+            with self._writing([key.pk]), self._in_time():
+                old = self._delete(key, CacheEntry.write == write)
+        except ConditionFailed:
+            return False
+        self._delete_parts(old or {})
+        return True
 
 
 def expiry_after(timeout: float | None) -> int | None:
