@@ -63,6 +63,9 @@ class DedupeFailedError(DedupeError):
         self.original_type = original_type
         self.original_message = original_message
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.original_type, self.original_message)
+
 
 class DedupeTimeoutError(DedupeError):
     """The job was still running after ``MAX_WAIT`` seconds; it keeps running."""
@@ -195,7 +198,9 @@ def copy_of(error: E) -> E:
 
 def code_of(exc: BaseException) -> str:
     """Return DynamoDB's error code, ``""`` for an error without a response of DynamoDB."""
-    response: Any = getattr(exc.__cause__, "response", None) or getattr(exc, "response", None)
+    # PynamoDB's exceptions have botocore's original as ``cause``.
+    cause = exc.__cause__ or getattr(exc, "cause", None)
+    response: Any = getattr(cause, "response", None) or getattr(exc, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, Mapping) else ""
 
 

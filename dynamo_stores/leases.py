@@ -174,6 +174,7 @@ class Waits:
 
     def next(self, left: float) -> float:
         """Return the seconds to wait while the lease is valid for ``left`` seconds."""
-        seconds = min(random.uniform(self._next / 2, self._next), left + random.uniform(0, 0.05))
+        end = max(0.0, left) + random.uniform(0, 0.05)
+        seconds = min(random.uniform(self._next / 2, self._next), end)
         self._next = min(self._next * 2, self._longest)
         return seconds

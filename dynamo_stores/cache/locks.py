@@ -52,7 +52,8 @@ class LockStore(PrefixedStore[LockItem]):
             timeout,
             lambda end: [LockItem.ttl.set(end // 1000 + _KEPT)],
         )
-        return taken if isinstance(taken, Lease) else _LEASE.seconds_left(taken)
+        # The other owner's lease may have ended since: it is free then.
+        return taken if isinstance(taken, Lease) else max(0.0, _LEASE.seconds_left(taken))
 
     def extend(self, key: str, lease: Lease, timeout: float) -> bool:
         """Let the lease end ``timeout`` seconds from now; False if another owner has the lock."""
@@ -151,9 +152,8 @@ class _BaseLock:
         self._ours_until = requested_at + self.timeout
         if self._renews:
             # The thread must not keep the lock object alive: a lock without references ends.
-            extend = weakref.WeakMethod(self._extend_own)
+            extend = weakref.WeakMethod(self._extend_own, lambda _: renewal.stop())
             renewal = Renewal(lambda: _call(extend), self.timeout, "lock")
-            weakref.finalize(self, renewal.stop).atexit = False
             renewal.start()
             self._renewal = renewal
         return None

@@ -47,6 +47,15 @@ def is_background() -> bool:
     return _background.get()
 
 
+class _Request:
+    """A waiting request; ``until`` is the monotonic time of its deadline."""
+
+    __slots__ = ("until",)
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+
 class Backpressure:
     """The requests in flight to one table, of all threads of this process."""
 
@@ -55,8 +64,8 @@ class Backpressure:
         self._changed = threading.Condition()
         self._limit: float | None = None
         self._in_flight = 0
-        self._users: deque[object] = deque()
-        self._background: deque[object] = deque()
+        self._users: deque[_Request] = deque()
+        self._background: deque[_Request] = deque()
         self._halved_at = -_ROUND
         self._throttled_at = 0.0
         self._seconds = 0.0
@@ -73,6 +82,10 @@ class Backpressure:
         Raises ThrottlingError if it does not; at once if the expected wait is longer.
         """
         with self._changed:
+            if self._limit is not None and clock.monotonic() - self._throttled_at > _QUIET:
+                # No request that ended has lifted it.
+                self._limit = None
+                self._changed.notify_all()
             if self._limit is not None:
                 self._wait_in(self._background if is_background() else self._users, until)
             self._in_flight += 1
@@ -95,25 +108,40 @@ class Backpressure:
             if self._users or self._background:
                 self._changed.notify_all()
 
-    def _wait_in(self, queue: deque[object], until: float) -> None:
+    def _wait_in(self, queue: deque[_Request], until: float) -> None:
         """Wait until this request is the first of ``queue`` and the limit allows it."""
-        request = object()
-        queue.append(request)
+        request = _Request(until)
         try:
-            while queue[0] is not request or not self._has_capacity():
-                left = until - clock.monotonic()
+            queue.append(request)
+            while self._limit is not None:
+                now = clock.monotonic()
+                self._drop_overdue(now, request)
+                if queue and queue[0] is request and self._has_capacity():
+                    return
+                left = until - now
                 waiting = len(self._users) + len(self._background)
-                wait = waiting * self._seconds / max(1.0, self._limit or 1.0)
+                wait = waiting * self._seconds / self._limit
                 if left <= 0 or wait > left:
                     raise ThrottlingError(
                         f"{self._table} is throttled, and {waiting} requests are waiting.",
                         retry_after=max(1.0, wait),
                     )
-                self._changed.wait(left)
+                self._changed.wait(min(left, self._next_deadline() - now))
         finally:
-            queue.remove(request)
+            if request in queue:
+                queue.remove(request)
             if self._users or self._background:
                 self._changed.notify_all()
+
+    def _drop_overdue(self, now: float, request: _Request) -> None:
+        # An exception from outside, such as a soft time limit, can end a request between any two
+        # bytecodes, so that it stays in its queue.
+        for queue in (self._users, self._background):
+            while queue and queue[0].until < now and queue[0] is not request:
+                queue.popleft()
+
+    def _next_deadline(self) -> float:
+        return min(queue[0].until for queue in (self._users, self._background) if queue) + 0.001
 
     def _has_capacity(self) -> bool:
         limit = self._limit

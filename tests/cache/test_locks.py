@@ -9,12 +9,14 @@ import os
 import signal
 import threading
 import time
+import weakref
 
 import pytest
 from asgiref.sync import async_to_sync
 
 from dynamo_stores.cache.store.items import LockItem
 from dynamo_stores.exceptions import ConfigurationError, LockError
+from dynamo_stores.leases import Waits
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations
 from tests.helpers.forking import fork, in_processes
@@ -265,3 +267,42 @@ def test_the_async_twin(cache):
 
     order = async_to_sync(work)()
     assert order[::2] == order[1::2]
+
+
+def test_waits_are_never_negative():
+    """A lease that ended while it was read is free, and no reason to give up."""
+    waits = Waits(0.05, 1.0)
+    for left in (-5.0, 0.0, 0.001):
+        assert 0 <= waits.next(left) <= 0.1
+
+
+def test_blocking_acquire_waits_for_leases_that_end_meanwhile(cache):
+    """Six threads take leases of a tenth of a second from each other; none gives up."""
+    taken = []
+
+    def work():
+        for _ in range(6):
+            taken.append(cache.lock("k", 0.1, renew=False).acquire())
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert taken == [True] * 36
+
+
+def test_a_reused_lock_keeps_nothing_of_its_past(cache):
+    """Its renewals are collected, and a lock object that is dropped ends its renewal."""
+    lock = cache.lock("k")
+    renewals = []
+    for _ in range(3):
+        with lock:
+            renewals.append(weakref.ref(lock._renewal))
+    gc.collect()
+    assert [each() for each in renewals] == [None] * 3
+    lock.acquire()
+    renewal = lock._renewal
+    del lock
+    gc.collect()
+    assert renewal.is_stopping

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 
@@ -314,3 +315,64 @@ def test_background_calls_that_wait_are_counted():
     backpressure.enter(soon())
     with background(), pytest.raises(ThrottlingError, match="and 1 requests are waiting"):
         backpressure.enter(time.monotonic())
+
+
+def test_when_the_limit_is_lifted_all_waiting_requests_go_on():
+    """Without an estimate of their wait, however slow the table was."""
+    backpressure = engaged(2)
+    backpressure.enter(soon())
+    threads = [threading.Thread(target=backpressure.enter, args=(soon(20),)) for _ in range(15)]
+    for thread in threads:
+        thread.start()
+    wait_for(backpressure, 15)
+    with backpressure._changed:
+        backpressure._seconds = 60.0
+        backpressure._throttled_at -= 60
+        backpressure.leave(0.01, throttled=False)
+    for thread in threads:
+        thread.join(20)
+    assert backpressure.limit is None
+    assert backpressure._in_flight == 15
+
+
+@pytest.mark.parametrize("line", range(1, 40))
+def test_an_exception_from_outside_blocks_no_other_request(line):
+    """A soft time limit or Ctrl-C may come at any line of ``enter``."""
+    backpressure = engaged(2)
+    backpressure.enter(soon())
+    lines = 0
+
+    def interrupt(frame, event, arg):
+        nonlocal lines
+        if frame.f_code.co_name != "_wait_in":
+            return interrupt if frame.f_code.co_name == "enter" else None
+        if event == "line":
+            lines += 1
+            if lines == line:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return interrupt
+
+    sys.settrace(interrupt)
+    try:
+        backpressure.enter(time.monotonic() + 0.01)
+    except (KeyboardInterrupt, ThrottlingError):
+        pass
+    finally:
+        sys.settrace(None)
+    backpressure.leave(0.001, throttled=False)
+    started = time.monotonic()
+    backpressure.enter(soon())
+    assert time.monotonic() - started < 5
+
+
+def test_a_limit_without_throttles_ends_although_no_request_was_served():
+    """A place that was lost must not limit the table for ever."""
+    with FakeClock() as now:
+        backpressure = engaged(2)
+        backpressure.enter(now.monotonic() + 10)
+        with pytest.raises(ThrottlingError):
+            backpressure.enter(now.monotonic())
+        now.advance(10.1)
+        backpressure.enter(now.monotonic())
+        assert backpressure.limit is None

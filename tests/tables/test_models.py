@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import secrets
 
 import pytest
 from django.test import override_settings
 from pynamodb.attributes import NumberAttribute, TTLAttribute, UnicodeAttribute
 from pynamodb.connection import TableConnection
-from pynamodb.exceptions import PutError, TransactWriteError
+from pynamodb.exceptions import PutError, PynamoDBException, TransactWriteError
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, LocalSecondaryIndex
 from pynamodb.models import Model
 from pynamodb.transactions import TransactGet, TransactWrite
@@ -22,7 +23,7 @@ from dynamo_stores.capacity.demand import DemandItem
 from dynamo_stores.capacity.history import DecisionItem
 from dynamo_stores.capacity.records import CapacityClaim, CapacityRecord, CapacityTables
 from dynamo_stores.dedupe.items import DedupeJob, ResultPart
-from dynamo_stores.exceptions import StoreUnavailable
+from dynamo_stores.exceptions import DedupeFailedError, StoreUnavailable, code_of
 from dynamo_stores.infrastructure.tables import create_table, inspect_table, table_of
 from dynamo_stores.models import ControlItem, DynamoModel, StoreItem, concrete_models
 from dynamo_stores.monitoring.report_store import StatusItem
@@ -271,3 +272,22 @@ def test_the_private_names_of_botocore_that_the_transport_uses():
     timeout = session._get_request_timeout(request)
     assert timeout.read_timeout == 0.25
     assert transport.has_credentials
+
+
+def test_the_code_of_an_error_is_found_in_pynamodbs_exceptions(tables):
+    """Of every verb; errors of other kinds have none."""
+    item = StoreItem("code", "of")
+    item.save()
+    missing = StoreItem.pk.does_not_exist()
+    for verb in (item.save, item.delete):
+        with pytest.raises(PynamoDBException) as caught:
+            verb(condition=missing)
+        assert code_of(caught.value) == "ConditionalCheckFailedException"
+    assert code_of(ValueError("x")) == ""
+
+
+def test_errors_can_be_pickled():
+    """As results of Celery tasks and of process pools."""
+    error = pickle.loads(pickle.dumps(DedupeFailedError("ValueError", "no")))
+    assert (error.original_type, error.original_message) == ("ValueError", "no")
+    assert str(error) == "The job failed with ValueError: no"
