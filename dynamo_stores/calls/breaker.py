@@ -75,6 +75,7 @@ class CircuitBreaker:
         self._error = ""
         self._since = clock.now()
         self._opened_at = 0.0
+        self._probe_began_at = 0.0
         self._window = _Window(config.window) if _needs_window(config) else None
 
     @property
@@ -112,7 +113,7 @@ class CircuitBreaker:
             if self._is_closed():
                 return self._admission
             wait = self._remaining()
-            if wait > 0 or self._state is State.HALF_OPEN:
+            if wait > 0 or self._is_probing():
                 raise CircuitBreakerOpenError(
                     f"The circuit breaker of {self.name or 'this table'} is {self._state} "
                     f"after {self._error or 'failures'}; next try in {max(wait, 0):.1f} s.",
@@ -186,6 +187,13 @@ class CircuitBreaker:
     def _remaining(self) -> float:
         return self._opened_at + self._config.recovery_timeout - clock.monotonic()
 
+    def _is_probing(self) -> bool:
+        # A probe that is lost, to an exception between two bytecodes, counts for RECOVERY_TIMEOUT.
+        return (
+            self._state is State.HALF_OPEN
+            and clock.monotonic() < self._probe_began_at + self._config.recovery_timeout
+        )
+
     def _move(self, new: State) -> tuple[State, State]:
         old, self._state = self._state, new
         self._admission = Admission(self._admission.generation + 1)
@@ -193,7 +201,9 @@ class CircuitBreaker:
             self._since = clock.now()
         if new is State.OPEN:
             self._opened_at = clock.monotonic()
-        elif new is State.CLOSED:
+        elif new is State.HALF_OPEN:
+            self._probe_began_at = clock.monotonic()
+        else:
             self._failures = 0
             if self._window is not None:
                 self._window.clear()

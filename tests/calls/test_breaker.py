@@ -330,3 +330,40 @@ def test_failures_count_for_the_whole_window(dynamo_clock: FakeClock):
         for _ in range(2):
             breaker.succeeded(breaker.admit())
         assert breaker.state is state
+
+
+def test_a_lost_probe_holds_the_breaker_half_open_for_one_timeout(dynamo_clock: FakeClock):
+    """An exception from outside may come before its outcome can be recorded; its own is ignored."""
+    breaker = make()
+    fail(breaker, 3)
+    dynamo_clock.advance(60)
+    lost = breaker.admit()
+    dynamo_clock.advance(59)
+    with pytest.raises(CircuitBreakerOpenError):
+        breaker.admit()
+    dynamo_clock.advance(1)
+    probe = breaker.admit()
+    assert probe.probe
+    breaker.failed(lost, "ReadTimeoutError")
+    breaker.succeeded(probe)
+    assert breaker.state is State.CLOSED
+
+
+def test_a_receiver_that_ends_the_probe_does_not_end_the_breaker(dynamo_clock: FakeClock):
+    """Such as one that is interrupted at the change to the half-open state."""
+
+    def interrupted(old, new, error):
+        if new is State.HALF_OPEN:
+            raise KeyboardInterrupt
+
+    breaker = CircuitBreaker(
+        BreakerConfig(failure_threshold=1, recovery_timeout=60.0), on_change=interrupted
+    )
+    fail(breaker)
+    dynamo_clock.advance(60)
+    with pytest.raises(KeyboardInterrupt):
+        breaker.admit()
+    dynamo_clock.advance(60)
+    breaker._on_change = lambda old, new, error: None
+    breaker.succeeded(breaker.admit())
+    assert breaker.state is State.CLOSED
