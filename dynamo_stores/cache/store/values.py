@@ -129,7 +129,7 @@ class Values:
             sealed, write, pk = head[SEALED]["B"], head[WRITE]["S"], head["PK"]["S"]
         except (KeyError, ArithmeticError):
             raise InvalidSignature from None
-        count = self.count_parts(head)
+        count = self.count_parts(head) if PARTS in head else 1
         if count > 1:
             sealed = b"".join((sealed, *parts))
         return self._codec.open(sealed, *_context(pk, write, count))
