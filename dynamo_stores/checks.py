@@ -123,14 +123,24 @@ def _find_codec_problems() -> Iterator[Problem]:
         makers: list[tuple[str, str | None, Callable[[str], object]]] = [
             ("dynamo_stores.E100", chosen.serializer, codecs.make_serializer),
             ("dynamo_stores.E101", chosen.compressor, codecs.make_compressor),
-            ("dynamo_stores.E110", chosen.reverse_key_function, import_string),
+            ("dynamo_stores.E110", chosen.reverse_key_function, _import_reverse_key_function),
         ]
         for number, wanted, make in makers:
             try:
                 if wanted is not None:
                     make(wanted)
-            except (ConfigurationError, ImportError) as exc:
+            except ConfigurationError as exc:
                 yield Problem(number, f"CACHES[{name!r}]['OPTIONS']: {exc}", "See docs/cache.md.")
+
+
+def _import_reverse_key_function(path: str) -> object:
+    try:
+        return import_string(path)
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"REVERSE_KEY_FUNCTION is {path!r}, which cannot be imported: {exc}. "
+            "Expected the dotted path of a function."
+        ) from exc
 
 
 def _errors(problems: list[Problem]) -> list[checks.CheckMessage]:

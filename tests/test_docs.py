@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
+import sys
 import textwrap
+import types
 from pathlib import Path
 
 import pytest
@@ -49,11 +51,13 @@ def links(page):
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
-def test_python_blocks_run(page, tables):
-    """In order, in one namespace, on the tests' own DynamoDB."""
-    namespace = {"__name__": "documentation"}
+def test_python_blocks_run(page, tables, monkeypatch):
+    """In order, in one module, on the tests' own DynamoDB."""
+    module = types.ModuleType("mysite.views")
+    monkeypatch.setitem(sys.modules, "mysite", types.ModuleType("mysite"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     for line, code in blocks(page, "python"):
-        exec(compile("\n" * (line - 1) + code, str(page), "exec"), namespace)
+        exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(module))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

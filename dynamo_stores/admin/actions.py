@@ -107,9 +107,11 @@ def _reset(target: Target) -> Outcome:
         return Outcome(f"{done}The request to other processes failed: {exc}", is_good=False)
     if not requested and not is_here:
         return Outcome(
-            f"The process {target.process} was not found: it has not reported for an hour.",
+            f"The process {target.process} has no report, so its circuit breaker was not reset.",
             is_good=False,
         )
+    if not requested:
+        return Outcome(f"{breaker} is reset in this process.")
     done = "is reset in this process. It " if is_here else ""
     return Outcome(
         f"{breaker} {done}will be reset in {len(requested)} other "

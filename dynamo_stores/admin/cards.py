@@ -139,7 +139,10 @@ def summary(statuses: Iterable[AliasStatus]) -> tuple[str, list[str]]:
         alarmed |= bool(status.problems)
     if not sentences:
         counts = f"{count_of(tables, 'table')}, {count_of(len(processes), 'process')}"
-        return _OK, [f"No problems: {counts}, no open breaker, no throttling in the last minutes."]
+        return _OK, [
+            f"No problems: {counts}, no open breaker, no throttling in the last "
+            f"{_RECENT_MINUTES} minutes."
+        ]
     return (_ALARM if alarmed else _NOTICE), sentences
 
 

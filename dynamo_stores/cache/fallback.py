@@ -83,4 +83,4 @@ def record_ignored(store: Any, method: str, exc: StoreUnavailable) -> None:
     ignored_exceptions[store.using, method] += 1
     # The breaker logs once that it opened; its refusals are too many for a line each.
     level = logging.DEBUG if isinstance(exc, CircuitBreakerOpenError) else logging.WARNING
-    logger.log(level, "cache.%s returned its fallback, DynamoDB is unavailable: %s", method, exc)
+    logger.log(level, "cache.%s returned its fallback; DynamoDB is unavailable: %s", method, exc)

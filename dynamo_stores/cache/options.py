@@ -106,7 +106,7 @@ def find_cache_problems() -> list[Problem]:
                     CACHE_LOCATION,
                     f"{where}['LOCATION'] is {location!r}; expected an alias of "
                     f"DYNAMO_STORES{suggestion(location, known)}",
-                    f"Known: {', '.join(map(repr, known))}.",
+                    f"Known: {', '.join(map(repr, known)) or 'none'}.",
                 )
             )
         if wrong := wrong_prefix(str(cache.get("KEY_PREFIX", ""))):

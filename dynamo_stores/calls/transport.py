@@ -147,4 +147,4 @@ def _check_answer(http_response: Any) -> None:
     # 5xx is retried whatever its body is.
     if not is_whole and (checksum is not None or http_response.status_code < 500):
         error = "is not complete JSON" if checksum is None else "failed its checksum"
-        raise StoreUnavailable(f"The response {error}.")
+        raise StoreUnavailable(f"The response of DynamoDB {error}.")

@@ -10,10 +10,14 @@ from .description import TableCapacity, Units
 from .history import Decisions
 from .planner import Plan, by_factor, plan_down
 from .records import CapacityRecords
-from .update import apply, as_decision, describe
+from .update import BEING_CHANGED, apply, as_decision, describe
 
 # The directions of a change.
 UP, DOWN, TO = "up", "down", "to"
+
+
+class NoSuchTable(StoreError):
+    """The table to change does not exist."""
 
 
 def change_manually(
@@ -31,12 +35,12 @@ def change_manually(
     one without changes.
 
     Capacity above the baseline is lowered after ``SCALE_DOWN_DELAY``.
-    Raises StoreError if there is no such table or it is on demand, and StoreUnavailable without
-    an answer.
+    Raises NoSuchTable if there is no such table, StoreError if it is on demand, and
+    StoreUnavailable without an answer.
     """
     capacity = describe(using, table)
     if capacity is None:
-        raise StoreError(f"Alias {using!r} has no table {table}.")
+        raise NoSuchTable(f"Alias {using!r} has no table {table}.")
     if capacity.is_on_demand:
         raise StoreError(f"{table} is on demand: it has no capacity to change.")
     config = get_config(using).for_table(table).scaling
@@ -82,5 +86,8 @@ def _plan(
         if wanted != units:
             changes[name] = wanted
     if not changes:
-        return Plan("nothing", "it already has this capacity, or its maximum")
+        if not capacity.is_active:
+            return Plan("in_progress", f"{capacity.table} {BEING_CHANGED}")
+        has = "this capacity" if direction == TO else "at least its maximum"
+        return Plan("nothing", f"{capacity.table} already has {has}")
     return Plan("by_hand", "the change was requested manually", changes)

@@ -18,9 +18,10 @@ from .records import CapacityRecords
 
 logger = logging.getLogger(__name__)
 
+BEING_CHANGED = "is being changed already; try again when it is ACTIVE"
 # The code and the text of the plan for each error of UpdateTable.
 _REFUSALS = {
-    TABLE_IN_USE: ("in_progress", "is being changed already"),
+    TABLE_IN_USE: ("in_progress", BEING_CHANGED),
     DECREASE_REFUSED: (
         "no_decreases_left",
         "has reached DynamoDB's limit of changes of this kind for now",
@@ -47,17 +48,18 @@ def apply(using: str, capacity: TableCapacity, plan: Plan, *, dry_run: bool = Fa
     """
     if not plan.changes:
         return plan
-    if dry_run:
-        why = f"it would be changed to {describe_changes(plan.changes)}: {plan.why}"
-        return Plan("dry_run", why, again=plan.again)
     table = capacity.table
+    if dry_run:
+        why = f"{table} would be changed to {describe_changes(plan.changes)}: {plan.why}"
+        return Plan("dry_run", why, again=plan.again)
     try:
         get_control(using).call("UpdateTable", as_request(table, plan.changes))
     except ClientError as exc:
         code = code_of(exc)
         if code not in _REFUSALS:
             message = exc.response.get("Error", {}).get("Message", "")
-            return Plan("refused", f"DynamoDB refused to change {table}: {message}", again=True)
+            why = f"DynamoDB refused the change: {message.removesuffix('.')}"
+            return Plan("refused", why, again=True)
         refusal, why = _REFUSALS[code]
         return Plan(refusal, f"{table} {why}", again=True)
     logger.info(

@@ -236,8 +236,14 @@ def _find_problems(using: str, values: Any, raw: Mapping[str, Any]) -> list[Prob
     if problems:
         return problems
     config: StoreConfig = _merge(StoreConfig(), values)
-    for each in (config, *(config.for_table(table) for table in config.tables)):
-        problems += _contradictions(each, where)
+    problems += (of_alias := _contradictions(config, where))
+    for table in config.tables:
+        of_table = f"{where}['TABLES'][{table!r}]"
+        problems += [
+            each._replace(message=each.message.replace(where, of_table, 1))
+            for each in _contradictions(config.for_table(table), where)
+            if each not in of_alias
+        ]
     if config.failover is not None and (config.failover == using or config.failover not in raw):
         problems.append(
             Problem(

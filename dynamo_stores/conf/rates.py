@@ -49,11 +49,16 @@ def parse_rates(rate: Any) -> tuple[Rate, ...] | None:
 def resolve_rate(rate: Any, *args: Any) -> Any:
     """Return ``rate``; if it is a function, or the dotted path of one, return its result."""
     if isinstance(rate, str) and "/" not in rate and "." in rate:
-        try:
-            rate = import_string(rate)
-        except ImportError as exc:
-            raise ConfigurationError(f"The rate {rate!r} cannot be imported: {exc}.") from exc
+        rate = import_rate(rate)
     return rate(*args) if callable(rate) else rate
+
+
+def import_rate(path: str) -> Any:
+    """Return the rate at the dotted path. Raises ConfigurationError."""
+    try:
+        return import_string(path)
+    except ImportError as exc:
+        raise ConfigurationError(f"The rate {path!r} cannot be imported: {exc}.") from exc
 
 
 _EXPECTED = (

@@ -181,17 +181,29 @@ def setting_problems(
                     own[name].metadata["id"],
                     f"{where}[{name!r}] is {value!r}; "
                     f"expected {rule.expected}.{rule.details(value)}",
-                    "Durations are in seconds. docs/settings.md lists every setting.",
+                    f"{_unit_of(name)}docs/settings.md lists every setting.",
                 )
             )
     return problems
 
 
+_DURATION = re.compile(r".*(TIMEOUT|DELAY|TTL|LEASE|WAIT|INTERVAL|WINDOW|DURATION|INACTIVITY)")
+
+
+def _unit_of(name: str) -> str:
+    return "Durations are in seconds. " if _DURATION.fullmatch(name) else ""
+
+
 def _unknown(name: object, known: list[str], where: str) -> Problem:
-    group = where.rpartition("[")[2].strip("[']") if where.count("[") > 1 else "DYNAMO_STORES"
+    parent, _, own = where.rpartition("[")
+    if parent.endswith("['TABLES']"):
+        unknown = f"setting {name!r} of table {own.removesuffix(']')}"
+    else:
+        group = own.strip("[']") if where.count("[") > 1 else "DYNAMO_STORES"
+        unknown = f"{group} setting {name!r}"
     return Problem(
         UNKNOWN_NAME,
-        f"Unknown {group} setting {name!r}{suggestion(name, known)}",
+        f"Unknown {unknown}{suggestion(name, known)}",
         f"It is in {where}. Known: {', '.join(known)}.",
     )
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest
-from django.utils.module_loading import import_string
 
 from ..client_address import get_address, get_ip, is_in
 from ..conf import DEFAULT_ALIAS, get_config, imported, ratelimit_setting
 from ..conf.rates import (
     Rate,
     ResourceConfig,
+    import_rate,
     key_error,
     methods_error,
     parse_resource,
@@ -179,11 +179,11 @@ def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
     if limit.rate is not None and not callable(limit.rate):
         try:
             if isinstance(limit.rate, str) and "/" not in limit.rate and "." in limit.rate:
-                import_string(limit.rate)
+                import_rate(limit.rate)
             else:
                 # With a fixed algorithm, because DYNAMO_STORES has checks of its own.
                 _parsed(replace(limit, algorithm=limit.algorithm or "sliding"), limit.rate)
-        except (ConfigurationError, ImportError) as exc:
+        except ConfigurationError as exc:
             yield Problem("dynamo_stores.E121", f"{where}: {exc}", hint)
     if not callable(limit.cost) and (
         isinstance(limit.cost, bool) or not isinstance(limit.cost, int) or limit.cost < 1

@@ -70,7 +70,15 @@ def test_others_are_asked_to_reset(reporting, manager):
     assert "is reset in this process. It will be reset in 2 other processes" in message
     assert [processes.publish(each) for each in far] == [{table}, {table}]
     (message,), _ = act(manager, action="reset", using=using, table=table, process="gone#1")
-    assert "was not found" in message
+    assert "The process gone#1 has no report" in message
+
+
+def test_a_reset_everywhere_without_other_processes_names_none(reporting, manager):
+    """Only this process reports."""
+    using = reporting()
+    table = get_config(using).store_table
+    (message,), _ = act(manager, action="reset", using=using, table=table, process="*")
+    assert message == f"The circuit breaker of {table} is reset in this process."
 
 
 def test_capacity_is_changed_once(reporting, manager):

@@ -49,7 +49,7 @@ def test_no_problems_are_one_sentence():
     """With the number of tables and processes."""
     assert summary([ALL_OK]) == (
         "ok",
-        ["No problems: 1 table, 1 process, no open breaker, no throttling in the last minutes."],
+        ["No problems: 1 table, 1 process, no open breaker, no throttling in the last 5 minutes."],
     )
 
 

@@ -83,7 +83,7 @@ def test_an_answer_cut_short_is_no_answer(faulty, dynamo_faults):
     cache = faulty(RETRY={**QUICK, "MAX_RETRIES": 0})
     cache.set("k", "v")
     dynamo_faults.cut("GetItem", times=1)
-    with pytest.raises(StoreUnavailable, match="not complete JSON"):
+    with pytest.raises(StoreUnavailable, match="response of DynamoDB is not complete JSON"):
         cache.get("k")
     dynamo_faults.cut("PutItem", times=1)
     with pytest.raises(StoreUnavailable):

@@ -214,6 +214,9 @@ def test_the_command(settings, cache, tmp_path, dynamo_clock: FakeClock):
     state.write_text("[]")
     with pytest.raises(CommandError, match="is not a file that --state wrote"):
         run(state=state)
+    missing = tmp_path / "missing" / "state.json"
+    with pytest.raises(CommandError, match="expected a file in a folder that exists"):
+        run(state=missing)
     assert "default: 0 expired items removed" in run(cache=["default"], scan=True, segments=2)
     with pytest.raises(CommandError, match="CACHES has no DynamoDB cache 'local'"):
         run(cache=["local"])

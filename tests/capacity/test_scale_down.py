@@ -197,7 +197,7 @@ def test_a_dry_run_changes_nothing(raised, later, caplog):
     with caplog.at_level(logging.WARNING):
         (outcome,) = reconcile(using)
     assert outcome.plan.code == "dry_run"
-    assert "it would be changed to 5 RCU and 5 WCU, index GSI1 5 RCU and 5 WCU" in caplog.text
+    assert f"{table} would be changed to 5 RCU and 5 WCU, index GSI1 5 RCU and 5 WCU" in caplog.text
     assert updates(relay, table) == 1
 
 
@@ -230,14 +230,15 @@ def test_the_commands(provisioned, run):
     assert "changes to 10 RCU and 10 WCU, index GSI1 10 RCU and 10 WCU" in run(
         "dynamo_scale", table, "up", using=using
     )
-    with pytest.raises(CommandError, match="is being changed already"):
-        run("dynamo_scale", table, "to", write=30, using=using)
+    for units_wanted in (30, 10):
+        with pytest.raises(CommandError, match="already; try again when it is ACTIVE"):
+            run("dynamo_scale", table, "to", write=units_wanted, using=using)
     until_active(using, table)
     status = run("dynamo_status", table=[table])
     assert "index GSI1: 10 RCU and 10 WCU" in status
     assert "last decision: in_progress, " in status
     assert "will be lowered at 20" in status
-    assert "it would be changed to 5 RCU" in run(
+    assert f"{table} would be changed to 5 RCU" in run(
         "dynamo_scale", table, "down", using=using, dry_run=True
     )
     run("dynamo_scale", table, "down", using=using)
@@ -248,13 +249,18 @@ def test_the_commands(provisioned, run):
             "dynamo_reconcile", using=using
         )
     for wrong, message in (
-        (("none", "up"), "has no table none"),
+        (("none", "up"), f"has no table none. Known tables: .*{table}"),
         ((f"{table}-control", "up"), "is on demand"),
         ((table, "to"), "'to' requires --read or --write"),
         ((table, "down"), "at its baseline"),
     ):
         with pytest.raises(CommandError, match=message):
             run("dynamo_scale", *wrong, using=using)
+    for option, number in (("read", 0), ("write", -5)):
+        with pytest.raises(CommandError, match=f"^--{option} is {number}; expected 1 or more"):
+            run("dynamo_scale", table, "to", using=using, **{option: number})
+    with pytest.raises(CommandError, match=f"{table} already has this capacity"):
+        run("dynamo_scale", table, "to", read=5, using=using)
 
 
 def test_beat_looks_every_minute_where_there_is_something_to_lower(provisioned):

@@ -108,7 +108,9 @@ def test_a_dry_run_logs_what_it_would_do(provisioned, caplog):
     with caplog.at_level(logging.WARNING):
         plan = get_scaler(using).handle(table, [reason(using, table)])
     assert plan.code == "dry_run"
-    assert "it would be changed to 5 RCU and 10 WCU, index GSI1 5 RCU and 10 WCU" in caplog.text
+    assert (
+        f"{table} would be changed to 5 RCU and 10 WCU, index GSI1 5 RCU and 10 WCU" in caplog.text
+    )
     assert relay.status()["tables"][table]["updates"] == 0
     assert CapacityRecords(using).get(table) is None
 

@@ -56,6 +56,24 @@ def test_wrong_caches_are_found(cache, found):
         assert ids() == [found]
 
 
+def test_a_function_that_cannot_be_imported_is_named_with_its_option():
+    """E110 names the cache, the option, the path and what was expected."""
+    cache = {"BACKEND": BACKEND, "OPTIONS": {"REVERSE_KEY_FUNCTION": "no.such.function"}}
+    with override_settings(CACHES={"default": cache}):
+        (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.E110"]
+    assert found.msg == (
+        "CACHES['default']['OPTIONS']: REVERSE_KEY_FUNCTION is 'no.such.function', which cannot be "
+        "imported: No module named 'no'. Expected the dotted path of a function."
+    )
+
+
+def test_a_location_without_aliases_has_no_known_ones():
+    """E106 with an empty DYNAMO_STORES."""
+    with override_settings(DYNAMO_STORES={}, CACHES={"default": {"BACKEND": BACKEND}}):
+        (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.E106"]
+    assert found.hint == "Known: none."
+
+
 def test_a_cache_with_wrong_options_cannot_be_used():
     """The error is Django's ImproperlyConfigured and names the option."""
     with pytest.raises(ImproperlyConfigured, match="'SERIALISER'; did you mean 'SERIALIZER'"):

@@ -54,10 +54,15 @@ def test_everything_is_optional():
         ({"RETRY": 3}, "DYNAMO_STORES['default']['RETRY'] is int; expected a dict of settings."),
         (
             {"TABLES": {"t": {"REGION": "eu-west-1"}}},
-            "Unknown t setting 'REGION'",
+            "Unknown setting 'REGION' of table 't'",
         ),
         ({"FAILOVER": "default"}, "expected another alias"),
         ({"SCALING": {"BASE_READ_CAPACITY": 500}}, "expected at least BASE_READ_CAPACITY, 500"),
+        (
+            {"TABLES": {"orders": {"SCALING": {"MAX_READ_CAPACITY": 1}}}},
+            "DYNAMO_STORES['default']['TABLES']['orders']['SCALING']['MAX_READ_CAPACITY'] is 1; "
+            "expected at least BASE_READ_CAPACITY, 5.",
+        ),
         ({"BILLING_MODE": "FREE"}, "expected 'PAY_PER_REQUEST' or 'PROVISIONED'"),
     ],
 )
@@ -72,6 +77,20 @@ def test_wrong_settings_are_named_with_what_was_expected(settings, message):
         pytest.raises(ConfigurationError, match=r"expected|Unknown"),
     ):
         conf.get_config()
+
+
+def test_only_hints_of_durations_name_their_unit():
+    """A duration is in seconds; other settings have no unit."""
+    (duration,) = problems(DEDUPE={"FAILURE_TTL": -1})
+    (other,) = problems(SCALING={"SCALE_UP_FACTOR": 1})
+    assert duration.hint == "Durations are in seconds. docs/settings.md lists every setting."
+    assert other.hint == "docs/settings.md lists every setting."
+
+
+def test_a_contradiction_of_the_alias_is_reported_once():
+    """And not again for each of its tables."""
+    (found,) = problems(SCALING={"MAX_READ_CAPACITY": 1}, TABLES={"orders": {}})
+    assert "'TABLES'" not in found.message
 
 
 def test_settings_that_are_not_dicts():

@@ -56,6 +56,8 @@ def test_wrong_literals_are_found_by_a_check(decorator, number):
         view = ratelimit(**decorator)(ok)
         (found,) = [each for each in checks.run_checks() if each.id == f"dynamo_stores.{number}"]
         assert "tests.helpers.limits.ok" in found.msg
+        if decorator.get("rate") == "no.such.rate":
+            assert "The rate 'no.such.rate' cannot be imported: No module" in found.msg
         if number in ("E120", "E121"):
             with pytest.raises(ImproperlyConfigured):
                 view(get())

@@ -159,3 +159,18 @@ def test_every_table_of_the_project_is_found(tables, dynamo_prefix):
         "forum-threads",
         "forum-posts",
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("dynamo_local", "port", 99999),
+        ("dynamo_local", "port", -1),
+        ("dynamo_benchmark", "calls", 0),
+        ("dynamo_benchmark", "rounds", 0),
+    ],
+)
+def test_wrong_numbers_are_named_before_any_work(command, option, value):
+    """The error has the option, its value and what was expected."""
+    with pytest.raises(CommandError, match=f"^--{option} is {value}; expected "):
+        call_command(command, **{option: value})

@@ -88,6 +88,9 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, using: str, engine: str, **options: Any) -> None:
+        for option in ("rounds", "calls"):
+            if options[option] < 1:
+                raise CommandError(f"--{option} is {options[option]}; expected 1 or more.")
         with command_errors():
             if options["scenario"] == "scaling":
                 self._benchmark_scaling(options)
@@ -159,7 +162,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{'':>14}{'boto3 CPU':>11}{'stores':>8}{'ratio':>8}{'wall ratio':>12}")
         for name, (bare, stores) in _pairs(table, options["bytes"]).items():
             for call in (bare, stores):
-                _time(call, calls // 4)
+                _time(call, max(1, calls // 4))
             pairs = [(_time(bare, calls), _time(stores, calls)) for _ in range(rounds)]
             bare_cpu = statistics.median(one.cpu for one, _ in pairs)
             store_cpu = statistics.median(other.cpu for _, other in pairs)

@@ -58,6 +58,12 @@ class Command(BaseCommand):
                 raise CommandError(
                     f"--{option.replace('_', '-')} is {options[option]}; expected a number above 0."
                 )
+        state: Path | None = options["state"]
+        if state is not None and not state.parent.is_dir():
+            raise CommandError(
+                f"--state is {state}; expected a file in a folder that exists. "
+                f"Create {state.parent}."
+            )
         with command_errors():
             found = dynamodb_caches()
             if unknown := [name for name in cache or () if name not in found]:

@@ -76,6 +76,10 @@ class Command(BaseCommand):
         enforce_capacity: bool,
         **options: Any,
     ) -> None:
+        if not 0 <= port <= 65535:
+            raise CommandError(
+                f"--port is {port}; expected a number from 1 to 65535, or 0 for any free port."
+            )
         stopping = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopping.set())

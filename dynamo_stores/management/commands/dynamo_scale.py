@@ -8,8 +8,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import conf
-from ...capacity.manual import DOWN, TO, UP, change_manually
+from ...capacity.manual import DOWN, TO, UP, NoSuchTable, change_manually
 from ...capacity.update import describe_changes
+from ...infrastructure.tables import wanted_tables
 from ..tables import command_errors
 
 
@@ -34,8 +35,17 @@ class Command(BaseCommand):
         read, write = options["read"], options["write"]
         if (direction == TO) != (read is not None or write is not None):
             raise CommandError("'to' requires --read or --write; 'up' and 'down' take neither.")
+        for option, units in (("--read", read), ("--write", write)):
+            if units is not None and units < 1:
+                raise CommandError(f"{option} is {units}; expected 1 or more.")
         with command_errors():
-            plan = change_manually(using, table, direction, read=read, write=write, dry_run=dry_run)
+            try:
+                plan = change_manually(
+                    using, table, direction, read=read, write=write, dry_run=dry_run
+                )
+            except NoSuchTable as exc:
+                known = sorted(spec.name for spec in wanted_tables() if spec.using == using)
+                raise CommandError(f"{exc} Known tables: {', '.join(known)}.") from exc
         if not plan.changes and not dry_run:
             raise CommandError(f"{table} was not changed: {plan.why}.")
         changes = describe_changes(plan.changes)
