@@ -174,7 +174,7 @@ class _BaseLock:
     def _lock_error(self) -> LockError:
         if self._error is None:
             return LockError("The lock is held by another owner.")
-        return LockError(f"The lock was not taken, because DynamoDB did not answer: {self._error}")
+        return LockError(f"The lock was not taken, because DynamoDB is unavailable: {self._error}")
 
     def _waits(self, blocking: bool, blocking_timeout: float | None) -> Callable[[float], float]:
         """Return a function from a lease's seconds to those to wait; below 0: stop trying."""

@@ -136,7 +136,7 @@ def test_an_unavailable_store_gives_no_lock(alias, make_cache, dynamo_faults):
     cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 1}))
     dynamo_faults.fail("UpdateItem", times=4)
     assert cache.lock("k").acquire(blocking=False) is False
-    with pytest.raises(LockError, match="DynamoDB did not answer: UpdateItem on"):
+    with pytest.raises(LockError, match="DynamoDB is unavailable: UpdateItem on"):
         cache.lock("k", blocking=False).__enter__()
     dynamo_faults.clear()
     dynamo_faults.lose_answer("UpdateItem", times=1)
