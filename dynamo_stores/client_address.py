@@ -1,5 +1,5 @@
 """
-The client's address, also behind proxies. Pure.
+The request of a view, and its client's address, also behind proxies. Pure.
 
 Any client may send ``X-Forwarded-For``; each proxy appends the address from which it received the
 request. So the header is read from the right, and only as far as the trusted proxies reach.
@@ -111,3 +111,12 @@ def get_address(request: HttpRequest, using: str = DEFAULT_ALIAS) -> Any:
             f"RATELIMIT_IP_META_KEY is {source!r}, and gives no IP address for this request."
         )
     return found
+
+
+def request_of(args: Sequence[Any], kwargs: Mapping[str, Any], decorator: str) -> HttpRequest:
+    """Return the request among the arguments of a view, a handler or a method."""
+    for each in (*args[:2], kwargs.get("request")):
+        if hasattr(each, "META"):
+            request: HttpRequest = each
+            return request
+    raise ConfigurationError(f"{decorator} is for views: it was called without a request.")

@@ -18,10 +18,11 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponseBase
 from django.views import View
 
+from ..client_address import request_of
 from ..concurrency.threads import in_thread
 from ..conf import DEFAULT_ALIAS
 from ..exceptions import ConfigurationError, StoreUnavailable
-from .requests import MAX_KEY, client_of, key_of, payload_of, request_of
+from .requests import MAX_KEY, client_of, key_of, payload_of
 from .responses import answer, problem, retry_later
 from .running import Running
 from .store import DedupeStore
@@ -78,7 +79,7 @@ class _Rule:
 
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            running = self.begin(request_of(args, kwargs))
+            running = self.begin(request_of(args, kwargs, "@idempotent"))
             if not isinstance(running, Running):
                 return view(*args, **kwargs) if running is None else running
             try:
@@ -91,7 +92,7 @@ class _Rule:
 
         @functools.wraps(view)
         async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
-            running = await self.abegin(request_of(args, kwargs))
+            running = await self.abegin(request_of(args, kwargs, "@idempotent"))
             if not isinstance(running, Running):
                 return await view(*args, **kwargs) if running is None else running
             try:

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from django.conf import settings
 from django.http import HttpRequest
 
 from ..client_address import get_ip
 from ..conf import get_config
-from ..exceptions import ConfigurationError
 
 MAX_KEY = 255
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
-
-
-def request_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> HttpRequest:
-    """Return the request among the arguments of a view or of a handler."""
-    for each in (*args[:2], kwargs.get("request")):
-        if hasattr(each, "META"):
-            request: HttpRequest = each
-            return request
-    raise ConfigurationError("@idempotent is for views; expected a request as first argument.")
 
 
 def key_of(request: HttpRequest, field: str | None) -> str | None:

@@ -10,6 +10,7 @@ from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import method_decorator
 
+from ..client_address import request_of
 from ..concurrency.threads import in_thread
 from ..conf import DEFAULT_ALIAS
 from ..conf.rates import Rate
@@ -93,7 +94,7 @@ def ratelimit(
 
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            request = _request_of(args, kwargs)
+            request = request_of(args, kwargs, "@ratelimit")
             status, rates = check(limit, request)
             if _record(request, status, rates, shadow=shadow) and block:
                 return _finish(request, refuse(request, status, response))
@@ -101,7 +102,7 @@ def ratelimit(
 
         @functools.wraps(view)
         async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
-            request = _request_of(args, kwargs)
+            request = request_of(args, kwargs, "@ratelimit")
             status, rates = await acheck(limit, request)
             if _record(request, status, rates, shadow=shadow) and block:
                 return _finish(request, refuse(request, status, response))
@@ -202,14 +203,6 @@ def adaptive_ratelimit(
 ) -> Callable[[V], V]:
     """See :func:`ratelimit`; requests of users go before those with ``priority="background"``."""
     return ratelimit(group, key, rate, method, block, priority=priority, **options)
-
-
-def _request_of(args: Sequence[Any], kwargs: dict[str, Any]) -> HttpRequest:
-    for each in (*args[:2], kwargs.get("request")):
-        if hasattr(each, "META"):
-            request: HttpRequest = each
-            return request
-    raise ConfigurationError("@ratelimit is for views: it was called without a request.")
 
 
 def _record(request: Any, status: Any, rates: Sequence[Rate], *, shadow: bool) -> bool:

@@ -278,7 +278,7 @@ def test_too_few_slow_calls_do_not_trip(dynamo_clock: FakeClock):
 
 
 def test_a_refusal_during_a_probe_has_no_time_to_wait(dynamo_clock: FakeClock):
-    """The probe may end at any moment; the name is left out where there is none."""
+    """The probe may end at any moment; without a name it is left out."""
     breaker = make()
     fail(breaker, 3)
     dynamo_clock.advance(61)
