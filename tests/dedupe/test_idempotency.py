@@ -323,14 +323,16 @@ def test_a_rendering_that_fails_frees_the_request(key, until):
             raise ValueError("no")
 
     shop = Counting(lambda number: TemplateResponse(None, template, {"fail": Failing()}))
+    kept = [post(key) for _ in range(3)]
     with pytest.raises(ValueError, match="no"):
-        shop.view(post(key)).render()
-    until(lambda: not renewals())
-    replaced = shop.view(post(key))
+        shop.view(kept[0]).render()
+    replaced = shop.view(kept[1])
     replaced.close()
-    until(lambda: not renewals())
-    shop.view(post(key))
+    shop.view(kept[2])
     assert shop.calls == 3
+    del kept, replaced
+    gc.collect()
+    until(lambda: not renewals())
 
 
 def test_a_request_that_is_dropped_frees_its_job(key, until):
@@ -363,11 +365,11 @@ def test_a_response_is_stored_when_the_transaction_is_committed(key):
 def test_a_response_of_a_transaction_that_is_rolled_back_is_not_stored(key, until):
     """The request is freed when its response is closed, or at the error of the commit."""
     shop = Counting()
+    first, request = post(key), post(key)
     with transaction.atomic():
-        response = shop.view(post(key))
+        response = shop.view(first)
         transaction.set_rollback(True)
     response.close()
-    request = post(key)
 
     def fail_at_commit():
         with transaction.atomic():
@@ -379,7 +381,8 @@ def test_a_response_of_a_transaction_that_is_rolled_back_is_not_stored(key, unti
     got_request_exception.send(sender=None, request=request)
     until(lambda: not renewals())
     with transaction.atomic():
-        last = shop.view(post(key))
+        third = post(key)
+        last = shop.view(third)
     assert shop.view(post(key)).content == last.content
     assert shop.calls == 3
 
