@@ -106,6 +106,17 @@ def test_half_the_demand_is_never_refused(requests, limit):
             now += 10 / limit
 
 
+@given(st.integers(1, 9), st.floats(0, 4), st.floats(0, 4))
+@settings(max_examples=100, deadline=None)
+def test_an_unknown_time_lengthens_the_window_by_no_more(limit, behind, ahead):
+    """Requests at the rate of the limit over a window, a bucket and the interval of the time pass."""
+    (caller,) = callers(Windows(), (Rate(limit, 10),), [(behind, ahead)])
+    now = 1_800_000_000.0
+    for _ in range(limit * 10):
+        assert caller.ask(now).allowed
+        now += (10 + 1 + behind + ahead) / limit + 0.001
+
+
 def test_a_refund_never_goes_below_zero():
     """What is given back twice is given back once."""
     for algorithm in (Windows(), Gcra(3), Log()):
