@@ -1,8 +1,9 @@
 """
 The client for the control plane (DescribeTable, UpdateTable, …).
 
-One attempt and no policy: callers that change a table handle failures themselves, and an error of
-the control plane must not open the breaker of the table.
+No policy: an error of the control plane must not open the breaker of the table. A request that
+failed inside DynamoDB is sent again; it may have been carried out, so callers must expect the
+errors of a change that was made already (``ResourceInUseException``, ``ValidationException``).
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from .. import clock
 from ..concurrency.per_process import PerProcess
 from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import TABLE_MISSING, code_of, unavailable
 from .transport import Transport, attempt_seconds
+
+# Seconds before each further attempt after an error inside DynamoDB.
+_WAITS = (0.1, 0.3)
 
 
 class ControlPlane:
@@ -31,12 +36,23 @@ class ControlPlane:
         """
         Return the answer to one request; wait at most ``seconds`` (default ``READ_TIMEOUT``).
 
-        Raises StoreUnavailable without an answer, and botocore's ClientError if DynamoDB refuses.
+        Raises StoreUnavailable without an answer or if DynamoDB failed in three attempts, and
+        botocore's ClientError if DynamoDB refuses.
         """
         if self._transport is None or not self._transport.has_credentials:
             self._transport = Transport(self._config, control_plane=True)
-        token = attempt_seconds.set(seconds or self._config.read_timeout)
+        seconds = seconds or self._config.read_timeout
+        until = clock.monotonic() + seconds
+        token = attempt_seconds.set(seconds)
         try:
+            for wait in _WAITS:
+                try:
+                    return self._transport.send(operation, kwargs)
+                except ClientError as exc:
+                    if _status_of(exc) < 500 or clock.monotonic() + wait >= until:
+                        raise
+                clock.sleep(wait)
+                attempt_seconds.set(max(0.001, until - clock.monotonic()))
             return self._transport.send(operation, kwargs)
         except Exception as exc:
             table = kwargs.get("TableName", "the account")
@@ -66,6 +82,11 @@ class ControlPlane:
             attribute: str = description["AttributeName"]
             return attribute
         return None
+
+
+def _status_of(exc: ClientError) -> int:
+    status: int = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status
 
 
 _control_planes = PerProcess(ControlPlane)

@@ -109,7 +109,7 @@ def test_half_the_demand_is_never_refused(requests, limit):
 @given(st.integers(1, 9), st.floats(0, 4), st.floats(0, 4))
 @settings(max_examples=100, deadline=None)
 def test_an_unknown_time_lengthens_the_window_by_no_more(limit, behind, ahead):
-    """Requests at the rate of the limit over a window, a bucket and the interval of the time pass."""
+    """Requests at the rate of the limit over window, bucket and interval of the time pass."""
     (caller,) = callers(Windows(), (Rate(limit, 10),), [(behind, ahead)])
     now = 1_800_000_000.0
     for _ in range(limit * 10):
