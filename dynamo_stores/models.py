@@ -30,7 +30,7 @@ CapacityTables      ``CAPACITY``                       ``TABLES``            cap
 DemandItem          ``CAP#<table>``                    ``DEMAND#<process>``  capacity.demand
 DecisionItem        ``DECISIONS``                      ``<ms>#<table>``      capacity.history
 StatusItem          ``STATUS``                         ``<process>``         monitoring.report_store
-UsageItem           ``USE``                            ``<minute>#<table>``  monitoring.usage
+UsageItem           ``USE``                            ``<minute>#<table>``  capacity.usage
 ActionItem          ``ACTIONS#<token>``                ``ACTIONS``           admin.actions
 ==================  =================================  ====================  =======================
 

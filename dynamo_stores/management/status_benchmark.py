@@ -17,12 +17,12 @@ from django.test.utils import override_settings
 from .. import clock
 from ..calls.control import get_control
 from ..capacity.history import Decisions
+from ..capacity.usage import MINUTES, Usage, UsageHistory, minute_of
 from ..infrastructure.tables import create_table, wanted_tables
-from ..monitoring.report import MINUTES, BreakerReport, Calls, Usage
+from ..monitoring.report import BreakerReport, Calls
 from ..monitoring.report_store import ReportStore
 from ..monitoring.reporter import get_reporter
 from ..monitoring.snapshot import get_descriptions, read_all
-from ..monitoring.usage import UsageHistory, minute_of
 from ..testing.engine import EmbeddedEngine
 
 _DECISIONS = 50

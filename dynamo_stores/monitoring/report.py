@@ -6,7 +6,9 @@ import json
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
+
+from ..capacity.usage import Usage, UsageByMinute
 
 # A report is one item of at most so many bytes, so 8 write units a minute at most.
 MAX_BYTES = 7_900
@@ -14,39 +16,6 @@ MAX_BYTES = 7_900
 LATE_AFTER = 2.5
 # A report is kept for so many seconds after it was written.
 KEPT = 3_600.0
-# So many minutes of usage are in a report, so a roll-up may be that late.
-MINUTES = 5
-
-
-class Usage(NamedTuple):
-    """Capacity units that a table or index used in one minute, and its throttled attempts."""
-
-    read: float = 0.0
-    write: float = 0.0
-    throttled_reads: int = 0
-    throttled_writes: int = 0
-
-    def plus(self, other: Usage) -> Usage:
-        """Return the sum of both."""
-        return Usage(
-            self.read + other.read,
-            self.write + other.write,
-            self.throttled_reads + other.throttled_reads,
-            self.throttled_writes + other.throttled_writes,
-        )
-
-    def at_least(self, other: Usage) -> Usage:
-        """Return the higher value of each field."""
-        return Usage(
-            max(self.read, other.read),
-            max(self.write, other.write),
-            max(self.throttled_reads, other.throttled_reads),
-            max(self.throttled_writes, other.throttled_writes),
-        )
-
-
-# By minute since the epoch, then by "table" or "table/index".
-UsageByMinute = Mapping[int, Mapping[str, Usage]]
 
 
 @dataclass(frozen=True)

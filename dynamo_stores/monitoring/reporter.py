@@ -27,13 +27,13 @@ from ..calls import observer
 from ..calls.breaker import State
 from ..calls.connection import get_connection
 from ..calls.observer import Measurement
+from ..capacity.usage import MINUTES, Usage, minute_of
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases, get_config, when_changed
 from ..exceptions import CALL_ERRORS, ConfigurationError
 from ..signals import breaker_state_changed, rate_limited
-from .report import MINUTES, BreakerReport, Calls, Report, Usage
+from .report import BreakerReport, Calls, Report
 from .report_store import ReportStore
-from .usage import minute_of
 
 logger = logging.getLogger(__name__)
 

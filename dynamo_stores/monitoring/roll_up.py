@@ -7,12 +7,12 @@ from typing import NamedTuple
 from .. import clock, keys
 from ..calls.batches import MAX_WRITES, chunks
 from ..capacity.history import KEPT as DECISIONS_KEPT
+from ..capacity.usage import HOUR, UsageHistory, minute_of
 from ..item_access import DirectStore
 from ..keys import ItemKey
 from ..models import ControlItem, RawItem
 from .report import KEPT, total_usage
 from .report_store import ReportStore
-from .usage import HOUR, UsageHistory, minute_of
 
 # Old items deleted by one run at most; the next run deletes more.
 _MAX_DELETES = 100

@@ -23,15 +23,15 @@ from ..capacity.description import TableCapacity
 from ..capacity.history import CapacityDecision, Decisions, decision_of
 from ..capacity.records import DirectRecords, Record
 from ..capacity.update import describe
+from ..capacity.usage import HOUR, Usage, UsageByMinute, UsageHistory, merged, minute_of
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases
 from ..conf.groups import ScalingConfig
 from ..exceptions import CALL_ERRORS
 from ..infrastructure.tables import TableSpec, wanted_tables
-from .report import Report, Usage, UsageByMinute, total_usage
+from .report import Report, total_usage
 from .report_store import ReportStore
 from .status import AliasStatus, ResourceStatus, TableStatus, ThroughputStatus
-from .usage import HOUR, UsageHistory, merged, minute_of
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from .. import clock
 from ..capacity.history import CapacityDecision
+from ..capacity.usage import HOUR
 from .report import Report
-from .usage import HOUR
 
 
 @dataclass(frozen=True)

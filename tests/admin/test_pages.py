@@ -15,12 +15,12 @@ from dynamo_stores import keys
 from dynamo_stores.admin.permissions import Status
 from dynamo_stores.capacity.history import Decisions
 from dynamo_stores.capacity.records import CapacityRecords
+from dynamo_stores.capacity.usage import UsageHistory, minute_of
 from dynamo_stores.conf import get_config
 from dynamo_stores.monitoring.report import BreakerReport, Report
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.monitoring.snapshot import get_descriptions
-from dynamo_stores.monitoring.usage import UsageHistory, minute_of
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FaultProxy
 from tests.helpers.forking import fork

@@ -12,11 +12,11 @@ from django.test import Client
 
 from dynamo_stores.cache.options import CacheOptions
 from dynamo_stores.capacity.scale_up import get_scaler
+from dynamo_stores.capacity.usage import Usage, UsageHistory, minute_of
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
-from dynamo_stores.monitoring.report import BreakerReport, Calls, Report, Usage
+from dynamo_stores.monitoring.report import BreakerReport, Calls, Report
 from dynamo_stores.monitoring.report_store import ReportStore
-from dynamo_stores.monitoring.usage import UsageHistory, minute_of
 from dynamo_stores.stores import CacheStore
 
 PAGES = ["", "breakers/", "history/"]

@@ -9,17 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynamo_stores.capacity.usage import Usage, merged
 from dynamo_stores.monitoring.report import (
     MAX_BYTES,
     BreakerReport,
     Calls,
     Report,
-    Usage,
     read_report,
     total_usage,
 )
 from dynamo_stores.monitoring.reporter import role_of
-from dynamo_stores.monitoring.usage import merged
 
 FULL = Report(
     host="web-1",

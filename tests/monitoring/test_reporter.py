@@ -19,9 +19,10 @@ from dynamo_stores import clock, keys
 from dynamo_stores.calls import observer
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.capacity.usage import Usage
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
-from dynamo_stores.monitoring.report import KEPT, Calls, Usage
+from dynamo_stores.monitoring.report import KEPT, Calls
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.stores import CacheStore, RateLimitStore

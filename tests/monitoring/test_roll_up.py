@@ -9,10 +9,10 @@ from django.test import override_settings
 
 from dynamo_stores import keys
 from dynamo_stores.capacity.history import Decisions
-from dynamo_stores.monitoring.report import Report, Usage
+from dynamo_stores.capacity.usage import Usage, UsageHistory, minute_of
+from dynamo_stores.monitoring.report import Report
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.roll_up import roll_up
-from dynamo_stores.monitoring.usage import UsageHistory, minute_of
 from dynamo_stores.tasks import beat_schedule, roll_up_status
 from dynamo_stores.testing import FakeClock, FaultProxy
 from tests.helpers.forking import in_processes

@@ -22,12 +22,12 @@ from dynamo_stores.calls.observer import measuring
 from dynamo_stores.capacity.demand import DemandItem
 from dynamo_stores.capacity.history import DecisionItem
 from dynamo_stores.capacity.records import CapacityClaim, CapacityRecord, CapacityTables
+from dynamo_stores.capacity.usage import UsageItem
 from dynamo_stores.dedupe.items import DedupeJob, ResultPart
 from dynamo_stores.exceptions import DedupeFailedError, StoreUnavailable, code_of
 from dynamo_stores.infrastructure.tables import create_table, inspect_table, table_of
 from dynamo_stores.models import ControlItem, DynamoModel, StoreItem, concrete_models
 from dynamo_stores.monitoring.report_store import StatusItem
-from dynamo_stores.monitoring.usage import UsageItem
 from dynamo_stores.ratelimit.items import RateWindow, StoredRate
 
 JOB = keys.dedupe_job("k")

@@ -4,23 +4,55 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pynamodb.attributes import UnicodeAttribute
 
 from .. import clock, keys
 from ..item_access import DirectStore
 from ..models import ControlItem, RawItem, string_of
-from .report import MINUTES, Usage, UsageByMinute
+
+# So many minutes of usage are in a report, so a roll-up may be that late.
+MINUTES = 5
+# Minutes in a chart; an item is kept for twice as long.
+HOUR = 60
+
+
+class Usage(NamedTuple):
+    """Capacity units that a table or index used in one minute, and its throttled attempts."""
+
+    read: float = 0.0
+    write: float = 0.0
+    throttled_reads: int = 0
+    throttled_writes: int = 0
+
+    def plus(self, other: Usage) -> Usage:
+        """Return the sum of both."""
+        return Usage(
+            self.read + other.read,
+            self.write + other.write,
+            self.throttled_reads + other.throttled_reads,
+            self.throttled_writes + other.throttled_writes,
+        )
+
+    def at_least(self, other: Usage) -> Usage:
+        """Return the higher value of each field."""
+        return Usage(
+            max(self.read, other.read),
+            max(self.write, other.write),
+            max(self.throttled_reads, other.throttled_reads),
+            max(self.throttled_writes, other.throttled_writes),
+        )
+
+
+# By minute since the epoch, then by "table" or "table/index".
+UsageByMinute = Mapping[int, Mapping[str, Usage]]
 
 
 class UsageItem(ControlItem):
     """The usage of one table by all processes in one minute, in JSON."""
 
     use = UnicodeAttribute(null=True, attr_name="x")
-
-
-# Minutes in a chart; an item is kept for twice as long.
-HOUR = 60
 
 
 class UsageHistory(DirectStore[UsageItem]):
