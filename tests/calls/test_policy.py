@@ -370,7 +370,7 @@ def test_the_message_at_the_deadline_has_the_number_of_attempts(
 ):
     """In the singular for one."""
     rule = policy(timeout=10.0 * attempts, max_retries=9, delay=0.001, max_delay=0.001)
-    send = Script(no_answer(), clock=dynamo_clock, takes=9.9999)
+    send = Script(no_answer(), clock=dynamo_clock, takes=10.0)
     with pytest.raises(OperationTimeoutError, match=f"GetItem on t did .* after {words}"):
         rule.call("GetItem", send)
 
