@@ -85,24 +85,30 @@ def check_admin(app_configs: Any = None, **kwargs: object) -> Iterable[checks.Ch
 
 
 def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return a Warning if tables are raised and no task lowers them."""
+    """Return a Warning if there are provisioned tables and no task lowers them."""
     try:
-        scaled = [using for using in conf.aliases() if conf.get_config(using).scaling.enabled]
+        provisioned = conf.provisioned_aliases()
     except ConfigurationError:
         return []  # check_settings reports it
-    current_app.finalize()
-    planned = {entry.get("task") for entry in (current_app.conf.beat_schedule or {}).values()}
-    if not scaled or "dynamo_stores.reconcile_capacity" in planned:
+    if not provisioned or beat_lowers_tables():
         return []
     return [
         checks.Warning(
-            f"SCALING is enabled for {', '.join(map(repr, scaled))}, but Celery beat does not run "
-            "'dynamo_stores.reconcile_capacity': raised capacity may never be lowered.",
+            f"The aliases {', '.join(map(repr, provisioned))} have provisioned tables, but Celery "
+            "beat does not run 'dynamo_stores.reconcile_capacity': capacity that is raised, "
+            "automatically or manually, may never be lowered.",
             hint="Add the entries of dynamo_stores.tasks.beat_schedule() to beat_schedule, or run "
             "'manage.py dynamo_reconcile' every minute by cron and silence this check.",
             id="dynamo_stores.W003",
         )
     ]
+
+
+def beat_lowers_tables() -> bool:
+    """Return whether the schedule of Celery beat has the task that lowers tables."""
+    current_app.finalize()
+    planned = {entry.get("task") for entry in (current_app.conf.beat_schedule or {}).values()}
+    return "dynamo_stores.reconcile_capacity" in planned
 
 
 def _useless_options() -> Iterator[checks.CheckMessage]:

@@ -164,7 +164,7 @@ CALL_ERRORS = (StoreError, botocore.BotoCoreError, botocore.ClientError)
 CONDITION_FAILED = "ConditionalCheckFailedException"
 TABLE_MISSING = "ResourceNotFoundException"
 TABLE_IN_USE = "ResourceInUseException"
-DECREASE_REFUSED = "LimitExceededException"
+LIMIT_EXCEEDED = "LimitExceededException"
 NOT_ALLOWED = "AccessDeniedException"
 THROTTLING_CODES = frozenset(
     ["ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"]

@@ -2,13 +2,12 @@
 The client for the control plane (DescribeTable, UpdateTable, …).
 
 No policy: an error of the control plane must not open the breaker of the table. A request that
-failed inside DynamoDB is sent again; it may have been carried out, so callers must expect the
-errors of a change that was made already (``ResourceInUseException``, ``ValidationException``).
+failed inside DynamoDB is sent again, although it may have been carried out: see ``was_repeated``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
@@ -45,15 +44,7 @@ class ControlPlane:
         until = clock.monotonic() + seconds
         token = attempt_seconds.set(seconds)
         try:
-            for wait in _WAITS:
-                try:
-                    return self._transport.send(operation, kwargs)
-                except ClientError as exc:
-                    if _status_of(exc) < 500 or clock.monotonic() + wait >= until:
-                        raise
-                clock.sleep(wait)
-                attempt_seconds.set(max(0.001, until - clock.monotonic()))
-            return self._transport.send(operation, kwargs)
+            return self._attempts(self._transport, operation, kwargs, until)
         except Exception as exc:
             table = kwargs.get("TableName", "the account")
             failure = unavailable(exc, operation=operation, table=table)
@@ -62,6 +53,25 @@ class ControlPlane:
             raise failure from exc
         finally:
             attempt_seconds.reset(token)
+
+    @staticmethod
+    def _attempts(
+        transport: Transport, operation: str, kwargs: dict[str, Any], until: float
+    ) -> dict[str, Any]:
+        repeats = 0
+        while True:
+            try:
+                return transport.send(operation, kwargs)
+            except ClientError as exc:
+                metadata: Any = exc.response.setdefault("ResponseMetadata", cast(Any, {}))
+                metadata["RetryAttempts"] = repeats
+                if metadata.get("HTTPStatusCode", 0) < 500 or repeats == len(_WAITS):
+                    raise
+                if clock.monotonic() + _WAITS[repeats] >= until:
+                    raise
+            clock.sleep(_WAITS[repeats])
+            attempt_seconds.set(max(0.001, until - clock.monotonic()))
+            repeats += 1
 
     def describe(self, table: str, *, seconds: float | None = None) -> dict[str, Any] | None:
         """Return ``Table`` of DescribeTable, or None if there is no such table."""
@@ -84,9 +94,12 @@ class ControlPlane:
         return None
 
 
-def _status_of(exc: ClientError) -> int:
-    status: int = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status
+def was_repeated(exc: ClientError) -> bool:
+    """
+    Return whether DynamoDB refused a repeated request. What it refuses may be a change that the
+    first attempt made already.
+    """
+    return bool(exc.response.get("ResponseMetadata", {}).get("RetryAttempts"))
 
 
 _control_planes = PerProcess(ControlPlane)
