@@ -83,7 +83,7 @@ class Scaler:
 
     def record(self, measurement: Measurement) -> None:
         """Record one attempt; takes microseconds and sends nothing."""
-        self._demand.record(measurement)
+        self.count(measurement)
         if measurement.throttled:
             self.on_throttle(
                 measurement.table,
@@ -91,6 +91,10 @@ class Scaler:
                 {measurement.kind},
                 partition=measurement.partition,
             )
+
+    def count(self, measurement: Measurement) -> None:
+        """Count one attempt as demand."""
+        self._demand.record(measurement)
 
     def on_throttle(
         self,
