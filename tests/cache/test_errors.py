@@ -142,7 +142,7 @@ def test_an_alias_without_a_valid_region(alias, make_cache, monkeypatch, tmp_pat
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     using = alias(REGION=region, ENDPOINT_URL=None, CIRCUIT_BREAKER={"FAILURE_THRESHOLD": 1})
-    cache = make_cache(using, KEY_PREFIX="p", OPTIONS={"IGNORE_EXCEPTIONS": True})
+    cache = make_cache(using, OPTIONS={"IGNORE_EXCEPTIONS": True})
     for _ in range(2):
         with pytest.raises(ConfigurationError, match=words):
             cache.get("k")
@@ -155,5 +155,5 @@ def test_a_name_in_the_endpoint_is_not_shown(alias, make_cache):
     """Credentials may be part of a URL."""
     using = alias(ENDPOINT_URL="http://somebody:secret-7@127.0.0.1:9", RETRY={"MAX_RETRIES": 0})
     with pytest.raises(StoreUnavailable, match=r"endpoint 127\.0\.0\.1:9, region") as caught:
-        make_cache(using, KEY_PREFIX="p").get("k")
+        make_cache(using).get("k")
     assert "secret-7" not in str(caught.value)
