@@ -222,6 +222,7 @@ _NO_CREDENTIALS = (
     botocore.SSOError,
     botocore.TokenRetrievalError,
 )
+_SET_CREDENTIALS = "Set them by environment, profile or role, as for every AWS client."
 _WRONG_CONFIGURATION = (
     botocore.ConfigNotFound,
     botocore.ConfigParseError,
@@ -289,11 +290,11 @@ def unavailable(
         case botocore.HTTPClientError() | botocore.ConnectionError():
             details = _details(type(exc).__name__, place)
             return StoreUnavailable(f"{where} got no answer{details}.")
-        case _ if isinstance(exc, _NO_CREDENTIALS):
+        case _ if _lacks_credentials(exc):
+            details = _details(type(exc).__name__, place)
             return StoreRefused(
-                f"{where} was not sent: no AWS credentials were found"
-                f"{_details(type(exc).__name__, place)}. Set them by environment, profile or "
-                "role, as for every AWS client."
+                f"{where} was not sent: no valid AWS credentials were found{details}. "
+                f"{_SET_CREDENTIALS}"
             )
     return None
 
@@ -307,10 +308,22 @@ def client_error(exc: botocore.BotoCoreError, using: str) -> StoreError | None:
         )
     if isinstance(exc, _WRONG_CONFIGURATION):
         return ConfigurationError(
-            f"The client of the alias {using!r} cannot be made: {exc} Correct "
-            f"DYNAMO_STORES[{using!r}]['REGION'], or botocore's configuration."
+            f"The client of the alias {using!r} cannot be made: {str(exc).removesuffix('.')}. "
+            f"Correct DYNAMO_STORES[{using!r}]['REGION'], or botocore's configuration."
         )
-    return unavailable(exc, operation="The client", table=f"the alias {using!r}")
+    if not _lacks_credentials(exc):
+        return None
+    return StoreRefused(
+        f"No valid AWS credentials were found for the alias {using!r} ({type(exc).__name__}). "
+        f"{_SET_CREDENTIALS}"
+    )
+
+
+def _lacks_credentials(exc: Exception) -> bool:
+    # botocore has no class for credentials that are expired right after a refresh.
+    return isinstance(exc, _NO_CREDENTIALS) or (
+        isinstance(exc, RuntimeError) and str(exc).startswith("Credentials were refreshed")
+    )
 
 
 def _misconfigured(

@@ -24,6 +24,7 @@ from ..exceptions import (
     StoreRefused,
     StoreUnavailable,
     ThrottlingError,
+    code_of,
     store_error,
 )
 from . import observer
@@ -253,8 +254,9 @@ class CallPolicy:
         if not exc.counts:
             return
         if not isinstance(exc, ThrottlingError):
-            cause = exc.__cause__ or exc
-            self.breaker.failed(admission, type(cause).__name__, seconds)
+            code = code_of(exc) if isinstance(exc, StoreRefused) else ""
+            error = code or type(exc.__cause__ or exc).__name__
+            self.breaker.failed(admission, error, seconds)
             return
         named = _named_table(exc.reasons)
         if breaker_of is not None and named and named != self.table:

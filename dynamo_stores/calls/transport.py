@@ -42,8 +42,9 @@ class Transport:
         self._client: Any = make_client(
             config, max_connections=_CONTROL_CONNECTIONS if control_plane else None
         )
-        self.endpoint_url: str = self._client.meta.endpoint_url
-        self.region: str = self._client.meta.region_name
+        meta = self._client.meta
+        self.endpoint_url: str = meta.endpoint_url
+        self.place = _place(meta.endpoint_url, meta.region_name)
         self._client.meta.events.register_first("before-call.dynamodb", self._record_time)
         self._client.meta.events.register_first("after-call.dynamodb", self._inspect_answer)
         self.server_clock = ServerClock()
@@ -92,11 +93,9 @@ class SharedTransport:
     @property
     def place(self) -> str:
         """The endpoint and the region of the requests as text, for messages."""
-        transport = self._transport
-        url = self._config.endpoint_url if transport is None else transport.endpoint_url
-        region = self._config.region if transport is None else transport.region
-        parts = (("endpoint", urlsplit(url or "").netloc.rpartition("@")[2]), ("region", region))
-        return ", ".join(f"{name} {value}" for name, value in parts if value)
+        if self._transport is not None:
+            return self._transport.place
+        return _place(self._config.endpoint_url, self._config.region)
 
     def get(self) -> Transport:
         """
@@ -195,6 +194,12 @@ def is_loopback(url: str) -> bool:
 def _local_region(session: Any) -> str:
     region: str | None = session.get_config_variable("region")
     return region or "us-east-1"
+
+
+def _place(url: str | None, region: str | None) -> str:
+    # A URL may have a name and a password.
+    parts = (("endpoint", urlsplit(url or "").netloc.rpartition("@")[2]), ("region", region))
+    return ", ".join(f"{name} {value}" for name, value in parts if value)
 
 
 class _AttemptTimeout(Timeout):

@@ -37,13 +37,14 @@ def test_a_refusal_is_raised_once_and_named(faulty, dynamo_faults):
 
 
 def test_refusals_open_the_breaker(faulty, dynamo_faults):
-    """As other operations without an answer do."""
+    """As other operations without an answer do; its status has AWS's code."""
     cache = faulty()
     dynamo_faults.fail("GetItem", **EXPIRED)
     for _ in range(3):
         with pytest.raises(StoreRefused):
             cache.get("k")
-    assert cache.store.get_circuit_breaker_status().state is State.OPEN
+    status = cache.store.get_circuit_breaker_status()
+    assert (status.state, status.error) == (State.OPEN, "ExpiredTokenException")
 
 
 @pytest.mark.parametrize("fault", ["expired", "page"])

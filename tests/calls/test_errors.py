@@ -58,6 +58,9 @@ def test_what_aws_refuses_is_named_with_its_sentence(code):
         botocore.NoCredentialsError(),
         botocore.PartialCredentialsError(provider="env", cred_var="x"),
         botocore.CredentialRetrievalError(provider="sso", error_msg="x"),
+        RuntimeError(
+            "Credentials were refreshed, but the refreshed credentials are still expired."
+        ),
     ],
 )
 def test_a_request_without_credentials_is_refused(exc):
@@ -65,7 +68,7 @@ def test_a_request_without_credentials_is_refused(exc):
     error = translated(exc)
     assert type(error) is StoreRefused
     assert PLACE in str(error)
-    assert "no AWS credentials" in str(error)
+    assert "no valid AWS credentials" in str(error)
 
 
 @pytest.mark.parametrize("code", sorted(THROTTLING_CODES))
@@ -162,6 +165,8 @@ def test_a_client_that_cannot_be_made():
     malformed = client_error(botocore.InvalidRegionError(region_name="eu_west_1 "), "other")
     assert type(malformed) is ConfigurationError
     assert "'eu_west_1 '" in str(malformed)
+    partial = botocore.PartialCredentialsError(provider="env", cred_var="x")
+    assert type(client_error(partial, "other")) is StoreRefused
     assert (
         client_error(botocore.UnknownServiceError(service_name="x", known_service_names=""), "")
         is None
