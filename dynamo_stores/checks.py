@@ -16,14 +16,15 @@ from django.utils.module_loading import import_string
 from . import conf
 from .cache import options
 from .cache.store import codecs
+from .calls.transport import has_region
 from .conf.rules import Problem
 from .exceptions import ConfigurationError
 from .ratelimit import decorators as limits
 
 
 def check_settings(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return an Error for each error in ``DYNAMO_STORES``."""
-    return _errors(conf.find_problems())
+    """Return an Error for each error in ``DYNAMO_STORES``, and for each alias without a region."""
+    return _errors(conf.find_problems() or list(_find_missing_regions()))
 
 
 def check_caches(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
@@ -109,6 +110,16 @@ def beat_lowers_tables() -> bool:
     current_app.finalize()
     planned = {entry.get("task") for entry in (current_app.conf.beat_schedule or {}).values()}
     return "dynamo_stores.reconcile_capacity" in planned
+
+
+def _find_missing_regions() -> Iterator[Problem]:
+    for using in conf.aliases():
+        if not has_region(conf.get_config(using)):
+            yield Problem(
+                "dynamo_stores.E126",
+                f"DYNAMO_STORES[{using!r}]['REGION'] is not set, and botocore finds no region.",
+                "Set REGION, AWS_DEFAULT_REGION in the environment, or the region of the profile.",
+            )
 
 
 def _useless_options() -> Iterator[checks.CheckMessage]:
