@@ -34,7 +34,7 @@ class CacheOptions:
     compressor: str | None = setting(None, or_none(FILLED_TEXT), 101)
     compress_over: int = setting(1024, WHOLE, 102)
     ignore_exceptions: bool = setting(False, BOOLEAN, 103)
-    consistent_read: bool = setting(False, BOOLEAN, 104)
+    consistent_read: bool | None = setting(None, or_none(BOOLEAN), 104)
     operation_timeout: float = setting(2.0, POSITIVE, 105)
     max_value_bytes: int = setting(64 * 2**20, WHOLE_POSITIVE, 108)
     clear_by_index: bool = setting(False, BOOLEAN, 109)
@@ -44,9 +44,15 @@ class CacheOptions:
     local_timeout: float = setting(0, NOT_NEGATIVE, 113)
     local_max_entries: int = setting(1000, WHOLE_POSITIVE, 114)
     local_max_bytes: int = setting(16 * 2**20, WHOLE_POSITIVE, 115)
+    local_stale: float = setting(0, NOT_NEGATIVE, 127)
     stampede_lease: float = setting(0, NOT_NEGATIVE, 116)
     stale_timeout: float = setting(0, NOT_NEGATIVE, 117)
     early_refresh: float = setting(0, NOT_NEGATIVE, 118)
+
+    @property
+    def keeps_near(self) -> bool:
+        """Whether there is a near tier."""
+        return self.local_timeout > 0 or self.local_stale > 0
 
 
 CULLING_OPTIONS = ("MAX_ENTRIES", "CULL_FREQUENCY")

@@ -75,9 +75,10 @@ def test_calls_per_operation(cache):
 
 
 @pytest.mark.parametrize("driven", ["sync", "async"])
-def test_read_units_per_operation(cache, make_cache, driven):
+def test_read_units_per_operation(cache, make_cache, alias, driven):
     """A kilobyte is half a unit, read strongly a whole one."""
-    cache.set("a", "x" * 1000)
+    # As another process would: what a process wrote lately it reads strongly.
+    make_cache(alias(), KEY_PREFIX=cache.key_prefix).set("a", "x" * 1000)
     strong = make_cache(OPTIONS={"CONSISTENT_READ": True}, KEY_PREFIX=cache.key_prefix)
     for found, units in ((cache, 0.5), (strong, 1.0)):
         assert units_of(found, driven, "get", "a") == units

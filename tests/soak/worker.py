@@ -120,6 +120,8 @@ class CacheClient:
 
     def do_add(self, key):
         value = self.value(key)
+        if key in self.tagged:
+            self.tagged[key] = False
         added = self.write(key, value, lambda: self.cache.add(key, value, 600))
         if not added and self.keys[key].possible(time.monotonic()) <= {self.missing, value}:
             # Its own first attempt may have been the one that was there.
@@ -160,6 +162,8 @@ class CacheClient:
 
     def do_get_or_set(self, key):
         value, model = self.value(key), self.keys[key]
+        if key in self.tagged:
+            self.tagged[key] = False
         # It returns what it computed also if that could not be stored.
         found = self.write(
             key, value, lambda: self.cache.get_or_set(key, lambda: value, 600), never

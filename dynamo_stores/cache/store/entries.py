@@ -16,11 +16,14 @@ from .codecs import InvalidSignature
 from .invalidation import ValidityStore, is_live
 from .items import PARTS, TAGS, WRITE, tags_of
 from .near import Entry, NearStats, NearTier, get_near
+from .recent import get_recent_writes
 from .statistics import get_lookups
 
 logger = logging.getLogger(__name__)
 
 MISSING: Final = object()
+# It is part of the keys of Django's sessions, in the engines cache and cached_db.
+_SESSIONS = "django.contrib.sessions."
 _warned: set[tuple[str, str]] = set()
 
 
@@ -34,11 +37,11 @@ class EntriesStore(ValidityStore):
         From the near tier if it is on, except with ``strongly``.
         """
         item_key = self.item_key(key)
-        near = None if strongly else self._near
+        near = None if strongly else self._near_of(item_key.pk)
         if near is None:
             found = self._find(item_key, strongly=strongly)
         else:
-            found = near.get(item_key.pk, self.options.local_timeout, self._is_near_valid)
+            found = self._get_near(near, item_key.pk)
             if found is None:
                 found = self._fetch_near(near, item_key)
         return found if found is not None and (expired or is_live(found.head)) else None
@@ -49,15 +52,11 @@ class EntriesStore(ValidityStore):
 
         A miss is not counted: the read that follows counts it.
         """
-        near = self._near
+        pk = self.item_key(key).pk
+        near = self._near_of(pk)
         if near is None:
             return MISSING
-        found = near.get(
-            self.item_key(key).pk,
-            self.options.local_timeout,
-            self._is_near_valid,
-            counts_misses=False,
-        )
+        found = self._get_near(near, pk, counts_misses=False)
         value = self.value_of(found)
         if value is not MISSING:
             self.count_lookups(1, 1)
@@ -87,9 +86,15 @@ class EntriesStore(ValidityStore):
             found = self._find(key)
             return {} if found is None else {key.pk: found}
 
-        found = near.fetch(
-            [key.pk], fetch, join=self._joins, wait=time_left(self.options.operation_timeout)
-        )
+        try:
+            found = near.fetch(
+                [key.pk], fetch, join=self._joins, wait=time_left(self.options.operation_timeout)
+            )
+        except StoreUnavailable:
+            stale = self._get_stale(near, key.pk)
+            if stale is None:
+                raise
+            return stale
         entry = found.get(key.pk)
         # A read that was joined may have begun before a tag was invalidated here.
         return entry if entry is not None and self._is_valid(entry.head) else None
@@ -125,7 +130,7 @@ class EntriesStore(ValidityStore):
     ) -> RawItem | None:
         """Return the item under ``key`` unless it is invalid; its expiry is not checked."""
         numbers_read = self._not_fresh(self._numbers_for(key.pk))
-        consistent = strongly or self.options.consistent_read
+        consistent = strongly or self._is_read_strongly(key.pk)
         with self._in_time():
             while True:
                 if numbers_read:
@@ -153,7 +158,7 @@ class EntriesStore(ValidityStore):
             return self._fetch_many(wanted)
         found = {}
         for pk in wanted:
-            kept = near.get(pk, self.options.local_timeout, self._is_near_valid)
+            kept = self._get_near(near, pk)
             if kept is not None:
                 found[pk] = kept
         rest = [pk for pk in wanted if pk not in found]
@@ -168,7 +173,13 @@ class EntriesStore(ValidityStore):
             found |= {pk: entry for pk, entry in read.items() if self._is_valid(entry.head)}
             return found
         except StoreUnavailable as exc:
-            exc.found = {**found, **(exc.found or {})}
+            found |= exc.found or {}
+            for pk in rest:
+                if pk not in found and (stale := self._get_stale(near, pk)) is not None:
+                    found[pk] = stale
+            if len(found) == len(wanted):
+                return found
+            exc.found = found
             raise
 
     def _fetch_many(self, pks: Iterable[str]) -> dict[str, Entry]:
@@ -179,7 +190,9 @@ class EntriesStore(ValidityStore):
                 read: Iterable[RawItem] = (
                     self._read_numbers(numbers_read, wanted).values()
                     if numbers_read
-                    else self._get_items(wanted)
+                    else self._get_items(
+                        wanted, strongly=any(self._is_read_strongly(key.pk) for key in wanted)
+                    )
                 )
                 heads = self._live_and_valid(read, numbers_read)
         except StoreUnavailable as exc:
@@ -232,16 +245,15 @@ class EntriesStore(ValidityStore):
         """Keep the near tier correct during a write; the caller fills the dict with new entries."""
         near = self._near
         written: dict[str, Entry] = {}
-        if near is None:
-            yield written
-            return
-        began_at = near.begin_write(pks)
+        began_at = 0.0 if near is None else near.begin_write(pks)
         done = False
         try:
             yield written
             done = True
         finally:
-            near.end_write(pks, written if done else {}, began_at)
+            get_recent_writes(self.using, self.prefix).add(pks)
+            if near is not None:
+                near.end_write(pks, written if done else {}, began_at)
 
     def item_key(self, key: str) -> ItemKey:
         """Return the partition and sort key of the entry ``key``, in full as Django makes it."""
@@ -249,9 +261,41 @@ class EntriesStore(ValidityStore):
 
     @property
     def _near(self) -> NearTier | None:
-        if not self.options.local_timeout:
+        if not self.options.keeps_near:
             return None
         return get_near(self.using, self.prefix, self.options)
+
+    def _near_of(self, pk: str) -> NearTier | None:
+        return None if self._is_of_session(pk) else self._near
+
+    def _get_near(self, near: NearTier, pk: str, *, counts_misses: bool = True) -> Entry | None:
+        return near.get(
+            pk,
+            self.options.local_timeout,
+            self._is_near_valid,
+            kept_for=self.options.local_stale,
+            counts_misses=counts_misses,
+        )
+
+    def _get_stale(self, near: NearTier, pk: str) -> Entry | None:
+        """Return an entry that is too old for other reads, while DynamoDB does not answer."""
+        return near.get(
+            pk,
+            self.options.local_stale,
+            lambda found: is_live(found.head) and self._is_valid(found.head),
+            kept_for=self.options.local_stale,
+            counts_misses=False,
+        )
+
+    def _is_read_strongly(self, pk: str) -> bool:
+        return (
+            bool(self.options.consistent_read)
+            or pk in get_recent_writes(self.using, self.prefix)
+            or self._is_of_session(pk)
+        )
+
+    def _is_of_session(self, pk: str) -> bool:
+        return self.options.consistent_read is None and _SESSIONS in pk
 
     @property
     def _joins(self) -> bool:

@@ -80,21 +80,23 @@ class NearTier:
         timeout: float,
         is_valid: Callable[[Entry], bool],
         *,
+        kept_for: float = 0,
         counts_misses: bool = True,
     ) -> Entry | None:
-        """Return the entry if it was read within ``timeout`` seconds and ``is_valid``."""
+        """
+        Return the entry if it was read within ``timeout`` seconds and ``is_valid``. Otherwise it is
+        dropped, unless it was read within ``kept_for`` seconds.
+        """
         with self._lock:
             kept = self._kept.get(pk)
-            if (
-                kept is not None
-                and clock.monotonic() - kept.requested_at < timeout
-                and is_valid(kept.found)
-            ):
-                self._kept.use(pk)
-                self._counts["hits"] += 1
-                return kept.found
             if kept is not None:
-                self._kept.drop(pk)
+                age = clock.monotonic() - kept.requested_at
+                if age < timeout and is_valid(kept.found):
+                    self._kept.use(pk)
+                    self._counts["hits"] += 1
+                    return kept.found
+                if age >= kept_for:
+                    self._kept.drop(pk)
             self._counts["misses"] += counts_misses
             return None
 

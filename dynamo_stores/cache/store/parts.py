@@ -39,7 +39,7 @@ class PartsStore(PrefixedStore[CacheEntry]):
             table.connection,
             table.table_name,
             self._raw_keys(wanted),
-            consistent=strongly or self.options.consistent_read,
+            consistent=strongly,
         )
 
     def _write_items(
