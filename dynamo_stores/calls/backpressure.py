@@ -85,7 +85,8 @@ class Backpressure:
     @property
     def in_flight(self) -> int:
         """How many requests are in flight."""
-        return len(self._in_flight)
+        # Not its length: an exception from outside can keep a dead reference in the set.
+        return sum(1 for _ in self._in_flight)
 
     def enter(self, until: float) -> Request:
         """
