@@ -92,6 +92,70 @@ def test_shadow_counts_and_never_limits(group):
     assert request.ratelimit.allowed is False
 
 
+def test_clients_are_not_told_of_a_shadow(group):
+    """No headers of its own, and none of a limit beside it that are changed by it."""
+    shadow = ratelimit(group, "ip", "1/m", shadow=True)
+    alone, both = shadow(ok), ratelimit(group + "real", "ip", "9/m")(shadow(ok))
+    for _ in range(2):
+        answer = alone(get())
+        for name in ("RateLimit", "RateLimit-Policy", "X-RateLimit-Remaining", "Retry-After"):
+            assert name not in answer
+    answer = both(get())
+    assert (answer["X-RateLimit-Limit"], answer["X-RateLimit-Remaining"]) == ("9", "8")
+    assert "Retry-After" not in answer
+
+
+def staff_only(request):
+    assert_no_loop()
+    return request.user.is_staff
+
+
+def rate_of_user(group, request):
+    assert_no_loop()
+    return "1/m"
+
+
+def key_of_user(group, request):
+    assert_no_loop()
+    return str(request.user.pk)
+
+
+def cost_of_user(group, request):
+    assert_no_loop()
+    return 1
+
+
+def assert_no_loop():
+    """Raise where Django would raise SynchronousOnlyOperation for a query."""
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"skip_if": f"{__name__}.staff_only"},
+        {"rate": f"{__name__}.rate_of_user"},
+        {"key": f"{__name__}.key_of_user"},
+        {"cost": f"{__name__}.cost_of_user"},
+        {"cost": cost_of_user},
+    ],
+)
+def test_functions_of_async_views_do_not_run_on_the_event_loop(group, argument):
+    """By their dotted path or themselves: they may query a database."""
+
+    @ratelimit(**{"group": group, "key": "ip", "rate": "1/m", **argument})
+    async def view(request):
+        return HttpResponse("async")
+
+    async def run():
+        request = get()
+        request.user = SimpleNamespace(pk=7, is_authenticated=True, is_staff=False)
+        return [(await view(request)).status_code for _ in range(2)]
+
+    assert asyncio.run(run()) == [200, 429]
+
+
 def test_async_views(group):
     """They stay coroutine functions; keys that read the user do so in a thread."""
 
@@ -176,6 +240,18 @@ def test_cost_skip_and_allow(group):
     assert spared(get("/?skip")).status_code == 200
     assert spared(get(address="10.9.9.9")).status_code == 200
     assert spared(get(address="2001:db8::5")).status_code == 200
+
+
+@pytest.mark.parametrize("priority", [None, "user"])
+def test_a_cost_of_the_request_is_never_an_error(group, priority):
+    """More than the limit, or less than nothing, is refused; nothing is free."""
+    view = ratelimit(
+        group, "ip", "10/m", cost=lambda group, request: int(request.GET["n"]), priority=priority
+    )(ok)
+    for number, code in ((11, 429), (-1, 429), (0, 200), (10, 200), (0, 200), (1, 429)):
+        answer = view(get(f"/?n={number}"))
+        assert answer.status_code == code, number
+        assert ("Retry-After" in answer) == (code == 429)
 
 
 def test_a_limit_of_a_resource(group):
