@@ -62,8 +62,8 @@ def check_limits(app_configs: Any = None, **kwargs: object) -> Iterable[checks.C
 
 
 def check_admin(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return a Warning if Django's admin is installed without the status pages."""
-    if not apps.is_installed("django.contrib.admin"):
+    """Return a Warning if tables are scaled and Django's admin is without the status pages."""
+    if not apps.is_installed("django.contrib.admin") or not _is_scaling():
         return []
     for name, is_required in (("admin:index", False), ("dynamo_stores_admin:overview", True)):
         try:
@@ -76,12 +76,24 @@ def check_admin(app_configs: Any = None, **kwargs: object) -> Iterable[checks.Ch
         return []
     return [
         checks.Warning(
-            "The URLs of the status pages are not included.",
+            "SCALING is enabled, and the URLs of the status pages are not included.",
             hint="Add path('admin/dynamo-stores/', include('dynamo_stores.admin.urls')) before "
             "path('admin/', …), or silence this check.",
             id="dynamo_stores.W004",
         )
     ]
+
+
+def _is_scaling() -> bool:
+    try:
+        configs = [conf.get_config(using) for using in conf.aliases()]
+    except ConfigurationError:
+        return False  # check_settings reports it
+    return any(
+        each.scaling.enabled
+        for config in configs
+        for each in (config, *map(config.for_table, config.tables))
+    )
 
 
 def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:

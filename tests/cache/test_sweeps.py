@@ -255,6 +255,6 @@ def test_the_task_and_its_schedule(settings, cache, dynamo_clock: FakeClock):
         "dynamo_stores.cleanup_expired": {
             "task": "dynamo_stores.cleanup_expired",
             "schedule": 60.0,
-            "options": {"expires": 60.0},
+            "options": {"expires": 60.0, "expire_seconds": 60},
         }
     }
