@@ -16,9 +16,8 @@ from ..conf import DEFAULT_ALIAS
 from ..conf.rates import Rate
 from ..conf.rules import Problem
 from ..exceptions import ConfigurationError
+from . import ALL, UNSAFE
 from .requests import (
-    ALL,
-    UNSAFE,
     Limit,
     acheck,
     aget_arguments,
@@ -109,9 +108,19 @@ def ratelimit(
                 return _finish(request, refuse(request, status, response))
             return _finish(request, await view(*args, **kwargs))
 
-        return async_wrapper if iscoroutinefunction(view) else wrapper
+        return async_wrapper if _is_async(view) else wrapper
 
     return decorate
+
+
+def _is_async(view: Any) -> bool:
+    if iscoroutinefunction(view):
+        return True
+    while isinstance(view, functools.partial):
+        view = view.func
+    # In a class of async handlers dispatch is a plain method that returns a coroutine.
+    name, instance = getattr(view, "__name__", ""), getattr(view, "__self__", None)
+    return name == "dispatch" and bool(getattr(instance, "view_is_async", False))
 
 
 def is_ratelimited(

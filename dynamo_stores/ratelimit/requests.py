@@ -28,12 +28,10 @@ from ..conf.rates import (
 )
 from ..conf.rules import WHOLE_POSITIVE, Problem, networks_error
 from ..exceptions import ConfigurationError
+from . import ALL
 from .adaptive import AdaptiveRateLimitStore
 from .algorithms import algorithm_of
 from .store import RateLimitStore
-
-ALL = (None,)
-UNSAFE = ["DELETE", "PATCH", "POST", "PUT"]
 
 _ACCESSORS: dict[str, Callable[[HttpRequest, str], Any]] = {
     "get": lambda request, name: request.GET.get(name, ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import math
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from dynamo_stores.decorators import (
     ratelimit,
 )
 from dynamo_stores.exceptions import ConfigurationError, Ratelimited
+from dynamo_stores.ratelimit.mixins import RatelimitMixin
 from dynamo_stores.stores import RateLimitStore
 from tests.helpers.limits import get, ok
 
@@ -208,6 +210,73 @@ def test_class_based_views(group):
         return [(await view(get())).status_code for _ in range(2)]
 
     assert asyncio.run(run()) == [200, 429]
+
+
+def test_async_classes(group):
+    """Headers, 429, and no decision on the event loop: their dispatch is a plain method."""
+
+    def key(group, request):
+        assert_no_loop()
+        return "k"
+
+    @ratelimit(group, key, "1/m")
+    class Limited(View):
+        async def get(self, request):
+            return HttpResponse("async")
+
+    class Mixed(RatelimitMixin, View):
+        ratelimit_group = group + "mixin"
+        ratelimit_key = staticmethod(key)
+        ratelimit_rate = "1/m"
+        ratelimit_block = True
+
+        async def get(self, request):
+            return HttpResponse("async")
+
+    async def run(view):
+        answers = [await view(get()) for _ in range(2)]
+        assert all("RateLimit" in each for each in answers)
+        return [each.status_code for each in answers]
+
+    for view in (Limited.as_view(), Mixed.as_view()):
+        assert asyncio.run(run(view)) == [200, 429]
+
+
+def test_the_mixin_of_django_ratelimit(group):
+    """Its attributes are the arguments; without ``ratelimit_block`` the view is called."""
+
+    class Limited(RatelimitMixin, View):
+        ratelimit_group = group
+        ratelimit_key = "ip"
+        ratelimit_rate = "1/m"
+
+        def get(self, request):
+            return HttpResponse(str(request.limited))
+
+    class Blocked(Limited):
+        ratelimit_group = group + "blocked"
+        ratelimit_block = True
+        ratelimit_rate = "3/m"
+        ratelimit_cost = 2
+
+    assert [Limited.as_view()(get()).content for _ in range(2)] == [b"False", b"True"]
+    assert [Blocked.as_view()(get()).status_code for _ in range(2)] == [200, 429]
+
+
+def test_the_modules_of_django_ratelimit():
+    """A project moves over by changing the package's name in its imports."""
+    names = {
+        "": ["ALL", "UNSAFE"],
+        ".core": ["get_usage", "is_ratelimited"],
+        ".decorators": ["ratelimit"],
+        ".exceptions": ["Ratelimited"],
+        ".middleware": ["RatelimitMiddleware"],
+        ".mixins": ["RatelimitMixin"],
+    }
+    for module, wanted in names.items():
+        found = importlib.import_module(f"dynamo_stores.ratelimit{module}")
+        for name in wanted:
+            assert hasattr(found, name), (module, name)
 
 
 def test_methods_and_groups(group):
