@@ -304,7 +304,7 @@ class RateCounter(LimitsStore):
 
 def _is_uncertain(times: Times) -> bool:
     """Return whether the time is known no better than by the local clock."""
-    return times.high - times.low > clock.skew()
+    return 0 < 2 * clock.skew() <= times.high - times.low
 
 
 def _lock_item(memory: RateMemory, item: ItemKey, held: contextlib.ExitStack) -> bool:

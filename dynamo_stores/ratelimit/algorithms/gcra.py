@@ -146,9 +146,12 @@ class Gcra:
         """Return the theoretical arrival time, 0 for none and for that of a broken clock."""
         if not state:
             return 0
-        # The longest time that requests can be ahead is that of a burst and of a window.
-        at = (state[each] - self.capacity(rate) * self._interval(rate)) / _MICRO
-        return 0 if is_broken(at, rate.window, times) else state[each]
+        at = state[each] / _MICRO
+        if is_broken(at, rate.window, times):
+            # Requests can be ahead by a burst, too.
+            burst = self.capacity(rate) * self._interval(rate) / _MICRO
+            return 0 if is_broken(at - burst, rate.window, times) else state[each]
+        return state[each]
 
     def _latest(self, rate: Rate, now: int) -> int:
         """Return the latest arrival time of requests that are counted without a decision."""
