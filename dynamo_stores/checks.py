@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from celery import current_app
 from django.apps import apps
+from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import NoReverseMatch, get_resolver, reverse
@@ -17,14 +18,39 @@ from . import conf
 from .cache import options
 from .cache.store import codecs
 from .calls.transport import has_region
-from .conf.rules import Problem
+from .conf.groups import BreakerConfig, RateLimitConfig, ScalingConfig
+from .conf.rules import Problem, settings_of
 from .exceptions import ConfigurationError
 from .ratelimit import decorators as limits
+from .ratelimit.middleware import RateLimitMiddleware
 
 
 def check_settings(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return an Error for each error in ``DYNAMO_STORES``, and for each alias without a region."""
-    return _errors(conf.find_problems() or list(_find_missing_regions()))
+    """
+    Return an Error for each error in ``DYNAMO_STORES`` and for each alias without a region, and
+    Warnings for settings beside it.
+    """
+    problems = conf.find_problems() or list(_find_missing_regions())
+    return [*_errors(problems), *_misplaced_settings()]
+
+
+# Groups of an alias that other packages are not likely to have, with settings of the same names.
+_GROUPS: dict[str, type] = {
+    "RATE_LIMIT": RateLimitConfig,
+    "SCALING": ScalingConfig,
+    "CIRCUIT_BREAKER": BreakerConfig,
+}
+
+
+def _misplaced_settings() -> Iterator[checks.CheckMessage]:
+    for name, group in _GROUPS.items():
+        found = getattr(settings, name, None)
+        if isinstance(found, Mapping) and settings_of(group).keys() & found.keys():
+            yield checks.Warning(
+                f"{name} is a setting of the project, where it has no effect.",
+                hint=f"Move it into an alias: DYNAMO_STORES = {{'default': {{'{name}': …}}}}.",
+                id="dynamo_stores.W011",
+            )
 
 
 def check_caches(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
@@ -33,7 +59,10 @@ def check_caches(app_configs: Any = None, **kwargs: object) -> Iterable[checks.C
         problems = options.find_cache_problems()
     except ConfigurationError:
         return []  # check_settings reports it
-    return [*_errors(problems or list(_find_codec_problems())), *_useless_options()]
+    found = _errors(problems or list(_find_codec_problems()))
+    if not problems:
+        found += [*_unindexed_caches(), *_unsafe_sessions()]
+    return [*found, *_useless_options()]
 
 
 # Settings of django-ratelimit that have no effect here, and the reasons.
@@ -59,12 +88,33 @@ def check_limits(app_configs: Any = None, **kwargs: object) -> Iterable[checks.C
                     id="dynamo_stores.W002",
                 )
             )
-    return found
+    return [*found, *_unused_paths()]
+
+
+def _unused_paths() -> Iterator[checks.CheckMessage]:
+    try:
+        paths = conf.get_config().rate_limit.paths
+    except ConfigurationError:
+        return  # check_settings reports it
+    if paths and not any(map(_is_our_middleware, settings.MIDDLEWARE)):
+        yield checks.Warning(
+            "RATE_LIMIT['PATHS'] has no effect: MIDDLEWARE has no RateLimitMiddleware.",
+            hint="Add 'dynamo_stores.ratelimit.middleware.RateLimitMiddleware' to MIDDLEWARE.",
+            id="dynamo_stores.W010",
+        )
+
+
+def _is_our_middleware(path: str) -> bool:
+    try:
+        middleware = import_string(path)
+    except ImportError:
+        return False  # Django reports it
+    return isinstance(middleware, type) and issubclass(middleware, RateLimitMiddleware)
 
 
 def check_admin(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return a Warning if Django's admin is installed without the status pages."""
-    if not apps.is_installed("django.contrib.admin"):
+    """Return a Warning if tables are scaled and Django's admin is without the status pages."""
+    if not apps.is_installed("django.contrib.admin") or not _is_scaling():
         return []
     for name, is_required in (("admin:index", False), ("dynamo_stores_admin:overview", True)):
         try:
@@ -77,12 +127,24 @@ def check_admin(app_configs: Any = None, **kwargs: object) -> Iterable[checks.Ch
         return []
     return [
         checks.Warning(
-            "The URLs of the status pages are not included.",
+            "SCALING is enabled, and the URLs of the status pages are not included.",
             hint="Add path('admin/dynamo-stores/', include('dynamo_stores.admin.urls')) before "
             "path('admin/', …), or silence this check.",
             id="dynamo_stores.W004",
         )
     ]
+
+
+def _is_scaling() -> bool:
+    try:
+        configs = [conf.get_config(using) for using in conf.aliases()]
+    except ConfigurationError:
+        return False  # check_settings reports it
+    return any(
+        each.scaling.enabled
+        for config in configs
+        for each in (config, *map(config.for_table, config.tables))
+    )
 
 
 def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
@@ -124,7 +186,7 @@ def _find_missing_regions() -> Iterator[Problem]:
 
 def _useless_options() -> Iterator[checks.CheckMessage]:
     for name, cache in options.our_caches().items():
-        useless = [each for each in options.CULLING_OPTIONS if each in cache.get("OPTIONS", {})]
+        useless = [each for each in options.CULLING_OPTIONS if each in (cache.get("OPTIONS") or ())]
         useless += [each for each in options.CULLING_OPTIONS if each in cache]
         if useless:
             yield checks.Warning(
@@ -132,6 +194,47 @@ def _useless_options() -> Iterator[checks.CheckMessage]:
                 hint="Remove it: the number of entries is not limited, and none are culled.",
                 id="dynamo_stores.W001",
             )
+
+
+def _unindexed_caches() -> Iterator[checks.CheckMessage]:
+    for name, cache in options.our_caches().items():
+        chosen = options.get_cache_options(cache.get("OPTIONS", {}))
+        using = cache.get("LOCATION") or conf.DEFAULT_ALIAS
+        if chosen.clear_by_index and not conf.get_config(using).cache.expiry_index:
+            yield checks.Error(
+                f"CACHES[{name!r}]['OPTIONS']['CLEAR_BY_INDEX'] is True, and "
+                f"DYNAMO_STORES[{using!r}]['CACHE']['EXPIRY_INDEX'] is False: clear() deletes "
+                "nothing.",
+                hint="Set EXPIRY_INDEX to True, or remove CLEAR_BY_INDEX.",
+                id="dynamo_stores.E130",
+            )
+
+
+_SESSIONS_IN_CACHE = "django.contrib.sessions.backends.cache"
+_SESSIONS_IN_BOTH = "django.contrib.sessions.backends.cached_db"
+
+
+def _unsafe_sessions() -> Iterator[checks.CheckMessage]:
+    name = settings.SESSION_CACHE_ALIAS
+    cache = options.our_caches().get(name)
+    if cache is None or settings.SESSION_ENGINE not in (_SESSIONS_IN_CACHE, _SESSIONS_IN_BOTH):
+        return
+    given = cache.get("OPTIONS", {})
+    if given.get("CONSISTENT_READ") is False:
+        yield checks.Warning(
+            f"Sessions are in CACHES[{name!r}], whose CONSISTENT_READ is False: a request may read "
+            "the session as it was before the last one.",
+            hint="Remove CONSISTENT_READ or set it to True, or use another cache for sessions.",
+            id="dynamo_stores.W012",
+        )
+    if given.get("IGNORE_EXCEPTIONS") and settings.SESSION_ENGINE == _SESSIONS_IN_CACHE:
+        yield checks.Warning(
+            f"Sessions are in CACHES[{name!r}], whose IGNORE_EXCEPTIONS is True: while DynamoDB is "
+            "unavailable users are logged out, and a log-in tries 10,000 session keys.",
+            hint="Use a cache without IGNORE_EXCEPTIONS for sessions, or the session engine "
+            f"'{_SESSIONS_IN_BOTH}'.",
+            id="dynamo_stores.W013",
+        )
 
 
 def _find_codec_problems() -> Iterator[Problem]:

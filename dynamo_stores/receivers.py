@@ -9,7 +9,7 @@ from typing import Any
 from celery.signals import task_postrun, task_prerun
 from django.dispatch import receiver
 
-from .calls.backpressure import set_background
+from .calls.backpressure import is_background, set_background
 from .concurrency.background import get_background
 from .conf import get_config
 from .monitoring.snapshot import get_descriptions
@@ -68,12 +68,14 @@ def forget_description(using: str, table: str, **kwargs: Any) -> None:
 
 
 @task_prerun.connect  # type: ignore[untyped-decorator]
-def begin_background(**kwargs: Any) -> None:
+def begin_background(task: Any, **kwargs: Any) -> None:
     """Mark the calls of a task as background work."""
+    # Each run of a task has a request of its own, also within another task.
+    task.request.dynamo_stores_was_background = is_background()
     set_background(True)
 
 
 @task_postrun.connect  # type: ignore[untyped-decorator]
-def end_background(**kwargs: Any) -> None:
-    """End the background work, also if a task was called in a thread that serves users."""
-    set_background(False)
+def end_background(task: Any, **kwargs: Any) -> None:
+    """Go on as before the task: as background work, or for users if a view called the task."""
+    set_background(getattr(task.request, "dynamo_stores_was_background", False))

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import math
+import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from celery import shared_task
+from django.conf import ENVIRONMENT_VARIABLE
 from django.core.cache import caches
 
 from . import conf
 from .cache import options
 from .cache.backend import DynamoDBCache
 from .capacity.scale_down import reconcile
-from .exceptions import CALL_ERRORS
+from .exceptions import CALL_ERRORS, ConfigurationError, StoreUnavailable
 from .monitoring.roll_up import roll_up
+
+logger = logging.getLogger(__name__)
 
 
 def dynamodb_caches() -> dict[str, DynamoDBCache]:
@@ -32,8 +40,24 @@ def _cache(name: str) -> DynamoDBCache:
 
 @shared_task(name="dynamo_stores.cleanup_expired", ignore_result=True)  # type: ignore[untyped-decorator]
 def cleanup_expired() -> int:
-    """Delete the expired items of every DynamoDB cache; return how many."""
-    return sum(cache.store.cleanup() for cache in dynamodb_caches().values())
+    """
+    Delete the expired items of every DynamoDB cache; return how many.
+
+    A cache that another worker is cleaning is left to it.
+    """
+    return sum(_clean(name, cache) for name, cache in dynamodb_caches().items())
+
+
+def _clean(name: str, cache: DynamoDBCache) -> int:
+    lock = cache.lock("dynamo_stores.cleanup_expired")
+    if lock.attempt() is not None:
+        logger.info("The cleanup of the cache %r is still running; this one is skipped.", name)
+        return 0
+    try:
+        return cache.store.cleanup()
+    finally:
+        with contextlib.suppress(StoreUnavailable):
+            lock.release()
 
 
 @shared_task(name="dynamo_stores.reconcile_capacity", ignore_result=True)  # type: ignore[untyped-decorator]
@@ -86,8 +110,11 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
     Cleanup runs every ``CLEANUP_INTERVAL`` if an alias of a cache has the expiry index. Without
     it a cleanup is a Scan of the whole table, and DynamoDB's own TTL deletes for free. Tables are
     lowered every ``RECONCILE_INTERVAL`` in any case, because they can be raised by command. Reports
-    are summed up once a minute if an alias has them enabled.
+    are summed up once a minute if an alias has them enabled. Messages expire after their interval.
+
+    Raises ConfigurationError while the settings are being loaded: it reads them.
     """
+    _check_settings_are_loaded()
     schedule: dict[str, dict[str, Any]] = {}
     if _reporting():
         schedule["dynamo_stores.roll_up_status"] = {
@@ -115,4 +142,16 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
             "schedule": interval,
             "options": {"expires": interval},
         }
+    for entry in schedule.values():
+        # The name of the same option in the scheduler of django-celery-beat.
+        entry["options"]["expire_seconds"] = math.ceil(entry["options"]["expires"])
     return schedule
+
+
+def _check_settings_are_loaded() -> None:
+    module = sys.modules.get(os.environ.get(ENVIRONMENT_VARIABLE, ""))
+    if getattr(getattr(module, "__spec__", None), "_initializing", False):
+        raise ConfigurationError(
+            "beat_schedule() was called while the settings are being loaded, which it reads. Call "
+            "it in the module of the Celery application, in a receiver of on_after_finalize."
+        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 from ..conf import DEFAULT_ALIAS, aliases
 from ..conf.rules import (
@@ -90,12 +91,20 @@ def wrong_prefix(prefix: str) -> str:
 
 
 def our_caches() -> dict[str, Mapping[str, Any]]:
-    """Return the caches of ``CACHES`` whose backend is DynamoDBCache, by name."""
+    """Return the caches of ``CACHES`` whose backend is DynamoDBCache or a subclass, by name."""
     return {
-        name: cache
-        for name, cache in settings.CACHES.items()
-        if cache.get("BACKEND") == CACHE_BACKEND
+        name: cache for name, cache in settings.CACHES.items() if _is_ours(cache.get("BACKEND"))
     }
+
+
+def _is_ours(path: Any) -> bool:
+    if path == CACHE_BACKEND:
+        return True
+    try:
+        backend = import_string(path)
+    except (ImportError, AttributeError):
+        return False  # Django reports it
+    return isinstance(backend, type) and issubclass(backend, import_string(CACHE_BACKEND))
 
 
 def find_cache_problems() -> list[Problem]:

@@ -48,9 +48,14 @@ def parse_rates(rate: Any) -> tuple[Rate, ...] | None:
 
 def resolve_rate(rate: Any, *args: Any) -> Any:
     """Return ``rate``; if it is a function, or the dotted path of one, return its result."""
-    if isinstance(rate, str) and "/" not in rate and "." in rate:
+    if is_dotted_path(rate):
         rate = import_rate(rate)
     return rate(*args) if callable(rate) else rate
+
+
+def is_dotted_path(value: Any) -> bool:
+    """Return whether ``value`` is the dotted path of a function, and not a rate."""
+    return isinstance(value, str) and "/" not in value and "." in value
 
 
 def import_rate(path: str) -> Any:

@@ -192,7 +192,9 @@ def _load(rate: int, seconds: float, kind: str) -> tuple[list[float], int]:
             each.join()
         results.put((taken, len(failures)))
 
-    children = [fork.Process(target=process, args=(number,)) for number in range(_PROCESSES)]
+    children = [
+        fork.Process(target=process, args=(number,), daemon=True) for number in range(_PROCESSES)
+    ]
     for child in children:
         child.start()
     found = [results.get() for _ in children]

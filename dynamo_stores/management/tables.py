@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError
 from django.core.management.base import CommandError
 
-from ..exceptions import StoreError
+from ..conf import get_config
+from ..exceptions import StoreError, StoreUnavailable
 from ..infrastructure.tables import TableSpec, wanted_tables
+from ..models import ControlItem, StoreItem
 
 
 @contextmanager
@@ -26,9 +29,46 @@ def command_errors() -> Iterator[None]:
         raise CommandError(str(exc)) from exc
 
 
-def chosen_tables(names: list[str] | None) -> list[TableSpec]:
-    """Return all required tables, or only those with one of ``names``."""
+def add_choice_of_tables(parser: ArgumentParser) -> None:
+    """Add the options ``--table`` and ``--using``."""
+    parser.add_argument(
+        "--table", action="append", metavar="NAME", help="Only this table; may be repeated."
+    )
+    parser.add_argument(
+        "--using", action="append", metavar="ALIAS", help="Only this alias; may be repeated."
+    )
+
+
+def for_each_table(
+    names: list[str] | None, using: list[str] | None, work: Callable[[TableSpec], None]
+) -> list[str]:
+    """
+    Call ``work`` for each chosen table, and return a sentence for each that failed.
+
+    If DynamoDB does not answer for an alias, its other tables are left out.
+    """
+    failed: list[str] = []
+    silent: set[str] = set()
+    with command_errors():
+        tables = chosen_tables(names, using)
+    for table in tables:
+        if table.using in silent:
+            continue
+        try:
+            with command_errors():
+                work(table)
+        except CommandError as exc:
+            failed.append(f"{table.name} of alias {table.using!r}: {exc}")
+            if isinstance(exc.__cause__, StoreUnavailable):
+                silent.add(table.using)
+    return failed
+
+
+def chosen_tables(names: list[str] | None, using: list[str] | None = None) -> list[TableSpec]:
+    """Return all required tables, or only those with one of ``names``, of the aliases ``using``."""
     tables = wanted_tables()
+    if using:
+        tables = [table for table in tables if any(_is_of(table, each) for each in set(using))]
     if not names:
         return tables
     known = {table.name for table in tables}
@@ -38,3 +78,13 @@ def chosen_tables(names: list[str] | None) -> list[TableSpec]:
             f"Known tables: {', '.join(sorted(known))}."
         )
     return [table for table in tables if table.name in names]
+
+
+def _is_of(table: TableSpec, using: str) -> bool:
+    config, other = get_config(using), get_config(table.using)
+    if table.using == using:
+        return True
+    # Aliases may share their tables, each of which is listed once.
+    names = {model.bound_to(using).Meta.table_name for model in (StoreItem, ControlItem)}
+    is_same_place = (config.endpoint_url, config.region) == (other.endpoint_url, other.region)
+    return is_same_place and table.name in names

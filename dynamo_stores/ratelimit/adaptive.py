@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import keys
@@ -12,8 +13,7 @@ from ..conf import get_config
 from ..conf.groups import AdaptiveConfig
 from ..exceptions import ConfigurationError, StoreUnavailable
 from ..keys import ItemKey
-from .algorithms.base import RateLimitStatus
-from .algorithms.shared import AdaptiveStatus, Allocation, SharedWindows
+from .algorithms.shared import AdaptiveStatus, Allocation, Counts, SharedWindows
 from .counting import RateCounter, ResolvedLimit, check_cost
 
 DEFAULTS = AdaptiveConfig()
@@ -23,20 +23,22 @@ PRIORITIES = ("user", "background")
 def allocate(
     limit: int,
     *,
-    user_requests: Sequence[float],
-    background_requests: Sequence[float],
+    user_requests: Sequence[float] | Mapping[float, int],
+    background_requests: Sequence[float] | Mapping[float, int],
     now: float,
     config: AdaptiveConfig = DEFAULTS,
 ) -> Allocation:
     """
-    Return how ``limit`` is shared at ``now``. Requests are given by their times, in seconds.
+    Return how ``limit`` is shared at ``now``. Requests are given by their times, in seconds, or as
+    a dict of times and how many there were.
 
     Many user requests within the monitoring window reserve most of it for users. After a long time
     without user requests all of it is left to background work. A pure function.
     """
     window = config.monitoring_window
-    active = sum(1 for each in user_requests if each > now - window)
-    trend = _trend(user_requests, now, window / 3)
+    users = Counter(user_requests)
+    active = _count_since(users, now - window)
+    trend = _trend(users, now, window / 3)
     paused = False
     low = max(math.floor(0.3 * limit), config.min_user_reserved)
     if active >= config.high_activity_threshold:
@@ -52,11 +54,11 @@ def allocate(
         reason = f"Moderate user activity: {active} requests, {trend}"
     elif active:
         reserved, reason = low, f"Low user activity: {active} requests"
-    elif not user_requests and not background_requests:
+    elif not users and not background_requests:
         reserved, reason = low, "No requests yet"
-    elif not user_requests:
+    elif not users:
         reserved, reason = config.min_user_reserved, "Background requests only"
-    elif now - max(user_requests) > config.sustained_inactivity:
+    elif now - max(users) > config.sustained_inactivity:
         reserved, reason = 0, "No user requests for a long time: everything for background"
     else:
         reserved, reason = config.min_user_reserved, "No recent user requests"
@@ -64,9 +66,13 @@ def allocate(
     return Allocation(whole, limit - whole, paused, reason, trend)
 
 
-def _trend(requests: Sequence[float], now: float, third: float) -> str:
-    recent = sum(1 for each in requests if each > now - third)
-    before = sum(1 for each in requests if now - 2 * third < each <= now - third)
+def _count_since(requests: Mapping[float, int], since: float) -> int:
+    return sum(count for at, count in requests.items() if at > since)
+
+
+def _trend(requests: Mapping[float, int], now: float, third: float) -> str:
+    recent = _count_since(requests, now - third)
+    before = _count_since(requests, now - 2 * third) - recent
     if not recent and not before:
         return "none"
     if recent > 1.5 * before:
@@ -97,14 +103,15 @@ class AdaptiveRateLimitStore(RateCounter):
         """
         Count ``cost`` requests of ``priority`` if the limit admits them, and return the decision.
 
-        One write. While DynamoDB is unavailable, ``ON_UNAVAILABLE`` decides. Raises ValueError for
-        a cost that could never be admitted, ConfigurationError for an invalid rate or priority.
+        One write. A cost of 0 is free; one below 0, or above the limit, is refused. While DynamoDB
+        is unavailable, ``ON_UNAVAILABLE`` decides. Raises ValueError for a cost that is not a whole
+        number, ConfigurationError for an invalid rate or priority.
         """
-        limit = self._shared(resource, key, rate, priority)
-        if limit is None:
-            return AdaptiveStatus(allowed=True)
-        check_cost(limit, cost)
-        status: AdaptiveStatus = self._acquire(limit, cost, on_unavailable)
+        with self._in_time():
+            limit = self._shared(resource, key, rate, priority)
+            if limit is None:
+                return AdaptiveStatus(allowed=True)
+            status: AdaptiveStatus = self._acquire(limit, cost, on_unavailable)
         if not status.allowed:
             self._send_refused(resource, status, priority)
         return status
@@ -139,15 +146,14 @@ class AdaptiveRateLimitStore(RateCounter):
         rate: Any = None,
         cost: int = 1,
         priority: str = "user",
+        on_unavailable: str | None = None,
     ) -> AdaptiveStatus:
         """Return the decision of :meth:`acquire` without counting, with the allocation in force."""
-        limit = self._shared(resource, key, rate, priority)
-        if limit is None:
-            return AdaptiveStatus(allowed=True)
-        check_cost(limit, cost)
         with self._in_time():
-            state = self._read(limit)
-        status: AdaptiveStatus = limit.algorithm.look(state, limit.rates, cost, self._times())
+            limit = self._shared(resource, key, rate, priority)
+            if limit is None:
+                return AdaptiveStatus(allowed=True)
+            status: AdaptiveStatus = self._look(limit, cost, on_unavailable)
         return status
 
     def can_proceed(
@@ -163,9 +169,9 @@ class AdaptiveRateLimitStore(RateCounter):
         self, resource: str, priority: str = "user", *, key: str = "", rate: Any = None
     ) -> None:
         """Count a request without regard to the limit; see :meth:`can_proceed`."""
-        limit = self._shared(resource, key, rate, priority)
-        if limit is not None:
-            with self._in_time():
+        with self._in_time():
+            limit = self._shared(resource, key, rate, priority)
+            if limit is not None:
                 self._count(limit, 1, force=True)
 
     def get_wait_time(
@@ -184,18 +190,20 @@ class AdaptiveRateLimitStore(RateCounter):
         priority: str = "user",
     ) -> None:
         """Take back requests that were just counted: from the live bucket, never below 0."""
-        limit = self._shared(resource, key, rate, priority)
-        if limit is not None:
-            check_cost(limit, cost)
-            self._refund(limit, cost)
+        check_cost(cost, 1)
+        with self._in_time():
+            limit = self._shared(resource, key, rate, priority)
+            if limit is not None:
+                self._refund(limit, cost)
 
     def reset(self, resource: str, *, key: str = "") -> None:
         """Delete the counts and the allocation of ``key``."""
-        for priority in PRIORITIES:
-            limit = self._shared(resource, key, None, priority)
-            if limit is not None:
-                self._forget(limit)
-        self._reset(self._item_key(resource, key, "").pk)
+        with self._in_time():
+            for priority in PRIORITIES:
+                limit = self._shared(resource, key, None, priority)
+                if limit is not None:
+                    self._forget(limit)
+            self._reset(self._item_key(resource, key, "").pk)
 
     def _shared(self, resource: str, key: str, rate: Any, priority: str) -> ResolvedLimit | None:
         if priority not in PRIORITIES:
@@ -212,9 +220,7 @@ class AdaptiveRateLimitStore(RateCounter):
             )
         own = get_config(self.using).adaptive
 
-        def share(
-            limit: int, users: Sequence[float], background: Sequence[float], now: float
-        ) -> Allocation:
+        def share(limit: int, users: Counts, background: Counts, now: float) -> Allocation:
             return allocate(
                 limit, user_requests=users, background_requests=background, now=now, config=own
             )
@@ -230,10 +236,21 @@ class AdaptiveRateLimitStore(RateCounter):
         return ResolvedLimit(resource, key, config.rates, algorithm, config, item, priority)
 
     def _without_store(
-        self, limit: ResolvedLimit, cost: int, exc: StoreUnavailable, on_unavailable: str | None
+        self,
+        limit: ResolvedLimit,
+        cost: int,
+        exc: StoreUnavailable,
+        on_unavailable: str | None,
+        *,
+        count: bool = True,
     ) -> Any:
-        status: RateLimitStatus = super()._without_store(limit, cost, exc, on_unavailable)
+        status = super()._without_store(limit, cost, exc, on_unavailable, count=count)
         return AdaptiveStatus(*status, reason="DynamoDB is unavailable")
+
+    @property
+    def _algorithm(self) -> str:
+        # The only one that can be shared, whatever other limits are counted by.
+        return "sliding"
 
     def _item_key(self, resource: str, key: str, sk: str, shard: int = 0) -> ItemKey:
         return keys.rate_window(resource, key, sk, kind=keys.ADAPTIVE_WINDOW)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import random
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .. import clock, keys
@@ -56,28 +57,73 @@ class RateCounter(LimitsStore):
     """Counts requests in items, by the algorithm of their limit."""
 
     def _acquire(self, limit: ResolvedLimit, cost: int, on_unavailable: str | None) -> Any:
-        for rate in limit.rates:
-            if not rate.limit:
-                # Refused whatever the table holds, so it is not read.
-                return limit.algorithm.look(None, limit.rates, cost, self._times())
+        shards, verdict = shards_of(limit), verdict_of(limit, cost)
+        if verdict is not None:
+            # Decided whatever the table holds, so it is not read.
+            state = self._memory.states.get(shards[0].item)
+            status = limit.algorithm.look(state, shards[0].rates, cost, self._times())
+            return _decided(self._of_shards(limit, shards, status), allowed=verdict)
+        refused: list[Any] = []
+        try:
+            for shard in shards:
+                status = self._acquire_shard(shard, cost)
+                if status.allowed:
+                    return self._of_shards(limit, shards, status)
+                refused.append(status)
+        except StoreUnavailable as exc:
+            return self._without_store(limit, cost, exc, on_unavailable)
+        return self._of_shards(limit, shards, min(refused, key=_wait_of))
+
+    def _acquire_shard(self, limit: ResolvedLimit, cost: int) -> Any:
         refusals, name = self._memory.refusals, name_of(limit)
         known = refusals.find(name, cost) or self._take_from_block(limit, cost)
         if known is not None:
             return known
         try:
-            with self._in_time():
-                status = self._count_block(limit, cost)
-        except StoreUnavailable as exc:
+            status = self._count_block(limit, cost)
+        except StoreUnavailable:
             refusals.end_probe(name)
-            return self._without_store(limit, cost, exc, on_unavailable)
+            raise
         refusals.remember(name, cost, status)
         return status
+
+    def _look(self, limit: ResolvedLimit, cost: int, on_unavailable: str | None) -> Any:
+        """Return the decision of :meth:`_acquire` without counting, by the table."""
+        shards, verdict, found = shards_of(limit), verdict_of(limit, cost), []
+        try:
+            for shard in shards:
+                state = self._read(shard)
+                found.append(shard.algorithm.look(state, shard.rates, cost, self._times()))
+        except StoreUnavailable as exc:
+            return self._without_store(limit, cost, exc, on_unavailable, count=False)
+        status = self._of_shards(limit, shards, min(found, key=_wait_of))
+        return status if verdict is None else _decided(status, allowed=verdict)
+
+    def _of_shards(self, limit: ResolvedLimit, shards: Sequence[ResolvedLimit], status: Any) -> Any:
+        """
+        Return the status of one shard for the whole limit. ``remaining`` is the sum of the shards
+        as this process last saw them; a shard that it has not seen counts as unused.
+        """
+        if len(shards) == 1:
+            return status
+        states, times = self._memory.states, self._times()
+        found = [
+            each.algorithm.look(states.get(each.item), each.rates, 0, times) for each in shards
+        ]
+        whole = next(rate.limit for rate in limit.rates if rate.window == status.window)
+        return status._replace(
+            limit=whole,
+            remaining=min(whole, sum(each.remaining for each in found)),
+            reset_at=max(each.reset_at for each in found),
+        )
 
     def _take_from_block(self, limit: ResolvedLimit, cost: int) -> RateLimitStatus | None:
         algorithm = limit.algorithm
         if limit.config.block == 1 or not isinstance(algorithm, Windows):
             return None
         times = self._times()
+        if _is_uncertain(times):
+            return None
 
         def is_live(state: Any) -> bool:
             return algorithm.is_live(state, limit.rates, times)
@@ -100,12 +146,13 @@ class RateCounter(LimitsStore):
         """Decide by the item as remembered here, again if it changed before the write."""
         memory, algorithm, rates = self._memory, limit.algorithm, limit.rates
         state, is_fresh, races = memory.states.get(limit.item), False, 0
-        if state is None and not self._server_clock.is_learned:
-            # The first call of a process: its answer has the server's time.
-            state, is_fresh = self._read(limit), True
         with contextlib.ExitStack() as held:
             while True:
                 times = self._times()
+                if not is_fresh and _is_uncertain(times):
+                    # The first call of a process, or its clock was set: the answer has the time.
+                    state, is_fresh = self._read(limit), True
+                    continue
                 decision = algorithm.decide(state, rates, cost, times, force=force)
                 if not is_fresh and (decision.write is None or decision.wants_fresh):
                     # The remembered item may have been reset or refunded meanwhile.
@@ -138,6 +185,8 @@ class RateCounter(LimitsStore):
         cost: int,
         exc: StoreUnavailable,
         on_unavailable: str | None,
+        *,
+        count: bool = True,
     ) -> RateLimitStatus:
         chosen = on_unavailable or self._settings.on_unavailable
         if isinstance(exc, ThrottlingError) and on_unavailable != "deny":
@@ -148,7 +197,7 @@ class RateCounter(LimitsStore):
         level = logging.DEBUG if isinstance(exc, CircuitBreakerOpenError) else logging.WARNING
         logger.log(level, "A limit was decided without DynamoDB (%s): %s", chosen, exc)
         if chosen == "local":
-            return self._memory.local.acquire(name_of(limit), limit.rates, cost)
+            return self._memory.local.acquire(name_of(limit), limit.rates, cost, count=count)
         rate = limit.rates[0]
         allowed = chosen == "allow"
         return RateLimitStatus(
@@ -213,16 +262,16 @@ class RateCounter(LimitsStore):
 
     def _refund(self, limit: ResolvedLimit, cost: int) -> bool:
         self._memory.refusals.forget(name_of(limit))
-        with self._in_time():
-            state = self._memory.states.get(limit.item) or self._read(limit)
-            while write := limit.algorithm.refund(state, limit.rates, cost, self._times()):
-                try:
-                    attributes = self._write(limit.item, write)
-                except ConditionFailed as failed:
-                    state = self._remember(limit, failed.old)
-                else:
-                    self._remember(limit, attributes)
-                    return True
+        state = None if _is_uncertain(self._times()) else self._memory.states.get(limit.item)
+        state = state or self._read(limit)
+        while write := limit.algorithm.refund(state, limit.rates, cost, self._times()):
+            try:
+                attributes = self._write(limit.item, write)
+            except ConditionFailed as failed:
+                state = self._remember(limit, failed.old)
+            else:
+                self._remember(limit, attributes)
+                return True
         return False
 
     def _forget(self, limit: ResolvedLimit) -> None:
@@ -231,27 +280,31 @@ class RateCounter(LimitsStore):
 
     def _reset(self, pk: str) -> None:
         table = self._table
-        with self._in_time():
-            found = self._call(
-                table,
-                "Query",
-                {
-                    "TableName": table.table_name,
-                    "KeyConditionExpression": "PK = :pk",
-                    "ExpressionAttributeValues": {":pk": {"S": pk}},
-                    "ProjectionExpression": "PK, SK",
-                    "ConsistentRead": True,
-                },
-            )["Items"]
-            _, error = batch_write(
-                table.connection,
-                table.table_name,
-                [{"DeleteRequest": {"Key": each}} for each in found],
-            )
+        found = self._call(
+            table,
+            "Query",
+            {
+                "TableName": table.table_name,
+                "KeyConditionExpression": "PK = :pk",
+                "ExpressionAttributeValues": {":pk": {"S": pk}},
+                "ProjectionExpression": "PK, SK",
+                "ConsistentRead": True,
+            },
+        )["Items"]
+        _, error = batch_write(
+            table.connection,
+            table.table_name,
+            [{"DeleteRequest": {"Key": each}} for each in found],
+        )
         if error is not None:
             raise error
         for each in found:
             self._memory.states.drop(ItemKey(each["PK"]["S"], each["SK"]["S"]))
+
+
+def _is_uncertain(times: Times) -> bool:
+    """Return whether the time is known no better than by the local clock."""
+    return 0 < 2 * clock.skew() <= times.high - times.low
 
 
 def _lock_item(memory: RateMemory, item: ItemKey, held: contextlib.ExitStack) -> bool:
@@ -262,17 +315,34 @@ def _lock_item(memory: RateMemory, item: ItemKey, held: contextlib.ExitStack) ->
     return True
 
 
-def check_cost(limit: ResolvedLimit, cost: int) -> None:
-    """Raise ValueError for a cost that is not valid, or that the limit could never admit."""
-    if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
-        raise ValueError(f"cost is {cost!r}; expected a whole number, 1 or more.")
+def check_cost(cost: Any, least: int | None = None) -> None:
+    """Raise ValueError for a cost that is not a whole number, ``least`` or more."""
+    if isinstance(cost, bool) or not isinstance(cost, int) or (least is not None and cost < least):
+        more = f", {least} or more" if least is not None else ""
+        raise ValueError(f"cost is {cost!r}; expected a whole number{more}.")
+
+
+def verdict_of(limit: ResolvedLimit, cost: int) -> bool | None:
+    """
+    Return whether ``cost`` is admitted whatever was counted, None if it depends on that.
+
+    A limit of 0 refuses everything. A cost of 0 is free. A cost below 0, or above what the limit
+    admits at once, is always refused. Raises ValueError if the cost is not a whole number.
+    """
+    check_cost(cost)
     for rate in limit.rates:
-        capacity = limit.algorithm.capacity(rate) // limit.config.shards
-        if cost > capacity and rate.limit:
-            raise ValueError(
-                f"cost is {cost}; the limit {rate} admits at most {capacity} at once, so it would "
-                "never be allowed."
-            )
+        if not rate.limit or not 0 <= cost <= limit.algorithm.capacity(rate) // limit.config.shards:
+            return False
+    return None if cost else True
+
+
+def _decided(status: Any, *, allowed: bool) -> Any:
+    wait = 0.0 if allowed else max(status.retry_after, status.window)
+    return status._replace(allowed=allowed, retry_after=wait)
+
+
+def _wait_of(status: Any) -> float:
+    return float(status.retry_after)
 
 
 def name_of(limit: ResolvedLimit) -> tuple[Any, ...]:

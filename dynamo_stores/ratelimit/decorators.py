@@ -16,9 +16,8 @@ from ..conf import DEFAULT_ALIAS
 from ..conf.rates import Rate
 from ..conf.rules import Problem
 from ..exceptions import ConfigurationError
+from . import ALL, UNSAFE
 from .requests import (
-    ALL,
-    UNSAFE,
     Limit,
     acheck,
     aget_arguments,
@@ -65,8 +64,9 @@ def ratelimit(
 
     A refused request gets 429, or RateLimited is raised if ``RATELIMIT_RAISE`` is set. With
     ``block=False`` the view is called and can read ``request.limited``. ``shadow`` counts requests
-    and never limits. ``cost`` may be a function of group and request, ``skip_if`` is a function of
-    the request, ``allow`` lists networks that are not limited, and ``response`` returns the answer
+    and never limits, and sends no headers. ``cost`` may be a function of group and request; a cost
+    of 0 is free, and one that can never be admitted is refused. ``skip_if`` is a function of the
+    request, ``allow`` lists networks that are not limited, and ``response`` returns the answer
     from request and status. ``priority`` (``"user"``, ``"background"``, or a function of the
     request) shares the limit adaptively. The status is in ``request.ratelimit`` and in the headers
     of the response.
@@ -108,9 +108,19 @@ def ratelimit(
                 return _finish(request, refuse(request, status, response))
             return _finish(request, await view(*args, **kwargs))
 
-        return async_wrapper if iscoroutinefunction(view) else wrapper
+        return async_wrapper if _is_async(view) else wrapper
 
     return decorate
+
+
+def _is_async(view: Any) -> bool:
+    if iscoroutinefunction(view):
+        return True
+    while isinstance(view, functools.partial):
+        view = view.func
+    # In a class of async handlers dispatch is a plain method that returns a coroutine.
+    name, instance = getattr(view, "__name__", ""), getattr(view, "__self__", None)
+    return name == "dispatch" and bool(getattr(instance, "view_is_async", False))
 
 
 def is_ratelimited(
@@ -187,7 +197,6 @@ def _usage(
     store = get_store(limit)
     if increment:
         return usage_of(store.acquire(limit.scope, **arguments))
-    del arguments["on_unavailable"]
     return usage_of(store.get_status(limit.scope, **arguments))
 
 
@@ -210,16 +219,8 @@ def _record(request: Any, status: Any, rates: Sequence[Rate], *, shadow: bool) -
     limited = status is not None and not status.allowed and not shadow
     request.limited = limited or getattr(request, "limited", False)
     if status is not None:
-        known = getattr(request, "ratelimit", None)
-        if known is None or _is_tighter(status, known):
-            remember(request, status, rates)
+        remember(request, status, rates, shadow=shadow)
     return limited
-
-
-def _is_tighter(status: Any, known: Any) -> bool:
-    if status.allowed != known.allowed:
-        return bool(known.allowed)
-    return bool(status.remaining < known.remaining)
 
 
 def _finish(request: Any, response: Any) -> Any:

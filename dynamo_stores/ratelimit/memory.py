@@ -85,41 +85,143 @@ class Refusals:
             refusal.probed_at = None
 
 
-class LocalLimiter:
-    """Exact limits within this process, for use while the table is not available."""
+# A window is counted in at most this many parts and the current one, so that a key takes little
+# memory whatever its limit is. A request is admitted again late by one part of the window at most.
+_PARTS = 100
 
-    def __init__(self) -> None:
-        self._admitted: BoundedDict[Hashable, deque[tuple[float, int]]] = BoundedDict(1_000)
-        self._lock = threading.Lock()
 
-    def acquire(self, name: Hashable, rates: Sequence[Rate], cost: int) -> RateLimitStatus:
-        """Count a request of ``cost`` if all ``rates`` admit it; return the status."""
-        with self._lock:
-            now = clock.monotonic()
-            admitted = self._admitted.get_or_put(name, deque)
-            while admitted and admitted[0][0] <= now - rates[-1].window:
-                admitted.popleft()
-            tightest: tuple[int, Rate] | None = None
-            wait = 0.0
-            for rate in rates:
-                held = [each for each in admitted if each[0] > now - rate.window]
-                free = rate.limit - sum(each for _, each in held)
-                if tightest is None or free < tightest[0]:
-                    tightest = (free, rate)
-                if free < cost:
-                    wait = max(wait, held[0][0] + rate.window - now if held else rate.window)
-            if not wait:
-                admitted.append((now, cost))
-        assert tightest is not None  # noqa: S101 - there is a rate at least
-        free, rate = tightest
+class _Part:
+    __slots__ = ("cost", "first", "last")
+
+    def __init__(self, at: float) -> None:
+        self.first = at
+        self.last = at
+        self.cost = 0
+
+
+class _Tally:
+    """What one rate admitted within its window."""
+
+    __slots__ = ("_parts", "held", "rate")
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
+        self.held = 0
+        self._parts: deque[_Part] = deque()
+
+    def roll(self, now: float) -> None:
+        """Forget what is older than the window."""
+        while self._parts and self._parts[0].last <= now - self.rate.window:
+            self.held -= self._parts.popleft().cost
+
+    def wait(self, cost: int, now: float) -> float:
+        """Return after how many seconds ``cost`` is admitted."""
+        free = self.rate.limit - self.held
+        if free >= cost:
+            return 0.0
+        for part in self._parts:
+            free += part.cost
+            if free >= cost:
+                return part.last + self.rate.window - now
+        return self.rate.window
+
+    def count(self, cost: int, now: float) -> None:
+        """Count an admitted request."""
+        if not self._parts or now - self._parts[-1].first >= self.rate.window / _PARTS:
+            self._parts.append(_Part(now))
+        self._parts[-1].last = now
+        self._parts[-1].cost += cost
+        self.held += cost
+
+
+class _LocalKey:
+    """What one key was admitted, and until when (monotonic) that matters."""
+
+    __slots__ = ("lock", "tallies", "until")
+
+    def __init__(self, rates: Sequence[Rate]) -> None:
+        self.lock = threading.Lock()
+        self.tallies = [_Tally(rate) for rate in rates]
+        self.until = 0.0
+
+    def uses_half(self, cost: int) -> bool:
+        """Return whether a request of ``cost`` uses half of a limit or more."""
+        return any(2 * (tally.held + cost) >= tally.rate.limit for tally in self.tallies)
+
+    def wait(self, cost: int, now: float) -> float:
+        """Return after how many seconds all rates admit ``cost``."""
+        longest = 0.0
+        for tally in self.tallies:
+            tally.roll(now)
+            longest = max(longest, tally.wait(cost, now))
+        return longest
+
+    def count(self, cost: int, now: float) -> None:
+        """Count an admitted request."""
+        for tally in self.tallies:
+            tally.count(cost, now)
+        self.until = now + self.tallies[-1].rate.window
+
+    def status(self, wait: float) -> RateLimitStatus:
+        """Return the status of the tightest rate."""
+        tightest = min(self.tallies, key=lambda each: each.rate.limit - each.held)
+        rate = tightest.rate
         return RateLimitStatus(
             allowed=not wait,
             limit=rate.limit,
-            remaining=max(0, free if wait else free - cost),
+            remaining=max(0, rate.limit - tightest.held),
             reset_at=clock.now() + rate.window,
             retry_after=wait,
             window=rate.window,
         )
+
+
+class LocalLimiter:
+    """
+    Limits within this process, for use while the table is not available. Never over a limit.
+
+    It holds at most 10,000 keys that have used less than half of their limit, of which the oldest
+    is forgotten for a new one, and 10,000 others, none of which is forgotten within its window.
+    While there are so many of those, requests that would add another one are refused.
+    """
+
+    def __init__(self) -> None:
+        self._keys: BoundedDict[Hashable, _LocalKey] = BoundedDict(_MAX_ENTRIES)
+        self._kept: dict[Hashable, _LocalKey] = {}
+        self._swept_at = -1.0
+        self._lock = threading.Lock()
+
+    def acquire(
+        self, name: Hashable, rates: Sequence[Rate], cost: int, *, count: bool = True
+    ) -> RateLimitStatus:
+        """Return whether all ``rates`` admit a request of ``cost``; count it if they do."""
+        key = self._kept.get(name) or self._keys.get(name) or _LocalKey(rates)
+        if count and not key.until:
+            key = self._keys.get_or_put(name, lambda: key)
+        with key.lock:
+            now = clock.monotonic()
+            wait = key.wait(cost, now)
+            if count and not wait:
+                if key.uses_half(cost) and not self._keep(name, key, now):
+                    wait = rates[0].window
+                else:
+                    key.count(cost, now)
+            return key.status(wait)
+
+    def _keep(self, name: Hashable, key: _LocalKey, now: float) -> bool:
+        """Keep the key until its window ends; return False if too many are kept."""
+        with self._lock:
+            if name not in self._kept and len(self._kept) >= _MAX_ENTRIES:
+                if now - self._swept_at >= 1.0:
+                    self._swept_at = now
+                    self._kept = {
+                        each: kept for each, kept in self._kept.items() if kept.until > now
+                    }
+                if len(self._kept) >= _MAX_ENTRIES:
+                    return False
+            self._kept[name] = key
+        self._keys.drop(name)
+        return True
 
 
 class StoredConfig(NamedTuple):

@@ -11,7 +11,8 @@ from django.http import HttpRequest, HttpResponseBase
 from ..conf import DEFAULT_ALIAS, get_config, imported, ratelimit_setting
 from ..conf.rates import Rate, parse_resource
 from ..exceptions import RateLimited
-from .requests import ALL, Limit, acheck, check, matches
+from . import ALL
+from .requests import Limit, acheck, check, matches
 from .responses import add_headers, remember, too_many
 
 
@@ -55,6 +56,10 @@ class RateLimitMiddleware:
         if not isinstance(exception, RateLimited):
             return None
         return _answer(request, exception)
+
+
+# The name in django-ratelimit.
+RatelimitMiddleware = RateLimitMiddleware
 
 
 def limit_of(request: HttpRequest, using: str = DEFAULT_ALIAS) -> Limit | None:

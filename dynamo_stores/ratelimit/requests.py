@@ -20,18 +20,18 @@ from ..conf.rates import (
     Rate,
     ResourceConfig,
     import_rate,
+    is_dotted_path,
     key_error,
     methods_error,
     parse_resource,
     resolve_rate,
 )
-from ..conf.rules import Problem, networks_error
+from ..conf.rules import WHOLE_POSITIVE, Problem, networks_error
 from ..exceptions import ConfigurationError
+from . import ALL
 from .adaptive import AdaptiveRateLimitStore
+from .algorithms import algorithm_of
 from .store import RateLimitStore
-
-ALL = (None,)
-UNSAFE = ["DELETE", "PATCH", "POST", "PUT"]
 
 _ACCESSORS: dict[str, Callable[[HttpRequest, str], Any]] = {
     "get": lambda request, name: request.GET.get(name, ""),
@@ -99,7 +99,9 @@ def get_arguments(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
     key = get_key(limit.key, limit.group, request, limit.using)
     if limit.allow and is_in(get_address(request, limit.using), limit.allow):
         return None
-    cost = limit.cost(limit.group, request) if callable(limit.cost) else limit.cost
+    cost = imported(limit.cost)
+    if callable(cost):
+        cost = cost(limit.group, request)
     arguments = {
         "key": key,
         "rate": config,
@@ -112,11 +114,21 @@ def get_arguments(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
 
 async def aget_arguments(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
     """See :func:`get_arguments`; functions that may query a database run in a thread."""
-    sources = (limit.rate, limit.cost, limit.priority, limit.skip_if, limit.key)
-    is_plain = limit.key == "ip" or str(limit.key).startswith(("header:", "get:"))
-    if is_plain and limit.rate is not None and not any(map(callable, sources)):
+    if _calls_nothing(limit):
         return get_arguments(limit, request)
     return await sync_to_async(get_arguments)(limit, request)
+
+
+def _calls_nothing(limit: Limit) -> bool:
+    """Return whether neither functions nor dotted paths of functions are among the arguments."""
+    rate = limit.rate
+    return (
+        (limit.key == "ip" or str(limit.key).startswith(("header:", "get:")))
+        and not (rate is None or callable(rate) or is_dotted_path(rate))
+        and not (callable(limit.cost) or isinstance(limit.cost, str))
+        and not callable(limit.priority)
+        and limit.skip_if is None
+    )
 
 
 def get_store(limit: Limit) -> Any:
@@ -178,17 +190,21 @@ def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
         yield Problem("dynamo_stores.E125", f"{where}: {error}", hint)
     if limit.rate is not None and not callable(limit.rate):
         try:
-            if isinstance(limit.rate, str) and "/" not in limit.rate and "." in limit.rate:
+            if is_dotted_path(limit.rate):
                 import_rate(limit.rate)
             else:
                 # With a fixed algorithm, because DYNAMO_STORES has checks of its own.
-                _parsed(replace(limit, algorithm=limit.algorithm or "sliding"), limit.rate)
+                config = _parsed(replace(limit, algorithm=limit.algorithm or "sliding"), limit.rate)
+                yield from _cost_problems(limit, config, where)
         except ConfigurationError as exc:
             yield Problem("dynamo_stores.E121", f"{where}: {exc}", hint)
-    if not callable(limit.cost) and (
-        isinstance(limit.cost, bool) or not isinstance(limit.cost, int) or limit.cost < 1
+    if not (
+        callable(limit.cost) or is_dotted_path(limit.cost) or WHOLE_POSITIVE.accepts(limit.cost)
     ):
-        message = f"{where}: cost is {limit.cost!r}; expected a whole number, 1 or more."
+        message = (
+            f"{where}: cost is {limit.cost!r}; expected a whole number, 1 or more, a function of "
+            "group and request, or its dotted path."
+        )
         yield Problem("dynamo_stores.E122", message, hint)
     if error := networks_error(limit.allow):
         message = f"{where}: allow is not a list of networks.{error}"
@@ -196,6 +212,19 @@ def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
     if limit.on_unavailable not in (None, "allow", "deny", "local"):
         message = f"{where}: on_unavailable is {limit.on_unavailable!r}; expected 'allow', 'deny' "
         yield Problem("dynamo_stores.E124", message + "or 'local'.", hint)
+
+
+def _cost_problems(limit: Limit, config: ResourceConfig, where: str) -> Iterable[Problem]:
+    algorithm = algorithm_of(config)
+    for rate in config.rates or ():
+        most = algorithm.capacity(rate)
+        if WHOLE_POSITIVE.accepts(limit.cost) and 0 < most < limit.cost:
+            message = (
+                f"{where}: cost is {limit.cost}, and the limit {rate} admits at most {most} at "
+                "once, so it refuses every request."
+            )
+            hint = "Raise the limit, for 'gcra' the burst, or lower the cost. See docs/limits.md."
+            yield Problem("dynamo_stores.E122", message, hint)
 
 
 def _config(limit: Limit, request: HttpRequest) -> ResourceConfig | None:

@@ -17,6 +17,8 @@ from .memory import RateMemory, StoredConfig, get_rate_memory
 
 # Seconds for which a limit that was read from the table is used.
 _CONFIG_TIMEOUT = 5.0
+# Seconds after which it is read again if DynamoDB was unavailable.
+_FAILED_TIMEOUT = 1.0
 # The limits that were set in this process, kept over a fork.
 _set_here: dict[tuple[str, str], ResourceConfig] = {}
 _MISSING = object()
@@ -29,7 +31,8 @@ class LimitsStore(Store[RateWindow]):
 
     def get_resource_config(self, resource: str) -> ResourceConfig:
         """Return the current limit of ``resource``: of this process, the table or the settings."""
-        return self._config(resource)
+        with self._in_time():
+            return self._config(resource)
 
     def set_resource_config(self, resource: str, config: Any, *, everywhere: bool = False) -> None:
         """
@@ -38,7 +41,7 @@ class LimitsStore(Store[RateWindow]):
         It applies in this process at once. With ``everywhere`` it is stored in the table and
         applies in all processes within five seconds. :meth:`unset_resource_config` removes it.
         """
-        found = parse_resource(config, algorithm=self._settings.algorithm)
+        found = parse_resource(config, algorithm=self._algorithm)
         if not everywhere:
             _set_here[self.using, resource] = found
             return
@@ -59,7 +62,7 @@ class LimitsStore(Store[RateWindow]):
 
     def _ad_hoc(self, resource: str, key: str, rate: Any) -> ResourceConfig:
         found = resolve_rate(rate, resource, key)
-        return parse_resource(found, algorithm=self._settings.algorithm)
+        return parse_resource(found, algorithm=self._algorithm)
 
     def _config(self, resource: str) -> ResourceConfig:
         found = _set_here.get((self.using, resource))
@@ -67,13 +70,12 @@ class LimitsStore(Store[RateWindow]):
             return found
         settings = self._settings
         if (text := self._stored(resource)) is not None:
-            return parse_resource(json.loads(text), algorithm=settings.algorithm)
+            return parse_resource(json.loads(text), algorithm=self._algorithm)
         own = settings.resources.get(resource, _MISSING)
         if own is not _MISSING:
-            return parse_resource(own, algorithm=settings.algorithm)
-        return ResourceConfig(
-            rates=(Rate(settings.limit, settings.window),), algorithm=settings.algorithm
-        )
+            return parse_resource(own, algorithm=self._algorithm)
+        rates = (Rate(settings.limit, settings.window),)
+        return ResourceConfig(rates=rates, algorithm=self._algorithm)
 
     def _stored(self, resource: str) -> str | None:
         configs = self._memory.configs
@@ -85,11 +87,13 @@ class LimitsStore(Store[RateWindow]):
             # This thread reads it; the others use the known limit in the meantime.
             configs.put(resource, known._replace(read_at=now))
         try:
-            with self._in_time():
-                item = self._get(keys.stored_rate(resource), consistent=False)
+            item = self._get(keys.stored_rate(resource), consistent=False)
         except StoreUnavailable:
             # ON_UNAVAILABLE decides about requests, not about limits.
-            return known.text if known is not None else None
+            text = known.text if known is not None else None
+            read_at = clock.monotonic() - _CONFIG_TIMEOUT + _FAILED_TIMEOUT
+            configs.put(resource, StoredConfig(text, read_at))
+            return text
         text = config_of(item) or None if item is not None else None
         configs.put(resource, StoredConfig(text, now))
         return text
@@ -101,6 +105,11 @@ class LimitsStore(Store[RateWindow]):
     @property
     def _settings(self) -> RateLimitConfig:
         return get_config(self.using).rate_limit
+
+    @property
+    def _algorithm(self) -> str:
+        """The algorithm of a limit that names none."""
+        return self._settings.algorithm
 
     def _in_time(self) -> deadline:
         return deadline(self._settings.operation_timeout)

@@ -14,15 +14,30 @@ from ..conf import imported, ratelimit_setting
 from ..exceptions import RateLimited
 
 
-def remember(request: Any, status: Any, rates: Sequence[Any] | None = None) -> None:
-    """Set the status on the request as ``request.ratelimit``, and the rates for the headers."""
-    request.ratelimit, request._ratelimit_rates = status, rates
+def remember(
+    request: Any, status: Any, rates: Sequence[Any] | None = None, *, shadow: bool = False
+) -> None:
+    """
+    Set the status on the request as ``request.ratelimit`` if it is the tightest so far, and with
+    its rates for the headers. A client is not told of a limit that is a ``shadow``.
+    """
+    if _is_tightest(status, getattr(request, "ratelimit", None)):
+        request.ratelimit = status
+    if not shadow and _is_tightest(status, getattr(request, "_ratelimit_shown", (None,))[0]):
+        request._ratelimit_shown = status, rates
+
+
+def _is_tightest(status: Any, known: Any) -> bool:
+    if known is None:
+        return True
+    if status.allowed != known.allowed:
+        return bool(known.allowed)
+    return bool(status.remaining < known.remaining)
 
 
 def add_headers(request: Any, response: HttpResponseBase) -> None:
     """Set the headers for the status that :func:`remember` set on the request."""
-    status = getattr(request, "ratelimit", None)
-    set_headers(response, status, getattr(request, "_ratelimit_rates", None))
+    set_headers(response, *getattr(request, "_ratelimit_shown", (None, None)))
 
 
 def set_headers(response: HttpResponseBase, status: Any, rates: Sequence[Any] | None) -> None:

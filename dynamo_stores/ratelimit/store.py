@@ -33,22 +33,18 @@ class RateLimitStore(RateCounter):
         """
         Count ``cost`` requests if the limit admits them, and return the decision.
 
-        One write; about none for a flood of refused requests. While DynamoDB is unavailable,
-        ``ON_UNAVAILABLE`` decides. Raises ValueError for a cost that could never be admitted,
-        ConfigurationError for an invalid rate.
+        One write; about none for a flood of refused requests. A cost of 0 is free; one below 0, or
+        above what the limit admits at once, is refused. While DynamoDB is unavailable,
+        ``ON_UNAVAILABLE`` decides, after ``OPERATION_TIMEOUT`` at the latest. Raises ValueError for
+        a cost that is not a whole number, ConfigurationError for an invalid rate.
         """
-        limit = self._resolve(resource, key, rate)
-        if limit is None:
-            return _NO_LIMIT
-        check_cost(limit, cost)
-        refused: list[RateLimitStatus] = []
-        for shard in shards_of(limit):
-            status: RateLimitStatus = self._acquire(shard, cost, on_unavailable)
-            if status.allowed:
-                return status
-            refused.append(status)
-        status = min(refused, key=lambda each: each.retry_after)
-        self._send_refused(resource, status)
+        with self._in_time():
+            limit = self._resolve(resource, key, rate)
+            if limit is None:
+                return _NO_LIMIT
+            status: RateLimitStatus = self._acquire(limit, cost, on_unavailable)
+        if not status.allowed:
+            self._send_refused(resource, status)
         return status
 
     async def aacquire(
@@ -72,28 +68,26 @@ class RateLimitStore(RateCounter):
         )
 
     def get_status(
-        self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1
+        self,
+        resource: str,
+        *,
+        key: str = "",
+        rate: Any = None,
+        cost: int = 1,
+        on_unavailable: str | None = None,
     ) -> RateLimitStatus:
         """
         Return the decision of :meth:`acquire` without counting; one strongly consistent read.
 
-        Other requests may be admitted before the caller acts on it.
+        Other requests may be admitted before the caller acts on it. While DynamoDB is unavailable,
+        ``ON_UNAVAILABLE`` decides.
         """
-        limit = self._resolve(resource, key, rate)
-        if limit is None:
-            return _NO_LIMIT
-        check_cost(limit, cost)
-        found: list[RateLimitStatus] = []
-        for shard in shards_of(limit):
-            with self._in_time():
-                state = self._read(shard)
-            found.append(shard.algorithm.look(state, shard.rates, cost, self._times()))
-        best = min(found, key=lambda each: each.retry_after)
-        return best._replace(
-            limit=sum(each.limit or 0 for each in found),
-            remaining=sum(each.remaining or 0 for each in found),
-            reset_at=max(each.reset_at for each in found),
-        )
+        with self._in_time():
+            limit = self._resolve(resource, key, rate)
+            if limit is None:
+                return _NO_LIMIT
+            status: RateLimitStatus = self._look(limit, cost, on_unavailable)
+        return status
 
     def can_proceed(self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1) -> bool:
         """
@@ -104,10 +98,10 @@ class RateLimitStore(RateCounter):
 
     def record(self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1) -> None:
         """Count a request without regard to the limit; see :meth:`can_proceed`."""
-        limit = self._resolve(resource, key, rate)
-        if limit is not None:
-            check_cost(limit, cost)
-            with self._in_time():
+        check_cost(cost, 1)
+        with self._in_time():
+            limit = self._resolve(resource, key, rate)
+            if limit is not None:
                 self._count(shards_of(limit)[0], cost, force=True)
 
     def get_wait_time(
@@ -118,19 +112,19 @@ class RateLimitStore(RateCounter):
 
     def refund(self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1) -> None:
         """Take back requests that were just counted: from the live bucket, never below 0."""
-        limit = self._resolve(resource, key, rate)
-        if limit is None:
-            return
-        check_cost(limit, cost)
-        for shard in shards_of(limit):
-            if self._refund(shard, cost):
-                return
+        check_cost(cost, 1)
+        with self._in_time():
+            limit = self._resolve(resource, key, rate)
+            for shard in shards_of(limit) if limit is not None else ():
+                if self._refund(shard, cost):
+                    return
 
     def reset(self, resource: str, *, key: str = "") -> None:
         """Delete the counts of ``key``, of every rate and algorithm."""
-        limit = self._resolve(resource, key, None)
-        for shard in shards_of(limit) if limit is not None else ():
-            self._memory.refusals.forget(name_of(shard))
-        shards = limit.config.shards if limit is not None else 1
-        for shard_number in range(shards):
-            self._reset(self._item_key(resource, key, "", shard_number).pk)
+        with self._in_time():
+            limit = self._resolve(resource, key, None)
+            for shard in shards_of(limit) if limit is not None else ():
+                self._memory.refusals.forget(name_of(shard))
+            shards = limit.config.shards if limit is not None else 1
+            for shard_number in range(shards):
+                self._reset(self._item_key(resource, key, "", shard_number).pk)

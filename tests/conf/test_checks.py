@@ -8,12 +8,15 @@ import sys
 
 import pytest
 from celery import current_app
+from django.conf import settings as settings_of_django
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from dynamo_stores.cache import DynamoDBCache
-from dynamo_stores.tasks import beat_schedule
+from dynamo_stores.checks import check_caches
+from dynamo_stores.ratelimit.middleware import RateLimitMiddleware
+from dynamo_stores.tasks import beat_schedule, dynamodb_caches
 
 BACKEND = "dynamo_stores.cache.DynamoDBCache"
 
@@ -48,12 +51,103 @@ def test_wrong_settings_are_found_with_their_id():
         ({"OPTIONS": {"SERIALIZER": "no.such.thing"}}, "dynamo_stores.E100"),
         ({"OPTIONS": {"COMPRESSOR": "zip"}}, "dynamo_stores.E101"),
         ({"OPTIONS": {"MAX_ENTRIES": 100}}, "dynamo_stores.W001"),
+        ({"OPTIONS": {"CLEAR_BY_INDEX": True}}, "dynamo_stores.E130"),
+        ({"BACKEND": f"{__name__}.OwnCache", "LOCATION": "defualt"}, "dynamo_stores.E106"),
     ],
 )
 def test_wrong_caches_are_found(cache, found):
     """LOCATION, KEY_PREFIX and OPTIONS of a DynamoDB cache."""
     with override_settings(CACHES={"default": {"BACKEND": BACKEND, **cache}}):
         assert ids() == [found]
+
+
+class OwnCache(DynamoDBCache):
+    """A subclass, as projects have."""
+
+
+def test_caches_that_cannot_be_imported_are_left_to_django():
+    """The checks do not stop at them."""
+    for backend in ("no.such.Backend", "nodots", "os.path", "os.path.join", None):
+        caches = {"default": {"BACKEND": BACKEND}, "other": {"BACKEND": backend}}
+        with override_settings(CACHES=caches):
+            assert check_caches() == []
+
+
+def test_options_that_are_none_are_an_error():
+    """A sentence, where Django's own check of caches has a traceback."""
+    with override_settings(CACHES={"default": {"BACKEND": BACKEND, "OPTIONS": None}}):
+        assert [each.id for each in check_caches()] == ["dynamo_stores.E002"]
+
+
+def test_clear_by_index_is_right_with_the_index(default_alias):
+    """Of the alias of the cache."""
+    aliases = {
+        "default": default_alias,
+        "other": {**default_alias, "CACHE": {"EXPIRY_INDEX": True}},
+    }
+    cache = {"BACKEND": BACKEND, "LOCATION": "other", "OPTIONS": {"CLEAR_BY_INDEX": True}}
+    with override_settings(DYNAMO_STORES=aliases, CACHES={"default": cache}):
+        assert ids() == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "found"),
+    [
+        ("cache", {}, []),
+        ("cache", {"CONSISTENT_READ": True}, []),
+        ("cache", {"CONSISTENT_READ": False}, ["dynamo_stores.W012"]),
+        ("cached_db", {"CONSISTENT_READ": False}, ["dynamo_stores.W012"]),
+        ("cache", {"IGNORE_EXCEPTIONS": True}, ["dynamo_stores.W013"]),
+        ("cached_db", {"IGNORE_EXCEPTIONS": True}, []),
+        ("db", {"CONSISTENT_READ": False, "IGNORE_EXCEPTIONS": True}, []),
+    ],
+)
+def test_sessions_in_a_cache_that_may_lose_or_lag_are_a_warning(engine, options, found):
+    """If the cache of SESSION_CACHE_ALIAS is ours."""
+    ours = {"BACKEND": f"{__name__}.OwnCache", "OPTIONS": options}
+    local = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    engine = f"django.contrib.sessions.backends.{engine}"
+    with override_settings(SESSION_ENGINE=engine, CACHES={"default": local, "ours": ours}):
+        assert ids() == []
+        with override_settings(SESSION_CACHE_ALIAS="ours"):
+            assert ids() == found
+
+
+class OwnMiddleware(RateLimitMiddleware):
+    """A subclass, as projects have."""
+
+
+def test_paths_without_the_middleware_are_a_warning(default_alias):
+    """The site would believe that it is protected."""
+    paths = {"RATE_LIMIT": {"PATHS": {"/api/": {"RATE": "2/m"}}}}
+    with override_settings(DYNAMO_STORES={"default": {**default_alias, **paths}}):
+        assert ids() == ["dynamo_stores.W010"]
+        for kind in (RateLimitMiddleware, OwnMiddleware):
+            own = [*settings_of_django.MIDDLEWARE, f"{kind.__module__}.{kind.__qualname__}"]
+            with override_settings(MIDDLEWARE=own):
+                assert ids() == []
+
+
+@pytest.mark.parametrize(
+    "misplaced",
+    [
+        {"RATE_LIMIT": {"PATHS": {}}},
+        {"SCALING": {"ENABLED": True}},
+        {"CIRCUIT_BREAKER": {"FAILURE_THRESHOLD": 3}},
+    ],
+)
+def test_groups_beside_dynamo_stores_are_a_warning(misplaced):
+    """Those that have a setting of ours; another package may have a RATE_LIMIT, too."""
+    (name,) = misplaced
+    with override_settings(**misplaced):
+        assert ids() == ["dynamo_stores.W011"]
+        (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.W011"]
+        assert found.hint == (
+            f"Move it into an alias: DYNAMO_STORES = {{'default': {{'{name}': …}}}}."
+        )
+    for value in ("100/h", {"default": "100/h"}, None):
+        with override_settings(**{name: value}):
+            assert ids() == []
 
 
 def test_a_function_that_cannot_be_imported_is_named_with_its_option():
@@ -243,3 +337,10 @@ def test_an_alias_without_a_region_is_found(monkeypatch, tmp_path):
         assert ids() == []
     with override_settings(DYNAMO_STORES={"default": {"REGION": "us-east-1"}}):
         assert ids() == []
+
+
+def test_subclasses_of_the_backend_are_cleaned():
+    """By the task and by dynamo_cleanup."""
+    caches = {"default": {"BACKEND": f"{__name__}.OwnCache", "KEY_PREFIX": "own"}}
+    with override_settings(CACHES=caches):
+        assert list(dynamodb_caches()) == ["default"]

@@ -90,12 +90,19 @@ def test_an_open_breaker_is_not_ready(only, client, dynamo_faults):
 
 
 def test_pages_that_are_not_included_are_a_warning(tables):
-    """By a check with a hint; without them the index does not list them."""
-    with override_settings(ROOT_URLCONF="tests.admin.admin_alone"):
+    """By a check with a hint, where an alias or one of its tables is scaled."""
+
+    def is_found(**changes):
         clear_url_caches()
-        assert "dynamo_stores.W004" in {each.id for each in checks.run_checks()}
-    clear_url_caches()
-    assert "dynamo_stores.W004" not in {each.id for each in checks.run_checks()}
+        with override_settings(DYNAMO_STORES={"default": changes}):
+            return "dynamo_stores.W004" in {each.id for each in checks.run_checks()}
+
+    scaling = {"SCALING": {"ENABLED": True}}
+    with override_settings(ROOT_URLCONF="tests.admin.admin_alone"):
+        assert is_found(**scaling)
+        assert is_found(TABLES={"invoices": scaling})
+        assert not is_found()
+    assert not is_found(**scaling)
 
 
 def test_the_command_shows_the_same(reporting, run):
@@ -107,7 +114,7 @@ def test_the_command_shows_the_same(reporting, run):
     assert "breakers" in found
     printed = run("dynamo_status", table=[table])
     assert f"alias {using}: 0 processes reporting" in printed
-    with pytest.raises(CommandError, match="expected seconds, more than 0"):
+    with pytest.raises(CommandError, match=r"^--watch is 0\.0; expected a number"):
         run("dynamo_status", watch=0.0)
     missing = reporting(make_tables=False)
     with pytest.raises(CommandError, match="dynamo_create_tables"):

@@ -105,7 +105,7 @@ def test_beat_does_it_every_minute(reporting, now):
     assert beat_schedule()["dynamo_stores.roll_up_status"] == {
         "task": "dynamo_stores.roll_up_status",
         "schedule": 60.0,
-        "options": {"expires": 60.0},
+        "options": {"expires": 60.0, "expire_seconds": 60},
     }
     report(using, now, 1, {minute - 1: {"t": Usage(1.0)}})
     assert roll_up_status() == 1

@@ -154,14 +154,13 @@ def test_small_limits(store, resource, limit):
 
 
 def test_what_is_refused(store, resource):
-    """A wrong priority, several rates, a cost over the limit."""
+    """A wrong priority, several rates; a cost over the limit is a refusal without a call."""
     with measuring() as measurements:
         with pytest.raises(ConfigurationError, match="priority is 'users'; expected 'user' or"):
             store.acquire(resource, priority="users")
         with pytest.raises(ConfigurationError, match="expected one rate"):
             store.acquire(resource, rate="1/s,2/m")
-        with pytest.raises(ValueError, match="cost is 3; the limit"):
-            store.acquire(resource, rate="2/m", cost=3)
+        assert not store.acquire(resource, rate="2/m", cost=3).allowed
     assert measurements == []
 
 
@@ -171,6 +170,16 @@ def test_unavailable(alias, resource, dynamo_faults):
     dynamo_faults.fail()
     assert store.acquire(resource).allowed
     assert not store.acquire(resource, on_unavailable="deny").allowed
+    assert store.get_status(resource).allowed
+    assert not store.get_status(resource, on_unavailable="deny").allowed
+
+
+@pytest.mark.parametrize("algorithm", ["fixed", "gcra", "log"])
+def test_the_algorithm_of_other_limits_does_not_matter(alias, resource, algorithm):
+    """An adaptive limit that names none is a sliding one, whatever RATE_LIMIT["ALGORITHM"] is."""
+    store = AdaptiveRateLimitStore(alias(RATE_LIMIT={"ALGORITHM": algorithm}))
+    assert store.acquire(resource, rate="2/m").remaining == 1
+    assert store.acquire(resource).limit == 200
 
 
 def test_async_twin(store, resource):

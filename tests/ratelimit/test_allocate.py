@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -60,6 +61,19 @@ def test_settings_change_it():
     ).paused
     config = replace(DEFAULTS, min_user_reserved=50)
     assert allocate(100, user_requests=[], background_requests=[], now=NOW, config=config)[0] == 50
+
+
+@given(st.lists(st.integers(0, 4000), max_size=60), st.lists(st.integers(0, 4000), max_size=5))
+def test_counts_of_times_are_the_same_as_their_requests(users, background):
+    """A dict of times and counts is shared like a list that repeats the times."""
+    first, second = (
+        allocate(200, user_requests=u, background_requests=b, now=NOW)
+        for u, b in (
+            (at(*users), at(*background)),
+            (Counter(at(*users)), Counter(at(*background))),
+        )
+    )
+    assert first == second
 
 
 AGES = st.lists(st.floats(0, 4000), max_size=40)

@@ -61,6 +61,57 @@ def test_a_request_after_wait_is_admitted(name, dynamo_clock: FakeClock):
     assert ask(view).status_code == 200
 
 
+@pytest.mark.parametrize("rate", ["2/10s", "2/minute", "9/s,2/h", (2, 60), "2/60"])
+def test_rates_of_all_kinds(rate, dynamo_clock: FakeClock):
+    """REST framework's own, and those of all other limits."""
+    view = make_view(make_throttle("AnonRateThrottle", rate))
+    assert [ask(view).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def rate_of(scope, request):
+    return None if "free" in request.GET else "1/m"
+
+
+@pytest.mark.parametrize("rate", [staticmethod(rate_of), f"{__name__}.rate_of"])
+def test_rates_by_function(rate, dynamo_clock: FakeClock):
+    """A function of scope and request, or its dotted path."""
+    view = make_view(make_throttle("AnonRateThrottle", rate))
+    assert [ask(view).status_code for _ in range(2)] == [200, 429]
+    free = RequestFactory().get("/?free", REMOTE_ADDR="1.2.3.4")
+    assert view(free).status_code == 200
+
+
+def test_several_rates_are_in_the_headers_of_the_tightest(dynamo_clock: FakeClock):
+    """The status on the request is that of the rate with the least left."""
+    throttle = make_throttle("AnonRateThrottle", "9/s,2/h")()
+    request = SimpleNamespace(
+        _request=RequestFactory().get("/", REMOTE_ADDR="1.2.3.4"), user=None, META={}
+    )
+    assert throttle.allow_request(request, None)
+    assert (throttle.num_requests, throttle.duration) == (9, 1)
+    assert request._request.ratelimit[:3] == (True, 2, 1)
+
+
+def test_a_cost_by_function(dynamo_clock: FakeClock):
+    """``get_cost`` of a subclass."""
+    throttle = make_throttle("AnonRateThrottle", "5/m")
+    throttle.get_cost = lambda self, request, view: int(request.GET["n"])
+
+    def ask_for(number):
+        request = RequestFactory().get(f"/?n={number}", REMOTE_ADDR="1.2.3.4")
+        return make_view(throttle)(request).status_code
+
+    assert [ask_for(number) for number in (4, 2, 0, 6, 1, 1)] == [200, 429, 200, 429, 200, 429]
+
+
+def test_a_parse_rate_of_ones_own(dynamo_clock: FakeClock):
+    """A subclass may read rates in its own way, as with REST framework."""
+    throttle = make_throttle("AnonRateThrottle", "two")
+    throttle.parse_rate = lambda self, rate: ({"two": 2}[rate], 60)
+    view = make_view(throttle)
+    assert [ask(view).status_code for _ in range(3)] == [200, 200, 429]
+
+
 def test_users_are_counted_by_themselves(dynamo_clock: FakeClock):
     """From whatever address; anonymous throttles do not limit them."""
     user = SimpleNamespace(pk=1, is_authenticated=True)

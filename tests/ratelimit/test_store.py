@@ -168,12 +168,39 @@ def test_zero_refuses_always(store, resource, dynamo_clock: FakeClock):
     store.unset_resource_config(resource)
 
 
-@pytest.mark.parametrize("cost", [0, -1, 1.5, True, "1", 6])
+@pytest.mark.parametrize("cost", [1.5, True, "1", None])
 def test_what_is_no_cost(store, resource, cost):
-    """Also one that could never be admitted."""
+    """Only a whole number is one."""
     with measuring() as measurements, pytest.raises(ValueError, match="cost"):
         store.acquire(resource, rate="5/m", cost=cost)
     assert measurements == []
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("cost", "allowed"), [(0, True), (-1, False), (6, False)])
+def test_costs_that_do_not_depend_on_the_count(
+    store, resource, dynamo_clock, algorithm, cost, allowed
+):
+    """Nothing is free; what could never be admitted is refused. Neither is counted, nor a call."""
+    rate = {"RATE": "5/m", "ALGORITHM": algorithm, "BURST": 5}
+    store.set_resource_config(resource, rate)
+    store.acquire(resource)
+    with measuring() as measurements:
+        status = store.acquire(resource, cost=cost)
+    assert measurements == []
+    assert (status.allowed, status.limit, status.remaining) == (allowed, 5, 4)
+    assert (status.retry_after == 0) == allowed
+    assert store.get_status(resource, cost=cost).allowed is allowed
+    assert store.get_status(resource).remaining == 4
+    store.unset_resource_config(resource)
+
+
+def test_a_cost_over_a_limit_that_was_lowered_is_refused(store, resource, dynamo_clock):
+    """The literal of a caller may be older than the limit; the burst of gcra is a limit, too."""
+    for rate in ("2/m", {"RATE": "20/m", "ALGORITHM": "gcra"}):
+        store.set_resource_config(resource, rate)
+        assert not store.acquire(resource, cost=3).allowed
+        store.unset_resource_config(resource)
 
 
 def test_a_smaller_cost_than_the_refused_one_is_decided_anew(store, resource, dynamo_clock):
@@ -233,7 +260,7 @@ def test_unavailable(alias, resource, dynamo_faults, caplog):
     }
     assert caplog.text.count("A limit was decided without DynamoDB") == 5
     with pytest.raises(StoreUnavailable):
-        store.get_status(resource, rate="2/m")
+        store.record(resource, rate="2/m")
     dynamo_faults.clear()
     assert store.acquire(resource, rate="2/m").allowed
 
@@ -258,6 +285,30 @@ def test_shards(store, resource, dynamo_clock):
     store.reset(resource)
     assert store.get_status(resource)[:3] == (True, 10, 10)
     store.unset_resource_config(resource)
+
+
+def test_the_status_of_shards_is_that_of_the_whole_limit(store, resource, dynamo_clock):
+    """``remaining`` falls by one for each request, whichever shard counted it."""
+    store.set_resource_config(resource, {"RATE": "40/m", "SHARDS": 4})
+    statuses = [store.acquire(resource) for _ in range(41)]
+    assert {each.limit for each in statuses} == {40}
+    assert [each.remaining for each in statuses] == [*range(39, -1, -1), 0]
+    assert store.get_status(resource)[:3] == (False, 40, 0)
+    store.unset_resource_config(resource)
+
+
+def test_the_remaining_requests_of_shards_do_not_rise(alias, resource, dynamo_clock):
+    """Also while other processes count in the same shards."""
+    here, there = RateLimitStore(alias()), RateLimitStore(alias())
+    for each in (here, there):
+        each.set_resource_config(resource, {"RATE": "40/m", "SHARDS": 4})
+    seen = []
+    for _ in range(20):
+        seen.append(here.acquire(resource).remaining)
+        there.acquire(resource)
+    assert seen == sorted(seen, reverse=True)
+    for each in (here, there):
+        each.unset_resource_config(resource)
 
 
 def test_blocks(store, resource, dynamo_clock: FakeClock):

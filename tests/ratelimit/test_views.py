@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import math
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from dynamo_stores.decorators import (
     ratelimit,
 )
 from dynamo_stores.exceptions import ConfigurationError, Ratelimited
+from dynamo_stores.ratelimit.mixins import RatelimitMixin
 from dynamo_stores.stores import RateLimitStore
 from tests.helpers.limits import get, ok
 
@@ -92,6 +94,70 @@ def test_shadow_counts_and_never_limits(group):
     assert request.ratelimit.allowed is False
 
 
+def test_clients_are_not_told_of_a_shadow(group):
+    """No headers of its own, and none of a limit beside it that are changed by it."""
+    shadow = ratelimit(group, "ip", "1/m", shadow=True)
+    alone, both = shadow(ok), ratelimit(group + "real", "ip", "9/m")(shadow(ok))
+    for _ in range(2):
+        answer = alone(get())
+        for name in ("RateLimit", "RateLimit-Policy", "X-RateLimit-Remaining", "Retry-After"):
+            assert name not in answer
+    answer = both(get())
+    assert (answer["X-RateLimit-Limit"], answer["X-RateLimit-Remaining"]) == ("9", "8")
+    assert "Retry-After" not in answer
+
+
+def staff_only(request):
+    assert_no_loop()
+    return request.user.is_staff
+
+
+def rate_of_user(group, request):
+    assert_no_loop()
+    return "1/m"
+
+
+def key_of_user(group, request):
+    assert_no_loop()
+    return str(request.user.pk)
+
+
+def cost_of_user(group, request):
+    assert_no_loop()
+    return 1
+
+
+def assert_no_loop():
+    """Raise where Django would raise SynchronousOnlyOperation for a query."""
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"skip_if": f"{__name__}.staff_only"},
+        {"rate": f"{__name__}.rate_of_user"},
+        {"key": f"{__name__}.key_of_user"},
+        {"cost": f"{__name__}.cost_of_user"},
+        {"cost": cost_of_user},
+    ],
+)
+def test_functions_of_async_views_do_not_run_on_the_event_loop(group, argument):
+    """By their dotted path or themselves: they may query a database."""
+
+    @ratelimit(**{"group": group, "key": "ip", "rate": "1/m", **argument})
+    async def view(request):
+        return HttpResponse("async")
+
+    async def run():
+        request = get()
+        request.user = SimpleNamespace(pk=7, is_authenticated=True, is_staff=False)
+        return [(await view(request)).status_code for _ in range(2)]
+
+    assert asyncio.run(run()) == [200, 429]
+
+
 def test_async_views(group):
     """They stay coroutine functions; keys that read the user do so in a thread."""
 
@@ -146,6 +212,73 @@ def test_class_based_views(group):
     assert asyncio.run(run()) == [200, 429]
 
 
+def test_async_classes(group):
+    """Headers, 429, and no decision on the event loop: their dispatch is a plain method."""
+
+    def key(group, request):
+        assert_no_loop()
+        return "k"
+
+    @ratelimit(group, key, "1/m")
+    class Limited(View):
+        async def get(self, request):
+            return HttpResponse("async")
+
+    class Mixed(RatelimitMixin, View):
+        ratelimit_group = group + "mixin"
+        ratelimit_key = staticmethod(key)
+        ratelimit_rate = "1/m"
+        ratelimit_block = True
+
+        async def get(self, request):
+            return HttpResponse("async")
+
+    async def run(view):
+        answers = [await view(get()) for _ in range(2)]
+        assert all("RateLimit" in each for each in answers)
+        return [each.status_code for each in answers]
+
+    for view in (Limited.as_view(), Mixed.as_view()):
+        assert asyncio.run(run(view)) == [200, 429]
+
+
+def test_the_mixin_of_django_ratelimit(group):
+    """Its attributes are the arguments; without ``ratelimit_block`` the view is called."""
+
+    class Limited(RatelimitMixin, View):
+        ratelimit_group = group
+        ratelimit_key = "ip"
+        ratelimit_rate = "1/m"
+
+        def get(self, request):
+            return HttpResponse(str(request.limited))
+
+    class Blocked(Limited):
+        ratelimit_group = group + "blocked"
+        ratelimit_block = True
+        ratelimit_rate = "3/m"
+        ratelimit_cost = 2
+
+    assert [Limited.as_view()(get()).content for _ in range(2)] == [b"False", b"True"]
+    assert [Blocked.as_view()(get()).status_code for _ in range(2)] == [200, 429]
+
+
+def test_the_modules_of_django_ratelimit():
+    """A project moves over by changing the package's name in its imports."""
+    names = {
+        "": ["ALL", "UNSAFE"],
+        ".core": ["get_usage", "is_ratelimited"],
+        ".decorators": ["ratelimit"],
+        ".exceptions": ["Ratelimited"],
+        ".middleware": ["RatelimitMiddleware"],
+        ".mixins": ["RatelimitMixin"],
+    }
+    for module, wanted in names.items():
+        found = importlib.import_module(f"dynamo_stores.ratelimit{module}")
+        for name in wanted:
+            assert hasattr(found, name), (module, name)
+
+
 def test_methods_and_groups(group):
     """Each set of methods is counted by itself, in any order; a group is shared."""
     one = ratelimit(group, "ip", "1/m", ["GET", "post"])(ok)
@@ -176,6 +309,18 @@ def test_cost_skip_and_allow(group):
     assert spared(get("/?skip")).status_code == 200
     assert spared(get(address="10.9.9.9")).status_code == 200
     assert spared(get(address="2001:db8::5")).status_code == 200
+
+
+@pytest.mark.parametrize("priority", [None, "user"])
+def test_a_cost_of_the_request_is_never_an_error(group, priority):
+    """More than the limit, or less than nothing, is refused; nothing is free."""
+    view = ratelimit(
+        group, "ip", "10/m", cost=lambda group, request: int(request.GET["n"]), priority=priority
+    )(ok)
+    for number, code in ((11, 429), (-1, 429), (0, 200), (10, 200), (0, 200), (1, 429)):
+        answer = view(get(f"/?n={number}"))
+        assert answer.status_code == code, number
+        assert ("Retry-After" in answer) == (code == 429)
 
 
 def test_a_limit_of_a_resource(group):

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.infrastructure.tables import table_of, wanted_tables
-from dynamo_stores.models import StoreItem
+from dynamo_stores.models import ControlItem, StoreItem
+
+NAN, INFINITE = float("nan"), float("inf")
 
 
 def run(command, **options):
@@ -166,11 +174,135 @@ def test_every_table_of_the_project_is_found(tables, dynamo_prefix):
     [
         ("dynamo_local", "port", 99999),
         ("dynamo_local", "port", -1),
+        ("dynamo_local", "updating", -1.0),
+        ("dynamo_local", "updating", NAN),
+        ("dynamo_local", "burst", 0.0),
+        ("dynamo_local", "burst", INFINITE),
         ("dynamo_benchmark", "calls", 0),
+        ("dynamo_benchmark", "calls", -3),
         ("dynamo_benchmark", "rounds", 0),
+        ("dynamo_benchmark", "bytes", -1),
+        ("dynamo_benchmark", "bytes", 400_000),
+        ("dynamo_benchmark", "processes", 0),
+        ("dynamo_benchmark", "rate", 0),
+        ("dynamo_benchmark", "seconds", NAN),
+        ("dynamo_benchmark", "seconds", -1.0),
+        ("dynamo_status", "watch", 0.0),
+        ("dynamo_status", "watch", NAN),
+        ("dynamo_status", "watch", INFINITE),
+        ("dynamo_cleanup", "segments", 0),
+        ("dynamo_cleanup", "segments", 1_000_001),
+        ("dynamo_cleanup", "units_per_second", 0.0),
+        ("dynamo_cleanup", "units_per_second", NAN),
+        ("dynamo_cleanup", "units_per_second", INFINITE),
     ],
 )
 def test_wrong_numbers_are_named_before_any_work(command, option, value):
     """The error has the option, its value and what was expected."""
-    with pytest.raises(CommandError, match=f"^--{option} is {value}; expected "):
+    name = option.replace("_", "-")
+    with pytest.raises(CommandError, match=f"^--{name} is {value}; expected "):
         call_command(command, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("dynamo_create_tables", {"using": ["defualt"]}),
+        ("dynamo_verify", {"using": ["default", "defualt"]}),
+        ("dynamo_benchmark", {"using": "defualt"}),
+    ],
+)
+def test_an_unknown_alias_is_named_with_the_nearest(tables, command, options):
+    """And the others are listed."""
+    with pytest.raises(CommandError, match="no alias 'defualt'; did you mean 'default'"):
+        run(command, **options)
+
+
+def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path):
+    """A file, a folder within a file, a place where none can be made."""
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "data", Path("/proc/nope")):
+        with pytest.raises(CommandError, match=f"The folder for the data, {folder}, cannot be"):
+            call_command("dynamo_local", data_dir=folder)
+
+
+def test_a_state_file_that_cannot_be_used_is_a_sentence(tables, settings, tmp_path):
+    """A folder, a place that takes no files, a file of another program or shape."""
+    settings.CACHES = {"default": {"BACKEND": "dynamo_stores.cache.DynamoDBCache"}}
+    for state in (tmp_path, Path("/proc/nope")):
+        with pytest.raises(CommandError, match=f"^--state is {state}; expected a file that can"):
+            run("dynamo_cleanup", state=state)
+    state = tmp_path / "state.json"
+    arguments = {"segments": 1, "scan": False, "dry_run": False}
+    for position in (5, [1], {"a": None}, {"7": None}, {"0": {"PK": "x"}}, {"0": 3}):
+        state.write_text(json.dumps({"default": {"arguments": arguments, "position": position}}))
+        with pytest.raises(CommandError, match="is not a file that --state wrote"):
+            run("dynamo_cleanup", state=state)
+    for content in ("", "null", "3", '{"default": 3}', '{"default": null}', "\x00", "\udcff"):
+        state.write_text(content, errors="surrogateescape")
+        with pytest.raises(CommandError, match="is not a file that --state wrote"):
+            run("dynamo_cleanup", state=state)
+
+
+@pytest.mark.parametrize("command", ["dynamo_create_tables", "dynamo_verify"])
+def test_other_aliases_go_on_when_one_does_not_answer(alias, command, dynamo_engine):
+    """Its first table takes the time of an attempt, its others none; the end names it."""
+    dead = alias(ENDPOINT_URL="http://127.0.0.1:9", TABLE_PREFIX="nowhere-")
+    using = alias(TABLE_PREFIX=f"fresh-{secrets.token_hex(4)}-")
+    names = [model.bound_to(using).Meta.table_name for model in (StoreItem, ControlItem)]
+    if command == "dynamo_verify":
+        run("dynamo_create_tables", using=[using])
+    out = io.StringIO()
+    with pytest.raises(CommandError) as failed:
+        call_command(command, stdout=out, using=[using, dead])
+    assert f"nowhere-dynamo-stores of alias '{dead}': DescribeTable" in str(failed.value)
+    assert "nowhere-dynamo-stores-control" not in str(failed.value)
+    for name in names:
+        done = "matches its model" if command == "dynamo_verify" else "created"
+        assert f"{name}: {done}" in out.getvalue()
+        get_control(using).call("DeleteTable", {"TableName": name})
+
+
+def test_only_the_tables_of_the_chosen_aliases(alias, default_alias):
+    """Also those that an alias shares with another one, which are listed once."""
+    shared, other = alias(), alias(TABLE_PREFIX="other-")
+
+    def listed(*using):
+        out = run("dynamo_create_tables", using=list(using), dry_run=True)
+        return [line.partition(":")[0] for line in out.splitlines()]
+
+    prefix = default_alias["TABLE_PREFIX"]
+    assert listed(shared) == [f"{prefix}dynamo-stores", f"{prefix}dynamo-stores-control"]
+    assert listed(other) == ["other-dynamo-stores", "other-dynamo-stores-control"]
+    assert listed(shared, other) == listed(shared) + listed(other)
+
+
+def test_a_benchmark_that_is_terminated_deletes_its_tables(dynamo_engine, until):
+    """SIGTERM while it measures."""
+    control = get_control()
+
+    def own_tables():
+        names = control.call("ListTables", {})["TableNames"]
+        return {each for each in names if each.startswith("benchmark-")}
+
+    before = own_tables()
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "dynamo_benchmark", "--rounds", "100000"],
+        env={
+            **os.environ,
+            "ENV_FILE": os.devnull,
+            "DYNAMODB_ENDPOINT": dynamo_engine,
+            "AWS_REGION": "us-east-1",
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        until(lambda: len(own_tables() - before) == 2)
+        process.terminate()
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert own_tables() == before

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
 import statistics
+import sys
+import threading
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import boto3
@@ -19,11 +22,13 @@ from ... import conf
 from ...cache.backend import DynamoDBCache
 from ...calls.control import get_control
 from ...calls.transport import is_loopback
+from ...conf.rules import WHOLE_POSITIVE
 from ...exceptions import CircuitBreakerOpenError, StoreUnavailable
 from ...infrastructure.tables import create_table, table_of
 from ...models import ControlItem, StoreItem
 from ...ratelimit.store import RateLimitStore
 from ...testing.engine import EmbeddedEngine, EngineError
+from ..options import between, check_options, whole_between
 from ..tables import command_errors
 
 Call = Callable[[], object]
@@ -88,9 +93,20 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, using: str, engine: str, **options: Any) -> None:
-        for option in ("rounds", "calls"):
-            if options[option] < 1:
-                raise CommandError(f"--{option} is {options[option]}; expected 1 or more.")
+        check_options(
+            options,
+            rounds=WHOLE_POSITIVE,
+            calls=WHOLE_POSITIVE,
+            # Larger values are stored in parts, which a bare client does not do.
+            bytes=whole_between(1, 300_000),
+            processes=WHOLE_POSITIVE,
+            rate=WHOLE_POSITIVE,
+            seconds=between(0.1, 3600),
+        )
+        with _exit_at_sigterm():
+            self._benchmark(using, engine, options)
+
+    def _benchmark(self, using: str, engine: str, options: dict[str, Any]) -> None:
         with command_errors():
             if options["scenario"] == "scaling":
                 self._benchmark_scaling(options)
@@ -145,13 +161,13 @@ class Command(BaseCommand):
         with override_settings(DYNAMO_STORES={"default": alias}):
             # With the control table, because the process publishes its reports there.
             specs = [table_of(model) for model in (StoreItem, ControlItem)]
-            for spec in specs:
-                create_table(spec, lambda line: None)
             try:
+                for spec in specs:
+                    create_table(spec, lambda line: None)
                 self._compare(specs[0].name, options)
             finally:
                 for spec in specs:
-                    get_control().call("DeleteTable", {"TableName": spec.name})
+                    _delete_table(spec.name)
 
     def _compare(self, table: str, options: dict[str, Any]) -> None:
         rounds, calls = options["rounds"], options["calls"]
@@ -172,6 +188,25 @@ class Command(BaseCommand):
         for name, call in _without_counterpart(options["bytes"]).items():
             store_cpu = statistics.median(_time(call, calls).cpu for _ in range(rounds))
             self.stdout.write(f"{name}: {store_cpu:.1f} µs")
+
+
+@contextlib.contextmanager
+def _exit_at_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, so that the tables are deleted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _delete_table(name: str) -> None:
+    control = get_control()
+    if control.describe(name) is not None:
+        control.call("DeleteTable", {"TableName": name})
 
 
 def _pairs(table: str, size: int) -> dict[str, tuple[Call, Call]]:

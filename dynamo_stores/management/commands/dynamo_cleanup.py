@@ -12,7 +12,9 @@ from django.core.management.base import BaseCommand, CommandError
 from ... import clock
 from ...cache.backend import DynamoDBCache
 from ...cache.store.sweeps import Progress
+from ...conf.rules import POSITIVE
 from ...tasks import dynamodb_caches
+from ..options import check_options, whole_between
 from ..tables import command_errors
 
 SECONDS_BETWEEN_LINES = 2.0
@@ -53,17 +55,16 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, cache: list[str] | None, **options: Any) -> None:
-        for option in ("segments", "units_per_second"):
-            if options[option] <= 0:
-                raise CommandError(
-                    f"--{option.replace('_', '-')} is {options[option]}; expected a number above 0."
-                )
+        # DynamoDB scans in at most so many segments.
+        check_options(options, segments=whole_between(1, 1_000_000), units_per_second=POSITIVE)
         state: Path | None = options["state"]
         if state is not None and not state.parent.is_dir():
             raise CommandError(
                 f"--state is {state}; expected a file in a folder that exists. "
                 f"Create {state.parent}."
             )
+        if state is not None:
+            _check_writable(state)
         with command_errors():
             found = dynamodb_caches()
             if unknown := [name for name in cache or () if name not in found]:
@@ -105,13 +106,27 @@ class Command(BaseCommand):
         self.stdout.write(f"{name}: {removed} expired items {verb}")
 
 
+def _check_writable(state: Path) -> None:
+    is_new = not state.exists()
+    try:
+        with state.open("a"):
+            pass
+        if is_new:
+            state.unlink()
+    except OSError as exc:
+        raise CommandError(
+            f"--state is {state}; expected a file that can be written: {exc.strerror}."
+        ) from exc
+
+
 def _read_state(state: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     if not state.exists():
         return {}
     try:
         kept: dict[str, Any] = json.loads(state.read_text())
         before = kept.get(name, {}).get("arguments", arguments)
-    except (ValueError, AttributeError) as exc:
+        _check_position(kept.get(name, {}).get("position"), arguments["segments"])
+    except (ValueError, AttributeError, TypeError, KeyError) as exc:
         raise CommandError(
             f"{state} is not a file that --state wrote. Delete it, or use another file."
         ) from exc
@@ -121,3 +136,15 @@ def _read_state(state: Path, name: str, arguments: dict[str, Any]) -> dict[str, 
             "Use the same arguments, or delete the file to start again."
         )
     return kept
+
+
+def _check_position(position: Any, segments: int) -> None:
+    """Raise ValueError or TypeError unless each segment has a key, or None if it is done."""
+    if position is None:
+        return
+    for segment, key in dict(position).items():
+        if not 0 <= int(segment) < segments:
+            raise ValueError(segment)
+        for value in dict(key or {}).values():
+            if not isinstance(value, dict):
+                raise TypeError(value)

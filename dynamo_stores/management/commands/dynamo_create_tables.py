@@ -8,40 +8,52 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...infrastructure.tables import TableSpec, TableState, create_table, inspect_table
-from ..tables import chosen_tables, command_errors
+from ..tables import add_choice_of_tables, for_each_table
 
 
 class Command(BaseCommand):
     help = (
         "Creates the missing tables of every alias and of the models of installed apps, with "
-        "indexes and TTL. An existing table is never changed. If one differs from its model, its "
-        "differences are printed and the exit status is 1."
+        "indexes and TTL. An existing table is never changed. If one differs from its model, or an "
+        "alias fails, that is printed at the end, and the exit status is 1."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="Print what would be created.")
-        parser.add_argument(
-            "--table", action="append", metavar="NAME", help="Only this table; may be repeated."
-        )
+        add_choice_of_tables(parser)
 
-    def handle(self, *args: Any, dry_run: bool, table: list[str] | None, **options: Any) -> None:
-        different = []
-        with command_errors():
-            for spec in chosen_tables(table):
+    def handle(
+        self,
+        *args: Any,
+        dry_run: bool,
+        table: list[str] | None,
+        using: list[str] | None,
+        **options: Any,
+    ) -> None:
+        different: list[str] = []
+
+        def create(spec: TableSpec) -> None:
+            found = inspect_table(spec)
+            if found.status is None and not dry_run:
+                is_created = create_table(spec, self.stdout.write)
+                self.stdout.write(f"{spec.name}: created, {_summary(spec)}")
+                if is_created:
+                    return
                 found = inspect_table(spec)
-                if found.status is None and not dry_run:
-                    is_created = create_table(spec, self.stdout.write)
-                    self.stdout.write(f"{spec.name}: created, {_summary(spec)}")
-                    if is_created:
-                        continue
-                    found = inspect_table(spec)
-                self._report(spec, found)
-                different += [f"{spec.name}: {each}" for each in found.differences]
+            self._report(spec, found)
+            different.extend(f"{spec.name}: {each}" for each in found.differences)
+
+        failed = for_each_table(table, using, create)
+        problems = []
         if different:
-            raise CommandError(
+            problems.append(
                 "Existing tables differ from the models and were not changed. Change them in AWS "
                 "or use other tables in the settings:\n  " + "\n  ".join(different)
             )
+        if failed:
+            problems.append("Tables could not be created:\n  " + "\n  ".join(failed))
+        if problems:
+            raise CommandError("\n".join(problems))
 
     def _report(self, spec: TableSpec, found: TableState) -> None:
         if found.status is None:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from ...conf.rules import NOT_NEGATIVE, POSITIVE
 from ...testing.engine import EmbeddedEngine, EngineError
 from ...testing.throttling.buckets import Partitions
+from ..options import check_options
 
 if TYPE_CHECKING:
     from ...testing.throttling.relay import CapacityRelay
@@ -80,6 +82,7 @@ class Command(BaseCommand):
             raise CommandError(
                 f"--port is {port}; expected a number from 1 to 65535, or 0 for any free port."
             )
+        check_options(options, updating=NOT_NEGATIVE, burst=POSITIVE)
         stopping = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopping.set())
@@ -131,7 +134,13 @@ def _default_folder() -> Path:
 
 
 def _make_ignored(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     ignore = folder / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not ignore.exists():
+            ignore.write_text("*\n")
+    except OSError as exc:
+        raise CommandError(
+            f"The folder for the data, {folder}, cannot be used: {exc.strerror}. Name another one "
+            "by --data-dir, or use --in-memory."
+        ) from exc

@@ -14,6 +14,7 @@ from ...monitoring.formatting import ago, count_of, exact, number, span
 from ...monitoring.reporter import get_reporter
 from ...monitoring.snapshot import read_all
 from ...monitoring.status import AliasStatus, BreakerRow, TableStatus, as_json
+from ..options import between, check_options
 from ..tables import chosen_tables, command_errors
 
 _CLEAR = "\x1b[2J\x1b[H"
@@ -46,8 +47,7 @@ class Command(BaseCommand):
         if watch is None:
             self._show(table, as_object=options["json"])
             return
-        if watch <= 0:
-            raise CommandError(f"--watch is {watch:g}; expected seconds, more than 0.")
+        check_options({"watch": watch}, watch=between(0.1, 86_400))
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 try:

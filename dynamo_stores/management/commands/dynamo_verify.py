@@ -7,8 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ...infrastructure.tables import inspect_table
-from ..tables import chosen_tables, command_errors
+from ...infrastructure.tables import TableSpec, inspect_table
+from ..tables import add_choice_of_tables, for_each_table
 
 
 class Command(BaseCommand):
@@ -18,20 +18,27 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "--table", action="append", metavar="NAME", help="Only this table; may be repeated."
-        )
+        add_choice_of_tables(parser)
 
-    def handle(self, *args: Any, table: list[str] | None, **options: Any) -> None:
-        wrong = []
-        with command_errors():
-            for spec in chosen_tables(table):
-                found = inspect_table(spec)
-                if found.status is None:
-                    wrong.append(f"{spec.name}: does not exist")
-                elif found.differences:
-                    wrong += [f"{spec.name}: {each}" for each in found.differences]
-                else:
-                    self.stdout.write(f"{spec.name}: matches its model ({found.status})")
+    def handle(
+        self, *args: Any, table: list[str] | None, using: list[str] | None, **options: Any
+    ) -> None:
+        wrong: list[str] = []
+
+        def verify(spec: TableSpec) -> None:
+            found = inspect_table(spec)
+            if found.status is None:
+                wrong.append(f"{spec.name}: does not exist")
+            elif found.differences:
+                wrong.extend(f"{spec.name}: {each}" for each in found.differences)
+            else:
+                self.stdout.write(f"{spec.name}: matches its model ({found.status})")
+
+        failed = for_each_table(table, using, verify)
+        problems = []
         if wrong:
-            raise CommandError("Tables differ from their models:\n  " + "\n  ".join(wrong))
+            problems.append("Tables differ from their models:\n  " + "\n  ".join(wrong))
+        if failed:
+            problems.append("Tables could not be compared:\n  " + "\n  ".join(failed))
+        if problems:
+            raise CommandError("\n".join(problems))

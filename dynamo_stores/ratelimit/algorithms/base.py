@@ -11,6 +11,8 @@ from ...models import RawItem
 
 # Seconds added to a time, so that rounding of floats never makes it too early.
 AFTER = 0.001
+# Items live this many seconds longer, for processes whose clocks are behind.
+GRACE = 60
 
 
 class RateLimitStatus(NamedTuple):
@@ -108,6 +110,14 @@ def tightest(levels: Sequence[Level], cost: int) -> RateLimitStatus:
         retry_after=level.retry_after if refusing else 0.0,
         window=level.rate.window,
     )
+
+
+def is_broken(at: float, window: float, times: Times) -> bool:
+    """
+    Return whether the time ``at`` of an item is of a broken clock: ahead by more than ``window``
+    seconds, and by more than clocks that are right can differ.
+    """
+    return at > times.high + max(window, GRACE)
 
 
 def whole(item: Mapping[str, Any], name: str) -> int:

@@ -15,11 +15,22 @@ from typing import Any
 from ...calls.server_time import Times
 from ...conf.rates import Rate
 from ...models import RawItem
-from .base import AFTER, Decision, Level, RateLimitStatus, Write, name_of, number, tightest, whole
+from .base import (
+    AFTER,
+    GRACE,
+    Decision,
+    Level,
+    RateLimitStatus,
+    Write,
+    is_broken,
+    name_of,
+    number,
+    tightest,
+    whole,
+)
 
 # Microseconds since the epoch are whole numbers that a float of seconds can still represent.
 _MICRO = 1_000_000
-_GRACE = 60
 
 
 class Gcra:
@@ -59,7 +70,9 @@ class Gcra:
         spent: list[int] = []
         for each, rate in enumerate(rates):
             step = cost * self._interval(rate)
-            busy_until = state[each] if state else 0
+            busy_until = self._busy_until(state, each, rate, times)
+            if force:
+                step = max(0, min(step, self._latest(rate, now) - max(busy_until, now)))
             values[f":s{each}"] = number(step if busy_until >= now else now + step)
             spent.append(max(busy_until, now) + step)
             if busy_until >= now:
@@ -72,9 +85,13 @@ class Gcra:
                     conditions.append(f"t{each} <= :z{each}")
             else:
                 changes.append(f"t{each} = :s{each}")
-                values[f":a{each}"] = number(now)
-                conditions.append(f"(attribute_not_exists(t{each}) OR t{each} < :a{each})")
-        values[":ttl"] = number(max(spent) // _MICRO + _GRACE)
+                if state and state[each] > now:
+                    values[f":a{each}"] = number(state[each])
+                    conditions.append(f"t{each} = :a{each}")
+                else:
+                    values[f":a{each}"] = number(now)
+                    conditions.append(f"(attribute_not_exists(t{each}) OR t{each} < :a{each})")
+        values[":ttl"] = number(max(spent) // _MICRO + GRACE)
         changes.append("#ttl = :ttl")
         after = tightest(self._levels(tuple(spent), rates, 0, times), 0)
         return Decision(
@@ -95,7 +112,7 @@ class Gcra:
         now = math.floor(times.low * _MICRO)
         changes, conditions, values = [], [], {}
         for each, rate in enumerate(rates):
-            if state[each] <= now:
+            if self._busy_until(state, each, rate, times) <= now:
                 continue
             back = min(cost * self._interval(rate), state[each] - now)
             changes.append(f"t{each} = t{each} - :r{each}")
@@ -112,7 +129,7 @@ class Gcra:
         now = math.floor(times.low * _MICRO)
         levels = []
         for each, rate in enumerate(rates):
-            busy_until = max(now, state[each] if state else 0)
+            busy_until = max(now, self._busy_until(state, each, rate, times))
             if not rate.limit:
                 levels.append(Level(rate, 0, times.low + rate.window, rate.window))
                 continue
@@ -122,6 +139,23 @@ class Gcra:
             retry_after = wait / _MICRO + AFTER if wait > 0 else 0.0
             levels.append(Level(rate, free, busy_until / _MICRO, retry_after))
         return levels
+
+    def _busy_until(
+        self, state: tuple[int, ...] | None, each: int, rate: Rate, times: Times
+    ) -> int:
+        """Return the theoretical arrival time, 0 for none and for that of a broken clock."""
+        if not state:
+            return 0
+        at = state[each] / _MICRO
+        if is_broken(at, rate.window, times):
+            # Requests can be ahead by a burst, too.
+            burst = self.capacity(rate) * self._interval(rate) / _MICRO
+            return 0 if is_broken(at - burst, rate.window, times) else state[each]
+        return state[each]
+
+    def _latest(self, rate: Rate, now: int) -> int:
+        """Return the latest arrival time of requests that are counted without a decision."""
+        return now + self.capacity(rate) * self._interval(rate) + math.ceil(rate.window * _MICRO)
 
     @staticmethod
     def _interval(rate: Rate) -> int:

@@ -13,9 +13,20 @@ from typing import Any, NamedTuple
 from ...calls.server_time import Times
 from ...conf.rates import Rate
 from ...models import RawItem
-from .base import AFTER, Decision, Level, RateLimitStatus, Write, name_of, number, tightest, whole
+from .base import (
+    AFTER,
+    GRACE,
+    Decision,
+    Level,
+    RateLimitStatus,
+    Write,
+    is_broken,
+    name_of,
+    number,
+    tightest,
+    whole,
+)
 
-_GRACE = 60
 # The attributes: time and cost of each admitted request in turn, and the number of the last write.
 ADMITTED, VERSION = "l", "v"
 
@@ -69,7 +80,7 @@ class Log:
         after = self.look(Entries(version, admitted), rates, 0, times)
         return Decision(
             after._replace(allowed=True, retry_after=0.0),
-            self._write(state, admitted, times.high + 2 * rates[-1].window + _GRACE),
+            self._write(state, admitted, times.high + 2 * rates[-1].window + GRACE),
         )
 
     def look(
@@ -90,7 +101,7 @@ class Log:
             cost -= back
             if last.cost > back:
                 kept.append(last._replace(cost=last.cost - back))
-        return self._write(state, tuple(kept), times.high + 2 * rates[-1].window + _GRACE)
+        return self._write(state, tuple(kept), times.high + 2 * rates[-1].window + GRACE)
 
     @staticmethod
     def _write(state: Entries | None, admitted: Sequence[Admitted], ttl: float) -> Write:
@@ -109,8 +120,13 @@ class Log:
 
     @staticmethod
     def _kept(state: Entries | None, rate: Rate, times: Times) -> tuple[Admitted, ...]:
+        admitted = state.admitted if state else ()
+        if admitted and is_broken(admitted[-1].at / 1000, rate.window, times):
+            admitted = tuple(
+                each for each in admitted if not is_broken(each.at / 1000, rate.window, times)
+            )
         since = (times.low - rate.window) * 1000
-        return tuple(each for each in (state.admitted if state else ()) if each.at > since)
+        return tuple(each for each in admitted if each.at > since)
 
     def _level(self, state: Entries | None, rate: Rate, cost: int, times: Times) -> Level:
         kept = self._kept(state, rate, times)

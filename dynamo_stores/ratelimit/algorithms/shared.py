@@ -6,14 +6,14 @@ history of user requests, from which the shares are recalculated at intervals.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...calls.server_time import Times
 from ...conf.rates import Rate
 from ...models import RawItem
-from .base import Decision, Level, Write, number, tightest, whole
-from .windows import GRACE, Buckets, Changes, Window, read_window, take_back
+from .base import GRACE, Decision, Level, Write, is_broken, number, tightest, whole
+from .windows import Buckets, Changes, Window, read_window, take_back
 
 _BUCKETS = 10
 # The monitoring window is divided into this many buckets.
@@ -73,8 +73,10 @@ class AdaptiveStatus(NamedTuple):
     trend: str = "none"
 
 
-# limit, times of user requests, times of background requests, now → allocation
-Allocate = Callable[[int, Sequence[float], Sequence[float], float], Allocation]
+# How many requests there were, by their times in seconds since the epoch.
+Counts = Mapping[float, int]
+# limit, user requests, background requests, now → allocation
+Allocate = Callable[[int, Counts, Counts, float], Allocation]
 
 
 class SharedWindows:
@@ -174,18 +176,21 @@ class SharedWindows:
             stored is not None
             and stored.limit == rate.limit
             and moment * 1000 < stored.at + self._interval * 1000
+            and not is_broken(stored.at / 1000, self._interval, times)
         )
         if stored is not None and is_current:
             return stored, False
         history = Buckets(self._history, _HISTORY)
-        users = [
-            min(history.middle(now[_USERS].bucket - age), moment)
-            for age, held in enumerate((now[_USERS].held, *now[_USERS].frozen))
-            for _ in range(held)
-        ]
+        users: dict[float, int] = {}
+        for age, held in enumerate((now[_USERS].held, *now[_USERS].frozen)):
+            if held:
+                at = min(history.middle(now[_USERS].bucket - age), moment)
+                users[at] = users.get(at, 0) + held
         if not users and state and state.last_user:
-            users = [state.last_user / 1000]
-        background = [state.last_background / 1000] if state and state.last_background else []
+            users = {min(state.last_user / 1000, moment): 1}
+        background: dict[float, int] = {}
+        if state and state.last_background:
+            background = {min(state.last_background / 1000, moment): 1}
         allocation = self._allocate(rate.limit, users, background, moment)
         return Stored(int(moment * 1000), rate.limit, allocation), True
 
@@ -197,8 +202,10 @@ class SharedWindows:
             changes.values[":seen"] = number(old.at)
         elif state is not None:
             changes.conditions.append(f"attribute_not_exists({ALLOCATED_AT})")
-        # Two processes that win in the same millisecond must write different values.
-        at = max(stored.at, old.at + 1 if old is not None else 0)
+        at = stored.at
+        if old is not None and at <= old.at <= at + GRACE * 1000:
+            # Two processes that win in the same millisecond must write different values.
+            at = old.at + 1
         changes.set(ALLOCATED_AT, number(at))
         changes.set(ALLOCATION, {"S": json.dumps([stored.limit, *stored.allocation])})
         changes.replaces = True

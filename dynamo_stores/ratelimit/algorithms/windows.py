@@ -9,7 +9,8 @@ bucket longer than a perfect window.
 
 Clocks: a request is counted in the bucket of the latest possible time, and a bucket is dropped when
 it is a whole window old at the earliest possible time. So a clock that is wrong within its bounds
-errs towards refusing.
+errs towards refusing. Buckets that are further ahead than their window were counted by a broken
+clock, and are replaced.
 """
 
 from __future__ import annotations
@@ -21,10 +22,19 @@ from typing import Any, NamedTuple
 from ...calls.server_time import Times
 from ...conf.rates import Rate
 from ...models import RawItem
-from .base import AFTER, Decision, Level, RateLimitStatus, Write, name_of, number, tightest, whole
-
-# Items live this many seconds longer, for processes whose clocks are behind.
-GRACE = 60
+from .base import (
+    AFTER,
+    GRACE,
+    Decision,
+    Level,
+    RateLimitStatus,
+    Write,
+    is_broken,
+    name_of,
+    number,
+    tightest,
+    whole,
+)
 
 
 class Window(NamedTuple):
@@ -76,7 +86,7 @@ class Buckets:
     def rolled(self, old: Window | None, times: Times) -> Window:
         """Return the window now: moved to the live bucket, without buckets that are too old."""
         bucket = self.index(times.high)
-        if old is None:
+        if old is None or (old.bucket > bucket and self._is_broken(old.bucket, times)):
             return Window(bucket, 0, ())
         # An item ahead of this clock was written by a faster one: its bucket is the live one.
         bucket = max(bucket, old.bucket)
@@ -106,6 +116,10 @@ class Buckets:
             retry_at = times.low + self._rate.window
         reset_at = self._ends_at(filled[0][0]) if filled else times.low
         return Level(self._rate, free, reset_at, max(0.0, retry_at - times.low))
+
+    def _is_broken(self, bucket: int, times: Times) -> bool:
+        window = self._rate.window
+        return is_broken(bucket * window / (self._count or 1), window, times)
 
     def _ends_at(self, bucket: int) -> float:
         end = (bucket + 1) * self._rate.window / (self._count or 1) + AFTER

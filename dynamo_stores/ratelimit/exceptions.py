@@ -1,0 +1,5 @@
+"""The names of ``django_ratelimit.exceptions``."""
+
+from ..exceptions import RateLimited, Ratelimited
+
+__all__ = ["RateLimited", "Ratelimited"]
