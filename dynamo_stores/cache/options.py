@@ -46,6 +46,7 @@ class CacheOptions:
     local_max_bytes: int = setting(16 * 2**20, WHOLE_POSITIVE, 115)
     stampede_lease: float = setting(0, NOT_NEGATIVE, 116)
     stale_timeout: float = setting(0, NOT_NEGATIVE, 117)
+    stampede_wait: float | None = setting(None, or_none(POSITIVE), 119)
     early_refresh: float = setting(0, NOT_NEGATIVE, 118)
 
 
