@@ -29,7 +29,7 @@ def faulty(alias, make_cache, dynamo_faults):
 
 
 async def cancelled_during(faults, operation, coroutine):
-    """Cancel ``coroutine`` while a request of ``operation`` is on its way, which takes a second."""
+    """Cancel ``coroutine`` during a request of ``operation``, which DynamoDB gets after that."""
     before = faults.requests[operation]
     faults.delay(1.0, operation, times=1)
     task = asyncio.ensure_future(coroutine)
@@ -38,3 +38,4 @@ async def cancelled_during(faults, operation, coroutine):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    await asyncio.sleep(2.0)
