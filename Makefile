@@ -36,7 +36,7 @@ check: lint types check-project test
 
 check-project: $(STAMP)
 	$(BIN)/python manage.py makemigrations --check --dry-run
-	SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
+	AWS_REGION=us-east-1 SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
 		$(BIN)/python -W error manage.py check --deploy --fail-level WARNING
 
 ## make local: a DynamoDB for development on 127.0.0.1:8000

@@ -16,14 +16,15 @@ from django.utils.module_loading import import_string
 from . import conf
 from .cache import options
 from .cache.store import codecs
+from .calls.transport import has_region
 from .conf.rules import Problem
 from .exceptions import ConfigurationError
 from .ratelimit import decorators as limits
 
 
 def check_settings(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return an Error for each error in ``DYNAMO_STORES``."""
-    return _errors(conf.find_problems())
+    """Return an Error for each error in ``DYNAMO_STORES``, and for each alias without a region."""
+    return _errors(conf.find_problems() or list(_find_missing_regions()))
 
 
 def check_caches(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
@@ -85,24 +86,40 @@ def check_admin(app_configs: Any = None, **kwargs: object) -> Iterable[checks.Ch
 
 
 def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return a Warning if tables are raised and no task lowers them."""
+    """Return a Warning if there are provisioned tables and no task lowers them."""
     try:
-        scaled = [using for using in conf.aliases() if conf.get_config(using).scaling.enabled]
+        provisioned = conf.provisioned_aliases()
     except ConfigurationError:
         return []  # check_settings reports it
-    current_app.finalize()
-    planned = {entry.get("task") for entry in (current_app.conf.beat_schedule or {}).values()}
-    if not scaled or "dynamo_stores.reconcile_capacity" in planned:
+    if not provisioned or beat_lowers_tables():
         return []
     return [
         checks.Warning(
-            f"SCALING is enabled for {', '.join(map(repr, scaled))}, but Celery beat does not run "
-            "'dynamo_stores.reconcile_capacity': raised capacity may never be lowered.",
+            f"The aliases {', '.join(map(repr, provisioned))} have provisioned tables, but Celery "
+            "beat does not run 'dynamo_stores.reconcile_capacity': capacity that is raised, "
+            "automatically or manually, may never be lowered.",
             hint="Add the entries of dynamo_stores.tasks.beat_schedule() to beat_schedule, or run "
             "'manage.py dynamo_reconcile' every minute by cron and silence this check.",
             id="dynamo_stores.W003",
         )
     ]
+
+
+def beat_lowers_tables() -> bool:
+    """Return whether the schedule of Celery beat has the task that lowers tables."""
+    current_app.finalize()
+    planned = {entry.get("task") for entry in (current_app.conf.beat_schedule or {}).values()}
+    return "dynamo_stores.reconcile_capacity" in planned
+
+
+def _find_missing_regions() -> Iterator[Problem]:
+    for using in conf.aliases():
+        if not has_region(conf.get_config(using)):
+            yield Problem(
+                "dynamo_stores.E126",
+                f"DYNAMO_STORES[{using!r}]['REGION'] is not set, and botocore finds no region.",
+                "Set REGION, AWS_DEFAULT_REGION in the environment, or the region of the profile.",
+            )
 
 
 def _useless_options() -> Iterator[checks.CheckMessage]:

@@ -2,20 +2,21 @@
 Every error that this package raises, and the translation of botocore's errors to them.
 
 * StoreError
-  + ConfigurationError          a setting or an argument is wrong; nothing was sent
-  + ItemTooLargeError           more than DynamoDB or the settings allow; nothing was sent
+  + ConfigurationError          a setting, an argument or a request is wrong, or a table is missing
+  + ItemTooLargeError           more than DynamoDB or the settings allow; nothing was written
   + LockError                   ``with`` could not take the lock
   + DedupeError                 a deduplicated job has no result
     - DedupeFailedError           it failed; carries the type and the message of the error
     - DedupeTimeoutError          it was still running when the time to wait had passed
   + RateLimited                 a request over its limit; a subclass of PermissionDenied
   + StoreUnavailable            DynamoDB could not answer: no connection, or an error inside it
+    - StoreRefused                credentials, signature or rights; or the answer is not DynamoDB's
     - CircuitBreakerOpenError     no request was sent: the breaker is open
     - ThrottlingError             DynamoDB throttled the requests until the deadline
     - OperationTimeoutError       no answer before the deadline
 
-Any other error of DynamoDB (a failed condition, a bad request, a missing table) is an answer, and
-reaches the caller as PynamoDB's own exception. botocore's original is the ``__cause__``.
+Any other error of DynamoDB (a failed condition, a cancelled transaction) is an answer, and reaches
+the caller as PynamoDB's own exception. botocore's original is the ``__cause__``.
 """
 
 from __future__ import annotations
@@ -35,11 +36,15 @@ class StoreError(Exception):
 
 
 class ConfigurationError(StoreError, ImproperlyConfigured):
-    """A setting or an argument is wrong; the message names what was expected."""
+    """
+    A setting or an argument is wrong, a table is missing, or DynamoDB found a request invalid.
+
+    The message names what was expected. It is raised with ``IGNORE_EXCEPTIONS``, too.
+    """
 
 
 class ItemTooLargeError(StoreError, ValueError):
-    """An item is over DynamoDB's 400 KB, or a value over ``MAX_VALUE_BYTES``; nothing was sent."""
+    """An item is over DynamoDB's 400 KB, or a value over ``MAX_VALUE_BYTES``; not written."""
 
 
 class LockError(StoreError):
@@ -93,12 +98,22 @@ class StoreUnavailable(StoreError):
 
     For a batch, ``unprocessed`` holds the requests that DynamoDB did not process (``RequestItems``
     of DynamoDB-JSON by table) and ``responses`` the items that it had returned before (by table).
-    For ``get_many`` of a cache, ``found`` holds the values that were read before.
+    For ``get_many`` of a cache, ``found`` holds the values that were read before. ``counts`` is
+    False if the error says nothing about DynamoDB, and so is not reported to the circuit breaker:
+    nothing was sent, or the caller's deadline left no time for an answer.
     """
 
+    counts: bool = True
     unprocessed: Mapping[str, Any] | None = None
     responses: Mapping[str, list[dict[str, Any]]] | None = None
     found: Mapping[str, Any] | None = None
+
+
+class StoreRefused(StoreUnavailable):
+    """
+    AWS refused the credentials, the signature or the rights of the request, or the answer was not
+    DynamoDB's. Not retried; it may pass by itself, as an expired token does.
+    """
 
 
 class CircuitBreakerOpenError(StoreUnavailable):
@@ -164,21 +179,63 @@ CALL_ERRORS = (StoreError, botocore.BotoCoreError, botocore.ClientError)
 CONDITION_FAILED = "ConditionalCheckFailedException"
 TABLE_MISSING = "ResourceNotFoundException"
 TABLE_IN_USE = "ResourceInUseException"
-DECREASE_REFUSED = "LimitExceededException"
+LIMIT_EXCEEDED = "LimitExceededException"
 NOT_ALLOWED = "AccessDeniedException"
 THROTTLING_CODES = frozenset(
-    ["ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"]
-)
+    [
+        "ProvisionedThroughputExceededException", "RequestLimitExceeded", "RequestThrottled",
+        "RequestThrottledException", "ThrottledException", "Throttling", "ThrottlingException",
+        "TooManyRequestsException",
+    ]
+)  # fmt: skip
+_INVALID = "ValidationException"
 # A transaction that is cancelled names these codes per item instead.
 _CANCELLED_BY_THROTTLING = frozenset(["ThrottlingError", "ProvisionedThroughputExceeded"])
+_CANCELLED_BY_CONFLICT = frozenset(["TransactionConflict"])
+_CONFLICT_CODES = frozenset(
+    [
+        "ReplicatedWriteConflictException", "TransactionConflictException",
+        "TransactionInProgressException",
+    ]
+)  # fmt: skip
 _TRANSIENT_CODES = frozenset(
-    ["InternalServerError", "ServiceUnavailable", "TransactionInProgressException"]
-)
+    [
+        "InternalFailure", "InternalServerError", "RequestTimeout", "RequestTimeoutException",
+        "ServiceUnavailable", "ServiceUnavailableException",
+    ]
+)  # fmt: skip
+_TRANSIENT_STATUSES = frozenset([408, 429])
+_REFUSED_CODES = frozenset(
+    [
+        "AccessDenied", NOT_ALLOWED, "ExpiredToken", "ExpiredTokenException",
+        "IncompleteSignature", "IncompleteSignatureException", "InvalidAccessKeyId",
+        "InvalidClientTokenId", "InvalidSignatureException", "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException", "OptInRequired", "RequestExpired",
+        "RequestTimeTooSkewed", "SignatureDoesNotMatch", "UnrecognizedClientException",
+    ]
+)  # fmt: skip
 _NO_CREDENTIALS = (
     botocore.NoCredentialsError,
     botocore.PartialCredentialsError,
     botocore.CredentialRetrievalError,
+    botocore.MetadataRetrievalError,
+    botocore.SSOError,
+    botocore.TokenRetrievalError,
 )
+_SET_CREDENTIALS = "Set them by environment, profile or role, as for every AWS client."
+_WRONG_CONFIGURATION = (
+    botocore.ConfigNotFound,
+    botocore.ConfigParseError,
+    botocore.InvalidConfigError,
+    botocore.InvalidRegionError,
+    botocore.ProfileNotFound,
+)
+# Sentences of DynamoDB that quote no key and no value begin like this.
+_HARMLESS = (
+    "The provided key element does not match the schema",
+    "The table does not have the specified index",
+)
+_MAX_SENTENCE = 300
 
 
 def copy_of(error: E) -> E:
@@ -204,46 +261,160 @@ def code_of(exc: BaseException) -> str:
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, Mapping) else ""
 
 
-def unavailable(exc: Exception, *, operation: str, table: str) -> StoreUnavailable | None:
+def store_error(
+    exc: Exception, *, operation: str, table: str, using: str, place: str = ""
+) -> StoreError | None:
     """
-    Return the StoreUnavailable for ``exc``, or None if ``exc`` is an answer of DynamoDB.
+    Return the error of this package for ``exc``, or None if ``exc`` is an answer of DynamoDB.
 
-    The message names the operation and the table, and never the content of request or response.
+    The message names the operation, the table and the ``place`` (endpoint and region), and never
+    the content of request or response.
     """
+    return unavailable(exc, operation=operation, table=table, place=place) or _misconfigured(
+        exc, operation=operation, table=table, using=using, place=place
+    )
+
+
+def unavailable(
+    exc: Exception, *, operation: str, table: str, place: str = ""
+) -> StoreUnavailable | None:
+    """Return the StoreUnavailable for ``exc``, or None if DynamoDB answered."""
     where = f"{operation} on {table}"
     match exc:
         case StoreUnavailable():
             return exc
         case botocore.ClientError():
-            return _from_response(exc.response, where)
+            return _from_response(exc.response, where, place)
         case botocore.ReadTimeoutError() | botocore.ConnectTimeoutError():
-            return OperationTimeoutError(f"{where} got no answer in time.")
+            return OperationTimeoutError(f"{where} got no answer in time{_details(place)}.")
         case botocore.HTTPClientError() | botocore.ConnectionError():
-            return StoreUnavailable(f"{where} got no answer ({type(exc).__name__}).")
-        case _ if isinstance(exc, _NO_CREDENTIALS):
-            return StoreUnavailable(
-                f"{where} was not sent: no AWS credentials were found. Set them by environment, "
-                "profile or role, as for every AWS client."
+            details = _details(type(exc).__name__, place)
+            return StoreUnavailable(f"{where} got no answer{details}.")
+        case _ if _lacks_credentials(exc):
+            details = _details(type(exc).__name__, place)
+            return StoreRefused(
+                f"{where} was not sent: no valid AWS credentials were found{details}. "
+                f"{_SET_CREDENTIALS}"
             )
     return None
 
 
-def _from_response(response: Mapping[str, Any], where: str) -> StoreUnavailable | None:
-    code = str(response.get("Error", {}).get("Code", ""))
+def client_error(exc: botocore.BotoCoreError, using: str) -> StoreError | None:
+    """Return the error for a client of the alias ``using`` that cannot be made, None if unknown."""
+    if isinstance(exc, botocore.NoRegionError):
+        return ConfigurationError(
+            f"DYNAMO_STORES[{using!r}]['REGION'] is not set, and botocore finds no region. Set "
+            "REGION, or AWS_DEFAULT_REGION in the environment."
+        )
+    if isinstance(exc, _WRONG_CONFIGURATION):
+        return ConfigurationError(
+            f"The client of the alias {using!r} cannot be made: {str(exc).removesuffix('.')}. "
+            f"Correct DYNAMO_STORES[{using!r}]['REGION'], or botocore's configuration."
+        )
+    if not _lacks_credentials(exc):
+        return None
+    return StoreRefused(
+        f"No valid AWS credentials were found for the alias {using!r} ({type(exc).__name__}). "
+        f"{_SET_CREDENTIALS}"
+    )
+
+
+def _lacks_credentials(exc: Exception) -> bool:
+    # botocore has no class for credentials that are expired right after a refresh.
+    return isinstance(exc, _NO_CREDENTIALS) or (
+        isinstance(exc, RuntimeError) and str(exc).startswith("Credentials were refreshed")
+    )
+
+
+def _misconfigured(
+    exc: Exception, *, operation: str, table: str, using: str, place: str
+) -> StoreError | None:
+    if isinstance(exc, ConfigurationError):
+        return exc
+    if not isinstance(exc, botocore.ClientError):
+        return None
+    code, message = _code_and_message(exc.response)
+    if code == TABLE_MISSING:
+        several = " (or another table of the call)" if operation.startswith(_ON_TABLES) else ""
+        return ConfigurationError(
+            f"{operation}: the table {table!r}{several} of the alias {using!r} does not exist"
+            f"{_details(place)}. Create it with 'manage.py dynamo_create_tables', or correct "
+            "REGION or ENDPOINT_URL."
+        )
+    if code != _INVALID:
+        return None
+    if message.startswith("Item size"):
+        return ItemTooLargeError(
+            f"{operation} on {table}: an item exceeds DynamoDB's limit of 400 KB; nothing was "
+            "written."
+        )
+    sentence = f" {message.removesuffix('.')}." if message.startswith(_HARMLESS) else ""
+    return ConfigurationError(
+        f"{operation} on {table} of the alias {using!r} is not valid for DynamoDB"
+        f"{_details(place)}.{sentence} Compare the table with its model ('manage.py "
+        "dynamo_verify') and correct the arguments; DynamoDB's message is in the __cause__."
+    )
+
+
+# Operations that may name several tables.
+_ON_TABLES = ("Batch", "Transact")
+
+
+def _from_response(response: Mapping[str, Any], where: str, place: str) -> StoreUnavailable | None:
+    code, message = _code_and_message(response)
     if code in THROTTLING_CODES:
         return ThrottlingError(f"{where} was throttled ({code}).", reasons=_reasons(response))
     if code == "TransactionCanceledException":
-        reasons = response.get("CancellationReasons") or ()
-        codes = {reason.get("Code") for reason in reasons} - {"None", None}
-        # With any other code among them the transaction was refused for good.
-        if codes and codes <= _CANCELLED_BY_THROTTLING:
-            found = tuple(each for reason in reasons for each in _reasons(reason))
-            return ThrottlingError(f"{where} was cancelled by throttling.", reasons=found)
-        return None
+        return _from_cancelled(response, where)
+    if code in _CONFLICT_CODES:
+        return _conflict(where, code)
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _TRANSIENT_CODES or status >= 500:
-        return StoreUnavailable(f"{where} failed inside DynamoDB ({code or status}).")
+        return StoreUnavailable(
+            f"{where} failed inside DynamoDB{_details(code or str(status), place)}."
+        )
+    if code in _REFUSED_CODES or code.startswith("KMS"):
+        sentence = "" if code.startswith("IncompleteSignature") else f": {message}"
+        return StoreRefused(f"{where} was refused{_details(code, place)}{sentence}")
+    if status in _TRANSIENT_STATUSES:
+        return StoreUnavailable(f"{where} got no answer{_details(f'HTTP {status}', place)}.")
+    if code.isdigit():
+        # botocore has the status for the code if the body has none.
+        return StoreRefused(
+            f"{where} was not answered by DynamoDB{_details(f'HTTP {code}', place)}. Check "
+            "ENDPOINT_URL, and proxies on the way."
+        )
     return None
+
+
+def _from_cancelled(response: Mapping[str, Any], where: str) -> StoreUnavailable | None:
+    reasons = response.get("CancellationReasons") or ()
+    codes = {reason.get("Code") for reason in reasons} - {"None", None}
+    # With any other code among them the transaction was refused for good.
+    if not codes or not codes <= _CANCELLED_BY_THROTTLING | _CANCELLED_BY_CONFLICT:
+        return None
+    if codes & _CANCELLED_BY_CONFLICT:
+        return _conflict(where, "TransactionConflict")
+    found = tuple(each for reason in reasons for each in _reasons(reason))
+    return ThrottlingError(f"{where} was cancelled by throttling.", reasons=found)
+
+
+def _conflict(where: str, code: str) -> StoreUnavailable:
+    error = StoreUnavailable(f"{where} conflicted with another request ({code}).")
+    error.counts = False
+    return error
+
+
+def _code_and_message(response: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the code, and the first line of the message: further ones quote the request."""
+    error = response.get("Error", {})
+    lines = str(error.get("Message") or "").splitlines()
+    return str(error.get("Code", "")), lines[0][:_MAX_SENTENCE] if lines else ""
+
+
+def _details(*parts: str) -> str:
+    known = "; ".join(part for part in parts if part)
+    return f" ({known})" if known else ""
 
 
 def _reasons(response: Mapping[str, Any]) -> tuple[ThrottlingReason, ...]:

@@ -15,13 +15,7 @@ from .calls.connection import TableConnection
 from .calls.policy import deadline
 from .calls.server_time import ServerClock, Times
 from .conf import DEFAULT_ALIAS, get_config
-from .exceptions import (
-    CONDITION_FAILED,
-    TABLE_MISSING,
-    ConfigurationError,
-    StoreUnavailable,
-    code_of,
-)
+from .exceptions import CONDITION_FAILED, StoreUnavailable, code_of
 from .keys import ItemKey
 from .models import DynamoModel, RawItem
 
@@ -76,17 +70,11 @@ class Store(Generic[K]):
         try:
             return table.connection.dispatch(operation, kwargs)
         except ClientError as exc:
-            code = code_of(exc)
-            if code == CONDITION_FAILED:
-                # PynamoDB's exception does not carry the old item; its cause does.
-                response: Any = getattr(exc.__cause__, "response", exc.response)
-                raise ConditionFailed(response.get("Item")) from exc
-            if code == TABLE_MISSING:
-                raise ConfigurationError(
-                    f"Table {table.table_name!r} of alias {self.using!r} does not exist. Create "
-                    "it with 'manage.py dynamo_create_tables'."
-                ) from exc
-            raise
+            if code_of(exc) != CONDITION_FAILED:
+                raise
+            # PynamoDB's exception does not carry the old item; its cause does.
+            response: Any = getattr(exc.__cause__, "response", exc.response)
+            raise ConditionFailed(response.get("Item")) from exc
 
     def _get(
         self, key: ItemKey, *, consistent: bool, attributes: Sequence[str] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from celery import shared_task
@@ -11,7 +12,7 @@ from . import conf
 from .cache import options
 from .cache.backend import DynamoDBCache
 from .capacity.scale_down import reconcile
-from .exceptions import StoreError
+from .exceptions import CALL_ERRORS
 from .monitoring.roll_up import roll_up
 
 
@@ -37,8 +38,12 @@ def cleanup_expired() -> int:
 
 @shared_task(name="dynamo_stores.reconcile_capacity", ignore_result=True)  # type: ignore[untyped-decorator]
 def reconcile_capacity() -> int:
-    """Lower every table that is due; return how many were due."""
-    return sum(len(reconcile(using)) for using in conf.provisioned_aliases())
+    """
+    Lower every table that is due; return how many were due.
+
+    Raises an ExceptionGroup with the errors of aliases that failed, after all aliases were tried.
+    """
+    return _for_each(conf.aliases(), lambda using: len(reconcile(using)), "lower tables of")
 
 
 @shared_task(name="dynamo_stores.scale_down", ignore_result=True)  # type: ignore[untyped-decorator]
@@ -54,15 +59,20 @@ def roll_up_status() -> int:
 
     Raises an ExceptionGroup with the errors of aliases that failed, after all aliases were tried.
     """
-    written, failures = 0, []
-    for using in _reporting():
+    return _for_each(_reporting(), lambda using: roll_up(using).written, "sum up the reports of")
+
+
+def _for_each(aliases: Iterable[str], work: Callable[[str], int], what: str) -> int:
+    total, failures = 0, {}
+    for using in aliases:
         try:
-            written += roll_up(using).written
-        except StoreError as exc:
-            failures.append(exc)
+            total += work(using)
+        except CALL_ERRORS as exc:
+            failures[using] = exc
     if failures:
-        raise ExceptionGroup("The reports of some aliases were not summed up.", failures)
-    return written
+        names = ", ".join(map(repr, failures))
+        raise ExceptionGroup(f"Could not {what} the aliases {names}.", list(failures.values()))
+    return total
 
 
 def _reporting() -> list[str]:
@@ -75,8 +85,8 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
 
     Cleanup runs every ``CLEANUP_INTERVAL`` if an alias of a cache has the expiry index. Without
     it a cleanup is a Scan of the whole table, and DynamoDB's own TTL deletes for free. Tables are
-    lowered every ``RECONCILE_INTERVAL`` if an alias has provisioned tables. Reports are summed up
-    once a minute if an alias has them enabled.
+    lowered every ``RECONCILE_INTERVAL`` in any case, because they can be raised by command. Reports
+    are summed up once a minute if an alias has them enabled.
     """
     schedule: dict[str, dict[str, Any]] = {}
     if _reporting():
@@ -85,14 +95,14 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
             "schedule": 60.0,
             "options": {"expires": 60.0},
         }
-    scaled = [conf.get_config(using).scaling for using in conf.provisioned_aliases()]
-    if scaled:
-        reconcile_interval = min(float(each.reconcile_interval) for each in scaled)
-        schedule["dynamo_stores.reconcile_capacity"] = {
-            "task": "dynamo_stores.reconcile_capacity",
-            "schedule": reconcile_interval,
-            "options": {"expires": reconcile_interval},
-        }
+    reconcile_interval = min(
+        float(conf.get_config(using).scaling.reconcile_interval) for using in conf.aliases()
+    )
+    schedule["dynamo_stores.reconcile_capacity"] = {
+        "task": "dynamo_stores.reconcile_capacity",
+        "schedule": reconcile_interval,
+        "options": {"expires": reconcile_interval},
+    }
     configs = [
         conf.get_config(cache.get("LOCATION") or conf.DEFAULT_ALIAS).cache
         for cache in options.our_caches().values()

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from weakref import WeakSet
 
 from .. import clock
 from ..exceptions import ThrottlingError
@@ -23,6 +24,8 @@ from ..exceptions import ThrottlingError
 _ROUND = 0.1
 # After so many seconds without a throttle there is no limit.
 _QUIET = 10.0
+# A waiting request looks for lost ones after so many seconds: nobody notifies it of them.
+_LONGEST_WAIT = 1.0
 
 _background: ContextVar[bool] = ContextVar("dynamo_stores_background", default=False)
 
@@ -47,10 +50,10 @@ def is_background() -> bool:
     return _background.get()
 
 
-class _Request:
-    """A waiting request; ``until`` is the monotonic time of its deadline."""
+class Request:
+    """A request that waits or is in flight; ``until`` is the monotonic time of its deadline."""
 
-    __slots__ = ("until",)
+    __slots__ = ("__weakref__", "until")
 
     def __init__(self, until: float) -> None:
         self.until = until
@@ -61,11 +64,15 @@ class Backpressure:
 
     def __init__(self, table: str) -> None:
         self._table = table
-        self._changed = threading.Condition()
+        # An exception from outside cannot come between taking this lock and its block, as it can
+        # with the condition itself.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._limit: float | None = None
-        self._in_flight = 0
-        self._users: deque[_Request] = deque()
-        self._background: deque[_Request] = deque()
+        # Weakly: a request whose frame an exception from outside has ended is not in flight.
+        self._in_flight: WeakSet[Request] = WeakSet()
+        self._users: deque[Request] = deque()
+        self._background: deque[Request] = deque()
         self._halved_at = -_ROUND
         self._throttled_at = 0.0
         self._seconds = 0.0
@@ -75,42 +82,50 @@ class Backpressure:
         """The maximum of requests in flight, None without a limit."""
         return self._limit
 
-    def enter(self, until: float) -> None:
+    @property
+    def in_flight(self) -> int:
+        """How many requests are in flight."""
+        return len(self._in_flight)
+
+    def enter(self, until: float) -> Request:
         """
         Begin a request, waiting until the limit allows it, at most until the monotonic ``until``.
 
-        Raises ThrottlingError if it does not; at once if the expected wait is longer.
+        Return the request; it is in flight until :meth:`leave`, or until nobody refers to it.
+        Raises ThrottlingError if the limit does not allow it; at once if the expected wait is
+        longer.
         """
-        with self._changed:
+        request = Request(until)
+        with self._lock:
             if self._limit is not None and clock.monotonic() - self._throttled_at > _QUIET:
                 # No request that ended has lifted it.
                 self._limit = None
                 self._changed.notify_all()
             if self._limit is not None:
-                self._wait_in(self._background if is_background() else self._users, until)
-            self._in_flight += 1
+                self._wait_in(self._background if is_background() else self._users, request)
+            self._in_flight.add(request)
+        return request
 
-    def leave(self, seconds: float, *, throttled: bool) -> None:
+    def leave(self, request: Request, seconds: float, *, throttled: bool) -> None:
         """End a request that took ``seconds``, and adapt the limit."""
         now = clock.monotonic()
-        with self._changed:
+        with self._lock:
             if throttled:
                 self._throttled_at = now
                 if now - self._halved_at >= _ROUND:
-                    self._limit = max(1.0, (self._limit or float(self._in_flight)) / 2)
+                    self._limit = max(1.0, (self._limit or float(self.in_flight)) / 2)
                     self._halved_at = now
             elif self._limit is not None:
                 self._limit += 1 / self._limit
                 self._seconds += (seconds - self._seconds) / 8
                 if now - self._throttled_at > _QUIET:
                     self._limit = None
-            self._in_flight -= 1
+            self._in_flight.discard(request)
             if self._users or self._background:
                 self._changed.notify_all()
 
-    def _wait_in(self, queue: deque[_Request], until: float) -> None:
-        """Wait until this request is the first of ``queue`` and the limit allows it."""
-        request = _Request(until)
+    def _wait_in(self, queue: deque[Request], request: Request) -> None:
+        """Wait until ``request`` is the first of ``queue`` and the limit allows it."""
         try:
             queue.append(request)
             while self._limit is not None:
@@ -118,22 +133,24 @@ class Backpressure:
                 self._drop_overdue(now, request)
                 if queue and queue[0] is request and self._has_capacity():
                     return
-                left = until - now
+                left = request.until - now
                 waiting = len(self._users) + len(self._background)
                 wait = waiting * self._seconds / self._limit
                 if left <= 0 or wait > left:
-                    raise ThrottlingError(
+                    error = ThrottlingError(
                         f"{self._table} is throttled, and {waiting} requests are waiting.",
                         retry_after=max(1.0, wait),
                     )
-                self._changed.wait(min(left, self._next_deadline() - now))
+                    error.counts = False
+                    raise error
+                self._changed.wait(min(left, self._next_deadline() - now, _LONGEST_WAIT))
         finally:
             if request in queue:
                 queue.remove(request)
             if self._users or self._background:
                 self._changed.notify_all()
 
-    def _drop_overdue(self, now: float, request: _Request) -> None:
+    def _drop_overdue(self, now: float, request: Request) -> None:
         # An exception from outside, such as a soft time limit, can end a request between any two
         # bytecodes, so that it stays in its queue.
         for queue in (self._users, self._background):
@@ -148,5 +165,5 @@ class Backpressure:
         if limit is None:
             return True
         if is_background():
-            return not self._users and self._in_flight < max(1.0, limit / 2)
-        return self._in_flight < max(1, int(limit))
+            return not self._users and self.in_flight < max(1.0, limit / 2)
+        return self.in_flight < max(1, int(limit))

@@ -7,10 +7,10 @@ It sends nothing itself; callers ask it for admission and report the outcome.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 from .. import clock
 from ..conf.groups import BreakerConfig
@@ -25,7 +25,8 @@ class State(StrEnum):
     HALF_OPEN = "half_open"
 
 
-class Admission(NamedTuple):
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Admission:
     """An admitted call: the generation of the breaker's state, and whether it is the probe."""
 
     generation: int
@@ -71,6 +72,8 @@ class CircuitBreaker:
         self._lock = threading.Lock()
         self._state = State.CLOSED
         self._admission = Admission(0)
+        # Weakly: a probe whose frame an exception from outside has ended is no probe.
+        self._probe: weakref.ref[Admission] | None = None
         self._failures = 0
         self._error = ""
         self._since = clock.now()
@@ -121,6 +124,7 @@ class CircuitBreaker:
                 )
             change = self._move(State.HALF_OPEN)
             admission = Admission(self._admission.generation, probe=True)
+            self._probe = weakref.ref(admission)
         self._report(change)
         return admission
 
@@ -188,9 +192,11 @@ class CircuitBreaker:
         return self._opened_at + self._config.recovery_timeout - clock.monotonic()
 
     def _is_probing(self) -> bool:
-        # A probe that is lost, to an exception between two bytecodes, counts for RECOVERY_TIMEOUT.
+        # A frame may live on in a traceback, so even a lost probe counts for a time.
         return (
             self._state is State.HALF_OPEN
+            and self._probe is not None
+            and self._probe() is not None
             and clock.monotonic() < self._probe_began_at + self._config.recovery_timeout
         )
 

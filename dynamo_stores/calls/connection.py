@@ -26,7 +26,7 @@ from .breaker import CircuitBreaker, State
 from .control import get_control
 from .item_size import MAX_ITEM_BYTES, MAX_PARTITION_READ_BYTES, item_size
 from .policy import CallPolicy
-from .transport import Transport, attempt_seconds
+from .transport import SharedTransport, attempt_until
 
 if TYPE_CHECKING:
     from pynamodb.models import Model
@@ -65,7 +65,7 @@ class Connection(PynamoConnection):
         super().__init__(region=self.config.region, host=self.config.endpoint_url)
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._transport: Transport | None = None
+        self._transport = SharedTransport(using, self.config)
         self._policies: dict[str, CallPolicy] = {}
         self._tables_of_models: dict[type[Model], TableConnection] = {}
 
@@ -75,13 +75,12 @@ class Connection(PynamoConnection):
     @property
     def client(self) -> Any:
         """The transport that PynamoDB uses instead of a botocore client."""
-        transport = self._transport
-        if transport is None or not transport.has_credentials:
-            with self._lock:
-                transport = self._transport
-                if transport is None or not transport.has_credentials:
-                    transport = self._transport = Transport(self.config)
-        return transport
+        return self._transport.get()
+
+    @property
+    def place(self) -> str:
+        """The endpoint and the region of the requests as text, for messages."""
+        return self._transport.place
 
     def table(
         self, model: type[Model], make: Callable[[], PynamoTableConnection]
@@ -139,16 +138,14 @@ class Connection(PynamoConnection):
 
     def close(self) -> None:
         """Close the sockets; the next call opens new ones."""
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.close()
+        self._transport.close()
 
     def _send(self, operation: str, kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
-        token = attempt_seconds.set(seconds)
+        token = attempt_until.set(clock.monotonic() + seconds)
         try:
             return super().dispatch(operation, kwargs)
         finally:
-            attempt_seconds.reset(token)
+            attempt_until.reset(token)
 
     def _partition(self, kwargs: dict[str, Any]) -> str:
         """Return the partition key of a call on one item, as text; ``""`` for others."""
@@ -166,6 +163,9 @@ class Connection(PynamoConnection):
         config = self.config.for_table(table)
 
         def on_change(old: State, new: State, error: str) -> None:
+            if new is State.OPEN:
+                # Idle connections may be dead; the probe opens a new one.
+                self.close()
             logger.log(
                 logging.WARNING if new is State.OPEN else logging.INFO,
                 "The circuit breaker of table %s went from %s to %s%s.",
@@ -186,6 +186,7 @@ class Connection(PynamoConnection):
             timeout=config.operation_timeout,
             read_timeout=config.read_timeout,
             backpressure=Backpressure(table),
+            place_of=lambda: self.place,
         )
 
 

@@ -2,21 +2,20 @@
 The client for the control plane (DescribeTable, UpdateTable, …).
 
 No policy: an error of the control plane must not open the breaker of the table. A request that
-failed inside DynamoDB is sent again; it may have been carried out, so callers must expect the
-errors of a change that was made already (``ResourceInUseException``, ``ValidationException``).
+failed inside DynamoDB is sent again, although it may have been carried out: see ``was_repeated``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
 from .. import clock
 from ..concurrency.per_process import PerProcess
 from ..conf import DEFAULT_ALIAS, get_config
-from ..exceptions import TABLE_MISSING, code_of, unavailable
-from .transport import Transport, attempt_seconds
+from ..exceptions import TABLE_MISSING, StoreRefused, StoreUnavailable, code_of, unavailable
+from .transport import SharedTransport, Transport, attempt_until
 
 # Seconds before each further attempt after an error inside DynamoDB.
 _WAITS = (0.1, 0.3)
@@ -28,7 +27,7 @@ class ControlPlane:
     def __init__(self, using: str = DEFAULT_ALIAS) -> None:
         self.using = using
         self._config = get_config(using)
-        self._transport: Transport | None = None
+        self._transport = SharedTransport(using, self._config, control_plane=True)
 
     def call(
         self, operation: str, kwargs: dict[str, Any], *, seconds: float | None = None
@@ -37,31 +36,40 @@ class ControlPlane:
         Return the answer to one request; wait at most ``seconds`` (default ``READ_TIMEOUT``).
 
         Raises StoreUnavailable without an answer or if DynamoDB failed in three attempts, and
-        botocore's ClientError if DynamoDB refuses.
+        botocore's ClientError if DynamoDB or AWS refuses with a code.
         """
-        if self._transport is None or not self._transport.has_credentials:
-            self._transport = Transport(self._config, control_plane=True)
         seconds = seconds or self._config.read_timeout
         until = clock.monotonic() + seconds
-        token = attempt_seconds.set(seconds)
+        token = attempt_until.set(until)
         try:
-            for wait in _WAITS:
-                try:
-                    return self._transport.send(operation, kwargs)
-                except ClientError as exc:
-                    if _status_of(exc) < 500 or clock.monotonic() + wait >= until:
-                        raise
-                clock.sleep(wait)
-                attempt_seconds.set(max(0.001, until - clock.monotonic()))
-            return self._transport.send(operation, kwargs)
+            return self._attempts(self._transport.get(), operation, kwargs, until)
         except Exception as exc:
             table = kwargs.get("TableName", "the account")
-            failure = unavailable(exc, operation=operation, table=table)
-            if failure is None or failure is exc:
+            place = self._transport.place
+            failure = unavailable(exc, operation=operation, table=table, place=place)
+            if failure is None or failure is exc or _has_code(exc, failure):
                 raise
             raise failure from exc
         finally:
-            attempt_seconds.reset(token)
+            attempt_until.reset(token)
+
+    @staticmethod
+    def _attempts(
+        transport: Transport, operation: str, kwargs: dict[str, Any], until: float
+    ) -> dict[str, Any]:
+        repeats = 0
+        while True:
+            try:
+                return transport.send(operation, kwargs)
+            except ClientError as exc:
+                metadata: Any = exc.response.setdefault("ResponseMetadata", cast(Any, {}))
+                metadata["RetryAttempts"] = repeats
+                if metadata.get("HTTPStatusCode", 0) < 500 or repeats == len(_WAITS):
+                    raise
+                if clock.monotonic() + _WAITS[repeats] >= until:
+                    raise
+            clock.sleep(_WAITS[repeats])
+            repeats += 1
 
     def describe(self, table: str, *, seconds: float | None = None) -> dict[str, Any] | None:
         """Return ``Table`` of DescribeTable, or None if there is no such table."""
@@ -84,9 +92,18 @@ class ControlPlane:
         return None
 
 
-def _status_of(exc: ClientError) -> int:
-    status: int = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status
+def was_repeated(exc: ClientError) -> bool:
+    """
+    Return whether DynamoDB refused a repeated request. What it refuses may be a change that the
+    first attempt made already.
+    """
+    return bool(exc.response.get("ResponseMetadata", {}).get("RetryAttempts"))
+
+
+def _has_code(exc: Exception, failure: StoreUnavailable) -> bool:
+    # Callers of the control plane decide by the code of a refusal.
+    is_refused = isinstance(exc, ClientError) and isinstance(failure, StoreRefused)
+    return is_refused and not code_of(exc).isdigit()
 
 
 _control_planes = PerProcess(ControlPlane)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..concurrency.per_process import PerProcess
-from ..exceptions import unavailable
+from ..exceptions import store_error
 from .connection import Connection
 from .policy import original_error
 
@@ -20,14 +20,19 @@ class DirectConnection(Connection):
     """A connection that sends each request once; one per alias and process."""
 
     def dispatch(self, operation_name: str, operation_kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return DynamoDB's answer. Raises StoreUnavailable without one."""
+        """
+        Return DynamoDB's answer. Raises StoreUnavailable without one, ConfigurationError for a
+        missing table.
+        """
         operation_kwargs.setdefault("ReturnConsumedCapacity", "NONE")
         try:
             return self._send(operation_name, operation_kwargs, DIRECT_SECONDS)
         except Exception as exc:
             original = original_error(exc)
             table = str(operation_kwargs.get("TableName", "the control table"))
-            failure = unavailable(original, operation=operation_name, table=table)
+            failure = store_error(
+                original, operation=operation_name, table=table, using=self.using, place=self.place
+            )
             if failure is None or failure is exc:
                 raise
             raise failure from original

@@ -6,6 +6,7 @@ An attempt that is throttled or gets no answer is repeated after a delay if ther
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,12 +16,27 @@ from botocore.exceptions import ClientError
 from pynamodb.exceptions import VerboseClientError
 
 from .. import clock
+from ..concurrency.threads import deadline_begins_at
 from ..conf.groups import RetryConfig
-from ..exceptions import OperationTimeoutError, StoreUnavailable, ThrottlingError, unavailable
+from ..exceptions import (
+    OperationTimeoutError,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    ThrottlingError,
+    code_of,
+    store_error,
+)
 from . import observer
 from .backpressure import Backpressure
 from .breaker import Admission, CircuitBreaker
 from .retry import delays
+
+# While retries remain, an attempt has half of the time that is left, and at least these seconds.
+_SHARE, _SHORTEST = 0.5, 0.2
+# With this share of a second, or of the alias's own time-outs, an attempt that got no answer is a
+# failure. With less it was the deadline that was short.
+_ENOUGH = 0.9
 
 # Sends one request within so many seconds and returns the answer.
 Send = Callable[[float], dict[str, Any]]
@@ -32,7 +48,8 @@ class deadline:
     """
     Set one deadline for all calls of a block, instead of the alias's ``OPERATION_TIMEOUT``.
 
-    Of nested blocks the earlier deadline applies. ``copy_context()`` copies it into threads.
+    Of nested blocks the earlier deadline applies. ``copy_context()`` copies it into threads. For a
+    call of an async method the time that it waits for a thread counts, too.
     """
 
     __slots__ = ("_seconds", "_token")
@@ -41,7 +58,7 @@ class deadline:
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        until = clock.monotonic() + self._seconds
+        until = deadline_begins_at() + self._seconds
         outer = _deadline.get()
         self._token = _deadline.set(until if outer is None or until < outer else outer)
 
@@ -49,9 +66,18 @@ class deadline:
         _deadline.reset(self._token)
 
 
+def time_left(most: float) -> float:
+    """Return the seconds to the deadline in force, at most ``most``."""
+    until = _deadline.get()
+    return most if until is None else max(0.0, min(most, until - clock.monotonic()))
+
+
 @dataclass(frozen=True, slots=True)
 class CallPolicy:
-    """The policy for one table of one alias. ``timeout``, in seconds, is for all attempts."""
+    """
+    The policy for one table of one alias. ``timeout``, in seconds, is for all attempts;
+    ``place_of`` returns the endpoint and the region as text, for messages.
+    """
 
     using: str
     table: str
@@ -60,6 +86,7 @@ class CallPolicy:
     timeout: float
     read_timeout: float
     backpressure: Backpressure
+    place_of: Callable[[], str] = str
 
     def call(
         self,
@@ -72,14 +99,15 @@ class CallPolicy:
         Return the answer of ``send``, with the retries of the policy.
 
         ``partition_of`` returns the partition key of the call, if it has one; ``breaker_of`` the
-        breaker of another table of the same call. Raises StoreUnavailable without an answer. Other
-        exceptions of ``send`` are answers (or errors in the call) and are raised unchanged.
+        breaker of another table of the same call. Raises StoreUnavailable without an answer, and
+        ConfigurationError or ItemTooLargeError for a call that can have none. Other exceptions of
+        ``send`` are answers (or errors in the call) and are raised unchanged.
         """
         started = clock.monotonic()
         until = _deadline.get()
         if until is None:
-            until = started + self.timeout
-        elif started >= until:
+            until = deadline_begins_at() + self.timeout
+        if started >= until:
             # Not a failure of the store, so it is not reported to the breaker.
             raise OperationTimeoutError(
                 f"{operation} on {self.table} was not sent: the deadline had passed."
@@ -87,16 +115,13 @@ class CallPolicy:
         admission = self.breaker.admit()
         try:
             answer = self._attempts(operation, send, until, partition_of, probe=admission.probe)
-        except ThrottlingError as exc:
-            self._throttled(exc, admission, clock.monotonic() - started, breaker_of)
-            raise
         except StoreUnavailable as exc:
-            cause = exc.__cause__ or exc
-            self.breaker.failed(admission, type(cause).__name__, clock.monotonic() - started)
+            self._report(exc, admission, clock.monotonic() - started, breaker_of)
             raise
-        except ClientError:
-            # DynamoDB answered with an error.
-            self.breaker.succeeded(admission, clock.monotonic() - started)
+        except (ClientError, StoreError) as exc:
+            if isinstance(exc, ClientError) or isinstance(exc.__cause__, ClientError):
+                # DynamoDB answered with an error.
+                self.breaker.succeeded(admission, clock.monotonic() - started)
             raise
         else:
             self.breaker.succeeded(admission, clock.monotonic() - started)
@@ -116,29 +141,38 @@ class CallPolicy:
     ) -> dict[str, Any]:
         waits = delays(self.retry)
         attempt = failures = throttles = 0
+        last: StoreUnavailable | None = None
+        is_out = probe
         while True:
             attempt += 1
-            # Not retried: if this fails, the limit allows no request before the deadline.
-            self.backpressure.enter(until)
+            share = 1.0 if is_out or failures >= self.retry.max_retries else _SHARE
             try:
-                return self._attempt(operation, send, until, attempt, partition_of)
-            except ThrottlingError as exc:
-                throttles += 1
-                last: StoreUnavailable = exc
-                limit = self.retry.throttle_retries
-                is_out = limit is not None and throttles > limit
+                return self._attempt(operation, send, until, attempt, partition_of, share)
+            except StoreRefused:
+                raise
             except StoreUnavailable as exc:
-                failures += 1
-                last = exc
-                is_out = failures > self.retry.max_retries
+                error = exc
+            # What says nothing about DynamoDB does not replace an error that does.
+            last = error if error.counts or last is None else last
             wait = next(waits)
-            if probe or is_out:
+            is_throttled = isinstance(error, ThrottlingError)
+            if is_throttled and not error.counts:
+                # Not sent: the limit allows no request before the deadline.
+                raise self._out_of_time(last, operation, attempt, wait)
+            throttles += is_throttled
+            failures += not is_throttled
+            limit = self.retry.throttle_retries
+            is_out |= failures > self.retry.max_retries
+            is_out |= limit is not None and throttles > limit
+            if is_out:
                 raise self._last(last, wait)
-            now = clock.monotonic() + wait
-            if now < until:
+            left = until - clock.monotonic()
+            if is_throttled and wait >= left > 0:
+                # One last attempt.
+                wait, is_out = random.uniform(0, _ENOUGH * left), True
+            if wait < left:
                 clock.sleep(wait)
-                now = clock.monotonic()
-            if now >= until:
+            if clock.monotonic() >= until or wait >= left:
                 raise self._out_of_time(last, operation, attempt, wait)
 
     def _attempt(
@@ -148,15 +182,27 @@ class CallPolicy:
         until: float,
         attempt: int,
         partition_of: Callable[[], str],
+        share: float,
     ) -> dict[str, Any]:
+        request = self.backpressure.enter(until)
         started = clock.monotonic()
+        left = until - started
         throttled = False
         try:
-            answer = send(max(0.001, min(self.read_timeout, until - started)))
+            seconds = min(self.read_timeout, left, max(_SHORTEST, share * left))
+            answer = send(max(0.001, seconds))
         except Exception as exc:
             original = original_error(exc)
-            failure = unavailable(original, operation=operation, table=self.table)
+            failure = store_error(
+                original,
+                operation=operation,
+                table=self.table,
+                using=self.using,
+                place=self.place_of(),
+            )
             throttled = isinstance(failure, ThrottlingError)
+            if isinstance(failure, OperationTimeoutError):
+                failure.counts = left >= _ENOUGH * min(self.read_timeout, self.timeout, 1.0)
             hot = partition_of() if _is_hot(failure) else ""
             self._observe(operation, started, attempt, error=failure or original, partition=hot)
             if failure is None:
@@ -165,7 +211,7 @@ class CallPolicy:
                 raise
             raise failure from original
         finally:
-            self.backpressure.leave(clock.monotonic() - started, throttled=throttled)
+            self.backpressure.leave(request, clock.monotonic() - started, throttled=throttled)
         if observer.is_observed():
             self._observe(operation, started, attempt, answer=answer)
         return answer
@@ -197,13 +243,21 @@ class CallPolicy:
             )
         )
 
-    def _throttled(
+    def _report(
         self,
-        exc: ThrottlingError,
+        exc: StoreUnavailable,
         admission: Admission,
         seconds: float,
         breaker_of: Callable[[str], CircuitBreaker] | None,
     ) -> None:
+        """Report an operation without an answer to the breaker, unless the error says nothing."""
+        if not exc.counts:
+            return
+        if not isinstance(exc, ThrottlingError):
+            code = code_of(exc) if isinstance(exc, StoreRefused) else ""
+            error = code or type(exc.__cause__ or exc).__name__
+            self.breaker.failed(admission, error, seconds)
+            return
         named = _named_table(exc.reasons)
         if breaker_of is not None and named and named != self.table:
             other = breaker_of(named)
@@ -228,6 +282,7 @@ class CallPolicy:
             f"attempt{'s' if attempt > 1 else ''}: {last}"
         )
         late.__cause__ = last.__cause__ or last
+        late.counts = last.counts
         return late
 
 
@@ -238,7 +293,7 @@ def original_error(exc: Exception) -> Exception:
     return cause if isinstance(exc, VerboseClientError) and isinstance(cause, ClientError) else exc
 
 
-def _is_hot(failure: StoreUnavailable | None) -> bool:
+def _is_hot(failure: StoreError | None) -> bool:
     return isinstance(failure, ThrottlingError) and any(
         "KeyRange" in reason.reason for reason in failure.reasons
     )

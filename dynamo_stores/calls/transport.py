@@ -1,33 +1,38 @@
 """
 The transport of one request: from an operation and its DynamoDB-JSON to the answer's DynamoDB-JSON.
 
-The timeout of an attempt limits connecting and each read from the socket. botocore cannot limit
-the DNS lookup, nor the total time of an answer that arrives in many pieces.
+The end of an attempt limits connecting, the TLS handshake and the wait for the answer. botocore
+cannot limit the DNS lookup, nor the total time of an answer that arrives in many pieces.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import threading
 import zlib
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import get_session
 from urllib3.util import Timeout
 
 from .. import __version__, clock
 from ..conf import StoreConfig
-from ..exceptions import StoreUnavailable
+from ..exceptions import OperationTimeoutError, StoreUnavailable, client_error
 from .server_time import ServerClock
 
-# The timeout of the current attempt, in seconds.
-attempt_seconds: ContextVar[float | None] = ContextVar("dynamo_stores_attempt", default=None)
+# The end of the current attempt, in monotonic seconds.
+attempt_until: ContextVar[float | None] = ContextVar("dynamo_stores_attempt", default=None)
 
 # Tables are described in parallel.
 _CONTROL_CONNECTIONS = 10
+# Looking for credentials may take seconds; where none were found they are looked for again after
+# so many.
+_CREDENTIALS_PAUSE = 5.0
 
 
 class Transport:
@@ -37,11 +42,13 @@ class Transport:
         self._client: Any = make_client(
             config, max_connections=_CONTROL_CONNECTIONS if control_plane else None
         )
-        self.endpoint_url: str = self._client.meta.endpoint_url
-        self._client.meta.events.register_first("before-call.dynamodb", self._limit_time)
+        meta = self._client.meta
+        self.endpoint_url: str = meta.endpoint_url
+        self.place = _place(meta.endpoint_url, meta.region_name)
+        self._client.meta.events.register_first("before-call.dynamodb", self._record_time)
         self._client.meta.events.register_first("after-call.dynamodb", self._inspect_answer)
         self.server_clock = ServerClock()
-        _limit_connecting(self._client)
+        _limit_time(self._client)
 
     @property
     def has_credentials(self) -> bool:
@@ -57,20 +64,92 @@ class Transport:
     _make_api_call = send
 
     def close(self) -> None:
-        """Close the sockets; those in use are closed after their request."""
+        """Close the sockets; those in use are closed after their request, and new ones opened."""
         self._client.close()
 
     @staticmethod
-    def _limit_time(context: dict[str, Any], **kwargs: object) -> None:
-        context["read_timeout"] = attempt_seconds.get()
+    def _record_time(context: dict[str, Any], **kwargs: object) -> None:
         context["sent_at"] = clock.monotonic()
 
     def _inspect_answer(
-        self, http_response: Any, context: dict[str, Any], **kwargs: object
+        self, http_response: Any, context: dict[str, Any], model: Any, **kwargs: object
     ) -> None:
-        _check_answer(http_response)
+        _check_answer(http_response, model.name)
         if (date := http_response.headers.get("date")) is not None:
             self.server_clock.record(date, context["sent_at"], clock.monotonic())
+
+
+class SharedTransport:
+    """The transport that the threads of a process share; the first to use it makes it."""
+
+    def __init__(self, using: str, config: StoreConfig, *, control_plane: bool = False) -> None:
+        self._using = using
+        self._config = config
+        self._control_plane = control_plane
+        self._transport: Transport | None = None
+        self._lock = threading.RLock()
+        self._looked_at = 0.0
+
+    @property
+    def place(self) -> str:
+        """The endpoint and the region of the requests as text, for messages."""
+        if self._transport is not None:
+            return self._transport.place
+        return _place(self._config.endpoint_url, self._config.region)
+
+    def get(self) -> Transport:
+        """
+        Return the transport. Raises OperationTimeoutError if another thread is still making it at
+        the end of the attempt, and ConfigurationError if there can be none.
+        """
+        transport = self._transport
+        if transport is not None and transport.has_credentials:
+            return transport
+        return self._make()
+
+    def close(self) -> None:
+        """Close the sockets; the next request opens new ones."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _make(self) -> Transport:
+        until = attempt_until.get()
+        seconds = -1.0 if until is None else max(0.0, until - clock.monotonic())
+        try:
+            if not self._lock.acquire(timeout=seconds):
+                raise OperationTimeoutError(
+                    f"The client of the alias {self._using!r} was not made in time: another thread "
+                    "is still looking for AWS credentials."
+                )
+            transport = self._transport
+            if transport is None or self._is_due(transport):
+                transport = Transport(self._config, control_plane=self._control_plane)
+                self._transport, self._looked_at = transport, clock.monotonic()
+            return transport
+        except BotoCoreError as exc:
+            error = client_error(exc, self._using)
+            if error is None:
+                raise
+            raise error from exc
+        finally:
+            # An exception from outside may come between ``acquire`` and a note that it succeeded.
+            if self._lock._is_owned():  # type: ignore[attr-defined]
+                self._lock.release()
+
+    def _is_due(self, transport: Transport) -> bool:
+        is_over = clock.monotonic() - self._looked_at >= _CREDENTIALS_PAUSE
+        return is_over and not transport.has_credentials
+
+
+def has_region(config: StoreConfig) -> bool:
+    """Return whether the requests of ``config`` have a region; reads botocore's configuration."""
+    if config.region or (config.endpoint_url is not None and is_loopback(config.endpoint_url)):
+        return True
+    try:
+        return bool(get_session().get_config_variable("region"))
+    except BotoCoreError:
+        # The profile cannot be read, which the first call reports.
+        return True
 
 
 def make_client(config: StoreConfig, *, max_connections: int | None = None) -> Any:
@@ -117,27 +196,45 @@ def _local_region(session: Any) -> str:
     return region or "us-east-1"
 
 
+def _place(url: str | None, region: str | None) -> str:
+    # A URL may have a name and a password.
+    parts = (("endpoint", urlsplit(url or "").netloc.rpartition("@")[2]), ("region", region))
+    return ", ".join(f"{name} {value}" for name, value in parts if value)
+
+
 class _AttemptTimeout(Timeout):
-    """A timeout for connecting of at most the timeout of the current attempt."""
+    """Ends connecting and reading with the current attempt, however the time is divided."""
+
+    def clone(self) -> _AttemptTimeout:
+        return _AttemptTimeout(connect=self._connect, read=self._read)
 
     @property
     def connect_timeout(self) -> Any:
-        own: Any = super().connect_timeout
-        left = attempt_seconds.get()
-        return own if left is None else min(own, left)
+        return _within_attempt(super().connect_timeout)
+
+    @property
+    def read_timeout(self) -> Any:
+        return _within_attempt(super().read_timeout)
 
 
-def _limit_connecting(client: Any) -> None:
-    # botocore allows a read timeout for each request, but no connect timeout; its HTTP session
-    # reads both from this object each time.
+def _within_attempt(seconds: Any) -> Any:
+    until = attempt_until.get()
+    return seconds if until is None else min(seconds, max(0.001, until - clock.monotonic()))
+
+
+def _limit_time(client: Any) -> None:
+    # botocore allows a read timeout for each request, which does not shrink while it connects. Its
+    # pools clone this object for each request, and read the timeouts when they are used.
     session = client._endpoint.http_session
     timeout = session._timeout
     session._timeout = _AttemptTimeout(connect=timeout.connect_timeout, read=timeout.read_timeout)
+    session._manager.connection_pool_kw["timeout"] = session._timeout
 
 
-def _check_answer(http_response: Any) -> None:
+def _check_answer(http_response: Any, operation: str) -> None:
     # botocore treats a body that is not JSON as an empty answer, as if a write had succeeded.
     body: bytes = http_response.content
+    status: int = http_response.status_code
     checksum = http_response.headers.get("x-amz-crc32")
     if checksum is not None:
         is_whole = str(zlib.crc32(body)) == checksum
@@ -145,6 +242,13 @@ def _check_answer(http_response: Any) -> None:
         is_whole = body[:1] == b"{" and body[-1:] == b"}"
     # Errors are checked too: botocore puts a body that it cannot parse into the error's message. A
     # 5xx is retried whatever its body is.
-    if not is_whole and (checksum is not None or http_response.status_code < 500):
-        error = "is not complete JSON" if checksum is None else "failed its checksum"
-        raise StoreUnavailable(f"The response of DynamoDB {error}.")
+    if is_whole or (checksum is None and status >= 500):
+        return
+    if checksum is None and body[:1] not in (b"", b"{"):
+        # A page of a proxy; botocore's error for an answer without a code of DynamoDB.
+        raise ClientError(
+            {"Error": {"Code": str(status)}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+            operation,
+        )
+    error = "is not complete JSON" if checksum is None else "failed its checksum"
+    raise StoreUnavailable(f"The response of DynamoDB {error}.")

@@ -20,8 +20,9 @@ from ..calls.transport import is_loopback
 from ..concurrency.per_process import PerProcess
 from ..conf import get_config
 from ..conf.groups import ScalingConfig
+from ..exceptions import code_of
 from .description import TableCapacity, Units
-from .planner import Plan
+from .planner import Floor, Plan
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +73,11 @@ class AutoScaling:
         """
         Make the units of ``plan`` the minimum of the table's targets.
 
-        Return the plan, or one without changes if Application Auto Scaling refused.
+        Return the plan, or one without changes if Application Auto Scaling refused or did not
+        answer, or with the changes before that.
         """
         table, targets = capacity.table, self.targets(capacity)
+        done: dict[str, Units] = {}
         try:
             for (name, kind), target in targets.items():
                 if name not in plan.changes or plan.changes[name].of(kind) == target.minimum:
@@ -86,13 +89,16 @@ class AutoScaling:
                     ScalableDimension=_dimension_of(name, kind),
                     MinCapacity=plan.changes[name].of(kind),
                 )
-        except (BotoCoreError, ClientError) as exc:
+                done[name] = plan.changes[name]
+        except ClientError as exc:
             why = (
-                f"Application Auto Scaling refused a new minimum for {table} "
-                f"({type(exc).__name__}); check that "
-                "application-autoscaling:RegisterScalableTarget is allowed"
+                f"Application Auto Scaling refused a new minimum for {table} ({code_of(exc)}); "
+                "check that application-autoscaling:RegisterScalableTarget is allowed"
             )
-            return Plan("refused", why, again=True)
+            return Plan("refused", why, done, again=True)
+        except BotoCoreError as exc:
+            why = f"Application Auto Scaling did not answer ({type(exc).__name__})"
+            return Plan("unavailable", why, done, again=True)
         finally:
             # Read again at the next use, and kept for the case that this fails.
             self._known[table] = (-_TARGETS_TIMEOUT, targets)
@@ -160,18 +166,29 @@ def plan_minimums_up(capacity: TableCapacity, plan: Plan, targets: Targets) -> P
     return Plan("minimum_raised", why, _minimums(targets, higher))
 
 
-def plan_minimums_down(capacity: TableCapacity, config: ScalingConfig, targets: Targets) -> Plan:
-    """Return the plan that sets minimums to the baseline; the capacity follows its targets."""
+def plan_minimums_down(
+    capacity: TableCapacity, config: ScalingConfig, targets: Targets, floor: Floor
+) -> Plan:
+    """
+    Return the plan that sets raised minimums to what they were (``floor``) or to the baseline,
+    whichever is more; the capacity follows its targets.
+    """
     base = Units(config.base_read_capacity, config.base_write_capacity)
-    lower = {
-        (name, kind): min(base.of(kind), target.maximum)
+    wanted = {
+        (name, kind): min(max(base.of(kind), floor[name, kind]), target.maximum)
         for (name, kind), target in targets.items()
-        if target.minimum > min(base.of(kind), target.maximum)
+        if (name, kind) in floor
     }
+    lower = {name: units for name, units in wanted.items() if units < targets[name].minimum}
     if not lower:
-        return Plan("at_baseline", f"the minimums of {capacity.table} are at its baseline")
-    why = f"the minimum for Application Auto Scaling of {capacity.table} is its baseline again"
+        return Plan("at_baseline", f"the minimums of {capacity.table} are not raised")
+    why = f"the minimum for Application Auto Scaling of {capacity.table} is what it was before"
     return Plan("minimum_lowered", why, _minimums(targets, lower))
+
+
+def minimums(targets: Targets) -> dict[str, Units]:
+    """Return the minimum units by resource, 0 for a kind without a target."""
+    return _minimums(targets, {name: target.minimum for name, target in targets.items()})
 
 
 def _minimums(targets: Targets, changed: Mapping[tuple[str, str], int]) -> dict[str, Units]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import threading
 from collections import defaultdict, deque
@@ -18,6 +19,7 @@ from pynamodb.attributes import UnicodeAttribute
 
 from .. import clock, keys
 from ..calls.observer import Measurement
+from ..concurrency.per_process import PerProcess
 from ..item_access import Store
 from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of
 
@@ -83,7 +85,7 @@ class SharedDemand(Store[DemandItem]):
 
     def publish(self, table: str, units: Units) -> None:
         """Publish the demand of this process to the other processes; one write."""
-        key = keys.demand(table, _process())
+        key = keys.demand(table, _process(self.using))
         self._put(
             DemandItem(
                 key.pk,
@@ -123,5 +125,9 @@ def total_of(items: list[RawItem], now: float) -> Units:
     return dict(found)
 
 
-def _process() -> str:
-    return f"{socket.gethostname()}#{os.getpid()}"
+# Containers may have equal hostnames and process ids.
+_tokens = PerProcess(lambda using: secrets.token_hex(4))
+
+
+def _process(using: str) -> str:
+    return f"{socket.gethostname()}#{os.getpid()}#{_tokens.get(using)}"

@@ -6,11 +6,12 @@ from .. import clock
 from ..conf import get_config
 from ..conf.groups import ScalingConfig
 from ..exceptions import StoreError
-from .description import TableCapacity, Units
+from .auto_scaling import get_auto_scaling, plan_minimums_up, plan_no_change
+from .description import KINDS, TableCapacity, Units
 from .history import Decisions
 from .planner import Plan, by_factor, plan_down
 from .records import CapacityRecords
-from .update import BEING_CHANGED, apply, as_decision, describe
+from .update import BEING_CHANGED, apply, as_decision, describe, raise_until
 
 # The directions of a change.
 UP, DOWN, TO = "up", "down", "to"
@@ -34,7 +35,9 @@ def change_manually(
     (``"down"``) or set their units a second (``"to"``). Return the plan that was carried out, or
     one without changes.
 
-    Capacity above the baseline is lowered after ``SCALE_DOWN_DELAY``.
+    Raised capacity is lowered after ``SCALE_DOWN_DELAY``. Of a table that Application Auto Scaling
+    scales, only minimums are raised, and only if ``AUTO_SCALING`` is ``"raise_minimum"``. The write
+    capacity of a table with replicas is not changed.
     Raises NoSuchTable if there is no such table, StoreError if it is on demand, and
     StoreUnavailable without an answer.
     """
@@ -44,24 +47,36 @@ def change_manually(
     if capacity.is_on_demand:
         raise StoreError(f"{table} is on demand: it has no capacity to change.")
     config = get_config(using).for_table(table).scaling
-    wanted = _plan(capacity, config, direction, read, write)
-    if not dry_run:
-        _record(using, capacity, wanted, config)
-    plan = apply(using, capacity, wanted, dry_run=dry_run)
-    if not dry_run:
-        Decisions(using).publish(table, as_decision(plan, capacity))
+    plan = _plan(capacity, config, direction, read, write)
+    targets = get_auto_scaling(using).targets(capacity)
+    if targets:
+        is_raise = config.auto_scaling == "raise_minimum" and direction == UP
+        plan = plan_minimums_up(capacity, plan, targets) if is_raise else plan_no_change(table)
+    if dry_run:
+        return apply(using, capacity, plan, dry_run=True)
+    if targets or _raises(capacity, plan, config):
+        deadline = clock.now() + config.scale_down_delay
+        plan = raise_until(using, capacity, plan, deadline, targets) if plan.changes else plan
+    else:
+        plan = apply(using, capacity, plan)
+    decision = as_decision(plan, capacity)
+    if direction == DOWN and plan.code in ("lowered", "at_baseline"):
+        records = CapacityRecords(using)
+        if plan.again:
+            records.lower_to_baseline(table, capacity.resources)
+        else:
+            records.forget(table, decision)
+    Decisions(using).publish(table, decision)
     return plan
 
 
-def _record(using: str, capacity: TableCapacity, plan: Plan, config: ScalingConfig) -> None:
+def _raises(capacity: TableCapacity, plan: Plan, config: ScalingConfig) -> bool:
     base = Units(config.base_read_capacity, config.base_write_capacity)
-    is_above = any(
-        units.read > base.read or units.write > base.write for units in plan.changes.values()
+    return any(
+        units.of(kind) > max(base.of(kind), capacity.resources[name].units.of(kind))
+        for name, units in plan.changes.items()
+        for kind in KINDS
     )
-    if is_above:
-        # Before the change, so that the table is lowered if this process dies in between.
-        deadline = clock.now() + config.scale_down_delay
-        CapacityRecords(using).record_raise(capacity.table, deadline, as_decision(plan, capacity))
 
 
 def _plan(
@@ -83,11 +98,15 @@ def _plan(
                 max(units.read, min(config.max_read_capacity, by_factor(units.read, config))),
                 max(units.write, min(config.max_write_capacity, by_factor(units.write, config))),
             )
+        if capacity.has_replicas:
+            wanted = wanted._replace(write=units.write)
         if wanted != units:
             changes[name] = wanted
     if not changes:
         if not capacity.is_active:
             return Plan("in_progress", f"{capacity.table} {BEING_CHANGED}")
         has = "this capacity" if direction == TO else "at least its maximum"
+        if capacity.has_replicas:
+            has += ", or has replicas, whose write capacity must be equal in all regions"
         return Plan("nothing", f"{capacity.table} already has {has}")
     return Plan("by_hand", "the change was requested manually", changes)

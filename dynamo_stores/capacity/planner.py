@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 from ..conf.groups import ScalingConfig
 from ..conf.rules import parse_hours
@@ -22,6 +23,9 @@ from .description import KINDS, Quota, TableCapacity, Units
 
 # Units a second that were attempted or consumed, by resource ("" is the table) and kind.
 Demand = Mapping[tuple[str, str], float]
+# The units that raised resources had before, by resource and kind.
+Floor = Mapping[tuple[str, str], int]
+_NOTHING: Demand = MappingProxyType({})
 
 _CURABLE = "ProvisionedThroughputExceeded"
 # Reasons that more capacity does not cure, with the code and the text of their plans.
@@ -115,8 +119,7 @@ def plan_up(
     if not changes:
         return Plan(
             "at_maximum",
-            f"{capacity.table} is at its maximum of {maximum.read} read and {maximum.write} write "
-            "units",
+            f"{capacity.table} is at its maximum of {_maximums(short, config, maximum)}",
         )
     capped = "; the increase is limited by the maximum" if is_capped else ""
     return Plan("raised", f"the demand exceeded {_capacities(short)}{capped}", changes)
@@ -127,16 +130,20 @@ def plan_down(
     config: ScalingConfig,
     now: float,
     *,
-    need: Demand | None = None,
+    floor: Floor | None = None,
+    need: Demand = _NOTHING,
+    is_use_known: bool = True,
     throttled_at: float | None = None,
     reserve: int = RESERVE,
 ) -> Plan:
     """
     Return the plan that lowers a table at ``now`` (seconds since the epoch): to the baseline, or to
-    the capacity for ``need`` (units a second, consumed lately) at the target utilisation.
+    the capacity for ``need`` (units a second, used lately) at the target utilisation.
 
-    Nothing is lowered within ``SCALE_DOWN_DELAY`` of a throttle. A resource that has only
-    ``reserve`` decreases left is lowered later, and does not delay the others.
+    With ``floor``, only the kinds in it are lowered, and not below it. If the use is not known, a
+    plan lowers by ``SCALE_UP_FACTOR`` at most. Nothing is lowered within ``SCALE_DOWN_DELAY`` of a
+    throttle. A resource that has only ``reserve`` decreases left is lowered later, and does not
+    delay the others.
     """
     if capacity.is_on_demand:
         return Plan("on_demand", f"{capacity.table} is on demand and has no capacity to lower")
@@ -149,8 +156,14 @@ def plan_down(
             again=True,
         )
     kinds = [kind for kind in KINDS if not (kind == "Write" and capacity.has_replicas)]
+    lowest = {
+        (name, kind): max(_baseline(config, kind), (floor or {}).get((name, kind), 0))
+        for name in capacity.resources
+        for kind in kinds
+        if floor is None or (name, kind) in floor
+    }
     wanted = {
-        name: _lowered(resource.units, name, kinds, need or {}, config)
+        name: _lowered(resource.units, name, lowest, need, config, is_use_known=is_use_known)
         for name, resource in capacity.resources.items()
     }
     changes = {
@@ -165,12 +178,17 @@ def plan_down(
         if units != capacity.resources[name].units and name not in changes
     ]
     above = any(
-        changes.get(name, resource.units).of(kind) > _baseline(config, kind)
-        for name, resource in capacity.resources.items()
-        for kind in kinds
+        changes.get(name, capacity.resources[name].units).of(kind) > units
+        for (name, kind), units in lowest.items()
     )
+    end = "its baseline"
+    if any(units > _baseline(config, kind) for (_, kind), units in lowest.items()):
+        end = "the capacity that it had before it was raised"
+    if changes and above and not is_use_known:
+        why = f"the use of {capacity.table} is not recorded, so it is lowered in steps"
+        return Plan("lowered", why, changes, again=True)
     if changes:
-        why = "less capacity than it has" if above else "no more than its baseline"
+        why = "less capacity than it has" if above else f"no more than {end}"
         return Plan("lowered", f"{capacity.table} needs {why}", changes, above)
     if waiting:
         return Plan(
@@ -181,7 +199,7 @@ def plan_down(
         )
     if above:
         return Plan("needed", f"{capacity.table} needs the capacity that it has", again=True)
-    return Plan("at_baseline", f"{capacity.table} is at its baseline")
+    return Plan("at_baseline", f"{capacity.table} is at {end}")
 
 
 def _read_reasons(
@@ -213,11 +231,22 @@ def by_factor(units: int, config: ScalingConfig) -> int:
 
 
 def _lowered(
-    units: Units, name: str, kinds: Iterable[str], need: Demand, config: ScalingConfig
+    units: Units,
+    name: str,
+    lowest: Floor,
+    need: Demand,
+    config: ScalingConfig,
+    *,
+    is_use_known: bool,
 ) -> Units:
-    for kind in kinds:
-        needed = _provisioned_for(need.get((name, kind), 0.0), config)
-        units = units.with_kind(kind, min(units.of(kind), max(_baseline(config, kind), needed)))
+    for kind in KINDS:
+        if (name, kind) not in lowest:
+            continue
+        now = units.of(kind)
+        wanted = max(lowest[name, kind], _provisioned_for(need.get((name, kind), 0.0), config))
+        if not is_use_known:
+            wanted = max(wanted, math.floor(now / config.scale_up_factor))
+        units = units.with_kind(kind, min(now, wanted))
     return units
 
 
@@ -234,6 +263,21 @@ def _maximum(config: ScalingConfig, quota: Quota) -> Quota:
     return Quota(
         min(config.max_read_capacity, quota.read), min(config.max_write_capacity, quota.write)
     )
+
+
+def _maximums(short: Iterable[tuple[str, str]], config: ScalingConfig, maximum: Quota) -> str:
+    kinds = {kind for _, kind in short}
+    return " and ".join(
+        f"{maximum.of(kind)} {kind.lower()} units ({_name_of_maximum(kind, config, maximum)})"
+        for kind in KINDS
+        if kind in kinds
+    )
+
+
+def _name_of_maximum(kind: str, config: ScalingConfig, maximum: Quota) -> str:
+    own = config.max_read_capacity if kind == "Read" else config.max_write_capacity
+    is_own = own == maximum.of(kind)
+    return f"MAX_{kind.upper()}_CAPACITY" if is_own else "the account's quota"
 
 
 def _capacities(short: Iterable[tuple[str, str]]) -> str:

@@ -12,17 +12,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
 
 from .. import clock, keys
 from ..calls.batches import MAX_READS, chunks
 from ..item_access import ConditionFailed, DirectStore, Store
 from ..leases import Lease, LeaseAttributes
 from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of, strings_of
+from .description import KINDS
 
 
 class CapacityRecord(ControlItem):
@@ -30,8 +33,9 @@ class CapacityRecord(ControlItem):
     The record of a raised table.
 
     ``deadline`` is when it is lowered, absent if it is not; ``generation`` counts its raises;
-    ``owner`` holds the lease until ``lease_end``; ``decision`` is the last decision, in JSON.
-    Times are in ms since the epoch.
+    ``floor`` has an entry (``Write#5#GSI1``) for each raised kind of a resource: the units before
+    that raise. ``owner`` holds the lease until ``lease_end``; ``decision`` is the last decision, in
+    JSON. Times are in ms since the epoch.
     """
 
     generation = IntegerAttribute(null=True, attr_name="g")
@@ -39,6 +43,7 @@ class CapacityRecord(ControlItem):
     lease_end = IntegerAttribute(null=True, attr_name="l")
     owner = UnicodeAttribute(null=True, attr_name="o")
     decision = UnicodeAttribute(null=True, attr_name="x")
+    floor = UnicodeSetAttribute(null=True, attr_name="f")
 
 
 _LEASE = LeaseAttributes(CapacityRecord.owner, CapacityRecord.lease_end)
@@ -60,7 +65,8 @@ class CapacityClaim(ControlItem):
 class Record:
     """
     The record of ``table``: when it is lowered (``deadline``, None: never), how often it was
-    raised, the last decision, and the lease of the process that lowers it.
+    raised, the last decision, the units that what was raised had before (``floor``, by resource and
+    kind), and the lease of the process that lowers it.
 
     Times are in seconds since the epoch; ``owner`` is empty without a lease.
     """
@@ -69,8 +75,18 @@ class Record:
     generation: int
     deadline: float | None
     decision: Mapping[str, Any]
+    floor: Mapping[tuple[str, str], int]
     lease_end: float = 0.0
     owner: str = ""
+
+
+@dataclass(frozen=True)
+class RecordedRaise:
+    """A raise of ``table`` that was recorded; ``before`` is the item of its record before."""
+
+    table: str
+    generation: int
+    before: RawItem
 
 
 class CapacityRecords(Store[CapacityRecord]):
@@ -90,31 +106,62 @@ class CapacityRecords(Store[CapacityRecord]):
             return False
         return True
 
-    def record_raise(self, table: str, deadline: float, decision: Mapping[str, Any]) -> int:
-        """Record that ``table`` is raised until ``deadline``; return the new generation."""
+    def record_raise(
+        self, table: str, deadline: float, decision: Mapping[str, Any]
+    ) -> RecordedRaise:
+        """
+        Record that ``table`` is raised until ``deadline``, and what each raised kind has before:
+        the difference between ``from`` and ``to`` of the decision.
+        """
         self._update(keys.capacity_tables(), [CapacityTables.tables.add({table})])
-        changed = self._update(
-            keys.capacity(table, keys.RECORD),
-            [
-                CapacityRecord.generation.add(1),
-                CapacityRecord.deadline.set(_ms(deadline)),
-                CapacityRecord.decision.set(json.dumps(decision)),
-            ],
-        )
-        return integer_of(changed, CapacityRecord.generation)
+        actions = [
+            CapacityRecord.generation.add(1),
+            CapacityRecord.deadline.set(_ms(deadline)),
+            CapacityRecord.decision.set(json.dumps(decision)),
+        ]
+        if floor := _floor_entries(decision):
+            actions.append(CapacityRecord.floor.add(floor))
+        key = keys.capacity(table, keys.RECORD)
+        before = self._update(key, actions, returns="ALL_OLD")
+        return RecordedRaise(table, integer_of(before, CapacityRecord.generation) + 1, before)
+
+    def take_back(self, raised: RecordedRaise, decision: Mapping[str, Any]) -> bool:
+        """
+        Restore the record as it was before a raise that was refused; return False, and leave the
+        record, if the table was raised again in the meantime.
+        """
+        before = raised.before
+        deadline = integer_of(before, CapacityRecord.deadline)
+        floor = strings_of(before, CapacityRecord.floor)
+        actions = [
+            CapacityRecord.deadline.set(deadline) if deadline else CapacityRecord.deadline.remove(),
+            CapacityRecord.floor.set(set(floor)) if floor else CapacityRecord.floor.remove(),
+            CapacityRecord.decision.set(json.dumps(decision)),
+            CapacityRecord.generation.add(1),
+        ]
+        unchanged = CapacityRecord.generation == raised.generation
+        return self._change(raised.table, actions, unchanged)
+
+    def forget(self, table: str, decision: Mapping[str, Any]) -> bool:
+        """Remove the deadline of ``table``, if there is one: it is at its baseline again."""
+        actions = [
+            CapacityRecord.deadline.remove(),
+            CapacityRecord.floor.remove(),
+            CapacityRecord.decision.set(json.dumps(decision)),
+            CapacityRecord.generation.add(1),
+        ]
+        return self._change(table, actions, CapacityRecord.deadline.exists())
+
+    def lower_to_baseline(self, table: str, resources: Iterable[str]) -> bool:
+        """If ``table`` has a deadline, it is lowered to its baseline then, with ``resources``."""
+        floor = {f"{kind}#0#{name}" for name in resources for kind in KINDS}
+        actions = [CapacityRecord.floor.set(floor), CapacityRecord.generation.add(1)]
+        return self._change(table, actions, CapacityRecord.deadline.exists())
 
     def postpone(self, table: str, deadline: float) -> bool:
         """Move an earlier deadline of ``table`` to ``deadline``; return whether there was one."""
-        later = CapacityRecord.deadline < _ms(deadline)
-        try:
-            self._update(
-                keys.capacity(table, keys.RECORD),
-                [CapacityRecord.deadline.set(_ms(deadline)), CapacityRecord.generation.add(1)],
-                later,
-            )
-        except ConditionFailed:
-            return False
-        return True
+        actions = [CapacityRecord.deadline.set(_ms(deadline)), CapacityRecord.generation.add(1)]
+        return self._change(table, actions, CapacityRecord.deadline < _ms(deadline))
 
     def get(self, table: str) -> Record | None:
         """Return the record of ``table``, by a strongly consistent read."""
@@ -167,25 +214,25 @@ class CapacityRecords(Store[CapacityRecord]):
         key = keys.capacity(record.table, keys.RECORD)
         release = [CapacityRecord.lease_end.remove(), CapacityRecord.owner.remove()]
         is_ours = CapacityRecord.owner == record.owner
-        deadline = (
-            CapacityRecord.deadline.remove()
-            if next_deadline is None
-            else CapacityRecord.deadline.set(_ms(next_deadline))
-        )
-        done = [deadline, CapacityRecord.decision.set(json.dumps(decision)), *release]
+        done = [CapacityRecord.decision.set(json.dumps(decision)), *release]
+        if next_deadline is None:
+            done += [CapacityRecord.deadline.remove(), CapacityRecord.floor.remove()]
+        else:
+            done.append(CapacityRecord.deadline.set(_ms(next_deadline)))
         try:
             self._update(key, done, is_ours & (CapacityRecord.generation == record.generation))
         except ConditionFailed as refused:
             if _LEASE.owner_of(refused.old or {}) == record.owner:
-                self._release(key, release, is_ours)
+                self._change(record.table, release, is_ours)
             return False
         return True
 
-    def _release(self, key: keys.ItemKey, release: list[Any], is_ours: Any) -> None:
+    def _change(self, table: str, actions: Sequence[Action], condition: Condition) -> bool:
         try:
-            self._update(key, release, is_ours)
+            self._update(keys.capacity(table, keys.RECORD), actions, condition)
         except ConditionFailed:
-            return
+            return False
+        return True
 
 
 class DirectRecords(DirectStore[CapacityRecord]):
@@ -212,14 +259,37 @@ class DirectRecords(DirectStore[CapacityRecord]):
 
 def _record(table: str, item: RawItem) -> Record:
     deadline = integer_of(item, CapacityRecord.deadline)
+    decision = json.loads(string_of(item, CapacityRecord.decision) or "{}")
+    # Records of earlier versions have no floor.
+    floor = strings_of(item, CapacityRecord.floor) or _floor_entries(decision)
     return Record(
         table=table,
         generation=integer_of(item, CapacityRecord.generation),
         deadline=deadline / 1000 if deadline else None,
-        decision=json.loads(string_of(item, CapacityRecord.decision) or "{}"),
+        decision=decision,
+        floor=_read_floor(floor),
         lease_end=_LEASE.end_of(item) / 1000,
         owner=_LEASE.owner_of(item),
     )
+
+
+def _floor_entries(decision: Mapping[str, Any]) -> set[str]:
+    before: Mapping[str, Sequence[int]] = decision.get("from", {})
+    return {
+        f"{kind}#{had}#{name}"
+        for name, units in decision.get("to", {}).items()
+        for kind, had, has in zip(KINDS, before.get(name, units), units, strict=True)
+        if has > had
+    }
+
+
+def _read_floor(entries: Iterable[str]) -> dict[tuple[str, str], int]:
+    """Return the lowest units of each raised kind, which are those before its first raise."""
+    floor: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        kind, units, name = entry.split("#", 2)
+        floor[name, kind] = min(int(units), floor.get((name, kind), int(units)))
+    return floor
 
 
 def _ms(moment: float) -> int:

@@ -9,14 +9,15 @@ from datetime import UTC, datetime, timedelta
 from .. import clock
 from ..conf import DEFAULT_ALIAS, get_config
 from ..conf.groups import ScalingConfig
-from ..exceptions import StoreUnavailable
+from ..exceptions import CALL_ERRORS, TABLE_MISSING, ConfigurationError, code_of
 from .auto_scaling import get_auto_scaling, plan_minimums_down, plan_no_change
 from .demand import SharedDemand
 from .description import QUIET_HOUR, TableCapacity
 from .history import Decisions
-from .planner import Plan, end_of_maintenance, plan_down
+from .planner import Demand, Plan, end_of_maintenance, plan_down
 from .records import CapacityRecords, Record
 from .update import apply, as_decision, describe
+from .usage import UsageHistory, use_since
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +40,18 @@ def reconcile(using: str = DEFAULT_ALIAS, table: str | None = None) -> list[Outc
     """
     Lower the tables of the alias that are due, or only ``table``; return the outcome of each.
 
-    May run in several processes at once: one of them lowers each table.
-    Raises StoreUnavailable if the control table cannot be read.
+    May run in several processes at once: one of them lowers each table. Without a control table
+    there are no records. Raises StoreUnavailable if the control table cannot be read.
     """
     records = CapacityRecords(using)
     outcomes = []
-    for record in records.due():
+    try:
+        due = records.due()
+    except ConfigurationError as exc:
+        if code_of(exc) == TABLE_MISSING:
+            return []
+        raise
+    for record in due:
         if table is not None and record.table != table:
             continue
         leased = records.lease(record, _LEASE)
@@ -58,8 +65,8 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
     capacity: TableCapacity | None = None
     try:
         capacity = describe(using, record.table)
-        plan = _plan(using, record.table, capacity, config)
-    except StoreUnavailable as exc:
+        plan = _plan(using, record, capacity, config)
+    except CALL_ERRORS as exc:
         plan = Plan(
             "unavailable", f"the state of {record.table} could not be read: {exc}", again=True
         )
@@ -86,7 +93,10 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
     return Outcome(record.table, plan, next_deadline)
 
 
-def _plan(using: str, table: str, capacity: TableCapacity | None, config: ScalingConfig) -> Plan:
+def _plan(
+    using: str, record: Record, capacity: TableCapacity | None, config: ScalingConfig
+) -> Plan:
+    table = record.table
     if capacity is None:
         return Plan("no_table", f"the table {table} no longer exists")
     auto_scaling = get_auto_scaling(using)
@@ -96,14 +106,25 @@ def _plan(using: str, table: str, capacity: TableCapacity | None, config: Scalin
     if end_of_maintenance(config.maintenance_windows, clock.now()) is not None:
         return Plan("maintenance_window", f"{table} is in a maintenance window", again=True)
     if targets:
-        plan = plan_minimums_down(capacity, config, targets)
+        plan = plan_minimums_down(capacity, config, targets, record.floor)
         if not plan.changes or config.dry_run:
             return apply(using, capacity, plan, dry_run=config.dry_run)
         return auto_scaling.set_minimums(capacity, plan)
-    # Processes publish demand only while the table throttles; otherwise the baseline is enough.
-    need = SharedDemand(using).total(table)
-    plan = plan_down(capacity, config, clock.now(), need=need)
+    recent = use_since(UsageHistory(using).last_hour(), table, clock.now(), config.scale_down_delay)
+    plan = plan_down(
+        capacity,
+        config,
+        clock.now(),
+        floor=record.floor,
+        need=_higher(recent.need, SharedDemand(using).total(table)),
+        is_use_known=recent.is_known,
+        throttled_at=recent.throttled_at,
+    )
     return apply(using, capacity, plan, dry_run=config.dry_run)
+
+
+def _higher(one: Demand, other: Demand) -> Demand:
+    return {each: max(one.get(each, 0.0), other.get(each, 0.0)) for each in {*one, *other}}
 
 
 def _next(plan: Plan, capacity: TableCapacity | None, config: ScalingConfig) -> float:

@@ -33,7 +33,7 @@ from .description import Quota, TableCapacity, read_limits
 from .history import Decisions
 from .planner import Plan, plan_up
 from .records import CapacityRecords
-from .update import apply, as_decision, describe
+from .update import apply, as_decision, describe, raise_until
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Scaler:
 
     def record(self, measurement: Measurement) -> None:
         """Record one attempt; takes microseconds and sends nothing."""
-        self._demand.record(measurement)
+        self.count(measurement)
         if measurement.throttled:
             self.on_throttle(
                 measurement.table,
@@ -91,6 +91,10 @@ class Scaler:
                 {measurement.kind},
                 partition=measurement.partition,
             )
+
+    def count(self, measurement: Measurement) -> None:
+        """Count one attempt as demand."""
+        self._demand.record(measurement)
 
     def on_throttle(
         self,
@@ -149,7 +153,7 @@ class Scaler:
             plan = self._raise(capacity, set(reasons), set(kinds), config, shared, records)
         if plan.code == "hot_partition" and partition:
             plan = dataclasses.replace(plan, why=f"{plan.why}; {_describe_key(partition, config)}")
-        if plan.code == "refused":
+        if plan.code in ("refused", "unavailable"):
             self._failed(table)
         else:
             self._failures.pop(table, None)
@@ -169,21 +173,18 @@ class Scaler:
         records: CapacityRecords,
     ) -> Plan:
         table = capacity.table
-        auto_scaling = get_auto_scaling(self._using)
-        targets = {} if capacity.is_on_demand else auto_scaling.targets(capacity)
+        targets = {} if capacity.is_on_demand else get_auto_scaling(self._using).targets(capacity)
         if targets and config.auto_scaling == "leave":
             return plan_no_change(table)
         demand = shared.total(table)
         plan = plan_up(capacity, reasons, demand, config, self._quota(), kinds=kinds)
         if targets:
             plan = plan_minimums_up(capacity, plan, targets)
+        if plan.changes and config.dry_run:
+            return apply(self._using, capacity, plan, dry_run=True)
         deadline = clock.now() + config.scale_down_delay
-        if plan.changes and not config.dry_run:
-            # Before the change, so that the table is lowered if this process dies in between.
-            records.record_raise(table, deadline, as_decision(plan, capacity))
-        if targets and plan.changes and not config.dry_run:
-            return auto_scaling.set_minimums(capacity, plan)
-        plan = apply(self._using, capacity, plan, dry_run=config.dry_run)
+        if plan.changes:
+            plan = raise_until(self._using, capacity, plan, deadline, targets)
         if plan.code in ("at_maximum", "in_progress"):
             # Less capacity would throttle it even more.
             records.postpone(table, deadline)

@@ -9,9 +9,10 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from .. import clock
-from ..calls.control import get_control
-from ..exceptions import DECREASE_REFUSED, NOT_ALLOWED, TABLE_IN_USE, code_of
+from ..calls.control import get_control, was_repeated
+from ..exceptions import LIMIT_EXCEEDED, NOT_ALLOWED, TABLE_IN_USE, code_of
 from ..signals import capacity_changed
+from .auto_scaling import Targets, get_auto_scaling, minimums
 from .description import TableCapacity, Units, as_request, read_description
 from .planner import Plan
 from .records import CapacityRecords
@@ -22,10 +23,6 @@ BEING_CHANGED = "is being changed already; try again when it is ACTIVE"
 # The code and the text of the plan for each error of UpdateTable.
 _REFUSALS = {
     TABLE_IN_USE: ("in_progress", BEING_CHANGED),
-    DECREASE_REFUSED: (
-        "no_decreases_left",
-        "has reached DynamoDB's limit of changes of this kind for now",
-    ),
     NOT_ALLOWED: (
         "not_allowed",
         "cannot be changed: the permission dynamodb:UpdateTable is missing",
@@ -51,17 +48,13 @@ def apply(using: str, capacity: TableCapacity, plan: Plan, *, dry_run: bool = Fa
     table = capacity.table
     if dry_run:
         why = f"{table} would be changed to {describe_changes(plan.changes)}: {plan.why}"
-        return Plan("dry_run", why, again=plan.again)
+        return Plan("dry_run", why, again=True)
     try:
         get_control(using).call("UpdateTable", as_request(table, plan.changes))
     except ClientError as exc:
-        code = code_of(exc)
-        if code not in _REFUSALS:
-            message = exc.response.get("Error", {}).get("Message", "")
-            why = f"DynamoDB refused the change: {message.removesuffix('.')}"
-            return Plan("refused", why, again=True)
-        refusal, why = _REFUSALS[code]
-        return Plan(refusal, f"{table} {why}", again=True)
+        if not (code_of(exc) == TABLE_IN_USE and was_repeated(exc)):
+            return _refused(capacity, plan, exc)
+        # The first attempt, which failed inside DynamoDB, was carried out after all.
     logger.info(
         "The capacity of table %s will be changed to %s: %s.",
         table, describe_changes(plan.changes), plan.why,
@@ -83,14 +76,62 @@ def apply(using: str, capacity: TableCapacity, plan: Plan, *, dry_run: bool = Fa
     return plan
 
 
-def as_decision(plan: Plan, capacity: TableCapacity | None) -> dict[str, Any]:
-    """Return the stored form of a decision: when, code, why, and the units before and after."""
-    before = capacity.resources if capacity is not None else {}
+def _refused(capacity: TableCapacity, plan: Plan, exc: ClientError) -> Plan:
+    code, table = code_of(exc), capacity.table
+    if code in _REFUSALS:
+        refusal, why = _REFUSALS[code]
+        return Plan(refusal, f"{table} {why}", again=True)
+    if code == LIMIT_EXCEEDED and _lowers(capacity, plan):
+        why = f"{table} has reached DynamoDB's limit of decreases for now"
+        return Plan("no_decreases_left", why, again=True)
+    message = exc.response.get("Error", {}).get("Message", "")
+    return Plan("refused", f"DynamoDB refused the change: {message.removesuffix('.')}", again=True)
+
+
+def _lowers(capacity: TableCapacity, plan: Plan) -> bool:
+    return any(
+        units.read < capacity.resources[name].units.read
+        or units.write < capacity.resources[name].units.write
+        for name, units in plan.changes.items()
+    )
+
+
+def raise_until(
+    using: str, capacity: TableCapacity, plan: Plan, deadline: float, targets: Targets
+) -> Plan:
+    """
+    Request the raise of ``plan`` until ``deadline``; with ``targets`` of Application Auto Scaling,
+    of their minimums. Return the plan, or one without changes if it was refused.
+
+    The raise is recorded before, so that the table is lowered if this process dies in between; the
+    record is taken back if the raise is refused. Raises StoreUnavailable without an answer; the
+    record is left then, because the raise may have been carried out.
+    """
+    records, auto_scaling = CapacityRecords(using), get_auto_scaling(using)
+    before = minimums(targets) if targets else None
+    raised = records.record_raise(capacity.table, deadline, as_decision(plan, capacity, before))
+    done = auto_scaling.set_minimums(capacity, plan) if targets else apply(using, capacity, plan)
+    if not done.changes and done.code != "unavailable":
+        records.take_back(raised, as_decision(done, capacity))
+    return done
+
+
+def as_decision(
+    plan: Plan, capacity: TableCapacity | None, before: Mapping[str, Units] | None = None
+) -> dict[str, Any]:
+    """
+    Return the stored form of a decision: when, code, why, and the units before and after.
+
+    ``before`` replaces the units of ``capacity``.
+    """
+    if before is None:
+        resources = capacity.resources if capacity is not None else {}
+        before = {name: resource.units for name, resource in resources.items()}
     return {
         "at": clock.now(),
         "code": plan.code,
         "why": plan.why,
-        "from": {name: list(before[name].units) for name in plan.changes if name in before},
+        "from": {name: list(before[name]) for name in plan.changes if name in before},
         "to": {name: list(units) for name, units in plan.changes.items()},
     }
 

@@ -49,6 +49,41 @@ class Usage(NamedTuple):
 UsageByMinute = Mapping[int, Mapping[str, Usage]]
 
 
+class RecentUse(NamedTuple):
+    """
+    The highest use of a table's resources (units a second, by resource and kind) and its last
+    throttled minute (its end, in seconds since the epoch); ``is_known`` is False if nothing is
+    recorded.
+    """
+
+    need: Mapping[tuple[str, str], float]
+    throttled_at: float | None
+    is_known: bool
+
+
+def use_since(history: UsageByMinute, table: str, now: float, seconds: float) -> RecentUse:
+    """
+    Return the use of ``table`` in the last ``seconds``, but in two minutes at least, because the
+    last minute may not be summed up yet. It is known if ``history`` has a minute of the table.
+    """
+    first = minute_of(now - max(seconds, 120.0))
+    need: dict[tuple[str, str], float] = {}
+    throttled_at, is_known = None, False
+    for minute, resources in history.items():
+        for name, use in resources.items():
+            of_table, _, index = name.partition("/")
+            if of_table != table:
+                continue
+            is_known = True
+            if minute < first:
+                continue
+            for kind, units in (("Read", use.read), ("Write", use.write)):
+                need[index, kind] = max(need.get((index, kind), 0.0), units / 60)
+            if use.throttled_reads or use.throttled_writes:
+                throttled_at = max(throttled_at or 0.0, min(now, (minute + 1) * 60.0))
+    return RecentUse(need, throttled_at, is_known)
+
+
 class UsageItem(ControlItem):
     """The usage of one table by all processes in one minute, in JSON."""
 

@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,17 +19,21 @@ from asgiref.sync import iscoroutinefunction
 from botocore.exceptions import ClientError
 
 from .. import clock
-from ..calls.observer import kind_of
+from ..calls.observer import Measurement, kind_of, units_of
 from ..calls.retry import delays
 from ..conf import DEFAULT_ALIAS, get_config
 from ..conf.groups import ScalingConfig
 from ..conf.rules import setting_problems
 from ..exceptions import ConfigurationError, ThrottlingError, unavailable
+from .description import KINDS
 from .scale_up import get_scaler
 
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
+
+# Operations that read or write: which, only their statement shows.
+_PARTIQL = frozenset(["BatchExecuteStatement", "ExecuteStatement", "ExecuteTransaction"])
 
 
 class ThroughputScaler:
@@ -37,17 +41,28 @@ class ThroughputScaler:
     Scales one table for calls that are not observed, such as those of a boto3 client.
 
     ``overrides`` are settings of ``SCALING`` in lower case (``max_read_capacity=200``). Scaling is
-    on, even if ``ENABLED`` is False.
+    on, even if ``ENABLED`` is False. ``table`` is the name in DynamoDB, or a model's name for it.
+
+    After the first throttle of a call, its demand is measured by ``ConsumedCapacity`` if it returns
+    a response of botocore with that (``ReturnConsumedCapacity="INDEXES"``); otherwise each attempt
+    counts as one unit.
     Raises ConfigurationError if an override is wrong.
     """
 
     def __init__(self, table: str, *, using: str = DEFAULT_ALIAS, **overrides: Any) -> None:
-        self.table = table
+        self._table = table
         self.using = using
         self._overrides = overrides
+        # By the name of a call: the operation of DynamoDB that was throttled in it.
+        self._operations: dict[str, str] = {}
         own = {name.upper(): value for name, value in overrides.items()}
         if problems := setting_problems(ScalingConfig, own, "ThroughputScaler"):
             raise ConfigurationError(" ".join(problem.message for problem in problems))
+
+    @property
+    def table(self) -> str:
+        """The name of the table in DynamoDB."""
+        return get_config(self.using).name_in_dynamodb(self._table)
 
     @property
     def config(self) -> ScalingConfig:
@@ -65,7 +80,7 @@ class ThroughputScaler:
         attempts = _Attempts(self, operation)
         while True:
             try:
-                return function()
+                return attempts.done(function())
             except Exception as exc:  # noqa: BLE001 - other errors are raised again
                 wait = attempts.wait_after(exc)
             clock.sleep(wait)
@@ -77,7 +92,7 @@ class ThroughputScaler:
         attempts = _Attempts(self, operation)
         while True:
             try:
-                return await function()
+                return attempts.done(await function())
             except Exception as exc:  # noqa: BLE001 - other errors are raised again
                 wait = attempts.wait_after(exc)
             await asyncio.sleep(wait)
@@ -90,8 +105,29 @@ class ThroughputScaler:
         if not isinstance(error, ThrottlingError):
             return None
         name = exc.operation_name if isinstance(exc, ClientError) else operation
-        get_scaler(self.using).on_throttle(self.table, error.reasons, {kind_of(name)}, self.config)
+        self._operations[operation] = name
+        self._count(name, {}, throttled=True)
+        kinds = KINDS if name in _PARTIQL else (kind_of(name),)
+        get_scaler(self.using).on_throttle(self.table, error.reasons, kinds, self.config)
         return error
+
+    def on_answer(self, answer: object, operation: str) -> None:
+        """Count a call that returned ``answer``, if such a call was throttled before."""
+        if (name := self._operations.get(operation)) is not None:
+            units = units_of(answer) if isinstance(answer, Mapping) else {}
+            self._count(name, units or {self.table: 1.0}, throttled=False)
+
+    def _count(self, operation: str, units: Mapping[str, float], *, throttled: bool) -> None:
+        get_scaler(self.using).count(
+            Measurement(
+                using=self.using,
+                table=self.table,
+                operation=operation,
+                seconds=0.0,
+                units=units,
+                throttled=throttled,
+            )
+        )
 
 
 class _Attempts:
@@ -105,6 +141,11 @@ class _Attempts:
         self._waits = delays(config.retry)
         self._until = clock.monotonic() + config.operation_timeout
 
+    def done(self, answer: R) -> R:
+        """Return ``answer``; the call that returned it is counted."""
+        self._scaler.on_answer(answer, self._operation)
+        return answer
+
     def wait_after(self, exc: Exception) -> float:
         """Return the seconds until the retry; raises the error if it is not retried."""
         error = self._scaler.on_throttle(exc, self._operation)
@@ -115,7 +156,7 @@ class _Attempts:
         if clock.monotonic() + wait >= self._until:
             error.retry_after = max(error.retry_after, wait)
             raise error from exc
-        logger.info(
+        logger.debug(
             "The call %s was throttled by table %s (attempt %d) and will be retried in %.2f s.",
             self._operation, self._scaler.table, self._attempt, wait,
             extra={

@@ -96,6 +96,12 @@ class StoreConfig:
             self._names[table] = name
         return name
 
+    def name_in_dynamodb(self, table: str) -> str:
+        """Return the name in DynamoDB of ``table``, which may be a model's name for it or that."""
+        names = {self.real_name(each) for each in self.tables}
+        is_real = table in names or (self.table_prefix and table.startswith(self.table_prefix))
+        return table if is_real else self.real_name(table)
+
     def for_table(self, name: str) -> Self:
         """Return these settings with the differences that ``TABLES`` has for the table ``name``."""
         if (found := self._tables.get(name)) is None:

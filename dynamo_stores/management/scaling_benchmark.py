@@ -21,6 +21,7 @@ from ..capacity.description import Units
 from ..capacity.records import CapacityRecords
 from ..capacity.scale_down import reconcile
 from ..capacity.update import describe, describe_changes
+from ..capacity.usage import Usage, UsageHistory, minute_of
 from ..conf import get_config
 from ..exceptions import StoreUnavailable
 from ..infrastructure.tables import create_table, table_of
@@ -88,6 +89,9 @@ def scaling_benchmark(
 
             raises, high = updates(), _units(spec.name)
             write(_summary(kind, taken, failed, rate * seconds, raises, high))
+            # The use of the minute after the load, so that the table need not stay up for it.
+            idle = {minute_of(time.time()) - 1: {spec.name: Usage()}}
+            UsageHistory("default").roll_up(idle)
             _wait_until_lowered(spec.name)
             stored = _count(engine.url, spec.name)
             low, decreases = _units(spec.name), updates() - raises

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from .engine import HOST
+from .lag import LaggingReplica
 
 # The action of a fault on a request; returns True if no answer of the engine is to be sent.
 Act = Callable[["_Handler", bytes], bool]
@@ -30,7 +31,7 @@ class _Fault:
 
 class FaultProxy:
     """
-    An HTTP relay before an engine that injects faults.
+    An HTTP relay before an engine that injects faults and the lag of replicas.
 
     ``url`` is the endpoint to use instead of ``upstream``. ``operation`` is a DynamoDB operation
     or ``"*"``; ``times`` is the number of requests with the fault, None for all until ``clear``.
@@ -42,6 +43,7 @@ class FaultProxy:
         self.requests: Counter[str] = Counter()
         self.bodies: list[tuple[str, dict[str, Any]]] = []
         self._faults: list[_Fault] = []
+        self._replica: LaggingReplica | None = None
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._server = _Server((HOST, 0), _Handler)
@@ -64,6 +66,16 @@ class FaultProxy:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        if self._replica is not None:
+            self._replica.stop()
+
+    def lag(self, seconds: float, region: str = "us-east-1") -> None:
+        """
+        Answer reads without ``ConsistentRead`` with the items as they were ``seconds`` ago, as
+        DynamoDB may do, until the relay stops. Indexes are always read so. The tables are those of
+        ``region``. Takes a second to start.
+        """
+        self._replica = LaggingReplica(self.upstream.geturl(), seconds, region).start()
 
     def clear(self) -> None:
         """Remove all faults and reset the counts."""
@@ -226,7 +238,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def forward(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         """Forward the request and return the engine's answer."""
-        upstream = self.server.faults.upstream
+        upstream, replica = self.server.faults.upstream, self.server.faults._replica
+        if replica is None:
+            return self._forward(request, upstream)
+        operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        body = json.loads(request or b"{}")
+        if replica.serves(operation, body):
+            return self._forward(request, urlsplit(replica.url))
+        with replica.writing(operation, body):
+            return self._forward(request, upstream)
+
+    def _forward(self, request: bytes, upstream: SplitResult) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(
             upstream.hostname or HOST, upstream.port, timeout=60
         )

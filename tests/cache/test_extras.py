@@ -153,8 +153,8 @@ def test_the_async_twins(cache):
 
     async def work():
         await cache.aset_many({f"k{n}": n for n in range(250)}, 100)
-        assert 99 <= await cache.attl("k1") <= 100
-        assert await cache.apttl("k1") > 99_000
+        assert 90 <= await cache.attl("k1") <= 100
+        assert 90_000 <= await cache.apttl("k1") <= 100_000
         assert await cache.aexpire("k1", 1000)
         assert await cache.aexpire_at("k1", 4e9)
         assert await cache.apersist("k1")

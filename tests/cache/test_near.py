@@ -13,7 +13,8 @@ import pytest
 from dynamo_stores.cache import DynamoDBCache
 from dynamo_stores.cache.store.near import Entry, NearTier
 from dynamo_stores.calls.observer import measuring
-from dynamo_stores.exceptions import StoreUnavailable
+from dynamo_stores.calls.policy import deadline
+from dynamo_stores.exceptions import OperationTimeoutError, StoreUnavailable
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations
 from tests.helpers.forking import in_processes
@@ -399,3 +400,50 @@ def test_a_joined_read_does_not_return_an_invalidated_value(alias, make_cache, d
         assert late.result() is None
         early.result()
     assert cache.get("k") is None
+
+
+def test_a_reader_does_not_share_the_deadline_of_another(alias, make_cache, dynamo_faults):
+    """Who waits for a read that ran out of its own time reads by itself."""
+    using = alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
+    cache = make_cache(using, OPTIONS=NEAR)
+    cache.set_many({"k": "v", "l": "w"})
+    for read, operation, expected in (
+        (lambda: cache.get("k"), "GetItem", "v"),
+        (lambda: cache.get_many(["k", "l"]), "BatchGetItem", {"k": "v", "l": "w"}),
+    ):
+        cache.store._near.clear()
+        dynamo_faults.hang(operation, times=1)
+
+        def hurried(read=read):
+            with deadline(0.5), pytest.raises(OperationTimeoutError):
+                read()
+
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(hurried)
+            while not cache.store._near._flights:
+                time.sleep(0.001)
+            assert threads.submit(read).result() == expected
+            first.result()
+
+
+def test_a_reader_waits_for_another_to_its_deadline_at_most(alias, make_cache, dynamo_faults):
+    """Not for the time of an operation of the cache."""
+    cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url), OPTIONS=NEAR)
+    cache.set("k", "v")
+    cache.store._near.clear()
+    go_on = threading.Event()
+
+    def wait(handler, request):
+        assert go_on.wait(60)
+        return False
+
+    dynamo_faults._add("GetItem", 1, wait)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(cache.get, "k")
+        while not cache.store._near._flights:
+            time.sleep(0.001)
+        with deadline(0.2), pytest.raises(OperationTimeoutError):
+            cache.get("k")
+        assert not first.done()
+        go_on.set()
+        assert first.result() == "v"

@@ -282,10 +282,20 @@ def test_a_refusal_during_a_probe_has_no_time_to_wait(dynamo_clock: FakeClock):
     breaker = make()
     fail(breaker, 3)
     dynamo_clock.advance(61)
-    breaker.admit()
+    probe = breaker.admit()
     with pytest.raises(CircuitBreakerOpenError, match=r"is half_open .* next try in 0\.0 s") as e:
         breaker.admit()
     assert e.value.retry_after == 0.0
+    assert probe.probe
+
+
+def test_a_probe_that_nobody_holds_is_lost(dynamo_clock: FakeClock):
+    """An exception from outside ended its frame; the next call probes at once."""
+    breaker = make()
+    fail(breaker, 3)
+    dynamo_clock.advance(60)
+    breaker.admit()
+    assert breaker.admit().probe
 
 
 def test_a_released_probe_is_reported(dynamo_clock: FakeClock):

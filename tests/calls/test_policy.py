@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import ctypes
+import gc
 import random
+import threading
+import time
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
@@ -165,9 +169,9 @@ def test_an_attempt_is_cut_to_the_time_that_is_left(dynamo_clock: FakeClock):
     """The second attempt may not take longer than the operation."""
     send = Script(ReadTimeoutError(endpoint_url="x"), clock=dynamo_clock, takes=10.0)
     with pytest.raises(OperationTimeoutError):
-        policy(timeout=15.0, delay=0.001, max_delay=0.001).call("GetItem", send)
+        policy(timeout=20.0, max_retries=1, delay=0.001, max_delay=0.001).call("GetItem", send)
     assert send.seconds[0] == 10.0
-    assert send.seconds[1] == pytest.approx(5.0, abs=0.01)
+    assert send.seconds[1] == pytest.approx(10.0, abs=0.01)
     assert len(send.seconds) == 2
 
 
@@ -184,7 +188,7 @@ def test_the_last_cause_decides_at_the_deadline(dynamo_clock: FakeClock):
 def test_calls_of_a_block_share_its_deadline(dynamo_clock: FakeClock):
     """deadline() replaces the alias's time-out, nested ones only shorten it."""
     send = Script({}, clock=dynamo_clock, takes=3.0)
-    rule = policy(timeout=1.0)
+    rule = policy(timeout=1.0, max_retries=0)
     with deadline(5.0):
         rule.call("GetItem", send)
         with deadline(60.0):
@@ -200,7 +204,7 @@ def test_the_deadline_goes_into_copied_contexts(dynamo_clock: FakeClock):
     send = Script({})
     with deadline(2.0):
         context = contextvars.copy_context()
-    context.run(policy().call, "GetItem", send)
+    context.run(policy(max_retries=0).call, "GetItem", send)
     assert send.seconds == [2.0]
 
 
@@ -370,7 +374,12 @@ def test_the_message_at_the_deadline_has_the_number_of_attempts(
 ):
     """In the singular for one."""
     rule = policy(timeout=10.0 * attempts, max_retries=9, delay=0.001, max_delay=0.001)
-    send = Script(no_answer(), clock=dynamo_clock, takes=9.9999)
+
+    def send(seconds):
+        # As a look-up of the name, which is not cut.
+        dynamo_clock.advance(10.0)
+        raise no_answer()
+
     with pytest.raises(OperationTimeoutError, match=f"GetItem on t did .* after {words}"):
         rule.call("GetItem", send)
 
@@ -476,7 +485,7 @@ def test_a_short_deadline_is_the_time_of_the_attempt(dynamo_clock: FakeClock):
     """Less than a second, too."""
     send = Script({})
     with deadline(0.25):
-        policy().call("GetItem", send)
+        policy(max_retries=0).call("GetItem", send)
     assert send.seconds == [0.25]
 
 
@@ -485,11 +494,12 @@ def test_an_attempt_waits_for_the_limit_of_requests_until_the_deadline():
     rule = policy(timeout=0.05, throttle_retries=0)
     with pytest.raises(ThrottlingError):
         rule.call("GetItem", Script(throttle()))
-    rule.backpressure.enter(0.0)
+    request = rule.backpressure.enter(0.0)
     send = Script({})
     with pytest.raises(ThrottlingError, match="requests are waiting"):
         rule.call("GetItem", send)
     assert send.seconds == []
+    rule.backpressure.leave(request, 0.0, throttled=False)
 
 
 def test_the_expected_wait_follows_the_duration_of_requests(dynamo_clock: FakeClock):
@@ -500,8 +510,184 @@ def test_the_expected_wait_follows_the_duration_of_requests(dynamo_clock: FakeCl
             rule.call("GetItem", Script(throttle()))
         rule.call("GetItem", Script({}, clock=dynamo_clock, takes=8.0))
     assert rule.backpressure.limit == 2
-    for _ in range(2):
-        rule.backpressure.enter(0.0)
+    in_flight = [rule.backpressure.enter(0.0) for _ in range(2)]
     with deadline(1.5), pytest.raises(ThrottlingError) as e:
         rule.call("GetItem", Script({}))
+    assert rule.backpressure.in_flight == len(in_flight)
     assert 2 < e.value.retry_after < 4
+
+
+def test_a_short_deadline_is_not_a_failure_of_the_table(dynamo_clock: FakeClock):
+    """An attempt that had less than a second, or the alias's own time, tells nothing."""
+    late = ReadTimeoutError(endpoint_url="x")
+    for seconds, own, state in ((0.02, 30.0, State.CLOSED), (2.0, 30.0, State.OPEN)):
+        rule = policy(timeout=own, breaker={"failure_threshold": 3})
+        for _ in range(3):
+            with deadline(seconds), pytest.raises(OperationTimeoutError):
+                rule.call("GetItem", Script(late, clock=dynamo_clock, takes=60.0))
+        assert rule.breaker.state is state
+    rule = policy(timeout=0.3, breaker={"failure_threshold": 1})
+    with pytest.raises(OperationTimeoutError):
+        rule.call("GetItem", Script(late, clock=dynamo_clock, takes=60.0))
+    assert rule.breaker.state is State.OPEN
+
+
+def test_the_end_of_a_shared_deadline_is_not_a_failure(dynamo_clock: FakeClock):
+    """The last call of a block has what the others left."""
+    rule = policy(breaker={"failure_threshold": 1})
+    with deadline(5.0):
+        dynamo_clock.advance(4.9)
+        with pytest.raises(OperationTimeoutError):
+            rule.call(
+                "GetItem",
+                Script(ReadTimeoutError(endpoint_url="x"), clock=dynamo_clock, takes=60.0),
+            )
+    assert rule.breaker.state is State.CLOSED
+
+
+def test_a_probe_with_a_short_deadline_has_no_outcome(dynamo_clock: FakeClock):
+    """The next call may probe at once."""
+    rule = policy(breaker={"failure_threshold": 1}, max_retries=0)
+    with pytest.raises(StoreUnavailable):
+        rule.call("GetItem", Script(no_answer()))
+    dynamo_clock.advance(60)
+    with deadline(0.02), pytest.raises(OperationTimeoutError):
+        rule.call("GetItem", Script(ReadTimeoutError(endpoint_url="x")))
+    assert rule.call("GetItem", Script({})) == {}
+
+
+def fill(rule):
+    """Return as many requests in flight as the limit allows."""
+    return [rule.backpressure.enter(0.0) for _ in range(int(rule.backpressure.limit))]
+
+
+def test_a_call_that_was_not_sent_is_no_answer():
+    """Refused by the limit of requests in flight, it resets no failures."""
+    rule = policy(timeout=0.05, throttle_retries=0, max_retries=0, breaker={"failure_threshold": 3})
+    with pytest.raises(ThrottlingError):
+        rule.call("GetItem", Script(throttle()))
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            rule.call("GetItem", Script(no_answer()))
+    in_flight = fill(rule)
+    with pytest.raises(ThrottlingError, match="requests are waiting"):
+        rule.call("GetItem", Script({}))
+    assert rule.breaker.status().failures == 2
+    assert rule.backpressure.in_flight == len(in_flight)
+
+
+def test_a_probe_that_was_not_sent_does_not_close_the_breaker():
+    """It has no outcome, and the next call probes."""
+    breaker = {"failure_threshold": 1, "recovery_timeout": 1e-9}
+    rule = policy(timeout=0.05, throttle_retries=0, max_retries=0, breaker=breaker)
+    with pytest.raises(ThrottlingError):
+        rule.call("GetItem", Script(throttle()))
+    with pytest.raises(StoreUnavailable):
+        rule.call("GetItem", Script(no_answer()))
+    in_flight = fill(rule)
+    with pytest.raises(ThrottlingError, match="requests are waiting"):
+        rule.call("GetItem", Script({}))
+    assert rule.breaker.state is State.OPEN
+    in_flight.clear()
+    assert rule.call("GetItem", Script({})) == {}
+    assert rule.breaker.state is State.CLOSED
+
+
+def test_a_wait_after_a_throttle_is_cut_to_the_deadline(dynamo_clock: FakeClock):
+    """One last attempt, however long the wait would be."""
+    for _ in range(20):
+        send = Script(throttle(), throttle(), {"Item": {}})
+        started = dynamo_clock.monotonic()
+        with contextlib.suppress(ThrottlingError):
+            policy(timeout=2.0, delay=1000.0, max_delay=1000.0).call("GetItem", send)
+        assert len(send.seconds) >= 2
+        assert 0 < dynamo_clock.monotonic() - started < 2.0
+
+
+def test_a_last_attempt_without_time_hides_no_throttle(dynamo_clock: FakeClock):
+    """The error is the one that DynamoDB gave."""
+    send = Script(throttle(), ReadTimeoutError(endpoint_url="x"), clock=dynamo_clock)
+    rule = policy(timeout=0.5, read_timeout=10.0, delay=1000.0, max_delay=1000.0)
+    with deadline(0.5), pytest.raises(ThrottlingError):
+        policy(timeout=30.0, delay=1000.0, max_delay=1000.0).call("GetItem", send)
+    assert rule.breaker.status().failures == 0
+
+
+def test_while_retries_remain_an_attempt_has_half_of_the_time(dynamo_clock: FakeClock):
+    """And at least 0.2 s; the last one, and a probe, have all that is left."""
+    retry = {"delay": 1e-9, "max_delay": 1e-9}
+    late = ReadTimeoutError(endpoint_url="x")
+    send = Script(late, clock=dynamo_clock, takes=60.0)
+    with pytest.raises(OperationTimeoutError):
+        policy(timeout=2.0, max_retries=2, **retry).call("GetItem", send)
+    assert send.seconds == pytest.approx([1.0, 0.5, 0.5], abs=0.001)
+    send = Script(late, clock=dynamo_clock, takes=60.0)
+    with pytest.raises(OperationTimeoutError):
+        policy(timeout=0.3, max_retries=5, **retry).call("GetItem", send)
+    assert send.seconds == pytest.approx([0.2, 0.1], abs=0.001)
+    rule = policy(timeout=2.0, breaker={"failure_threshold": 1}, max_retries=0)
+    with pytest.raises(StoreUnavailable):
+        rule.call("GetItem", Script(no_answer()))
+    dynamo_clock.advance(60)
+    send = Script({})
+    rule.call("GetItem", send)
+    assert send.seconds == [2.0]
+
+
+class Interrupted(BaseException):
+    """As a soft time limit, raised in a thread by another one."""
+
+
+def interrupt(thread, stop):
+    """Raise Interrupted in ``thread`` at random moments, a few thousand times a second."""
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    while not stop.is_set():
+        raise_in(ctypes.c_ulong(thread.ident), ctypes.py_object(Interrupted))
+        time.sleep(random.uniform(0, 0.0003))
+
+
+def test_exceptions_from_outside_lose_no_probe_and_no_place():
+    """At whatever bytecode they come; every call here is a probe, on a table that throttles."""
+    rule = policy(breaker={"failure_threshold": 1, "recovery_timeout": 1000.0}, max_retries=0)
+    interrupted, stop = 0, threading.Event()
+
+    def call(outcome):
+        # The recovery timeout is over.
+        rule.breaker._opened_at = -10_000.0
+        with contextlib.suppress(StoreUnavailable):
+            rule.call("GetItem", Script(outcome))
+
+    until = time.monotonic() + 2
+
+    def work():
+        nonlocal interrupted
+        # An interruption may come while another one is handled, too.
+        while time.monotonic() < until:
+            with contextlib.suppress(Interrupted):
+                try:
+                    call(no_answer())
+                    call(throttle())
+                except Interrupted:
+                    interrupted += 1
+
+    def guarded():
+        while time.monotonic() < until:
+            with contextlib.suppress(Interrupted):
+                work()
+
+    worker = threading.Thread(target=guarded)
+    worker.start()
+    injector = threading.Thread(target=interrupt, args=(worker, stop))
+    injector.start()
+    worker.join(60)
+    stop.set()
+    injector.join(60)
+    assert not worker.is_alive()
+    assert interrupted > 50
+    # Until then frames live on in tracebacks.
+    gc.collect()
+    assert rule.backpressure.in_flight == 0
+    rule.breaker._opened_at = -10_000.0
+    rule.backpressure._limit = None
+    assert rule.call("GetItem", Script({})) == {}
+    assert rule.breaker.state is State.CLOSED

@@ -9,6 +9,7 @@ import time
 import boto3
 import pytest
 from celery import current_app
+from django.core.management import CommandError
 from moto.server import ThreadedMotoServer
 
 from dynamo_stores.capacity.auto_scaling import ScalableTarget, get_auto_scaling
@@ -31,7 +32,7 @@ def auto_scaling():
     server.stop()
 
 
-def register(endpoint, table, index="GSI1", maximum=50):
+def register(endpoint, table, index="GSI1", maximum=50, minimum=5):
     boto3.client(
         "application-autoscaling",
         region_name="us-east-1",
@@ -42,7 +43,7 @@ def register(endpoint, table, index="GSI1", maximum=50):
         ServiceNamespace="dynamodb",
         ResourceId=f"table/{table}/index/{index}" if index else f"table/{table}",
         ScalableDimension=f"dynamodb:{'index' if index else 'table'}:WriteCapacityUnits",
-        MinCapacity=5,
+        MinCapacity=minimum,
         MaxCapacity=maximum,
     )
 
@@ -105,6 +106,37 @@ def test_by_option_its_minimum_goes_up_and_comes_down(provisioned, auto_scaling,
         ("GSI1", "Write"): ScalableTarget(5, 50),
     }
     assert relay.status()["tables"][table]["updates"] == 0
+
+
+@pytest.mark.parametrize("direction", ["up", "down", "to"])
+def test_a_command_leaves_it_alone_too(provisioned, auto_scaling, run, direction):
+    """Application Auto Scaling would overwrite the change."""
+    using, table, relay = provisioned(SCALING={"AUTO_SCALING_ENDPOINT_URL": auto_scaling})
+    register(auto_scaling, table)
+    units = {"write": 20} if direction == "to" else {}
+    with pytest.raises(CommandError, match="Application Auto Scaling has targets for"):
+        run("dynamo_scale", table, direction, using=using, **units)
+    assert relay.status()["tables"][table]["updates"] == 0
+    assert CapacityRecords(using).get(table) is None
+
+
+def test_by_option_a_command_raises_the_minimum(provisioned, auto_scaling, run):
+    """Until SCALE_DOWN_DELAY has passed; then it is what it was before, above the baseline."""
+    using, table, _ = provisioned(
+        SCALING={
+            "AUTO_SCALING_ENDPOINT_URL": auto_scaling,
+            "AUTO_SCALING": "raise_minimum",
+            "BASE_WRITE_CAPACITY": 2,
+        }
+    )
+    register(auto_scaling, table, minimum=3)
+    client = get_auto_scaling(using)
+    run("dynamo_scale", table, "up", using=using)
+    assert client.targets(describe(using, table))["GSI1", "Write"].minimum == 4
+    with FakeClock(time.time() + 61):
+        (outcome,) = reconcile(using)
+        assert outcome.plan.code == "minimum_lowered"
+        assert client.targets(describe(using, table))["GSI1", "Write"].minimum == 3
 
 
 def test_a_maximum_that_was_changed_meanwhile_stays(provisioned, auto_scaling):

@@ -330,7 +330,11 @@ def test_what_can_be_cured_is_cured():
             "second; more capacity would not help",
         ),
         (table(status="UPDATING"), [reason()], "t is being changed already"),
-        (table(_=(100, 50)), [reason()], "t is at its maximum of 100 read and 50 write units"),
+        (
+            table(_=(100, 50)),
+            [reason()],
+            "t is at its maximum of 50 write units (MAX_WRITE_CAPACITY)",
+        ),
         (table(), [], "no capacity of t was too low"),
     ],
 )
@@ -349,7 +353,10 @@ def test_the_maximum_is_the_lower_one_of_settings_and_quota():
     assert plan_up(high, both, {}, CONFIG, Quota(95, 48)).changes == {"": (95, 48)}
     assert plan_up(high, both, {}, CONFIG, Quota(95, 400)).changes == {"": (95, 50)}
     plan = plan_up(high, both, {}, CONFIG, Quota(90, 45))
-    assert plan.why == "t is at its maximum of 90 read and 45 write units"
+    assert plan.why == (
+        "t is at its maximum of 90 read units (the account's quota) and 45 write units "
+        "(the account's quota)"
+    )
 
 
 @pytest.mark.parametrize(("units", "is_capped"), [(25, False), (26, True)])

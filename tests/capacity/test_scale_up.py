@@ -190,6 +190,50 @@ def test_calls_of_ones_own_are_scaled(provisioned):
     assert relay.status()["tables"][table]["updates"] >= 1
 
 
+def test_the_demand_of_ones_own_calls_is_measured(alias):
+    """By the response of botocore, once such a call was throttled."""
+    using = alias(OPERATION_TIMEOUT=5)
+    scaler, units = ThroughputScaler("t", using=using), {"TableName": "t", "CapacityUnits": 7.0}
+    answers = [{"ConsumedCapacity": units}, throttled("t"), {"ConsumedCapacity": units}, {}]
+
+    def call():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    for _ in range(3):
+        scaler.execute_with_scaling(call, "put")
+    demand = get_scaler(using)._demand.peak("t")
+    assert demand.keys() == {("", "Write")}
+    assert demand["", "Write"] >= 7.0
+
+
+def test_names_of_tables_get_the_prefix(alias):
+    """A model's name for a table, its own name in DynamoDB, and one that is the same."""
+    using = alias(TABLE_PREFIX="p-", TABLES={"orders": {"TABLE_NAME": "old-orders"}})
+    names = ("posts", "p-posts", "orders", "old-orders")
+    assert [ThroughputScaler(name, using=using).table for name in names] == [
+        "p-posts",
+        "p-posts",
+        "old-orders",
+        "old-orders",
+    ]
+    assert ThroughputScaler("posts", using=alias(TABLE_PREFIX="")).table == "posts"
+
+
+def test_a_throttled_statement_may_be_a_read_or_a_write(provisioned):
+    """Without reasons both kinds are raised: the operation does not say which it is."""
+    using, table, _ = provisioned(updating=0.1)
+    error = {"Code": "ProvisionedThroughputExceededException"}
+    scaler = ThroughputScaler(table, using=using)
+    scaler.on_throttle(ClientError({"Error": error}, "ExecuteStatement"), "select")
+    until = time.monotonic() + 20
+    while describe(using, table).resources[""].units != (10, 10):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
 def test_the_wrapper_the_decorator_and_the_block(provisioned):
     """One name for all three; other errors pass, results come back, coroutines are awaited."""
     using, table, relay = provisioned(updating=0.5, burst=1.0)

@@ -196,8 +196,9 @@ def test_every_variable_reaches_its_setting():
 
 
 def test_a_deployment_is_clean():
-    """manage.py check --deploy with nothing but a secret key; no migration is missing."""
+    """manage.py check --deploy with a secret key and a region alone; no migration is missing."""
     environment = {
+        "AWS_REGION": "us-east-1",
         "PATH": os.environ["PATH"],
         "ENV_FILE": os.devnull,
         "SECRET_KEY": "k3y-" + "".join(chr(97 + n % 26) for n in range(60)),
@@ -215,7 +216,7 @@ def test_a_deployment_is_clean():
 
 def test_scaling_without_reconciliation_is_a_warning():
     """If beat does not run the task; with the schedule of the tasks it does."""
-    scaling = {"default": {"SCALING": {"ENABLED": True}}}
+    scaling = {"default": {"REGION": "us-east-1", "SCALING": {"ENABLED": True}}}
     before = current_app.conf.beat_schedule
     try:
         with override_settings(DYNAMO_STORES=scaling):
@@ -227,3 +228,18 @@ def test_scaling_without_reconciliation_is_a_warning():
         assert ids() == []
     finally:
         current_app.conf.beat_schedule = before
+
+
+def test_an_alias_without_a_region_is_found(monkeypatch, tmp_path):
+    """Neither in the settings nor in botocore's; an endpoint on this machine needs none."""
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    local = {"ENDPOINT_URL": "http://127.0.0.1:8000"}
+    with override_settings(DYNAMO_STORES={"default": local, "other": {"TABLE_NAME": "t"}}):
+        (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.E126"]
+        assert found.msg.startswith("DYNAMO_STORES['other']['REGION'] is not set")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        assert ids() == []
+    with override_settings(DYNAMO_STORES={"default": {"REGION": "us-east-1"}}):
+        assert ids() == []

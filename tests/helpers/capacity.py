@@ -8,7 +8,9 @@ import secrets
 import pytest
 from django.core.management import call_command
 
+from dynamo_stores import clock
 from dynamo_stores.calls.control import get_control
+from dynamo_stores.capacity.usage import UsageHistory, minute_of
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import ThrottlingReason
 
@@ -50,6 +52,12 @@ def run():
         return out.getvalue()
 
     return run
+
+
+def record_use(using, table, use):
+    """Record the use of the table and of its index by all processes in the last minute."""
+    use_of = {table: use, f"{table}/GSI1": use}
+    UsageHistory(using).roll_up({minute_of(clock.now()) - 1: use_of})
 
 
 def reason(using, table, text="TableWriteProvisionedThroughputExceeded"):

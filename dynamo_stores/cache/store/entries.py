@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ... import clock, keys
+from ...calls.policy import time_left
 from ...exceptions import StoreUnavailable
 from ...keys import ItemKey
 from ...models import RawItem
@@ -98,7 +99,9 @@ class EntriesStore(ValidityStore):
             found = self._find(key)
             return {} if found is None else {key.pk: found}
 
-        found = near.fetch([key.pk], fetch, join=self._joins, wait=self.options.operation_timeout)
+        found = near.fetch(
+            [key.pk], fetch, join=self._joins, wait=time_left(self.options.operation_timeout)
+        )
         entry = found.get(key.pk)
         # A read that was joined may have begun before a tag was invalidated here.
         return entry if entry is not None and self._is_valid(entry.head) else None
@@ -165,7 +168,10 @@ class EntriesStore(ValidityStore):
         rest = [pk for pk in wanted if pk not in found]
         try:
             read = near.fetch(
-                rest, self._fetch_many, join=self._joins, wait=self.options.operation_timeout
+                rest,
+                self._fetch_many,
+                join=self._joins,
+                wait=time_left(self.options.operation_timeout),
             )
             # A read that was joined may have begun before a tag was invalidated here.
             found |= {pk: entry for pk, entry in read.items() if self._is_valid(entry.head)}

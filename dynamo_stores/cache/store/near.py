@@ -13,7 +13,7 @@ from ...calls.item_size import item_size
 from ...concurrency.bounded import BoundedDict
 from ...concurrency.flights import AGAIN, Flight, Flights
 from ...concurrency.per_process import PerProcess
-from ...exceptions import StoreUnavailable, copy_of
+from ...exceptions import OperationTimeoutError, StoreUnavailable, copy_of
 from ...models import RawItem
 from ..options import CacheOptions
 
@@ -105,7 +105,8 @@ class NearTier:
         Return the entries that ``fetch`` finds, by partition key, and keep them.
 
         With ``join``, keys that another thread is reading are not read again: this waits for the
-        other's result at most ``wait`` seconds, and raises its StoreUnavailable too.
+        other's result at most ``wait`` seconds, and raises its StoreUnavailable too. If the other
+        one ran out of its own time, this reads.
         """
         own: dict[str, Flight] = {}
         joined: dict[str, Flight] = {}
@@ -118,7 +119,7 @@ class NearTier:
         for pk, flight in joined.items():
             try:
                 outcome = flight.result(wait)
-            except FutureTimeoutError:
+            except (FutureTimeoutError, OperationTimeoutError):
                 outcome = AGAIN
             except StoreUnavailable as exc:
                 error = copy_of(exc)

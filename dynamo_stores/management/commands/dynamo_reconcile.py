@@ -5,11 +5,12 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from ... import conf
-from ...capacity.scale_down import reconcile
+from ...capacity.scale_down import Outcome, reconcile
 from ...capacity.update import describe_changes
+from ...monitoring.roll_up import roll_up
 from ..tables import command_errors
 
 
@@ -23,14 +24,27 @@ class Command(BaseCommand):
         parser.add_argument("--using", default=None, help="Only this alias.")
 
     def handle(self, *args: Any, using: str | None, **options: Any) -> None:
-        found = 0
-        with command_errors():
-            for alias in [using] if using else conf.aliases():
-                for outcome in reconcile(alias):
-                    found += 1
-                    done = "not lowered"
-                    if outcome.plan.changes:
-                        done = f"changes to {describe_changes(outcome.plan.changes)}"
-                    self.stdout.write(f"{outcome.table}: {done}, {outcome.plan.why}")
-        if not found:
+        outcomes: list[Outcome] = []
+        failures = []
+        for alias in [using] if using else conf.aliases():
+            try:
+                with command_errors():
+                    outcomes += self._reconcile(alias)
+            except CommandError as exc:
+                failures.append(f"Alias {alias!r}: {exc}")
+        for outcome in outcomes:
+            done = "not lowered"
+            if outcome.plan.changes:
+                done = f"changes to {describe_changes(outcome.plan.changes)}"
+            self.stdout.write(f"{outcome.table}: {done}, {outcome.plan.why}")
+        if failures:
+            raise CommandError("\n".join(failures))
+        if not outcomes:
             self.stdout.write("No table is due.")
+
+    @staticmethod
+    def _reconcile(using: str) -> list[Outcome]:
+        if using in conf.provisioned_aliases() and conf.get_config(using).reports.enabled:
+            # Without Celery beat nobody else sums up the use, which decides about the capacity.
+            roll_up(using)
+        return reconcile(using)

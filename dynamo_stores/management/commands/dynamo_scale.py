@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ... import conf
 from ...capacity.manual import DOWN, TO, UP, NoSuchTable, change_manually
 from ...capacity.update import describe_changes
+from ...checks import beat_lowers_tables
 from ...infrastructure.tables import wanted_tables
 from ..tables import command_errors
 
@@ -50,3 +51,9 @@ class Command(BaseCommand):
             raise CommandError(f"{table} was not changed: {plan.why}.")
         changes = describe_changes(plan.changes)
         self.stdout.write(f"{table} changes to {changes}." if plan.changes else f"{plan.why}.")
+        if plan.changes and direction != DOWN and not beat_lowers_tables():
+            self.stdout.write(
+                "Celery beat does not run 'dynamo_stores.reconcile_capacity' in this project. "
+                "Nothing lowers the table again unless 'manage.py dynamo_reconcile' runs every "
+                "minute."
+            )

@@ -1,0 +1,185 @@
+"""A replica that is some hundred milliseconds behind, for reads without ``ConsistentRead``."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from .engine import HOST, EmbeddedEngine
+
+_READS = frozenset(["GetItem", "Query", "Scan"])
+_TYPE = "application/x-amz-json-1.0"
+# Of DescribeTable, what CreateTable takes.
+_COPIED = ("TableName", "KeySchema", "AttributeDefinitions")
+
+Key = dict[str, Any]
+
+
+class LaggingReplica:
+    """
+    An embedded engine with a copy of the tables of ``upstream``, ``seconds`` behind them.
+
+    A table is copied when it is used first. Writes must go through :meth:`writing`, which copies
+    the items that they changed after ``seconds``.
+    """
+
+    def __init__(self, upstream: str, seconds: float, region: str) -> None:
+        self._upstream = upstream
+        self._seconds = seconds
+        self._region = region
+        self._engine = EmbeddedEngine()
+        self._schemas: dict[str, list[str]] = {}
+        self._changes: queue.SimpleQueue[tuple[float, str, Key, Any] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._copy_changes, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The endpoint of the replica."""
+        return self._engine.url
+
+    def start(self) -> Self:
+        """Start the engine of the replica."""
+        self._engine.start()
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop the engine of the replica."""
+        self._changes.put(None)
+        self._thread.join()
+        self._engine.stop()
+
+    def serves(self, operation: str, body: dict[str, Any]) -> bool:
+        """Return whether the replica answers the request: a read that need not be consistent."""
+        requests: dict[str, Any] = {}
+        if operation in _READS:
+            requests = {body["TableName"]: body}
+        elif operation == "BatchGetItem":
+            requests = body["RequestItems"]
+        if not requests or any(each.get("ConsistentRead") for each in requests.values()):
+            return False
+        with self._lock:
+            return all(self._schema(table) is not None for table in requests)
+
+    @contextlib.contextmanager
+    def writing(self, operation: str, body: dict[str, Any]) -> Iterator[None]:
+        """Forward the request within this block; the items that it changed are copied later."""
+        changed = list(_changes_of(operation, body))
+        if not changed:
+            yield
+            self._forget(operation, body)
+            return
+        with self._lock:
+            keys = [(table, self._key(table, item)) for table, item in changed]
+            try:
+                yield
+            finally:
+                due = time.monotonic() + self._seconds
+                for table, key in keys:
+                    if key is not None:
+                        self._changes.put((due, table, key, self._read(table, key)))
+
+    def _send_to_primary(self, operation: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return _post(self._upstream, self._region, operation, body)
+
+    def _send(self, operation: str, body: dict[str, Any]) -> None:
+        _post(self.url, self._region, operation, body)
+
+    def _key(self, table: str, item: dict[str, Any]) -> Key | None:
+        names = self._schema(table)
+        return None if names is None else {name: item[name] for name in names}
+
+    def _schema(self, table: str) -> list[str] | None:
+        """Return the names of the key's attributes, and copy the table if it is not yet known."""
+        if table not in self._schemas:
+            status, answer = self._send_to_primary("DescribeTable", {"TableName": table})
+            if status != 200:
+                return None
+            description = answer["Table"]
+            self._copy_table(description)
+            self._schemas[table] = [each["AttributeName"] for each in description["KeySchema"]]
+        return self._schemas[table]
+
+    def _copy_table(self, description: dict[str, Any]) -> None:
+        table = description["TableName"]
+        request = {name: description[name] for name in _COPIED} | {"BillingMode": "PAY_PER_REQUEST"}
+        if indexes := description.get("GlobalSecondaryIndexes"):
+            names = ("IndexName", "KeySchema", "Projection")
+            request["GlobalSecondaryIndexes"] = [
+                {name: index[name] for name in names} for index in indexes
+            ]
+        self._send("CreateTable", request)
+        scan: dict[str, Any] = {"TableName": table, "ConsistentRead": True}
+        while True:
+            _, answer = self._send_to_primary("Scan", scan)
+            for item in answer["Items"]:
+                self._send("PutItem", {"TableName": table, "Item": item})
+            if "LastEvaluatedKey" not in answer:
+                return
+            scan["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def _read(self, table: str, key: Key) -> Any:
+        request = {"TableName": table, "Key": key, "ConsistentRead": True}
+        return self._send_to_primary("GetItem", request)[1].get("Item")
+
+    def _forget(self, operation: str, body: dict[str, Any]) -> None:
+        if operation == "DeleteTable":
+            with self._lock:
+                if self._schemas.pop(body["TableName"], None) is not None:
+                    self._send("DeleteTable", body)
+
+    def _copy_changes(self) -> None:
+        while (change := self._changes.get()) is not None:
+            due, table, key, item = change
+            time.sleep(max(0.0, due - time.monotonic()))
+            if item is None:
+                self._send("DeleteItem", {"TableName": table, "Key": key})
+            else:
+                self._send("PutItem", {"TableName": table, "Item": item})
+
+
+def _changes_of(operation: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the table of each item that a request may change, with its key or all of it."""
+    if operation == "PutItem":
+        yield body["TableName"], body["Item"]
+    elif operation in ("UpdateItem", "DeleteItem"):
+        yield body["TableName"], body["Key"]
+    elif operation == "BatchWriteItem":
+        for table, requests in body["RequestItems"].items():
+            for request in requests:
+                (content,) = request.values()
+                yield table, content.get("Item") or content["Key"]
+    elif operation == "TransactWriteItems":
+        for action in body["TransactItems"]:
+            for kind, content in action.items():
+                if kind != "ConditionCheck":
+                    yield content["TableName"], content.get("Item") or content["Key"]
+
+
+def _post(
+    url: str, region: str, operation: str, body: dict[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """Return the status and the body of an engine's answer to one request."""
+    endpoint = urlsplit(url)
+    connection = http.client.HTTPConnection(endpoint.hostname or HOST, endpoint.port, timeout=60)
+    try:
+        headers = {
+            "X-Amz-Target": f"DynamoDB_20120810.{operation}",
+            "Content-Type": _TYPE,
+            # The engines read the region of a request from its signature, and do not check it.
+            "Authorization": f"AWS4-HMAC-SHA256 Credential=local/20330101/{region}/dynamodb/"
+            "aws4_request, SignedHeaders=host, Signature=0",
+        }
+        connection.request("POST", "/", json.dumps(body), headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read() or b"{}")
+    finally:
+        connection.close()

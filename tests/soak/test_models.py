@@ -1,0 +1,58 @@
+"""The models of the soak."""
+
+from __future__ import annotations
+
+from tests.soak.models import MISSING, Count, Register, most_in_any
+
+
+def test_a_confirmed_write_is_the_only_possible_value():
+    """And whatever was there before is not."""
+    key = Register(late=5)
+    assert key.read(MISSING, 0)
+    key.confirm(key.begin("a", 0))
+    assert key.read("a", 0)
+    assert not key.read(MISSING, 0)
+
+
+def test_a_write_without_an_outcome_may_come_late():
+    """Also after a later write; not for ever, and once seen it is the value."""
+    key = Register(late=5)
+    key.confirm(key.begin("a", 0))
+    key.begin("b", 0)
+    assert key.possible(0) == {"a", "b"}
+    key.confirm(key.begin("c", 1))
+    assert key.possible(4) == {"b", "c"}
+    assert key.read("b", 4)
+    assert key.possible(6) == {"b"}
+    key.confirm(key.begin("d", 6))
+    assert not key.read("b", 6)
+
+
+def test_the_first_attempt_of_a_slow_write_may_come_late():
+    """The second one was confirmed, and there was a later write."""
+    key = Register(late=5)
+    key.confirm(key.begin("a", 0), slow=True)
+    key.confirm(key.begin("b", 1))
+    assert key.possible(4) == {"a", "b"}
+    assert key.possible(6) == {"b"}
+
+
+def test_a_counter_is_between_its_bounds():
+    """None that was confirmed is lost, and none is counted more often than it was attempted."""
+    count = Count(attempts=1)
+    count.begin()
+    assert count.incremented(1)
+    count.begin()
+    count.begin()
+    assert count.incremented(3)
+    count.begin()
+    assert not count.incremented(3)
+    count.begin()
+    assert count.incremented(4)
+    count.begin()
+    assert not count.incremented(7)
+
+
+def test_only_what_is_certainly_in_a_window_counts():
+    """Requests whose answers came after its end may have been admitted later."""
+    assert most_in_any(1.0, [(0.0, 0.1), (0.5, 0.6), (0.9, 1.1), (1.6, 1.7)]) == 2
