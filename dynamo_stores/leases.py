@@ -63,7 +63,7 @@ class LeaseAttributes:
     The attributes in which a kind of item keeps its lease: the owner, the end in ms since the
     epoch, and the fence, where it has one.
 
-    ``times`` is the interval that contains DynamoDB's time; without it the local clock is used.
+    ``times`` is the interval that contains DynamoDB's time.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class LeaseAttributes:
         condition: Condition | None = None,
         *,
         owner: str | None = None,
-        times: Times | None = None,
+        times: Times,
     ) -> Lease | RawItem:
         """
         Take the lease for ``seconds`` if it has no owner; return it, or else the item as it is.
@@ -93,9 +93,8 @@ class LeaseAttributes:
         ``condition`` must hold too. An ``owner`` whose earlier take had no answer takes the lease
         again. One write; a second one if the fence is ahead of the time.
         """
-        known = times or _local_times()
         mine = owner or new_owner()
-        now, end = int(known.low * 1000), end_after(known, seconds)
+        now, end = int(times.low * 1000), end_after(times, seconds)
         fence, ahead = now, self._is_behind(now)
         while True:
             written = [self._owner.set(mine), self._end.set(end), *actions(end)]
@@ -134,19 +133,18 @@ class LeaseAttributes:
         return 0 if self._fence is None else integer_of(item, self._fence)
 
     def seconds_left(self, item: RawItem, times: Times | None = None) -> float:
-        """Return for how many seconds the lease may be valid, 0 or less when it has ended."""
-        return (self.end_of(item) - int((times or _local_times()).low * 1000)) / 1000
+        """
+        Return for how many seconds the lease may be valid, 0 or less when it has ended; without
+        ``times`` by the local clock.
+        """
+        now = clock.now() if times is None else times.low
+        return (self.end_of(item) - int(now * 1000)) / 1000
 
     def _is_behind(self, now: int) -> Condition | None:
         if self._fence is None:
             return None
         behind: Condition = self._fence.does_not_exist() | (self._fence < now)
         return behind
-
-
-def _local_times() -> Times:
-    now = clock.now()
-    return Times(now, now)
 
 
 class Renewal(threading.Thread):

@@ -14,6 +14,7 @@ from dynamo_stores.cache.locks import LeaseStore
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.leases import Renewal
+from tests.helpers.clocks import with_clock
 from tests.helpers.faults import QUICK, cancelled_during
 from tests.helpers.forking import in_processes
 from tests.ratelimit.test_contention import SkewedClock
@@ -22,16 +23,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 HOUR = 3600.0
 # More than a busy machine needs, and less than a lease of an hour.
 LONG = 40.0
-
-
-def with_clock(wrong, work):
-    """Call ``work`` in a process whose clock is wrong by so many seconds; return its result."""
-
-    def process(number):
-        clock.use(SkewedClock(wrong))
-        return work()
-
-    return in_processes(1, process)[0]
 
 
 def renewals():
