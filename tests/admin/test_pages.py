@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import socket
 import time
 from dataclasses import replace
 
@@ -181,7 +182,7 @@ def test_a_breaker_that_opens_in_another_process_is_shown(reporting, manager, dy
 
     def row():
         found = read(manager, using)["breakers"]
-        return next((each for each in found if each["process"].endswith(f"#{other.pid}")), None)
+        return next((each for each in found if each["process"].startswith(f"{socket.gethostname()[:64]}#{other.pid}#")), None)
 
     try:
         found = until(lambda: (shown := row()) and shown["state"] == "open" and shown)
