@@ -146,25 +146,28 @@ def read_report(text: str) -> Report:
     Raises ValueError if another field than expected is missing, or a value is not of its type.
     """
     values = mapping_of(json.loads(text))
-    required = {name: values.get(name) for name in ("host", "role", "version")}
-    times = {name: time_of(values.get(name)) for name in ("started", "at")}
-    counts = ("cache_hits", "cache_misses", "limits_refused", "left_out")
     return Report(
-        **{name: text_of(value) for name, value in required.items()},
-        **times,
+        host=text_of(values.get("host")),
         pid=count_of(values.get("pid")),
+        role=text_of(values.get("role")),
+        version=text_of(values.get("version")),
+        started=time_of(values.get("started")),
+        at=time_of(values.get("at")),
         interval=number_of(values.get("interval")),
         has_ended=values.get("has_ended") is True,
         breakers=tuple(map(_breaker, list_of(values.get("breakers", [])))),
-        calls={text_of(name): _calls(each) for name, each in _items(values, "calls")},
+        calls={name: _calls(each) for name, each in _items(values, "calls")},
         reasons={
-            text_of(name): {text_of(why): count_of(n) for why, n in mapping_of(each).items()}
+            name: {text_of(why): count_of(n) for why, n in mapping_of(each).items()}
             for name, each in _items(values, "reasons")
         },
         use=read_usage(mapping_of(values.get("use", {}))),
-        **{name: count_of(values.get(name, 0)) for name in counts},
+        cache_hits=count_of(values.get("cache_hits", 0)),
+        cache_misses=count_of(values.get("cache_misses", 0)),
+        limits_refused=count_of(values.get("limits_refused", 0)),
+        left_out=count_of(values.get("left_out", 0)),
         token=text_of(values.get("token", "")),
-        throttling={text_of(name): _throttling(each) for name, each in _items(values, "throttling")},
+        throttling={name: _throttling(each) for name, each in _items(values, "throttling")},
     )
 
 
@@ -174,20 +177,23 @@ def read_usage(use: Mapping[Any, Any]) -> dict[int, dict[str, Usage]]:
     for minute, resources in use.items():
         time_of(60.0 * int(minute))
         found[int(minute)] = {
-            text_of(name): _usage(each) for name, each in mapping_of(resources).items()
+            text_of(name): usage_of(each) for name, each in mapping_of(resources).items()
         }
     return found
 
 
-def _usage(value: Any) -> Usage:
-    if len(list_of(value)) > len(Usage._fields):
-        raise ValueError("More figures than a usage has.")
-    read, write, *throttled = Usage(*map(number_of, value))
-    return Usage(read, write, *map(count_of, throttled))
+def usage_of(value: Any) -> Usage:
+    """Return the usage from a list of its figures. Raises ValueError if one is not a number."""
+    if len(list_of(value)) != len(Usage._fields):
+        raise ValueError(f"Expected {len(Usage._fields)} figures, not {len(value)}.")
+    read, write, throttled_reads, throttled_writes = value
+    return Usage(
+        number_of(read), number_of(write), count_of(throttled_reads), count_of(throttled_writes)
+    )
 
 
-def _items(values: Mapping[str, Any], name: str) -> Iterable[tuple[Any, Any]]:
-    return mapping_of(values.get(name, {})).items()
+def _items(values: Mapping[Any, Any], name: str) -> Iterable[tuple[str, Any]]:
+    return [(text_of(key), each) for key, each in mapping_of(values.get(name, {})).items()]
 
 
 def _breaker(value: Any) -> BreakerReport:

@@ -68,9 +68,7 @@ class ReportStore(DirectStore[StatusItem]):
 
     def all(self) -> list[Report]:
         """Return all reports, also expired ones that DynamoDB has not deleted yet."""
-        return [
-            report for item in self._items_of_all() if (report := _read(item)) is not None
-        ]
+        return [report for item in self._items_of_all() if (report := _read(item)) is not None]
 
     def _items_of_all(self) -> Iterator[RawItem]:
         request = {

@@ -42,8 +42,9 @@ logger = logging.getLogger(__name__)
 
 # Seconds from the first call to the first report, and from an event to its report.
 _FIRST, _GATHER = 1.0, 2.0
-# A throttle is reported at once if the table was not throttled for so many seconds before.
-_QUIET = 60.0
+# A throttle begins a new time of throttling, which is reported at once, if the table did not
+# throttle for so many seconds before.
+QUIET = 60.0
 # Answers that an application expects. Where another error than throttling and a conflict cancels a
 # transaction, a condition has failed.
 _REFUSALS = frozenset([CONDITION_FAILED, "TransactionCanceledException"])
@@ -173,7 +174,7 @@ class Reporter:
         table = measurement.table
         reasons = self._reasons.setdefault(table, Counter())
         throttling = self._throttling.get(table)
-        if throttling is None or clock.monotonic() - throttling.seen >= _QUIET:
+        if throttling is None or clock.monotonic() - throttling.seen >= QUIET:
             self.due.set()
             throttling = self._throttling[table] = _Throttled(measurement.kind)
         throttling.last, throttling.seen = clock.now(), clock.monotonic()
@@ -204,7 +205,7 @@ class Reporter:
         cost = measurement.units.get(table, 0.0)
         self._costs[table, measurement.operation] = cost
         throttling = self._throttling.get(table)
-        if throttling is not None and throttling.kind == measurement.kind:
+        if throttling is not None and throttling.counts(measurement):
             throttling.served += cost
             if measurement.attempt == 1:
                 throttling.asked += cost
@@ -253,11 +254,13 @@ class _Throttled:
         self.seen = clock.monotonic()
         self.asked = self.served = 0.0
 
+    def counts(self, measurement: Measurement) -> bool:
+        """Return whether the units of ``measurement`` belong to this time of throttling."""
+        return measurement.kind == self.kind and clock.monotonic() - self.seen < QUIET
+
     def report(self) -> Throttling:
         asked = max(self.asked, self.served)
-        return Throttling(
-            self.kind, self.since, self.last, round(asked, 1), round(self.served, 1)
-        )
+        return Throttling(self.kind, self.since, self.last, round(asked, 1), round(self.served, 1))
 
 
 def _run(found: weakref.ref[Reporter]) -> None:
