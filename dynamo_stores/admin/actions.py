@@ -11,14 +11,15 @@ from ..capacity.planner import Plan
 from ..capacity.scale_down import reconcile
 from ..capacity.update import describe_changes
 from ..concurrency.bounded import BoundedDict
-from ..conf import aliases
+from ..conf import aliases, get_config
 from ..exceptions import CALL_ERRORS
 from ..infrastructure.tables import wanted_tables
 from ..item_access import ConditionFailed, DirectStore
 from ..models import ControlItem
 from ..monitoring import reporter as reports
-from ..monitoring.formatting import exact
+from ..monitoring.formatting import exact, span
 from ..monitoring.report_store import ReportStore
+from ..monitoring.snapshot import get_descriptions
 
 
 class ActionItem(ControlItem):
@@ -52,13 +53,21 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Effect:
+    """What an action would do, in sentences, and whether it would change anything."""
+
+    text: str
+    is_change: bool = True
+
+
+@dataclass(frozen=True)
 class Action:
     """An action; ``question`` and ``effect`` are shown for confirmation, ``do`` carries it out."""
 
     name: str
     label: str
     question: Callable[[Target], str]
-    effect: str
+    effect: Callable[[Target], Effect]
     do: Callable[[Target], Outcome]
 
 
@@ -130,8 +139,32 @@ def _lower(target: Target) -> Outcome:
 
 def _of(target: Target, plan: Plan) -> Outcome:
     if not plan.changes:
-        return Outcome(f"{target.table} was not changed: {plan.why}.", is_good=False)
+        return Outcome(f"Table {target.table} was not changed: {plan.why}.", is_good=False)
     return Outcome(f"The capacity of {target.table} changes to {describe_changes(plan.changes)}.")
+
+
+def _effect_of_raising(target: Target) -> Effect:
+    delay = get_config(target.using).for_table(target.table).scaling.scale_down_delay
+    then = f"It is lowered {span(delay)} later (SCALE_DOWN_DELAY), and billed until then."
+    return _effect(target, UP, then)
+
+
+def _effect_of_lowering(target: Target) -> Effect:
+    return _effect(target, DOWN, "DynamoDB allows only a few decreases a day; this uses one.")
+
+
+def _effect(target: Target, direction: str, then: str) -> Effect:
+    """Return the units before and after a change, by a dry run of it."""
+    try:
+        capacity = get_descriptions(target.using).get(target.table)[1]
+        plan = change_manually(target.using, target.table, direction, dry_run=True)
+    except CALL_ERRORS as exc:
+        return Effect(f"What would change is not known: {exc}", is_change=False)
+    if plan.code != "dry_run" or capacity is None:
+        return Effect(f"Nothing would change: {plan.why}.", is_change=False)
+    units = {name: resource.units for name, resource in capacity.resources.items()}
+    change = plan.why.partition(": ")[0]
+    return Effect(f"Table {target.table} has {describe_changes(units)}. Table {change}. {then}")
 
 
 def _reconcile(target: Target) -> Outcome:
@@ -141,7 +174,7 @@ def _reconcile(target: Target) -> Outcome:
     sentences = []
     for outcome in outcomes:
         later = f"; next check at {exact(outcome.next_deadline)}" if outcome.next_deadline else ""
-        sentences.append(f"{outcome.table}: {outcome.plan.why}{later}.")
+        sentences.append(f"Table {outcome.table}: {outcome.plan.why}{later}.")
     return Outcome(" ".join(sentences))
 
 
@@ -157,30 +190,33 @@ ACTIONS = {
         RESET,
         "Reset the breaker",
         lambda target: f"Reset the circuit breaker of {target.table} in {_process_text(target)}?",
-        "Requests are sent again at once, even if DynamoDB still does not answer. Other processes "
-        "reset their breaker at their next report.",
+        lambda target: Effect(
+            "Requests are sent again at once, even if DynamoDB still does not answer. Other "
+            "processes reset their breaker at their next report."
+        ),
         _reset,
     ),
     RAISE: Action(
         RAISE,
         "Raise",
         lambda target: f"Raise the capacity of {target.table} and its indexes?",
-        "The capacity is multiplied by SCALE_UP_FACTOR, up to the maximum. It is billed until the "
-        "table is lowered, after SCALE_DOWN_DELAY.",
+        _effect_of_raising,
         _raise,
     ),
     LOWER: Action(
         LOWER,
         "Lower",
         lambda target: f"Lower {target.table} and its indexes to their baseline?",
-        "DynamoDB allows only a few decreases a day; this uses one of them.",
+        _effect_of_lowering,
         _lower,
     ),
     RECONCILE: Action(
         RECONCILE,
         "Reconcile now",
         lambda target: f"Lower the tables of alias {target.using} that are due now?",
-        "The same task that Celery beat runs: each table that is due is lowered once.",
+        lambda target: Effect(
+            "The same task that Celery beat runs: each table that is due is lowered once."
+        ),
         _reconcile,
     ),
 }

@@ -51,9 +51,15 @@ def bar(line: ThroughputStatus, kind: str) -> Bar | None:
     )
 
 
-def sparkline(values: Sequence[float], throttled: Sequence[int], kind: str) -> Sparkline:
-    """Return the chart of ``values``, one a minute, with a mark where attempts were throttled."""
-    peak = max(values, default=0.0)
+def sparkline(
+    values: Sequence[float], throttled: Sequence[int], kind: str, top: float = 0.0
+) -> Sparkline:
+    """
+    Return the chart of ``values``, one a minute, with a mark where attempts were throttled. It
+    reaches to ``top``, or to the highest value if that is more.
+    """
+    highest = max(values, default=0.0)
+    peak = max(highest, top)
     step = WIDTH / max(1, len(values) - 1)
     xs = [round(step * each, 1) for each in range(len(values))]
     ys = [
@@ -63,7 +69,7 @@ def sparkline(values: Sequence[float], throttled: Sequence[int], kind: str) -> S
     points = " ".join(f"{x:g},{y:g}" for x, y in zip(xs, ys, strict=True))
     marks = tuple(x for x, count in zip(xs, throttled, strict=True) if count)
     times = sum(throttled)
-    words = f"{kind} in the last hour: at most {number(peak)} units a second"
+    words = f"{kind} in the last hour: at most {number(highest)} units a second"
     if times:
         words += f", {count_of(times, 'attempt')} throttled"
     return Sparkline(

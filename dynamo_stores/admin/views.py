@@ -21,17 +21,14 @@ from ..monitoring.reporter import get_reporter
 from ..monitoring.snapshot import read_all
 from ..monitoring.status import AliasStatus, as_json
 from .actions import (
-    ACTIONS,
     ALL_PROCESSES,
-    LOWER,
-    RAISE,
     BadAction,
     Receipts,
     Target,
     checked,
     perform,
 )
-from .cards import cards, describe_change, processes, summary
+from .cards import SYMBOLS, Card, cards, describe_change, processes, summary
 from .permissions import Status
 
 REFRESH = 30
@@ -65,9 +62,8 @@ def overview(request: HttpRequest) -> HttpResponse:
         request,
         "overview",
         statuses,
-        groups=[(status, cards(status)) for status in statuses],
+        groups=[(status, *_by_length(cards(status))) for status in statuses],
         processes=[row for status in statuses for row in processes(status)],
-        scale_actions=[(name, ACTIONS[name].label) for name in (RAISE, LOWER)],
         title="DynamoDB status",
     )
 
@@ -83,6 +79,7 @@ def breakers(request: HttpRequest) -> HttpResponse:
         statuses,
         rows=[row for status in statuses for row in status.breakers],
         all_processes=ALL_PROCESSES,
+        unknown=[status.using for status in statuses if not status.knows_others],
         title="Circuit breakers",
     )
 
@@ -102,6 +99,7 @@ def history(request: HttpRequest) -> HttpResponse:
         "history",
         statuses,
         rows=sorted(rows, key=lambda row: -row[1].at),
+        unknown=[status.using for status in statuses if not status.knows_decisions],
         title="Scaling history",
     )
 
@@ -127,6 +125,7 @@ def act(request: HttpRequest) -> HttpResponse:
     if not _TOKEN.fullmatch(token):
         context = {
             "action": action,
+            "effect": action.effect(target),
             "target": target,
             "token": secrets.token_urlsafe(24),
             "back": back,
@@ -149,6 +148,11 @@ def act(request: HttpRequest) -> HttpResponse:
     level = messages.SUCCESS if outcome.is_good else messages.ERROR
     messages.add_message(request, level, outcome.message)
     return redirect(f"dynamo_stores_admin:{back}")
+
+
+def _by_length(found: list[Card]) -> tuple[list[Card], list[Card]]:
+    """Return the cards that are shown whole, and those that are one line at first."""
+    return [card for card in found if card.is_open], [card for card in found if not card.is_open]
 
 
 def _read() -> list[AliasStatus]:
@@ -176,6 +180,7 @@ def _page(
             "statuses": statuses,
             "now": statuses[0].at,
             "level": level,
+            "symbol": SYMBOLS[level],
             "sentences": sentences,
             "can_manage": _has(request, "manage_capacity"),
             "refresh": REFRESH if refreshes else None,

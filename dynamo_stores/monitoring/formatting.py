@@ -28,6 +28,13 @@ def exact(moment: float) -> str:
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def clock_time(moment: float, now: float) -> str:
+    """Return the time of day in UTC, with the date unless it is that of ``now``."""
+    text = exact(moment)
+    date, _, time = text.partition(" ")
+    return time if date == exact(now).partition(" ")[0] else text
+
+
 def number(value: float) -> str:
     """Return a short form of a number: 0, under 0.1, 0.4, 12, 3,400."""
     if value and value < 0.05:

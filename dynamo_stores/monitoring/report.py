@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..capacity.usage import Usage, UsageByMinute
+from .values import count_of, list_of, mapping_of, number_of, text_of, time_of
 
 # A report is one item of at most so many bytes, so 8 write units a minute at most.
 MAX_BYTES = 7_900
@@ -27,11 +28,15 @@ class BreakerReport:
     failures: int
     error: str
     since: float
+    next_try: float | None = None
 
 
 @dataclass(frozen=True)
 class Calls:
-    """Attempts on one table since the process began."""
+    """
+    Attempts on one table since the process began. ``errors`` are attempts without an answer, or
+    with an error other than throttling and a failed condition.
+    """
 
     attempts: int = 0
     errors: int = 0
@@ -39,11 +44,29 @@ class Calls:
 
 
 @dataclass(frozen=True)
+class Throttling:
+    """
+    A time in which a table throttled one process, from ``since`` to ``last`` (seconds since the
+    epoch). ``kind`` is ``Read`` or ``Write``. ``asked`` are the units that first attempts asked for
+    from ``since`` to the report, and ``served`` the units that DynamoDB served. A throttled attempt
+    is assumed to cost as much as the last served one of its operation.
+    """
+
+    kind: str
+    since: float
+    last: float
+    asked: float
+    served: float
+
+
+@dataclass(frozen=True)
 class Report:
     """
     The report that the process ``host``#``pid`` made ``at`` a moment; it makes one every
-    ``interval`` seconds. Times are in seconds since the epoch. ``reasons`` counts throttles by
-    table and reason; ``left_out`` is how many tables did not fit.
+    ``interval`` seconds. Times are in seconds since the epoch. ``token`` tells apart containers
+    with equal hostnames and process ids. ``reasons`` counts throttles by table and reason;
+    ``throttling`` has the last throttled time of each table; ``left_out`` is how many tables did
+    not fit.
     """
 
     host: str
@@ -62,11 +85,13 @@ class Report:
     cache_misses: int = 0
     limits_refused: int = 0
     left_out: int = 0
+    token: str = ""
+    throttling: Mapping[str, Throttling] = field(default_factory=dict)
 
     @property
     def process(self) -> str:
-        """``<host>#<pid>``."""
-        return f"{self.host}#{self.pid}"
+        """``<host>#<pid>#<token>``, without a token in reports of earlier versions."""
+        return "#".join([self.host, str(self.pid), *filter(None, [self.token])])
 
     def is_late(self, now: float) -> bool:
         """Return whether the next report is overdue at ``now``."""
@@ -95,6 +120,7 @@ class Report:
             breakers=tuple(each for each in self.breakers if each.table in kept),
             calls={name: each for name, each in self.calls.items() if name in kept},
             reasons={name: each for name, each in self.reasons.items() if name in kept},
+            throttling={name: each for name, each in self.throttling.items() if name in kept},
             use={
                 minute: {
                     name: use for name, use in resources.items() if name.partition("/")[0] in kept
@@ -114,22 +140,89 @@ def _fits(report: Report) -> bool:
 
 
 def read_report(text: str) -> Report:
-    """Return the report that :meth:`Report.as_text` wrote; unknown fields are ignored."""
-    values: dict[str, Any] = json.loads(text)
-    known = {name: values[name] for name in Report.__dataclass_fields__ if name in values}
-    known["breakers"] = tuple(
-        BreakerReport(**{name: each[name] for name in BreakerReport.__dataclass_fields__})
-        for each in known.get("breakers", ())
+    """
+    Return the report that :meth:`Report.as_text` wrote; unknown fields are ignored.
+
+    Raises ValueError if another field than expected is missing, or a value is not of its type.
+    """
+    values = mapping_of(json.loads(text))
+    return Report(
+        host=text_of(values.get("host")),
+        pid=count_of(values.get("pid")),
+        role=text_of(values.get("role")),
+        version=text_of(values.get("version")),
+        started=time_of(values.get("started")),
+        at=time_of(values.get("at")),
+        interval=number_of(values.get("interval")),
+        has_ended=values.get("has_ended") is True,
+        breakers=tuple(map(_breaker, list_of(values.get("breakers", [])))),
+        calls={name: _calls(each) for name, each in _items(values, "calls")},
+        reasons={
+            name: {text_of(why): count_of(n) for why, n in mapping_of(each).items()}
+            for name, each in _items(values, "reasons")
+        },
+        use=read_usage(mapping_of(values.get("use", {}))),
+        cache_hits=count_of(values.get("cache_hits", 0)),
+        cache_misses=count_of(values.get("cache_misses", 0)),
+        limits_refused=count_of(values.get("limits_refused", 0)),
+        left_out=count_of(values.get("left_out", 0)),
+        token=text_of(values.get("token", "")),
+        throttling={name: _throttling(each) for name, each in _items(values, "throttling")},
     )
-    known["calls"] = {
-        name: Calls(each["attempts"], each["errors"], each["throttled"])
-        for name, each in known.get("calls", {}).items()
-    }
-    known["use"] = {
-        int(minute): {name: Usage(*use) for name, use in resources.items()}
-        for minute, resources in known.get("use", {}).items()
-    }
-    return Report(**known)
+
+
+def read_usage(use: Mapping[Any, Any]) -> dict[int, dict[str, Usage]]:
+    """Return usage by minute and resource. Raises ValueError if a value is not of its type."""
+    found = {}
+    for minute, resources in use.items():
+        time_of(60.0 * int(minute))
+        found[int(minute)] = {
+            text_of(name): usage_of(each) for name, each in mapping_of(resources).items()
+        }
+    return found
+
+
+def usage_of(value: Any) -> Usage:
+    """Return the usage from a list of its figures. Raises ValueError if one is not a number."""
+    if len(list_of(value)) != len(Usage._fields):
+        raise ValueError(f"Expected {len(Usage._fields)} figures, not {len(value)}.")
+    read, write, throttled_reads, throttled_writes = value
+    return Usage(
+        number_of(read), number_of(write), count_of(throttled_reads), count_of(throttled_writes)
+    )
+
+
+def _items(values: Mapping[Any, Any], name: str) -> Iterable[tuple[str, Any]]:
+    return [(text_of(key), each) for key, each in mapping_of(values.get(name, {})).items()]
+
+
+def _breaker(value: Any) -> BreakerReport:
+    found = mapping_of(value)
+    next_try = found.get("next_try")
+    return BreakerReport(
+        table=text_of(found.get("table")),
+        state=text_of(found.get("state")),
+        failures=count_of(found.get("failures")),
+        error=text_of(found.get("error")),
+        since=time_of(found.get("since")),
+        next_try=None if next_try is None else time_of(next_try),
+    )
+
+
+def _calls(value: Any) -> Calls:
+    found = mapping_of(value)
+    return Calls(*(count_of(found.get(name)) for name in ("attempts", "errors", "throttled")))
+
+
+def _throttling(value: Any) -> Throttling:
+    found = mapping_of(value)
+    return Throttling(
+        kind=text_of(found.get("kind")),
+        since=time_of(found.get("since")),
+        last=time_of(found.get("last")),
+        asked=number_of(found.get("asked")),
+        served=number_of(found.get("served")),
+    )
 
 
 def total_usage(reports: list[Report]) -> dict[int, dict[str, Usage]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 
 from .. import clock, keys
 from ..item_access import ConditionFailed, DirectStore
-from ..models import ControlItem, IntegerAttribute, RawItem, string_of, strings_of
+from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of, strings_of
 from .report import KEPT, Report, read_report
 
 
@@ -51,16 +51,31 @@ class ReportStore(DirectStore[StatusItem]):
 
     def latest(self) -> list[Report]:
         """Return the reports of the last hour, by host and process id; one Query for a MB."""
-        oldest = clock.now() - KEPT
-        return [report for report in self.all() if report.at > oldest]
+        return self.latest_and_unreadable()[0]
+
+    def latest_and_unreadable(self) -> tuple[list[Report], int]:
+        """Return the reports of the last hour, and how many others cannot be read; see latest."""
+        now = clock.now()
+        found: list[Report] = []
+        unreadable = 0
+        for item in self._items_of_all():
+            report = _read(item)
+            if report is not None and report.at > now - KEPT:
+                found.append(report)
+            elif report is None and not _is_expired(item, now):
+                unreadable += 1
+        return found, unreadable
 
     def all(self) -> list[Report]:
         """Return all reports, also expired ones that DynamoDB has not deleted yet."""
+        return [report for item in self._items_of_all() if (report := _read(item)) is not None]
+
+    def _items_of_all(self) -> Iterator[RawItem]:
         request = {
             "KeyConditionExpression": "PK = :pk",
             "ExpressionAttributeValues": {":pk": {"S": keys.STATUS}},
         }
-        return [report for item in self._query(request) if (report := _read(item)) is not None]
+        return self._query(request)
 
     def request_reset(self, process: str, tables: Iterable[str]) -> bool:
         """
@@ -88,6 +103,10 @@ class ReportStore(DirectStore[StatusItem]):
 def _read(item: RawItem) -> Report | None:
     try:
         return read_report(string_of(item, StatusItem.report))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         logger.info("A process report was skipped: another version of dynamo-stores wrote it.")
         return None
+
+
+def _is_expired(item: RawItem, now: float) -> bool:
+    return 0 < integer_of(item, StatusItem.ttl) < now

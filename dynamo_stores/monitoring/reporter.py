@@ -11,14 +11,17 @@ import atexit
 import logging
 import os
 import random
+import secrets
 import socket
 import sys
 import threading
 import weakref
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from celery.signals import worker_process_shutdown, worker_shutdown
 from django.dispatch import receiver
 
 from .. import __version__, clock
@@ -30,17 +33,23 @@ from ..calls.observer import Measurement
 from ..capacity.usage import MINUTES, Usage, minute_of
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases, get_config, when_changed
-from ..exceptions import CALL_ERRORS, ConfigurationError
+from ..exceptions import CALL_ERRORS, CONDITION_FAILED, ConfigurationError
 from ..signals import breaker_state_changed, rate_limited
-from .report import BreakerReport, Calls, Report
+from .report import BreakerReport, Calls, Report, Throttling
 from .report_store import ReportStore
 
 logger = logging.getLogger(__name__)
 
 # Seconds from the first call to the first report, and from an event to its report.
 _FIRST, _GATHER = 1.0, 2.0
-# A throttle is reported at once if the table was not throttled for so many seconds before.
-_QUIET = 60.0
+# A throttle begins a new time of throttling, which is reported at once, if the table did not
+# throttle for so many seconds before.
+QUIET = 60.0
+# Answers that an application expects. Where another error than throttling and a conflict cancels a
+# transaction, a condition has failed.
+_REFUSALS = frozenset([CONDITION_FAILED, "TransactionCanceledException"])
+# Errors without an answer.
+_NO_ANSWER = frozenset(["StoreUnavailable", "StoreRefused", "OperationTimeoutError"])
 
 
 class Reporter:
@@ -54,7 +63,9 @@ class Reporter:
         self._errors: Counter[str] = Counter()
         self._throttled: Counter[str] = Counter()
         self._reasons: dict[str, Counter[str]] = {}
-        self._throttled_at: dict[str, float] = {}
+        self._throttling: dict[str, _Throttled] = {}
+        self._costs: dict[tuple[str, str], float] = {}
+        self._unanswered_since: float | None = None
         self._use: dict[int, dict[str, Usage]] = {}
         self._refused = 0
         self._has_published = self._has_ended = self._has_warned = False
@@ -71,8 +82,11 @@ class Reporter:
             if measurement.throttled:
                 self._record_throttle(measurement)
             elif measurement.error:
-                self._errors[table] += 1
+                self._record_error(measurement)
+            else:
+                self._unanswered_since = None
             if measurement.units:
+                self._record_cost(measurement)
                 kind = measurement.kind
                 resources = self._this_minute()
                 for name, units in measurement.units.items():
@@ -80,6 +94,11 @@ class Reporter:
                     resources[name] = resources.get(name, Usage()).plus(used)
             if self._thread is None:
                 self._start()
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """When the first attempt without an answer since the last answer ended, None if none."""
+        return self._unanswered_since
 
     def record_refusal(self) -> None:
         """Count a request that a limit refused."""
@@ -114,6 +133,8 @@ class Reporter:
                 cache_hits=hits,
                 cache_misses=misses,
                 limits_refused=self._refused,
+                token=token_of(os.getpid()),
+                throttling={name: each.report() for name, each in self._throttling.items()},
             )
 
     def publish(self, *, has_ended: bool = False) -> None:
@@ -128,6 +149,7 @@ class Reporter:
                 self._has_ended = has_ended
                 resets = ReportStore(self.using).publish(self.report(has_ended=has_ended))
             self._has_published = True
+            self._unanswered_since = None
         except CALL_ERRORS as exc:
             # The page shows this process as late, except where the table is missing.
             level = logging.DEBUG
@@ -151,9 +173,13 @@ class Reporter:
     def _record_throttle(self, measurement: Measurement) -> None:
         table = measurement.table
         reasons = self._reasons.setdefault(table, Counter())
-        if clock.monotonic() - self._throttled_at.get(table, -_QUIET) >= _QUIET:
+        throttling = self._throttling.get(table)
+        if throttling is None or clock.monotonic() - throttling.seen >= QUIET:
             self.due.set()
-        self._throttled_at[table] = clock.monotonic()
+            throttling = self._throttling[table] = _Throttled(measurement.kind)
+        throttling.last, throttling.seen = clock.now(), clock.monotonic()
+        if measurement.attempt == 1 and measurement.kind == throttling.kind:
+            throttling.asked += self._costs.get((table, measurement.operation), 1.0)
         reasons.update(reason.reason for reason in measurement.reasons)
         if not measurement.reasons:
             reasons["no reason named"] += 1
@@ -165,6 +191,24 @@ class Reporter:
         for index in short:
             name = f"{table}/{index}" if index else table
             resources[name] = resources.get(name, Usage()).plus(one)
+
+    def _record_error(self, measurement: Measurement) -> None:
+        if measurement.error not in _REFUSALS:
+            self._errors[measurement.table] += 1
+        if measurement.error not in _NO_ANSWER:
+            self._unanswered_since = None
+        elif self._unanswered_since is None:
+            self._unanswered_since = clock.now()
+
+    def _record_cost(self, measurement: Measurement) -> None:
+        table = measurement.table
+        cost = measurement.units.get(table, 0.0)
+        self._costs[table, measurement.operation] = cost
+        throttling = self._throttling.get(table)
+        if throttling is not None and throttling.counts(measurement):
+            throttling.served += cost
+            if measurement.attempt == 1:
+                throttling.asked += cost
 
     def _this_minute(self) -> dict[str, Usage]:
         minute = minute_of(clock.now())
@@ -181,7 +225,12 @@ class Reporter:
             status = policy.breaker.status()
             found.append(
                 BreakerReport(
-                    policy.table, str(status.state), status.failures, status.error, status.since
+                    policy.table,
+                    str(status.state),
+                    status.failures,
+                    status.error,
+                    status.since,
+                    None if status.state == "closed" else clock.now() + status.retry_after,
                 )
             )
         return tuple(found)
@@ -194,6 +243,24 @@ class Reporter:
             daemon=True,
         )
         self._thread.start()
+
+
+class _Throttled:
+    """What is counted while a table is throttled; ``seen`` is monotonic, for the next time."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.since = self.last = clock.now()
+        self.seen = clock.monotonic()
+        self.asked = self.served = 0.0
+
+    def counts(self, measurement: Measurement) -> bool:
+        """Return whether the units of ``measurement`` belong to this time of throttling."""
+        return measurement.kind == self.kind and clock.monotonic() - self.seen < QUIET
+
+    def report(self) -> Throttling:
+        asked = max(self.asked, self.served)
+        return Throttling(self.kind, self.since, self.last, round(asked, 1), round(self.served, 1))
 
 
 def _run(found: weakref.ref[Reporter]) -> None:
@@ -228,6 +295,12 @@ def reset_breaker(using: str, table: str) -> None:
     for policy in get_connection(using).policies():
         if policy.table == table:
             policy.breaker.reset()
+
+
+@cache
+def token_of(pid: int) -> str:
+    """Return a random token of this process: containers may have equal hostnames and pids."""
+    return secrets.token_hex(3)
 
 
 def role_of(argv: list[str]) -> str:
@@ -274,7 +347,13 @@ def watch() -> None:
 
 
 @atexit.register
-def _publish_last_reports() -> None:
+@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def publish_last_reports(**kwargs: Any) -> None:
+    """
+    Report that this process ends. The pool of a Celery worker ends its processes without Python's
+    exit handlers.
+    """
     for reporter in _reporters.all():
         if reporter.has_published():
             reporter.publish(has_ended=True)

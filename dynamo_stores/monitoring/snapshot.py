@@ -9,34 +9,59 @@ direct connections. Calls that fail are listed as problems; the rest of the snap
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from .. import clock
+from ..calls.connection import get_connection
 from ..calls.direct import DIRECT_SECONDS
 from ..capacity.description import TableCapacity
-from ..capacity.history import CapacityDecision, Decisions, decision_of
+from ..capacity.history import CapacityDecision
 from ..capacity.records import DirectRecords, Record
 from ..capacity.update import describe
 from ..capacity.usage import HOUR, Usage, UsageByMinute, UsageHistory, merged, minute_of
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases
 from ..conf.groups import ScalingConfig
-from ..exceptions import CALL_ERRORS
+from ..exceptions import (
+    CALL_ERRORS,
+    ConfigurationError,
+    OperationTimeoutError,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from ..infrastructure.tables import TableSpec, wanted_tables
-from .report import Report, total_usage
+from .decision_list import DecisionList, recorded_decision
+from .formatting import count_of
+from .report import Report, total_usage, usage_of
 from .report_store import ReportStore
-from .status import AliasStatus, ResourceStatus, TableStatus, ThroughputStatus
+from .reporter import QUIET, get_reporter
+from .status import (
+    CAPACITY,
+    DECISION,
+    LOWERING,
+    USAGE,
+    AliasStatus,
+    Outage,
+    ResourceStatus,
+    TableStatus,
+    ThrottledTime,
+    ThroughputStatus,
+)
+from .values import text_of, time_of
 
 logger = logging.getLogger(__name__)
 
 # Seconds for which a description is cached, and for which all answers are waited for.
 _CACHE_SECONDS, _MAX_WAIT = 10.0, 2 * DIRECT_SECONDS + 0.5
+# Processes that were throttled so many seconds apart at most were throttled at the same time.
+LONGEST_GAP = 120.0
 _MISSING, _UNKNOWN = "missing", "unknown"
 
 
@@ -79,6 +104,10 @@ def read_all(own: Callable[[str], Report]) -> list[AliasStatus]:
         return list(threads.map(lambda using: read_status(using, own(using)), names))
 
 
+_REPORTS, _USAGE = "the reports of other processes", "the usage of the last hour"
+_DECISIONS, _RECORDS = "the decisions", "the records of capacity"
+
+
 def read_status(using: str, own: Report) -> AliasStatus:
     """
     Return the snapshot of an alias; ``own`` is the report of this process. Errors of DynamoDB are
@@ -87,40 +116,124 @@ def read_status(using: str, own: Report) -> AliasStatus:
     specs = [spec for spec in wanted_tables() if spec.using == using]
     names = [spec.name for spec in specs]
     reads: dict[str, Callable[[], Any]] = {
-        "the reports of other processes": ReportStore(using).latest,
-        "the usage of the last hour": UsageHistory(using).last_hour,
-        "the decisions": Decisions(using).latest,
-        "the records of capacity": lambda: DirectRecords(using).get_many(names),
+        _REPORTS: ReportStore(using).latest_and_unreadable,
+        _USAGE: UsageHistory(using).last_hour,
+        _DECISIONS: DecisionList(using).latest_and_unreadable,
+        _RECORDS: lambda: DirectRecords(using).get_many(names),
     }
+    control = list(reads)
     descriptions = get_descriptions(using)
     for name in names:
         reads[f"table {name}"] = partial(descriptions.get, name)
-    found, problems = _run(reads)
-    others, use, decisions, records = (found.get(what) for what in list(reads)[:4])
-    reports = [own, *(each for each in others or () if each.process != own.process)]
+    began = clock.now()
+    found, failed = _run(reads)
     now = clock.now()
-    known_use = merged(use or {}, total_usage(reports))
+    others, unreadable_reports = found.get(_REPORTS, ([], 0))
+    decisions, unreadable_decisions = found.get(_DECISIONS, ([], 0))
+    use, unreadable_usage = _readable(found.get(_USAGE, {}))
+    reports = [own, *(each for each in others if each.process != own.process)]
+    outage = None
+    since = get_unanswered(using).since(now, is_answered=bool(found.keys() & control))
+    if _is_outage(found, [failed.get(each) for each in control], began):
+        outage = _outage(using, own, since, failed[_REPORTS])
+        # What was described before the outage is not known now.
+        found.clear()
     last = _last_whole_minute(reports, now)
-    tables = tuple(
-        _table(
-            spec,
-            found.get(f"table {spec.name}"),
-            known_use,
-            last,
-            reports,
-            (records or {}).get(spec.name),
-            next((each for each in decisions or () if each.table == spec.name), None),
-        )
-        for spec in specs
-    )
+    known = _Known(found, merged(use, total_usage(reports)), last, reports, decisions)
     return AliasStatus(
-        using, now, problems, tuple(reports), tables, tuple(decisions or ()), own.process
+        using,
+        now,
+        (outage.sentence(now).removesuffix("."),) if outage else _problems(failed, list(reads)),
+        tuple(reports),
+        tuple(_table(spec, known) for spec in specs),
+        tuple(decisions),
+        own.process,
+        outage=outage,
+        notes=_notes(
+            (unreadable_reports, "process report"),
+            (unreadable_decisions, "decision"),
+            (unreadable_usage, "usage figure"),
+        ),
+        knows_others=_REPORTS in found,
+        knows_decisions=_DECISIONS in found,
     )
 
 
-def _run(reads: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], tuple[str, ...]]:
+class NoAnswerInTime(Exception):
+    """A call for the status took too long; it is not waited for."""
+
+
+# Errors without an answer of DynamoDB.
+_NONE = (StoreUnavailable, NoAnswerInTime)
+
+
+class Unanswered:
+    """When the calls for the status of an alias began to get no answer, in this process."""
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+        self._since: float | None = None
+
+    def since(self, now: float, *, is_answered: bool) -> float | None:
+        """Record whether a snapshot was answered; return since when none is, None if it was."""
+        self._since = None if is_answered else self._since or now
+        return self._since
+
+
+_unanswered = PerProcess(Unanswered)
+
+
+def get_unanswered(using: str) -> Unanswered:
+    """Return the record of this process."""
+    return _unanswered.get(using)
+
+
+def _is_outage(
+    found: Mapping[str, Any], failures: Sequence[Exception | None], began: float
+) -> bool:
+    """Return whether no call was answered; a description may be remembered from before."""
+    return all(isinstance(each, _NONE) for each in failures) and not any(
+        described_at >= began for described_at, _ in found.values()
+    )
+
+
+def _outage(using: str, own: Report, since: float | None, failure: Exception) -> Outage:
+    opened = [each for each in own.breakers if each.state != "closed"]
+    begins = [get_reporter(using).unanswered_since, since, *(each.since for each in opened)]
+    tries = [each.next_try for each in opened if each.next_try is not None]
+    return Outage(
+        place=get_connection(using).place,
+        since=min(each for each in begins if each is not None),
+        reason=reason_of(failure),
+        next_try=min(tries, default=None),
+        is_refusal=isinstance(failure, StoreRefused),
+    )
+
+
+def _readable(use: UsageByMinute) -> tuple[UsageByMinute, int]:
+    """Return the figures of usage that can be shown, and how many cannot."""
+    found: dict[int, dict[str, Usage]] = {}
+    unreadable = 0
+    for minute, resources in use.items():
+        for name, each in resources.items():
+            try:
+                found.setdefault(minute, {})[text_of(name)] = usage_of(list(each))
+            except ValueError:
+                unreadable += 1
+    return found, unreadable
+
+
+def _notes(*counts: tuple[int, str]) -> tuple[str, ...]:
+    return tuple(
+        f"{count_of(count, what)} cannot be read: written by another version or other software"
+        for count, what in counts
+        if count
+    )
+
+
+def _run(reads: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, Exception]]:
     found: dict[str, Any] = {}
-    failed: dict[str, list[str]] = {}
+    failed: dict[str, Exception] = {}
     threads = ThreadPoolExecutor(min(len(reads), 12), "dynamo-stores-status")
     try:
         futures: dict[Future[Any], str] = {
@@ -128,31 +241,49 @@ def _run(reads: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], tuple[
         }
         done, late = wait(futures, timeout=_MAX_WAIT)
         for future in late:
-            failed.setdefault(f"no answer in {_MAX_WAIT:g} s", []).append(futures[future])
+            failed[futures[future]] = NoAnswerInTime(f"no answer in {_MAX_WAIT:g} s")
         for future in done:
             try:
                 found[futures[future]] = future.result()
             except CALL_ERRORS as exc:
-                failed.setdefault(_reason(exc), []).append(futures[future])
+                failed[futures[future]] = exc
             except Exception as exc:
                 # For example an item written by other software; the rest of the page is shown.
                 logger.exception("The status pages could not read %s.", futures[future])
-                failed.setdefault(type(exc).__name__, []).append(futures[future])
+                failed[futures[future]] = exc
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
-    order = list(reads)
-    return found, tuple(
-        f"DynamoDB did not return {_listed(sorted(what, key=order.index))}: {why}"
-        for why, what in sorted(failed.items())
+    return found, failed
+
+
+def _problems(failed: Mapping[str, Exception], order: list[str]) -> tuple[str, ...]:
+    by_reason: dict[str, list[str]] = {}
+    for what in sorted(failed, key=order.index):
+        by_reason.setdefault(reason_of(failed[what]), []).append(what)
+    return tuple(
+        f"DynamoDB did not return {_listed(what)}: {why.removesuffix('.')}"
+        for why, what in sorted(by_reason.items())
     )
 
 
-def _reason(exc: Exception) -> str:
+def reason_of(exc: Exception) -> str:
+    """Return why a call failed, such as ``connection refused``, in a few words."""
     if isinstance(exc, ClientError):
         error = exc.response.get("Error", {})
         return str(error.get("Message") or error.get("Code") or type(exc).__name__)
-    cause = exc.__cause__
-    return f"{type(cause or exc).__name__}" if cause is not None else str(exc)
+    if isinstance(exc, ConfigurationError | StoreRefused | NoAnswerInTime):
+        return str(exc).removesuffix(".")
+    cause: Any = exc
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+        # botocore keeps the error of its HTTP client here.
+        cause = cause.__cause__ or getattr(cause, "kwargs", {}).get("error") or cause.__context__
+    if isinstance(exc, OperationTimeoutError):
+        return "no answer in time"
+    if isinstance(exc, StoreError):
+        return type(exc.__cause__).__name__ if exc.__cause__ else str(exc).removesuffix(".")
+    return type(exc).__name__
 
 
 def _listed(words: list[str]) -> str:
@@ -167,25 +298,43 @@ def _last_whole_minute(reports: list[Report], now: float) -> int:
     return max(minute_of(now) - 3, min(map(minute_of, times), default=minute_of(now)) - 1)
 
 
-def _table(
-    spec: TableSpec,
-    described: tuple[float, TableCapacity | None] | None,
-    use: UsageByMinute,
-    last: int,
-    reports: list[Report],
-    record: Record | None,
-    decision: CapacityDecision | None,
-) -> TableStatus:
+@dataclass(frozen=True)
+class _Known:
+    """What was read of an alias: ``found`` by the names of the reads."""
+
+    found: Mapping[str, Any]
+    use: UsageByMinute
+    last: int
+    reports: list[Report]
+    decisions: list[CapacityDecision]
+
+    def missing(self, spec: TableSpec) -> frozenset[str]:
+        """Return the parts of the status of ``spec`` that were not read."""
+        parts = {
+            CAPACITY: [f"table {spec.name}"],
+            USAGE: [_REPORTS, _USAGE],
+            DECISION: [_DECISIONS, _RECORDS],
+            LOWERING: [_RECORDS],
+        }
+        return frozenset(
+            part for part, reads in parts.items() if not self.found.keys() >= set(reads)
+        )
+
+
+def _table(spec: TableSpec, known: _Known) -> TableStatus:
+    described: tuple[float, TableCapacity | None] | None = known.found.get(f"table {spec.name}")
     status_at, capacity = described or (clock.now(), None)
     config = spec.config.scaling
     reasons: dict[str, int] = {}
-    for report in reports:
+    for report in known.reports:
         for reason, count in report.reasons.get(spec.name, {}).items():
             reasons[reason] = reasons.get(reason, 0) + count
+    record: Record | None = known.found.get(_RECORDS, {}).get(spec.name)
+    decisions = [each for each in known.decisions if each.table == spec.name]
     if record is not None and record.decision:
-        recorded = decision_of(spec.name, record.decision)
-        if decision is None or recorded.at > decision.at:
-            decision = recorded
+        recorded = recorded_decision(spec.name, record.decision)
+        if recorded is not None and (not decisions or recorded.at > decisions[0].at):
+            decisions.insert(0, recorded)
     names = list(capacity.resources) if capacity else ["", *(each.name for each in spec.indexes)]
     return TableStatus(
         using=spec.using,
@@ -194,12 +343,42 @@ def _table(
         status_at=status_at,
         is_on_demand=capacity.is_on_demand if capacity else spec.billing_mode != "PROVISIONED",
         scaling=_scaling(config),
-        resources=tuple(_resource(name, spec.name, capacity, config, use, last) for name in names),
+        resources=tuple(
+            _resource(name, spec.name, capacity, config, known.use, known.last) for name in names
+        ),
         reasons=reasons,
-        decision=decision,
-        comes_down_at=record.deadline if record is not None else None,
-        used_at=(last + 1) * 60.0,
+        decision=decisions[0] if decisions else None,
+        comes_down_at=_deadline(record),
+        used_at=(known.last + 1) * 60.0,
+        not_known=known.missing(spec),
+        change=next((each for each in decisions if each.is_taken), None),
+        throttling=_throttled_time(spec.name, known.reports),
+        scale_down_delay=config.scale_down_delay,
     )
+
+
+def _deadline(record: Record | None) -> float | None:
+    try:
+        return time_of(record.deadline) if record and record.deadline is not None else None
+    except ValueError:
+        return None
+
+
+def _throttled_time(table: str, reports: list[Report]) -> ThrottledTime | None:
+    """Return the last time in which the table throttled any process."""
+    found = [(report, report.throttling[table]) for report in reports if table in report.throttling]
+    if not found:
+        return None
+    last = max(each.last for _, each in found)
+    same = [(report, each) for report, each in found if last - each.last <= LONGEST_GAP]
+    kind = max(same, key=lambda pair: pair[1].asked)[1].kind
+    asked = served = 0.0
+    for report, each in same:
+        if each.kind == kind:
+            seconds = max(1.0, min(report.at, each.last + QUIET) - each.since)
+            asked += each.asked / seconds
+            served += each.served / seconds
+    return ThrottledTime(kind, min(each.since for _, each in same), last, asked, served)
 
 
 def _scaling(config: ScalingConfig) -> str:

@@ -9,7 +9,13 @@ from typing import Any
 from .. import clock
 from ..capacity.history import CapacityDecision
 from ..capacity.usage import HOUR
+from .formatting import clock_time
 from .report import Report
+
+# The parts of a table's status that may be not known, because they could not be read.
+CAPACITY, USAGE, DECISION, LOWERING = "capacity", "usage", "decision", "lowering"
+# A table is to be lowered at its deadline; the sweep that does so runs each minute.
+_OVERDUE = 120.0
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,54 @@ class ResourceStatus:
 
 
 @dataclass(frozen=True)
+class ThrottledTime:
+    """
+    When a table throttled last, from ``since`` to ``last``, by the reports of all processes.
+    ``asked`` and ``served`` are ``kind`` (``Read`` or ``Write``) units a second on average.
+    """
+
+    kind: str
+    since: float
+    last: float
+    asked: float
+    served: float
+
+
+@dataclass(frozen=True)
+class Outage:
+    """
+    No call for the status was answered. ``since`` is the first call without an answer,
+    ``next_try`` when a circuit breaker of this process admits the next call, None if none is open.
+    Times are in seconds since the epoch. ``is_refusal``: credentials or rights are wrong.
+    """
+
+    place: str
+    since: float
+    reason: str
+    next_try: float | None
+    is_refusal: bool
+
+    def sentence(self, now: float) -> str:
+        """Return what is known, as a text of two sentences."""
+        does = "refuses the requests" if self.is_refusal else "does not answer"
+        what = f"DynamoDB {does} at {self.place}, since {clock_time(self.since, now)}"
+        return f"{what}: {self.reason}. {self._next(now)}"
+
+    def _next(self, now: float) -> str:
+        if self.next_try is None:
+            return "No circuit breaker of this process is open: its calls are sent."
+        if self.next_try <= now:
+            return "Calls fail at once; the next call is a try."
+        return f"Calls fail at once; next try at {clock_time(self.next_try, now)}."
+
+
+@dataclass(frozen=True)
 class TableStatus:
     """
     The status of a table. ``status`` is DynamoDB's, ``missing`` or ``unknown``; times are in
     seconds since the epoch; ``reasons`` counts the throttles that processes reported.
+    ``not_known`` names the parts that could not be read: ``capacity``, ``usage``, ``decision`` or
+    ``lowering``. ``change`` is the last decision that changed the table.
     """
 
     using: str
@@ -67,11 +117,19 @@ class TableStatus:
     decision: CapacityDecision | None
     comes_down_at: float | None
     used_at: float
+    not_known: frozenset[str] = frozenset()
+    change: CapacityDecision | None = None
+    throttling: ThrottledTime | None = None
+    scale_down_delay: float = 0.0
 
     @property
     def throttled(self) -> int:
         """Attempts that were throttled in the last hour."""
         return sum(each.throttled() for each in self.resources)
+
+    def is_overdue(self, now: float) -> bool:
+        """Return whether the table should have been lowered by ``now``."""
+        return self.comes_down_at is not None and now - self.comes_down_at > _OVERDUE
 
 
 @dataclass(frozen=True)
@@ -89,11 +147,15 @@ class BreakerRow:
     at: float
     is_late: bool
     is_here: bool
+    next_try: float | None = None
 
 
 @dataclass(frozen=True)
 class AliasStatus:
-    """The snapshot of one alias; ``problems`` are sentences about calls that failed."""
+    """
+    The snapshot of one alias. ``problems`` are sentences about calls that failed, ``notes`` about
+    items that cannot be read. ``knows_others``: whether the reports of other processes were read.
+    """
 
     using: str
     at: float
@@ -102,6 +164,15 @@ class AliasStatus:
     tables: tuple[TableStatus, ...]
     decisions: tuple[CapacityDecision, ...]
     here: str
+    outage: Outage | None = None
+    notes: tuple[str, ...] = ()
+    knows_others: bool = True
+    knows_decisions: bool = True
+
+    @property
+    def reporting(self) -> list[Report]:
+        """The reports of processes that have not ended and are not late."""
+        return [each for each in self.reports if not each.has_ended and not each.is_late(self.at)]
 
     @property
     def breakers(self) -> list[BreakerRow]:
@@ -110,7 +181,7 @@ class AliasStatus:
             BreakerRow(
                 self.using, report.process, report.role, each.table, each.state, each.failures,
                 each.error, each.since, report.at, report.is_late(self.at),
-                report.process == self.here,
+                report.process == self.here, each.next_try,
             )
             for report in self.reports
             if not report.has_ended
@@ -121,20 +192,19 @@ class AliasStatus:
 
 
 def as_json(statuses: list[AliasStatus]) -> dict[str, Any]:
-    """Return the snapshots as JSON data: flat lists, ``using`` in each element."""
+    """
+    Return the snapshots as JSON data: flat lists, ``using`` in each element. A figure that is not
+    known is None.
+    """
     return {
         "at": max((status.at for status in statuses), default=clock.now()),
         "problems": [
-            {"using": status.using, "problem": problem}
+            {"using": status.using, "problem": problem, **_outage(status)}
             for status in statuses
-            for problem in status.problems
+            for problem in (*status.problems, *status.notes)
         ],
         "breakers": [asdict(row) for status in statuses for row in status.breakers],
-        "capacity": [
-            {**asdict(table), "throttled": table.throttled}
-            for status in statuses
-            for table in status.tables
-        ],
+        "capacity": [_table(table) for status in statuses for table in status.tables],
         "processes": [
             {
                 "using": status.using,
@@ -151,3 +221,25 @@ def as_json(statuses: list[AliasStatus]) -> dict[str, Any]:
             for decision in status.decisions
         ],
     }
+
+
+def _outage(status: AliasStatus) -> dict[str, Any]:
+    outage = status.outage
+    return {
+        "endpoint": outage.place if outage else None,
+        "since": outage.since if outage else None,
+        "next_try": outage.next_try if outage else None,
+    }
+
+
+def _table(table: TableStatus) -> dict[str, Any]:
+    found = {**asdict(table), "throttled": table.throttled, "not_known": sorted(table.not_known)}
+    if CAPACITY in table.not_known:
+        found |= {"is_on_demand": None}
+    if USAGE in table.not_known:
+        found |= {"throttled": None, "reasons": None, "used_at": None, "throttling": None}
+        for resource in found["resources"]:
+            resource["throttled_since"] = None
+            for kind in ("read", "write"):
+                resource[kind] |= {"used": None, "history": None, "throttled": None}
+    return found

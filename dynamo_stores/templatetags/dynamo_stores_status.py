@@ -20,6 +20,12 @@ def moment(at: float, now: float) -> SafeString:
 
 
 @register.simple_tag
+def clock(at: float, now: float) -> SafeString:
+    """Return the time of day in UTC, with the date unless it is that of ``now``."""
+    return _time(at, formatting.clock_time(at, now))
+
+
+@register.simple_tag
 def exactly(at: float) -> SafeString:
     """Return the moment in UTC, to the second."""
     return _time(at, formatting.exact(at))

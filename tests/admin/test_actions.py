@@ -101,6 +101,33 @@ def test_capacity_is_changed_once(reporting, manager):
     assert "No table is due" in message
 
 
+def test_a_change_of_capacity_is_confirmed_with_its_numbers(reporting, manager):
+    """What the table has, will have, and for how long; a change of nothing has no button."""
+    using = reporting(BILLING_MODE="PROVISIONED", SCALING={"SCALE_DOWN_DELAY": 120})
+    table = get_config(using).store_table
+    fields = {"using": using, "table": table}
+    html = manager.post(page("act"), {"action": "raise", **fields}).text
+    assert f"Table {table} has 5 RCU and 5 WCU, index GSI1 5 RCU and 5 WCU." in html
+    assert f"Table {table} would be changed to 10 RCU and 10 WCU, index GSI1 10 RCU" in html
+    assert "It is lowered 2 minutes later" in html
+    html = manager.post(page("act"), {"action": "lower", **fields}).text
+    assert "Nothing would change" in html
+    assert "ds-yes" not in html
+    act(manager, action="raise", **fields)
+    html = manager.post(page("act"), {"action": "lower", **fields}).text
+    assert f"Table {table} would be changed to 5 RCU and 5 WCU" in html
+    assert "ds-yes" in html
+
+
+def test_a_message_begins_with_no_name_of_a_table(reporting, manager):
+    """Because the admin capitalises the first letter."""
+    using = reporting(BILLING_MODE="PROVISIONED", SCALING={"MAX_WRITE_CAPACITY": 5})
+    table = get_config(using).store_table
+    fields = {"action": "lower", "using": using, "table": table, "token": secrets.token_urlsafe(24)}
+    answer = manager.post(page("act"), fields, follow=True)
+    assert f"Table {table} was not changed: " in answer.text
+
+
 def test_a_failed_action_is_reported(reporting, manager, dynamo_faults):
     """As an error on the page, and in the log."""
     using = reporting(ENDPOINT_URL=dynamo_faults.url, BILLING_MODE="PROVISIONED")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import socket
 import time
 from dataclasses import replace
 
+import hypothesis
 import pytest
 from django.core.management import call_command
 from django.urls import reverse
+from hypothesis import strategies as st
 
 from dynamo_stores import keys
 from dynamo_stores.admin.permissions import Status
 from dynamo_stores.capacity.history import Decisions
 from dynamo_stores.capacity.records import CapacityRecords
-from dynamo_stores.capacity.usage import UsageHistory, minute_of
+from dynamo_stores.capacity.usage import Usage, UsageHistory, minute_of
 from dynamo_stores.conf import get_config
-from dynamo_stores.monitoring.report import BreakerReport, Report
+from dynamo_stores.monitoring.report import BreakerReport, Calls, Report, Throttling
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.monitoring.snapshot import get_descriptions
@@ -118,26 +122,60 @@ def test_what_a_page_costs(reporting, manager, dynamo_engine):
         assert len(read(manager, using)["breakers"]) == 2000
 
 
-def test_an_unavailable_dynamodb_is_reported(reporting, manager):
-    """The pages show this process from memory, and list the calls that failed."""
+def test_nothing_is_claimed_that_an_unavailable_dynamodb_could_not_tell(
+    settings, reporting, manager
+):
+    """The first line says where, since when and why, and when the next try is; nothing else can."""
     using = reporting(
         make_tables=False,
         ENDPOINT_URL="http://127.0.0.1:9",
+        BILLING_MODE="PROVISIONED",
         RETRY={"MAX_RETRIES": 0},
-        CIRCUIT_BREAKER={"FAILURE_THRESHOLD": 1},
+        CIRCUIT_BREAKER={"FAILURE_THRESHOLD": 1, "RECOVERY_TIMEOUT": 600.0},
     )
+    settings.DYNAMO_STORES = {"default": settings.DYNAMO_STORES[using]}
+    using = "default"
+    began = time.time()
     with pytest.raises(Exception, match="got no answer"):
-        CacheStore(using).get("k")
+        CacheStore().get("k")
     for name in PAGES:
         answer = manager.get(page(name))
         assert answer.status_code == 200
-        assert "DynamoDB did not return the reports of other processes" in answer.text
+        first = answer.context["sentences"][0]
+        assert first.startswith("DynamoDB does not answer at endpoint 127.0.0.1:9, region us-east-")
+        assert re.search(
+            r"since [\d:]+ UTC: connection refused. Calls fail at once; next try at [\d:]+ UTC",
+            first,
+        )
+        for claim in ("were no decisions", "none yet", "Nothing read", "On demand", "none until"):
+            assert claim not in answer.text
+        assert not {"Reconcile now…", "Reset everywhere…", "Raise…"} & set(
+            re.findall(r">([^<>]+)</button>", answer.text)
+        )
+    assert "of 1" not in answer.text
     found = read(manager, using)
     (breaker,) = found["breakers"]
     assert (breaker["state"], breaker["is_here"]) == ("open", True)
     assert {each["status"] for each in found["capacity"]} == {"unknown"}
+    assert {each["throttled"] for each in found["capacity"]} == {None}
     (problem,) = found["problems"]
-    assert "EndpointConnectionError" in problem["problem"]
+    assert problem["endpoint"] == "endpoint 127.0.0.1:9, region us-east-1"
+    assert began <= problem["since"] <= time.time()
+    assert problem["next_try"] == pytest.approx(began + 600, abs=60)
+
+
+def test_the_begin_of_an_outage_that_only_the_pages_meet(reporting, manager, dynamo_faults):
+    """It is that of the first page without an answer, until a page is answered."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url)
+    dynamo_faults.fail("*")
+    (first,), (second,) = read(manager, using)["problems"], read(manager, using)["problems"]
+    assert first["since"] == second["since"]
+    assert "No circuit breaker of this process is open" in first["problem"]
+    dynamo_faults.clear()
+    assert read(manager, using)["problems"] == []
+    dynamo_faults.fail("*")
+    (third,) = read(manager, using)["problems"]
+    assert third["since"] > first["since"]
 
 
 def test_a_slow_dynamodb_is_reported(reporting, manager, dynamo_faults):
@@ -181,7 +219,14 @@ def test_a_breaker_that_opens_in_another_process_is_shown(reporting, manager, dy
 
     def row():
         found = read(manager, using)["breakers"]
-        return next((each for each in found if each["process"].endswith(f"#{other.pid}")), None)
+        return next(
+            (
+                each
+                for each in found
+                if each["process"].startswith(f"{socket.gethostname()[:64]}#{other.pid}#")
+            ),
+            None,
+        )
 
     try:
         found = until(lambda: (shown := row()) and shown["state"] == "open" and shown)
@@ -202,6 +247,103 @@ def test_an_unreadable_item(reporting, manager):
     assert manager.get(page("overview")).status_code == 200
     (problem,) = read(manager, using)["problems"]
     assert "the usage of the last hour: JSONDecodeError" in problem["problem"]
+
+
+def odd(values):
+    """Values of other types, at any depth, in place of some of ``values``."""
+    junk = st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(10**30), 10**30),
+        st.floats(),
+        st.text(st.characters(), max_size=5),
+        st.sampled_from([1e15, 1e18, "60", [], {}, [None], {"t": None}, "\ud800", "9" * 5000]),
+    )
+    if isinstance(values, dict):
+        inner = st.fixed_dictionaries({name: odd(each) for name, each in values.items()})
+    elif isinstance(values, list):
+        inner = st.tuples(*map(odd, values)).map(list)
+    else:
+        inner = st.just(values)
+    return st.one_of(inner, inner, inner, junk)
+
+
+NOW = time.time()
+REPORT = json.loads(
+    Report(
+        "odd",
+        1,
+        "gunicorn",
+        "9",
+        NOW - 60,
+        NOW,
+        60.0,
+        breakers=(BreakerReport("t", "open", 5, "E", NOW - 9, NOW + 9),),
+        calls={"t": Calls(1, 1, 1)},
+        reasons={"t": {"R": 1}},
+        use={minute_of(NOW) - 1: {"t": Usage(1.0, 1.0, 1, 1)}},
+        throttling={"t": Throttling("Write", NOW - 9, NOW, 6.0, 2.0)},
+    )
+    .as_text()
+    .replace('"t"', '"TABLE"')
+)
+DECISION = {"at": NOW, "code": "raised", "why": "w", "from": {"": [1, 1]}, "to": {"": [2, 2]}}
+
+
+@pytest.fixture
+def odd_alias(reporting):
+    """An alias, once for all examples."""
+    return reporting(BILLING_MODE="PROVISIONED")
+
+
+@hypothesis.settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+    ],
+)
+@hypothesis.given(report=odd(REPORT), decision=odd(DECISION), deadline=st.integers(0, 10**25))
+def test_no_odd_item_ends_a_page(odd_alias, manager, report, decision, deadline):
+    """Reports, decisions and records of other software are shown, or left out and counted."""
+    table = get_config(odd_alias).store_table
+
+    def text(value):
+        return {"S": json.dumps(value).replace("TABLE", table) or "-"}
+
+    items = [
+        (ReportStore(odd_alias), keys.process_status("odd#1"), text(report)),
+        (Decisions(odd_alias), keys.decision(int(NOW * 1000), table), text(decision)),
+        (CapacityRecords(odd_alias), keys.capacity(table, keys.RECORD), text(decision)),
+    ]
+    for store, key, value in items:
+        item = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": value}
+        store._put({**item, "d": {"N": str(deadline)}})
+    for name in PAGES:
+        assert manager.get(page(name)).status_code == 200
+    assert manager.get(page("overview", format="json")).status_code == 200
+
+
+def test_items_that_cannot_be_read_are_counted(reporting, manager):
+    """Beside those that can."""
+    using = reporting()
+    table = get_config(using).store_table
+    for number, at in enumerate((time.time(), 1e15)):
+        key = keys.decision(int(NOW * 1000) + number, table)
+        text = json.dumps({**DECISION, "at": at})
+        Decisions(using)._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": text}})
+    for number in range(2):
+        key = keys.process_status(f"odd#{number}")
+        text = json.dumps({**REPORT, "interval": "60"})
+        ReportStore(using)._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": text}})
+    sentences = [each["problem"] for each in read(manager, using)["problems"]]
+    assert [each.split(":")[0] for each in sentences] == [
+        "2 process reports cannot be read",
+        "1 decision cannot be read",
+    ]
+    assert len(read(manager, using)["decisions"]) == 1
+    assert manager.get(page("history")).context["level"] == "notice"
 
 
 def test_a_page_can_refresh_itself(reporting, log_in):

@@ -124,7 +124,7 @@ def test_the_command_shows_the_same(reporting, run):
 def test_the_command_without_dynamodb(reporting, run):
     """A sentence, and a non-zero exit status."""
     using = reporting(make_tables=False, ENDPOINT_URL="http://127.0.0.1:9")
-    with pytest.raises(CommandError, match="DynamoDB did not return"):
+    with pytest.raises(CommandError, match=r"DynamoDB does not answer at endpoint 127\.0\.0\.1:9"):
         run("dynamo_status", table=[get_config(using).store_table])
 
 

@@ -15,6 +15,7 @@ from dynamo_stores.monitoring.report import (
     BreakerReport,
     Calls,
     Report,
+    Throttling,
     read_report,
     total_usage,
 )
@@ -35,6 +36,8 @@ FULL = Report(
     cache_hits=3,
     cache_misses=1,
     limits_refused=4,
+    token="a1b2c3",
+    throttling={"t": Throttling("Write", 1_900.0, 1_999.0, 60.0, 20.5)},
 )
 
 
@@ -48,6 +51,31 @@ def test_another_versions_fields_do_no_harm():
     values = json.loads(FULL.as_text())
     del values["cache_hits"]
     assert read_report(json.dumps({**values, "more": 1})) == replace(FULL, cache_hits=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"at": 1e18}, {"at": float("nan")}, {"started": None}, {"interval": "60"}, {"pid": True},
+        {"reasons": []}, {"reasons": {"t": {"R": "1"}}}, {"host": "\ud800"}, {"version": None},
+        {"calls": {"t": {"attempts": "1", "errors": 0, "throttled": 0}}}, {"breakers": [None]},
+        {"breakers": [{"table": "t", "state": "open", "failures": 1, "error": "", "since": None}]},
+        {"use": {"33": {"t": ["1", 2, 0, 0]}}}, {"use": {"33": {"t": [1, 2, 3, 4, 5]}}},
+        {"use": {str(10**30): {}}}, {"throttling": {"t": 1}}, {"cache_hits": -1},
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_makes_a_report_unreadable(change):
+    """A page could not show it."""
+    values = {**json.loads(FULL.as_text()), **change}
+    with pytest.raises(ValueError):  # noqa: PT011 - of many kinds
+        read_report(json.dumps(values))
+
+
+@pytest.mark.parametrize("text", ["", "1", "[]", "null", "{}", '{"host": "h"}'])
+def test_another_text_is_no_report(text):
+    """Of another shape, or without the required fields."""
+    with pytest.raises(ValueError):  # noqa: PT011 - of many kinds
+        read_report(text)
 
 
 @given(st.integers(0, 400), st.integers(1, 200))

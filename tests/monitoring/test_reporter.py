@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -12,6 +13,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from botocore.exceptions import ClientError
 from django.conf import settings
 from django.test import override_settings
 
@@ -34,7 +36,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def report_of(using, process=HERE):
-    return next((each for each in ReportStore(using).latest() if each.process == process), None)
+    return next(
+        (
+            each
+            for each in ReportStore(using).latest()
+            if process in (each.process, f"{each.host}#{each.pid}")
+        ),
+        None,
+    )
 
 
 def total(report, name):
@@ -231,3 +240,86 @@ def test_throttles_are_counted_by_reason_and_minute(reporting, dynamo_faults):
     assert report.calls[table] == Calls(3, 0, 3)
     assert total(report, f"{table}/GSI1").throttled_writes == 2
     assert total(report, table).throttled_reads == 1
+
+
+def test_failed_conditions_are_not_errors(reporting):
+    """Of a cache, a limit and a job, also within a cancelled transaction."""
+    using = reporting()
+    table = get_config(using).store_table
+    store, limit = CacheStore(using), RateLimitStore(using)
+    assert [store.add("k", 1), store.add("k", 1)] == [True, False]
+    assert [limit.acquire("r", rate="1/h").allowed for _ in range(2)] == [True, False]
+    put = {"Put": {"TableName": table, "Item": {"PK": {"S": "p"}, "SK": {"S": "s"}}}}
+    put["Put"]["ConditionExpression"] = "attribute_exists(PK)"
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        get_connection(using).dispatch("TransactWriteItems", {"TransactItems": [put]})
+    report = get_reporter(using).report()
+    assert report.calls[table].attempts >= 4
+    assert sum(each.errors for each in report.calls.values()) == 0
+
+
+def test_processes_with_equal_hostnames_and_ids_have_a_report_each(reporting):
+    """As containers have; a child has another token than its parent."""
+    using = reporting()
+    own = get_reporter(using).report()
+    processes = ReportStore(using)
+    for report in (own, replace(own, token="other")):
+        processes.publish(report)
+    assert len({each.process for each in processes.latest()}) == 2
+    (token,) = in_processes(1, lambda number: get_reporter(using).report().token)
+    assert token != own.token
+
+
+def test_throttling_is_reported_with_its_begin_and_the_units_asked_for(reporting, dynamo_faults):
+    """A retry asks for nothing more; a throttled attempt costs what the last served one cost."""
+    using = reporting(
+        ENDPOINT_URL=dynamo_faults.url, REPORTS={"INTERVAL": 3600.0}, RETRY={"DELAY": 0.01}
+    )
+    table = get_config(using).store_table
+    store = CacheStore(using)
+    store.set("k", "v" * 1500)
+    assert get_reporter(using).report().throttling == {}
+    dynamo_faults.throttle("PutItem", times=2)
+    began = clock.now()
+    store.set("k", "v" * 1500)
+    store.set("k", "v" * 1500)
+    found = get_reporter(using).report().throttling[table]
+    assert found.kind == "Write"
+    assert began <= found.since <= found.last <= clock.now()
+    assert found.served > 0
+    assert found.asked == found.served
+
+
+def test_the_begin_of_an_outage_is_known_until_the_next_answer(reporting, dynamo_faults):
+    """The first attempt without an answer counts."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url, REPORTS={"INTERVAL": 3600.0})
+    store, reporter = CacheStore(using), get_reporter(using)
+    store.get("k")
+    assert reporter.unanswered_since is None
+    dynamo_faults.fail("GetItem", times=2)
+    began = clock.now()
+    store.get("k")
+    assert reporter.unanswered_since is None
+    dynamo_faults.fail("*")
+    with pytest.raises(StoreUnavailable):
+        store.get("k")
+    since = reporter.unanswered_since
+    assert began <= since <= clock.now()
+    with contextlib.suppress(StoreUnavailable):
+        store.get("k")
+    assert reporter.unanswered_since == since
+
+
+def test_a_breaker_is_reported_with_its_next_try(reporting, dynamo_faults):
+    """As a time of the clock; a closed one has none."""
+    using = reporting(
+        ENDPOINT_URL=dynamo_faults.url,
+        RETRY={"MAX_RETRIES": 0},
+        CIRCUIT_BREAKER={"RECOVERY_TIMEOUT": 500.0},
+    )
+    CacheStore(using).get("k")
+    (breaker,) = get_reporter(using).report().breakers
+    assert breaker.next_try is None
+    open_breaker(using, dynamo_faults)
+    (breaker,) = get_reporter(using).report().breakers
+    assert breaker.next_try == pytest.approx(breaker.since + 500, abs=60)

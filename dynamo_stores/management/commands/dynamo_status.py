@@ -10,10 +10,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import clock
-from ...monitoring.formatting import ago, count_of, exact, number, span
+from ...monitoring.formatting import ago, clock_time, count_of, exact, number, span
 from ...monitoring.reporter import get_reporter
 from ...monitoring.snapshot import read_all
-from ...monitoring.status import AliasStatus, BreakerRow, TableStatus, as_json
+from ...monitoring.status import DECISION, USAGE, AliasStatus, BreakerRow, TableStatus, as_json
 from ..options import between, check_options
 from ..tables import chosen_tables, command_errors
 
@@ -99,11 +99,13 @@ class Command(BaseCommand):
             ]
             late = sum(each.is_late(status.at) for each in others)
             lines.append(
-                f"alias {status.using}: {count_of(len(others), 'process')} reporting"
-                f"{f', {late} of them late' if late else ''}"
+                f"alias {status.using}: {count_of(len(others) - late, 'process')} reporting"
+                f"{f', {late} late' if late else ''}"
+                if status.knows_others
+                else f"alias {status.using}: other processes are not known"
             )
             lines += [_breaker(row, now) for row in status.breakers if row.state != "closed"]
-            lines += [f"  {problem}" for problem in status.problems]
+            lines += [f"  {each}" for each in (*status.problems, *status.notes)]
         return lines
 
 
@@ -124,6 +126,8 @@ def table_lines(table: TableStatus, now: float) -> list[str]:
     for resource in table.resources:
         what = f"index {resource.name}" if resource.name else "table"
         used = f"{number(resource.read.used)}/s read and {number(resource.write.used)}/s written"
+        if USAGE in table.not_known:
+            used = "usage not known"
         if resource.read.capacity is None:
             lines.append(f"  {what}: {used}")
             continue
@@ -131,26 +135,40 @@ def table_lines(table: TableStatus, now: float) -> list[str]:
             f"  {what}: {resource.read.capacity} RCU and {resource.write.capacity} WCU, "
             f"{count_of(resource.decreases_left or 0, 'decrease')} left now, {used}"
         )
-    if table.throttled:
+    if table.throttled and USAGE not in table.not_known:
         reasons = ", ".join(f"{name}: {count}" for name, count in table.reasons.items())
         lines.append(
             f"  throttled: {count_of(table.throttled, 'attempt')} in the last hour"
             f"{f' ({reasons})' if reasons else ''}"
         )
-    if table.decision is not None:
+    return lines + _decision_lines(table, now)
+
+
+def _decision_lines(table: TableStatus, now: float) -> list[str]:
+    lines = []
+    if DECISION in table.not_known:
+        lines.append("  last decision: not known")
+    elif table.decision is not None:
         lines.append(
             f"  last decision: {table.decision.code}, {ago(table.decision.at, now)}: "
             f"{table.decision.why}"
         )
     elif not table.is_on_demand:
         lines.append("  no decision yet")
-    if table.comes_down_at is not None:
+    if table.comes_down_at is not None and table.is_overdue(now):
+        lines.append(
+            f"  should have been lowered {ago(table.comes_down_at, now)}: nothing runs "
+            "dynamo_reconcile"
+        )
+    elif table.comes_down_at is not None:
         lines.append(f"  will be lowered at {exact(table.comes_down_at)}")
     return lines
 
 
 def _breaker(row: BreakerRow, now: float) -> str:
+    then = f"; next try at {clock_time(row.next_try, now)}" if row.next_try is not None else ""
     return (
-        f"  breaker of {row.table} is {row.state} in {row.process} ({row.role}) for "
-        f"{span(now - row.since)}, after {row.error or 'failures'}"
+        f"  breaker of {row.table} is {row.state} in {row.process} ({row.role}) since "
+        f"{clock_time(row.since, now)}, for {span(now - row.since)}, after "
+        f"{row.error or 'failures'}{then}"
     )
