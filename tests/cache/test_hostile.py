@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import pickle
 import random
+import secrets
 
 import pytest
+from django.core.management import call_command
 
 from dynamo_stores.cache.store.items import CacheEntry
+from dynamo_stores.calls.control import get_control
+from dynamo_stores.conf import get_config
 
 CALLS = []
 
@@ -94,6 +99,31 @@ def test_entries_are_not_swapped_or_replayed(make_cache, table):
         table.put({**item, **keys, "w": {"S": "1700000000000aabbccddee"}})
         assert cache.get(key, "missing", version=version) == "missing"
         table.put(items[here])
+
+
+@pytest.fixture
+def staging(alias):
+    """An alias whose store table has another name."""
+    using = alias(TABLE_PREFIX=f"staging-{secrets.token_hex(4)}-")
+    name = get_config(using).store_table
+    call_command("dynamo_create_tables", table=[name], stdout=io.StringIO())
+    yield using
+    get_control(using).call("DeleteTable", {"TableName": name})
+
+
+@pytest.mark.parametrize("value", ["from staging", "x" * 900_000], ids=["whole", "in parts"])
+def test_entries_of_another_table_are_misses(make_cache, staging, value):
+    """Though they have the same key, and were signed with the same SECRET_KEY."""
+    theirs = make_cache(staging, KEY_PREFIX="shared")
+    ours = make_cache(KEY_PREFIX="shared")
+    theirs.set("k", value)
+    source, target = theirs.store._table, ours.store._table
+    copied = source.connection.dispatch("Scan", {"TableName": source.table_name})["Items"]
+    for item in copied:
+        target.connection.dispatch("PutItem", {"TableName": target.table_name, "Item": item})
+    assert ours.get("k", "missing") == "missing"
+    assert ours.get_many(["k"]) == {}
+    assert theirs.get("k") == value
 
 
 @pytest.mark.parametrize(

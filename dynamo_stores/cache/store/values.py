@@ -44,9 +44,10 @@ def new_write() -> str:
 
 
 class Values:
-    """Converts values to items and back, for one prefix and its options."""
+    """Converts values to items of ``table`` and back, for one prefix and its options."""
 
-    def __init__(self, prefix: str, options: CacheOptions, *, indexed: bool) -> None:
+    def __init__(self, table: str, prefix: str, options: CacheOptions, *, indexed: bool) -> None:
+        self._signed_table = table.encode()
         self._prefix = prefix
         self._options = options
         self._indexed = indexed
@@ -80,7 +81,7 @@ class Values:
         self._check_size(key, len(encoded.data))
 
         def head(count: int) -> RawItem:
-            seal = codec.sign(encoded, *_context(key.pk, write, count))
+            seal = codec.sign(encoded, *self._context(key.pk, write, count))
             return CacheEntry.make_raw(
                 key,
                 write=write,
@@ -121,7 +122,7 @@ class Values:
         """
         Return the value of a live ``head``, whose parts hold ``parts`` in order.
 
-        Raises InvalidSignature if it is not signed for its key and its write.
+        Raises InvalidSignature if it is not signed for its table, its key and its write.
         """
         try:
             if NUMBER in head:
@@ -132,19 +133,19 @@ class Values:
         count = self.count_parts(head) if PARTS in head else 1
         if count > 1:
             sealed = b"".join((sealed, *parts))
-        return self._codec.open(sealed, *_context(pk, write, count))
+        return self._codec.open(sealed, *self._context(pk, write, count))
 
     def is_readable(self, head: RawItem) -> bool:
         """
-        Return whether the value of ``head`` was signed for its key and its write, under these
-        options. Of a value in parts, which is not read here, only the form is checked.
+        Return whether the value of ``head`` was signed for its table, its key and its write, under
+        these options. Of a value in parts, which is not read here, only the form is checked.
         """
         try:
             if NUMBER in head:
                 return CacheEntry.number.deserialize(head[NUMBER]["N"]) is not None
             count = self.count_parts(head)
             sealed, context = head[SEALED]["B"], (head["PK"]["S"], head[WRITE]["S"], count)
-            return count > 1 or self._codec.verify(sealed, *_context(*context))
+            return count > 1 or self._codec.verify(sealed, *self._context(*context))
         except (InvalidSignature, KeyError, ArithmeticError):
             return False
 
@@ -187,6 +188,5 @@ class Values:
         options = self._options
         return get_codec(options.serializer, options.compressor, options.compress_over)
 
-
-def _context(pk: str, write: str, count: int) -> tuple[bytes, ...]:
-    return pk.encode(), write.encode(), b"%d" % count
+    def _context(self, pk: str, write: str, count: int) -> tuple[bytes, ...]:
+        return self._signed_table, pk.encode(), write.encode(), b"%d" % count
