@@ -36,6 +36,7 @@ Item = dict[str, Any]
 
 MAX_READS = 100
 MAX_WRITES = 25
+_BATCHES_AT_ONCE = 4
 
 
 def chunks(
@@ -99,7 +100,7 @@ def batch_get(
         except StoreUnavailable as exc:
             return list((exc.responses or {}).get(table, [])), exc
 
-    for items, exc in execute_in_parallel(wanted, read_or_keep, max_concurrency=4):
+    for items, exc in execute_in_parallel(wanted, read_or_keep, max_concurrency=_BATCHES_AT_ONCE):
         found += items
         if exc is not None:
             failure = exc
@@ -116,31 +117,34 @@ def batch_write(
 ) -> tuple[list[Item], StoreUnavailable | None]:
     """
     Write ``requests`` (``PutRequest`` and ``DeleteRequest``, one per key), at most 25 and 16 MB a
-    call.
+    call, several calls in parallel.
 
     Return the requests that were unprocessed at the deadline, and the error that is the reason
     (``[], None`` if all were processed). Raises StoreUnavailable without an answer, or if no batch
     was answered in time; its ``unprocessed`` has all unprocessed requests.
     """
-    left: list[Item] = []
-    why: StoreUnavailable | None = None
-    is_answered = False
-    todo = chunks(requests, MAX_WRITES, max_bytes=MAX_BATCH_BYTES, size_of=_request_size)
-    for chunk in todo:
+    failures: list[StoreUnavailable] = []
+
+    def write(chunk: list[Item]) -> tuple[list[Item], StoreUnavailable | None]:
+        if failures:
+            return chunk, failures[0]
         try:
             connection.dispatch("BatchWriteItem", {"RequestItems": {table: chunk}})
-        except ThrottlingError as exc:
-            why = exc
-            left += (exc.unprocessed or {}).get(table, [])
         except StoreUnavailable as exc:
-            left += (exc.unprocessed or {table: chunk}).get(table, [])
-            left += itertools.chain.from_iterable(todo)
-            if not (is_answered and isinstance(exc, OperationTimeoutError)):
-                exc.unprocessed = {table: left}
-                raise
-            why = exc
-        is_answered = True
-    return left, why
+            if not isinstance(exc, ThrottlingError):
+                failures.append(exc)
+            return (exc.unprocessed or {table: chunk}).get(table, []), exc
+        return [], None
+
+    todo = list(chunks(requests, MAX_WRITES, max_bytes=MAX_BATCH_BYTES, size_of=_request_size))
+    done = execute_in_parallel(todo, write, max_concurrency=_BATCHES_AT_ONCE)
+    left = [request for unprocessed, _ in done for request in unprocessed]
+    is_answered = any(exc is None or isinstance(exc, ThrottlingError) for _, exc in done)
+    for failure in failures:
+        if not (is_answered and isinstance(failure, OperationTimeoutError)):
+            failure.unprocessed = {table: left}
+            raise failure
+    return left, next((exc for _, exc in done if exc is not None), None)
 
 
 def _request_size(request: Item) -> int:
