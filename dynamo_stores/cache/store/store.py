@@ -12,6 +12,7 @@ from ...calls.batches import MAX_WRITES, chunks, execute_in_parallel
 from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import ttl_of
+from .background import BackgroundWork
 from .bulk import ManyStore
 from .counters import CountingStore
 from .entries import MISSING
@@ -168,17 +169,21 @@ class CacheStore(CountingStore, ManyStore):
             yield from filter(matches, page)
 
     def delete_pattern(self, pattern: str, *, page_size: int | None = None) -> int:
-        """Delete the keys that match ``pattern``; return their number. Reads like iter_keys."""
-        deleted = 0
+        """
+        Delete the keys that match ``pattern``; return their number. Reads like iter_keys, and like
+        clear goes on when the table throttles.
+        """
+        deleted, work = 0, BackgroundWork()
         found = self.iter_keys(pattern, page_size=page_size)
         for group in chunks(found, MAX_WRITES):
-            self.delete_many(group)
+            work.write_all(self._raw_keys(map(self.item_key, group)), self._delete_keys)
             deleted += len(group)
         return deleted
 
     def clear(self) -> int:
         """
-        Delete every item of this prefix, in all versions; return their number.
+        Delete every item of this prefix, in all versions; return their number. Requests that are
+        throttled are sent again, until nothing was processed for a minute.
 
         A Scan of the whole table, billed by its size; with ``clear_by_index`` a Query of the expiry
         index. With ``clear`` "generation" one write, which makes all entries invalid and returns 0:
@@ -216,9 +221,9 @@ class CacheStore(CountingStore, ManyStore):
         Query of the expiry index. Without the index, or with ``scan``, a Scan of the whole table in
         parallel ``segments``, which also finds invalid entries, and parts older than an hour whose
         entry has another write.
-        Reads at most ``units_per_second`` per segment, in pages of a megabyte or of ``page_size``
-        items. ``progress`` is called after each page; the ``position`` (JSON) of its argument
-        resumes the cleanup there.
+        Reads and deletes at most ``units_per_second`` each per segment, in pages of a megabyte or
+        of ``page_size`` items, and goes on when the table throttles, as clear does. ``progress`` is
+        called after each page; the ``position`` (JSON) of its argument resumes the cleanup there.
         """
         return self._sweep.cleanup(
             dry_run=dry_run,
