@@ -23,6 +23,8 @@ _OTHER_BYTES = 4 * 1024
 PART_BYTES = MAX_ITEM_BYTES - _OTHER_BYTES
 # The largest size of a number in DynamoDB, with its overhead in a map.
 _NUMBER_BYTES = 25
+# Bytes that an item grows by when it gets an expiry, and the time that its value took.
+_LATER_BYTES = 100
 
 
 class Written(NamedTuple):
@@ -58,7 +60,8 @@ class Values:
         """
         Return the items of ``value``, expiring at ``expiry`` (milliseconds since the epoch).
 
-        The head stays small enough for the stamps of the generation and of ``tags``.
+        The head stays small enough for the stamps of the generation and of ``tags``, and for what
+        ``touch`` and an early refresh add.
         Raises ItemTooLargeError over ``MAX_VALUE_BYTES``, and the errors of the serializer.
         """
         write = new_write()
@@ -93,7 +96,8 @@ class Values:
             )
 
         whole = head(1)
-        stamps = _NUMBER_BYTES if self._options.clear == "generation" else 0
+        stamps = _LATER_BYTES
+        stamps += _NUMBER_BYTES if self._options.clear == "generation" else 0
         stamps += sum(len(tag.encode()) + _NUMBER_BYTES for tag in tags)
         size = len(encoded.data) + len(key.original or b"") + stamps
         if size <= PART_BYTES or item_size(whole) + stamps <= MAX_ITEM_BYTES:
@@ -125,9 +129,10 @@ class Values:
         Raises InvalidSignature if it is not signed for its table, its key and its write.
         """
         try:
+            write = head[WRITE]["S"]
             if NUMBER in head:
                 return CacheEntry.number.deserialize(head[NUMBER]["N"])
-            sealed, write, pk = head[SEALED]["B"], head[WRITE]["S"], head["PK"]["S"]
+            sealed, pk = head[SEALED]["B"], head["PK"]["S"]
         except (KeyError, ArithmeticError):
             raise InvalidSignature from None
         count = self.count_parts(head) if PARTS in head else 1
@@ -141,10 +146,11 @@ class Values:
         these options. Of a value in parts, which is not read here, only the form is checked.
         """
         try:
+            write = head[WRITE]["S"]
             if NUMBER in head:
                 return CacheEntry.number.deserialize(head[NUMBER]["N"]) is not None
             count = self.count_parts(head)
-            sealed, context = head[SEALED]["B"], (head["PK"]["S"], head[WRITE]["S"], count)
+            sealed, context = head[SEALED]["B"], (head["PK"]["S"], write, count)
             return count > 1 or self._codec.verify(sealed, *self._context(*context))
         except (InvalidSignature, KeyError, ArithmeticError):
             return False
