@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
@@ -155,6 +156,59 @@ def test_attributes_of_another_kind_are_misses(cache, table, attributes):
         cache.incr("k")
     cache.set("k", "new")
     assert cache.get("k") == "new"
+
+
+ODD = [
+    None,
+    {"S": "text"},
+    {"S": "1"},
+    {"N": "2"},
+    {"N": "1.5"},
+    {"N": "-1"},
+    {"N": "9" * 38},
+    {"N": "1E+100"},
+    {"B": b"\xff"},
+    {"NULL": True},
+    {"L": [{"S": "text"}]},
+    {"M": {"text": {"S": "text"}}},
+]
+VERBS = {
+    "get_or_set": lambda cache: cache.get_or_set("k", lambda: "computed", 60),
+    "get": lambda cache: cache.get("k"),
+    "get_many": lambda cache: cache.get_many(["k"]),
+    "has_key": lambda cache: cache.has_key("k"),
+    "ttl": lambda cache: cache.ttl("k"),
+    "keys": lambda cache: cache.keys("*"),
+    "add": lambda cache: cache.add("k", "added"),
+    "add in parts": lambda cache: cache.add("k", b"x" * 450_000),
+    "touch": lambda cache: cache.touch("k", 60),
+    "persist": lambda cache: cache.persist("k"),
+    "incr": lambda cache: cache.incr("k", ignore_key_check=True),
+    "incr by a float": lambda cache: cache.incr("k", 1.5),
+    "incr_version": lambda cache: cache.incr_version("k"),
+    "set": lambda cache: cache.set("k", "set"),
+    "set in parts": lambda cache: cache.set("k", b"x" * 450_000),
+    "delete": lambda cache: cache.delete("k"),
+    "cleanup": lambda cache: cache.store.cleanup(),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("value", [5, 1.5], ids=["number", "bytes"])
+def test_no_attribute_makes_a_verb_crash(make_cache, table, verb, value):
+    """Whatever is in an attribute, or without it: a value, a miss, or Django's ValueError."""
+    options = {"EARLY_REFRESH": 1.0, "STAMPEDE_LEASE": 1, "STALE_TIMEOUT": 10}
+    for cache in (make_cache(), make_cache(OPTIONS=options)):
+        cache.set("k", value, 60)
+        genuine = {**table.get(cache, "k"), "d": {"N": "5"}}
+        for name in "envwpkgtd":
+            for odd in ODD:
+                item = {**genuine, name: odd}
+                table.put({key: held for key, held in item.items() if held is not None})
+                with contextlib.suppress(ValueError):
+                    VERBS[verb](cache)
+        cache.clear()
 
 
 def test_keys_and_values_do_not_reach_logs(cache, table, caplog):
