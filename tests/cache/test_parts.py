@@ -169,15 +169,34 @@ def test_the_number_of_parts_is_signed(cache, count):
 
 
 def test_touch_reaches_every_part(cache, dynamo_clock: FakeClock):
-    """One call per part more; DynamoDB sweeps no part before its head."""
+    """One call more, and one per part; DynamoDB sweeps no part before its head."""
     cache.set("k", NOISE[:MB], 10)
-    assert operations(cache.touch, "k", 1000) == {"UpdateItem": 1 + 3}
+    assert operations(cache.touch, "k", 1000) == {"UpdateItem": 2 + 3}
     _, head = head_of(cache)
     assert {part.ttl for part in parts_of(cache)} == {head.ttl}
     cache.touch("k", None)
     assert {part.ttl for part in parts_of(cache)} == {None}
     dynamo_clock.advance(10**6)
     assert cache.get("k") == NOISE[:MB]
+
+
+def test_a_touch_that_fails_leaves_the_parts_for_as_long_as_their_head(
+    cache, alias, make_cache, dynamo_faults
+):
+    """The parts are changed first, so that the value is not missing before its expiry."""
+    using = alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
+    faulty = make_cache(using, KEY_PREFIX=cache.key_prefix)
+    cache.set("k", NOISE[:MB], 10)
+    dynamo_faults.delay(0.0, "UpdateItem", times=1)
+    dynamo_faults.fail("UpdateItem")
+    with pytest.raises(StoreUnavailable):
+        faulty.touch("k", 1000)
+    _, head = head_of(cache)
+    assert all(part.ttl >= head.ttl for part in parts_of(cache))
+    assert cache.get("k") == NOISE[:MB]
+    dynamo_faults.clear()
+    assert faulty.touch("k", 1000)
+    assert cache.ttl("k") > 900
 
 
 def test_delete_takes_the_parts_along(cache):

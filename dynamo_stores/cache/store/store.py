@@ -106,7 +106,10 @@ class CacheStore(CountingStore, ManyStore):
         return None if expiry is None else expiry - clock.now_ms()
 
     def touch(self, key: str, timeout: float | None = None) -> bool:
-        """Give a live value a new timeout; return whether the key existed."""
+        """
+        Give a live value a new timeout; return whether the key existed. For a value in parts these
+        are two calls, and one for each part.
+        """
         return self.touch_until(key, expiry_after(timeout))
 
     def touch_until(self, key: str, expiry: int | None) -> bool:
@@ -115,24 +118,27 @@ class CacheStore(CountingStore, ManyStore):
             return self.delete(key)
         item_key = self.item_key(key)
         removal = self._values.removal(expiry)
-        # Set to their old values, these are returned: the parts of a value must be touched too.
-        actions: list[Action] = [
-            CacheEntry.write.set(CacheEntry.write),
-            CacheEntry.parts.set(CacheEntry.parts | 1),
-        ]
+        actions: list[Action] = []
         if expiry is None or removal is None:
             actions += [CacheEntry.expiry.remove(), CacheEntry.ttl.remove()]
         else:
             actions += [CacheEntry.expiry.set(expiry), CacheEntry.ttl.set(ttl_of(removal))]
         if self._is_indexed:
             actions.append(CacheEntry.gsi1sk.set(keys.expiry_index_sort_key(item_key.pk, removal)))
-        try:
-            with self._writing([item_key.pk]), self._in_time():
-                changed = self._update_live(item_key, actions, CacheEntry.write.exists())
-        except ConditionFailed:
-            return False
-        self._touch_parts({"PK": {"S": item_key.pk}, **changed}, removal)
-        return True
+        condition = CacheEntry.write.exists() & CacheEntry.parts.does_not_exist()
+        while True:
+            try:
+                with self._writing([item_key.pk]), self._in_time():
+                    self._update_live(item_key, actions, condition)
+            except ConditionFailed as refused:
+                head = refused.old or {}
+                if not self._parts_of(head) or not self._is_live_and_valid(head):
+                    return False
+                # The parts first: with a head that is kept for longer, the value would be missing.
+                self._touch_parts(head, removal)
+                condition = CacheEntry.write == write_of(head)
+            else:
+                return True
 
     def invalidate_tags(self, tags: Iterable[str]) -> None:
         """
