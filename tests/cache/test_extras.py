@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from asgiref.sync import async_to_sync
 
+from dynamo_stores.cache import cache_for
 from dynamo_stores.cache.fallback import ignored_exceptions
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import ConfigurationError, StoreUnavailable
@@ -205,3 +206,25 @@ def test_an_outage_ends_an_iteration(alias, make_cache, dynamo_faults):
 
     assert async_to_sync(aread)() == []
     assert ignored_exceptions[using, "iter_keys"] > 0
+
+
+def test_set_with_nx_names_add(cache):
+    """The argument of django-redis; others are refused as Python does."""
+    with pytest.raises(TypeError, match=r"has no argument 'nx'. Use add\(\)"):
+        cache.set("k", 1, nx=True)
+    with pytest.raises(TypeError, match=r"Use aadd\(\)"):
+        async_to_sync(cache.aset)("k", 1, nx=True)
+    with pytest.raises(TypeError, match=r"set\(\) has no argument 'timeoout'.$"):
+        cache.set("k", 1, timeoout=5)
+    assert cache.get("k") is None
+
+
+def test_a_cache_with_its_type(settings):
+    """Type checkers do not know more of Django's caches than BaseCache."""
+    settings.CACHES = {
+        "default": {"BACKEND": "dynamo_stores.cache.DynamoDBCache"},
+        "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    }
+    assert cache_for().store.using == "default"
+    with pytest.raises(ConfigurationError, match=r"CACHES\['local'\]\['BACKEND'\] is LocMemCache"):
+        cache_for("local")
