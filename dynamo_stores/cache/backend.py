@@ -60,7 +60,10 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         version: int | None = None,
         *,
         tags: Iterable[str] | None = None,
+        **others: Any,
     ) -> None:
+        if others:
+            raise _unknown("set", others)
         self.store.set(self._full_key(key, version), value, self._seconds(timeout), tags)
 
     @fallback(returns=False)
@@ -155,7 +158,10 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         version: int | None = None,
         *,
         tags: Iterable[str] | None = None,
+        **others: Any,
     ) -> None:
+        if others:
+            raise _unknown("aset", others)
         full_key = self._full_key(key, version)
         written = await self._prepare(full_key, value, self._seconds(timeout), tags)
         await self._in_thread(self.store.commit, full_key, written)
@@ -285,3 +291,10 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await in_thread(self._location, function, *args, **kwargs)
+
+
+def _unknown(method: str, arguments: Iterable[str]) -> TypeError:
+    name = next(iter(arguments))
+    # The name that it has in django-redis.
+    hint = f" Use {method.replace('set', 'add')}(): it stores a value if the key is missing."
+    return TypeError(f"{method}() has no argument {name!r}.{hint if name == 'nx' else ''}")

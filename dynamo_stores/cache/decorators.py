@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
 from django.core.cache import caches
@@ -15,8 +15,21 @@ from ..exceptions import ConfigurationError
 from ..key_templates import key_maker
 from .stampede import StampedeProtection
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
 _MISSING = object()
+
+
+class CachedFunction(Protocol[P, R_co]):
+    """A function under :func:`cached`."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Return the key of a call with these arguments."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R_co]:
+        """Return a method, as for other functions in classes."""
 
 
 def cached(
@@ -26,7 +39,7 @@ def cached(
     cache: str = "default",
     version: int | None = None,
     tags: Iterable[str] | Callable[..., Iterable[str]] | None = None,
-) -> Callable[[F], F]:
+) -> Callable[[Callable[P, R_co]], CachedFunction[P, R_co]]:
     """
     Keep the function's results for ``timeout`` seconds under ``key``, in the cache ``cache``.
 
@@ -38,7 +51,7 @@ def cached(
     the function's.
     """
 
-    def decorate(function: F) -> F:
+    def decorate(function: Callable[P, R_co]) -> CachedFunction[P, R_co]:
         signature = inspect.signature(function)
         make_key = key_maker(key, signature)
         make_tags = _tags_maker(tags, signature)
@@ -58,19 +71,19 @@ def cached(
         async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
             cache_key, extra = arguments(args, kwargs)
             backend = caches[cache]
+            compute: Any = functools.partial(function, *args, **kwargs)
             if isinstance(backend, StampedeProtection):
-                compute = functools.partial(function, *args, **kwargs)
                 return await backend.aget_or_set(cache_key, compute, timeout, version, **extra)
             # Django's own aget_or_set would store the coroutine.
             value = await backend.aget(cache_key, _MISSING, version)
             if value is _MISSING:
-                value = await function(*args, **kwargs)
+                value = await compute()
                 await backend.aset(cache_key, value, timeout, version)
             return value
 
         chosen: Any = async_wrapper if iscoroutinefunction(function) else wrapper
         chosen.cache_key = make_key
-        return cast(F, chosen)
+        return cast(CachedFunction[P, R_co], chosen)
 
     return decorate
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
 from django.utils.module_loading import import_string
 
-from ..exceptions import ConfigurationError
-from .fallback import fallback, no_keys
+from ..exceptions import ConfigurationError, StoreUnavailable
+from .fallback import fallback, no_keys, record_ignored
 from .locks import AsyncLock, Lock, LockStore
 from .store import patterns
 from .store.store import CacheStore
+from .store.writing import expiry_at
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,7 +67,7 @@ class CacheExtras:
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """Let the key expire at ``when`` (aware, or seconds since the epoch); False if missing."""
         moment = when.timestamp() if isinstance(when, datetime) else when
-        return self.store.touch_until(self._full_key(key, version), math.ceil(moment * 1000))
+        return self.store.touch_until(self._full_key(key, version), expiry_at(moment))
 
     def pexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
         """Let the key expire in ``timeout`` milliseconds; return whether it existed."""
@@ -90,8 +91,15 @@ class CacheExtras:
         Yield the live keys of ``version`` that match the glob ``pattern``, in no order.
 
         ``itersize`` is the number of items per page (None: one megabyte). Costs a Query of the
-        expiry index, or without the index a Scan of the whole table.
+        expiry index, or without the index a Scan of the whole table. With ``IGNORE_EXCEPTIONS`` an
+        unavailable store ends it.
         """
+        try:
+            yield from self._iter_keys(pattern, itersize, version)
+        except StoreUnavailable as exc:
+            record_ignored(self.store, "iter_keys", exc)
+
+    def _iter_keys(self, pattern: str, itersize: int | None, version: int | None) -> Iterator[str]:
         full_pattern = self.make_pattern(pattern, version)
         for full_key in self.store.iter_keys(full_pattern, page_size=itersize):
             yield self.reverse_key(full_key)
@@ -99,7 +107,7 @@ class CacheExtras:
     @fallback(no_keys)
     def keys(self, pattern: str, version: int | None = None) -> list[str]:
         """Return the keys that :meth:`iter_keys` yields, as a list."""
-        return list(self.iter_keys(pattern, version=version))
+        return list(self._iter_keys(pattern, None, version))
 
     @fallback(returns=0)
     def delete_pattern(

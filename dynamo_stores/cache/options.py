@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from .. import keys
 from ..conf import DEFAULT_ALIAS, aliases
 from ..conf.rules import (
     BOOLEAN,
@@ -85,10 +86,15 @@ def without_culling(options: Any) -> Any:
 def wrong_prefix(prefix: str) -> str:
     """Return why ``prefix`` cannot be part of a partition key, ``""`` if it can."""
     try:
-        size = len(prefix.encode())
+        size = len(keys.escape(prefix).encode())
     except UnicodeEncodeError:
         return "contains a lone surrogate"
-    return f"has over {MAX_PREFIX_BYTES:,} bytes" if size > MAX_PREFIX_BYTES else ""
+    if size > MAX_PREFIX_BYTES:
+        return (
+            f"has {size:,} bytes as part of a key, where # and % take three; expected at most "
+            f"{MAX_PREFIX_BYTES:,}"
+        )
+    return ""
 
 
 def our_caches() -> dict[str, Mapping[str, Any]]:

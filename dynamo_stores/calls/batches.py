@@ -12,6 +12,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -35,6 +36,7 @@ Item = dict[str, Any]
 
 MAX_READS = 100
 MAX_WRITES = 25
+_BATCHES_AT_ONCE = 4
 
 
 def chunks(
@@ -98,7 +100,7 @@ def batch_get(
         except StoreUnavailable as exc:
             return list((exc.responses or {}).get(table, [])), exc
 
-    for items, exc in execute_in_parallel(wanted, read_or_keep, max_concurrency=4):
+    for items, exc in execute_in_parallel(wanted, read_or_keep, max_concurrency=_BATCHES_AT_ONCE):
         found += items
         if exc is not None:
             failure = exc
@@ -115,31 +117,34 @@ def batch_write(
 ) -> tuple[list[Item], StoreUnavailable | None]:
     """
     Write ``requests`` (``PutRequest`` and ``DeleteRequest``, one per key), at most 25 and 16 MB a
-    call.
+    call, several calls in parallel.
 
     Return the requests that were unprocessed at the deadline, and the error that is the reason
     (``[], None`` if all were processed). Raises StoreUnavailable without an answer, or if no batch
     was answered in time; its ``unprocessed`` has all unprocessed requests.
     """
-    left: list[Item] = []
-    why: StoreUnavailable | None = None
-    is_answered = False
-    todo = chunks(requests, MAX_WRITES, max_bytes=MAX_BATCH_BYTES, size_of=_request_size)
-    for chunk in todo:
+    failures: list[StoreUnavailable] = []
+
+    def write(chunk: list[Item]) -> tuple[list[Item], StoreUnavailable | None]:
+        if failures:
+            return chunk, failures[0]
         try:
             connection.dispatch("BatchWriteItem", {"RequestItems": {table: chunk}})
-        except ThrottlingError as exc:
-            why = exc
-            left += (exc.unprocessed or {}).get(table, [])
         except StoreUnavailable as exc:
-            left += (exc.unprocessed or {table: chunk}).get(table, [])
-            left += itertools.chain.from_iterable(todo)
-            if not (is_answered and isinstance(exc, OperationTimeoutError)):
-                exc.unprocessed = {table: left}
-                raise
-            why = exc
-        is_answered = True
-    return left, why
+            if not isinstance(exc, ThrottlingError):
+                failures.append(exc)
+            return (exc.unprocessed or {table: chunk}).get(table, []), exc
+        return [], None
+
+    todo = list(chunks(requests, MAX_WRITES, max_bytes=MAX_BATCH_BYTES, size_of=_request_size))
+    done = execute_in_parallel(todo, write, max_concurrency=_BATCHES_AT_ONCE)
+    left = [request for unprocessed, _ in done for request in unprocessed]
+    is_answered = any(exc is None or isinstance(exc, ThrottlingError) for _, exc in done)
+    for failure in failures:
+        if not (is_answered and isinstance(failure, OperationTimeoutError)):
+            failure.unprocessed = {table: left}
+            raise failure
+    return left, next((exc for _, exc in done if exc is not None), None)
 
 
 def _request_size(request: Item) -> int:
@@ -147,11 +152,20 @@ def _request_size(request: Item) -> int:
     return item_size(content.get("Item") or content["Key"])
 
 
+@dataclass(eq=False)
+class _Taken(Generic[T]):
+    """A batch by key, which is or was written."""
+
+    items: dict[Any, T]
+    is_done: bool = False
+
+
 class BatchWriter(Generic[T]):
     """
     Collects items and writes them in batches; unprocessed ones stay in ``leftovers``.
 
-    ``write`` is called with a list of items and returns the unprocessed ones (or None).
+    ``write`` is called with a list of items and returns the unprocessed ones (or None). With
+    ``key_of``, an item is no longer among the leftovers when one with its key is written later.
     :meth:`for_model` makes a writer for PynamoDB models. As a context manager it flushes at the
     end of the block, and raises ThrottlingError if there are leftovers.
     """
@@ -165,11 +179,13 @@ class BatchWriter(Generic[T]):
     ) -> None:
         if not batch_size >= 1:
             raise ConfigurationError(f"batch_size is {batch_size!r}; expected 1 or more.")
-        self.leftovers: list[T] = []
         self._write = write
         self._batch_size = batch_size
         self._key_of = key_of
         self._pending: dict[Any, T] = {}
+        self._leftovers: dict[Any, T] = {}
+        # In their order, from the oldest that is being written.
+        self._taken: list[_Taken[T]] = []
         self._added = itertools.count()
         self._lock = threading.Lock()
 
@@ -178,22 +194,27 @@ class BatchWriter(Generic[T]):
         """Return a writer of BatchWriteItem requests; add to it with ``put`` and ``delete``."""
         return _ModelWriter(model)
 
+    @property
+    def leftovers(self) -> list[T]:
+        """The items that were not processed, and not written again later."""
+        return list(self._leftovers.values())
+
     def add(self, item: T) -> None:
         """Add ``item``; writes a full batch. Of two items with one key the later is written."""
         with self._lock:
-            key = self._key_of(item) if self._key_of is not None else next(self._added)
+            key = self._key_for(item)
             self._pending.pop(key, None)
             self._pending[key] = item
-            full = self._take() if len(self._pending) >= self._batch_size else []
-        if full:
-            self._send(full)
+            batch = self._take() if len(self._pending) >= self._batch_size else None
+        if batch is not None:
+            self._send(batch)
 
     def flush(self) -> list[T]:
         """Write the pending items; return all leftovers since the writer was made."""
         with self._lock:
-            pending = self._take()
-        for chunk in chunks(pending, self._batch_size):
-            self._send(chunk)
+            batch = self._take() if self._pending else None
+        if batch is not None:
+            self._send(batch)
         return self.leftovers
 
     def __enter__(self) -> Self:
@@ -211,17 +232,34 @@ class BatchWriter(Generic[T]):
                 f"{len(left)} items were not processed; they are in the writer's leftovers."
             )
 
-    def _take(self) -> list[T]:
-        pending, self._pending = list(self._pending.values()), {}
-        return pending
+    def _key_for(self, item: T) -> Any:
+        return next(self._added) if self._key_of is None else self._key_of(item)
 
-    def _send(self, items: list[T]) -> None:
+    def _take(self) -> _Taken[T]:
+        batch, self._pending = _Taken(self._pending), {}
+        self._taken.append(batch)
+        for key in batch.items:
+            self._leftovers.pop(key, None)
+        return batch
+
+    def _send(self, batch: _Taken[T]) -> None:
+        items = list(batch.items.values())
+        left: Iterable[T] | None = items
         try:
             left = self._write(items)
-        except BaseException:
-            self.leftovers += items
-            raise
-        self.leftovers += left or ()
+        finally:
+            with self._lock:
+                self._end(batch, left or ())
+
+    def _end(self, batch: _Taken[T], left: Iterable[T]) -> None:
+        newer = self._taken[self._taken.index(batch) + 1 :]
+        for item in left:
+            key = self._key_for(item)
+            if not any(key in each.items for each in newer):
+                self._leftovers[key] = item
+        batch.is_done = True
+        while self._taken and self._taken[0].is_done:
+            del self._taken[0]
 
 
 class _ModelWriter(BatchWriter[Item]):

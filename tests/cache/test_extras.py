@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 import pytest
 from asgiref.sync import async_to_sync
 
+from dynamo_stores.cache import cache_for
+from dynamo_stores.cache.fallback import ignored_exceptions
 from dynamo_stores.calls.observer import measuring
-from dynamo_stores.exceptions import ConfigurationError
+from dynamo_stores.exceptions import ConfigurationError, StoreUnavailable
 from dynamo_stores.testing import FakeClock
 
 
@@ -178,3 +180,51 @@ def test_outages(alias, make_cache, dynamo_faults):
     assert (cache.ttl("k"), cache.pttl("k"), cache.keys("*")) == (0, 0, [])
     assert (cache.expire("k", 5), cache.persist("k"), cache.expire_at("k", 4e9)) == (False,) * 3
     assert cache.delete_pattern("*") == 0
+    assert list(cache.iter_keys("*")) == []
+
+
+def test_an_outage_ends_an_iteration(alias, make_cache, dynamo_faults):
+    """IGNORE_EXCEPTIONS: with the keys that had been read; without it, with the error."""
+    using = alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
+    cache = make_cache(using, OPTIONS={"IGNORE_EXCEPTIONS": True})
+    cache.set_many({f"k{n}": n for n in range(20)})
+    strict = make_cache(using, KEY_PREFIX=cache.key_prefix)
+
+    def read_some(found):
+        first = next(found)
+        dynamo_faults.fail("Scan")
+        return [first, *found]
+
+    assert 0 < len(read_some(cache.iter_keys("*", itersize=1))) < 20
+    assert cache.keys("*") == []
+    dynamo_faults.clear()
+    with pytest.raises(StoreUnavailable):
+        read_some(strict.iter_keys("*", itersize=1))
+
+    async def aread():
+        return [key async for key in cache.aiter_keys("*")]
+
+    assert async_to_sync(aread)() == []
+    assert ignored_exceptions[using, "iter_keys"] > 0
+
+
+def test_set_with_nx_names_add(cache):
+    """The argument of django-redis; others are refused as Python does."""
+    with pytest.raises(TypeError, match=r"has no argument 'nx'. Use add\(\)"):
+        cache.set("k", 1, nx=True)
+    with pytest.raises(TypeError, match=r"Use aadd\(\)"):
+        async_to_sync(cache.aset)("k", 1, nx=True)
+    with pytest.raises(TypeError, match=r"set\(\) has no argument 'timeoout'.$"):
+        cache.set("k", 1, timeoout=5)
+    assert cache.get("k") is None
+
+
+def test_a_cache_with_its_type(settings):
+    """Type checkers do not know more of Django's caches than BaseCache."""
+    settings.CACHES = {
+        "default": {"BACKEND": "dynamo_stores.cache.DynamoDBCache"},
+        "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    }
+    assert cache_for().store.using == "default"
+    with pytest.raises(ConfigurationError, match=r"CACHES\['local'\]\['BACKEND'\] is LocMemCache"):
+        cache_for("local")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import os
 import pickle
 import random
+import secrets
 
 import pytest
+from django.core.management import call_command
 
 from dynamo_stores.cache.store.items import CacheEntry
+from dynamo_stores.calls.control import get_control
+from dynamo_stores.conf import get_config
 
 CALLS = []
 
@@ -96,6 +102,31 @@ def test_entries_are_not_swapped_or_replayed(make_cache, table):
         table.put(items[here])
 
 
+@pytest.fixture
+def staging(alias):
+    """An alias whose store table has another name."""
+    using = alias(TABLE_PREFIX=f"staging-{secrets.token_hex(4)}-")
+    name = get_config(using).store_table
+    call_command("dynamo_create_tables", table=[name], stdout=io.StringIO())
+    yield using
+    get_control(using).call("DeleteTable", {"TableName": name})
+
+
+@pytest.mark.parametrize("value", ["from staging", "x" * 900_000], ids=["whole", "in parts"])
+def test_entries_of_another_table_are_misses(make_cache, staging, value):
+    """Though they have the same key, and were signed with the same SECRET_KEY."""
+    theirs = make_cache(staging, KEY_PREFIX="shared")
+    ours = make_cache(KEY_PREFIX="shared")
+    theirs.set("k", value)
+    source, target = theirs.store._table, ours.store._table
+    copied = source.connection.dispatch("Scan", {"TableName": source.table_name})["Items"]
+    for item in copied:
+        target.connection.dispatch("PutItem", {"TableName": target.table_name, "Item": item})
+    assert ours.get("k", "missing") == "missing"
+    assert ours.get_many(["k"]) == {}
+    assert theirs.get("k") == value
+
+
 @pytest.mark.parametrize(
     "attributes",
     [
@@ -125,6 +156,59 @@ def test_attributes_of_another_kind_are_misses(cache, table, attributes):
         cache.incr("k")
     cache.set("k", "new")
     assert cache.get("k") == "new"
+
+
+ODD = [
+    None,
+    {"S": "text"},
+    {"S": "1"},
+    {"N": "2"},
+    {"N": "1.5"},
+    {"N": "-1"},
+    {"N": "9" * 38},
+    {"N": "1E+100"},
+    {"B": b"\xff"},
+    {"NULL": True},
+    {"L": [{"S": "text"}]},
+    {"M": {"text": {"S": "text"}}},
+]
+VERBS = {
+    "get_or_set": lambda cache: cache.get_or_set("k", lambda: "computed", 60),
+    "get": lambda cache: cache.get("k"),
+    "get_many": lambda cache: cache.get_many(["k"]),
+    "has_key": lambda cache: cache.has_key("k"),
+    "ttl": lambda cache: cache.ttl("k"),
+    "keys": lambda cache: cache.keys("*"),
+    "add": lambda cache: cache.add("k", "added"),
+    "add in parts": lambda cache: cache.add("k", b"x" * 450_000),
+    "touch": lambda cache: cache.touch("k", 60),
+    "persist": lambda cache: cache.persist("k"),
+    "incr": lambda cache: cache.incr("k", ignore_key_check=True),
+    "incr by a float": lambda cache: cache.incr("k", 1.5),
+    "incr_version": lambda cache: cache.incr_version("k"),
+    "set": lambda cache: cache.set("k", "set"),
+    "set in parts": lambda cache: cache.set("k", b"x" * 450_000),
+    "delete": lambda cache: cache.delete("k"),
+    "cleanup": lambda cache: cache.store.cleanup(),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("value", [5, 1.5], ids=["number", "bytes"])
+def test_no_attribute_makes_a_verb_crash(make_cache, table, verb, value):
+    """Whatever is in an attribute, or without it: a value, a miss, or Django's ValueError."""
+    options = {"EARLY_REFRESH": 1.0, "STAMPEDE_LEASE": 1, "STALE_TIMEOUT": 10}
+    for cache in (make_cache(), make_cache(OPTIONS=options)):
+        cache.set("k", value, 60)
+        genuine = {**table.get(cache, "k"), "d": {"N": "5"}}
+        for name in "envwpkgtd":
+            for odd in ODD:
+                item = {**genuine, name: odd}
+                table.put({key: held for key, held in item.items() if held is not None})
+                with contextlib.suppress(ValueError):
+                    VERBS[verb](cache)
+        cache.clear()
 
 
 def test_keys_and_values_do_not_reach_logs(cache, table, caplog):

@@ -73,14 +73,14 @@ def test_forty_megabytes(make_cache):
 
 
 def test_what_fits_one_item_is_one_call(cache):
-    """Up to 400 KB with its keys; a byte more is in parts."""
+    """Up to 400 KB with its keys and what is added later; a byte more is in parts."""
     made = cache.make_key("k")
 
     def is_in_parts(size):
         return bool(cache.store.prepare(made, NOISE[:size], None).parts)
 
     largest = bisect.bisect_left(range(500_000), True, key=is_in_parts) - 1
-    assert item_size(cache.store.prepare(made, NOISE[:largest], None).head) == 400 * 1024
+    assert item_size(cache.store.prepare(made, NOISE[:largest], None).head) == 400 * 1024 - 100
     assert largest > PART_BYTES
     assert operations(cache.set, "k", NOISE[:largest], None) == {"PutItem": 1}
     assert operations(cache.get, "k") == {"GetItem": 1}
@@ -90,6 +90,28 @@ def test_what_fits_one_item_is_one_call(cache):
     }
     assert operations(cache.get, "k") == {"GetItem": 1, "BatchGetItem": 1}
     assert cache.get("k") == NOISE[: largest + 1]
+
+
+@pytest.mark.parametrize("add", ["touch", "early refresh"])
+@pytest.mark.parametrize("index", [False, True], ids=["no index", "index"])
+def test_what_is_added_to_the_largest_item_fits(alias, make_cache, add, index):
+    """The attributes of an expiry, and of the time that a value took."""
+    using = alias(CACHE={"EXPIRY_INDEX": index})
+    cache = make_cache(using, OPTIONS={"EARLY_REFRESH": 1.0})
+    made = cache.make_key("k")
+    timeout = None if add == "touch" else 300.0
+
+    def is_in_parts(size):
+        return bool(cache.store.prepare(made, NOISE[:size], timeout).parts)
+
+    largest = NOISE[: bisect.bisect_left(range(500_000), True, key=is_in_parts) - 1]
+    if add == "touch":
+        cache.set("k", largest, None)
+        assert cache.touch("k", 300)
+    else:
+        assert cache.get_or_set("k", lambda: largest, timeout) == largest
+        assert cache.touch("k", 300)
+    assert cache.get("k") == largest
 
 
 def test_parts_are_spread_over_partitions(cache):
@@ -147,15 +169,34 @@ def test_the_number_of_parts_is_signed(cache, count):
 
 
 def test_touch_reaches_every_part(cache, dynamo_clock: FakeClock):
-    """One call per part more; DynamoDB sweeps no part before its head."""
+    """One call more, and one per part; DynamoDB sweeps no part before its head."""
     cache.set("k", NOISE[:MB], 10)
-    assert operations(cache.touch, "k", 1000) == {"UpdateItem": 1 + 3}
+    assert operations(cache.touch, "k", 1000) == {"UpdateItem": 2 + 3}
     _, head = head_of(cache)
     assert {part.ttl for part in parts_of(cache)} == {head.ttl}
     cache.touch("k", None)
     assert {part.ttl for part in parts_of(cache)} == {None}
     dynamo_clock.advance(10**6)
     assert cache.get("k") == NOISE[:MB]
+
+
+def test_a_touch_that_fails_leaves_the_parts_for_as_long_as_their_head(
+    cache, alias, make_cache, dynamo_faults
+):
+    """The parts are changed first, so that the value is not missing before its expiry."""
+    using = alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0})
+    faulty = make_cache(using, KEY_PREFIX=cache.key_prefix)
+    cache.set("k", NOISE[:MB], 10)
+    dynamo_faults.delay(0.0, "UpdateItem", times=1)
+    dynamo_faults.fail("UpdateItem")
+    with pytest.raises(StoreUnavailable):
+        faulty.touch("k", 1000)
+    _, head = head_of(cache)
+    assert all(part.ttl >= head.ttl for part in parts_of(cache))
+    assert cache.get("k") == NOISE[:MB]
+    dynamo_faults.clear()
+    assert faulty.touch("k", 1000)
+    assert cache.ttl("k") > 900
 
 
 def test_delete_takes_the_parts_along(cache):

@@ -20,7 +20,7 @@ from dynamo_stores.cache.store.patterns import compile_pattern, escape, literal_
         ("h[a-c]llo", ["hallo", "hcllo"], ["hdllo", "h-llo"]),
         ("h[c-a]llo", ["hbllo"], ["hdllo"]),
         ("[a\\]]", ["a", "]"], ["\\"]),
-        ("[a-]", ["a", "-"], ["b"]),
+        ("[a-]", ["a", "]", "_"], ["b", "-"]),
         ("a\\*b", ["a*b"], ["axb", "a\\*b"]),
         ("a[b", ["ab"], ["a[b"]),
         ("[]x", [], ["x", "[]x"]),
@@ -56,9 +56,57 @@ def test_the_literal_start_begins_every_match():
 
 
 def test_many_stars_cost_no_backtracking_without_end():
-    """A row of stars is one star; fifty of them would not come to an end."""
+    """A row of stars is one star; stars between characters do not multiply."""
     assert compile_pattern("*" * 50 + "x").pattern == ".*x"
     assert not compile_pattern("*" * 50 + "x").fullmatch("a" * 5000)
+    assert not compile_pattern("*a" * 30 + "*x").fullmatch("a" * 5000)
+    assert not compile_pattern("*[ab]?" * 30 + "*x").fullmatch("a" * 5000)
+
+
+def redis_matches(pattern, text):
+    """``stringmatchlen`` of Redis (util.c), character by character."""
+    while pattern and text:
+        first = pattern[0]
+        if first == "*":
+            rest = pattern.lstrip("*")
+            return any(redis_matches(rest, text[n:]) for n in range(len(text) + 1))
+        if first == "[":
+            pattern = pattern[1:]
+            negated = pattern.startswith("^")
+            pattern = pattern[negated:]
+            found = False
+            while True:
+                if len(pattern) >= 2 and pattern[0] == "\\":
+                    pattern = pattern[1:]
+                    found |= pattern[0] == text[0]
+                elif not pattern or pattern[0] == "]":
+                    break
+                elif len(pattern) >= 3 and pattern[1] == "-":
+                    low, high = sorted((pattern[0], pattern[2]))
+                    pattern = pattern[2:]
+                    found |= low <= text[0] <= high
+                else:
+                    found |= pattern[0] == text[0]
+                pattern = pattern[1:]
+            if found == negated:
+                return False
+        elif first != "?":
+            if first == "\\" and len(pattern) >= 2:
+                pattern = pattern[1:]
+            if pattern[0] != text[0]:
+                return False
+        pattern, text = pattern[1:], text[1:]
+    return not pattern.lstrip("*") and not text
+
+
+def test_random_patterns_match_as_in_redis():
+    """Also those that nobody writes: classes without an end, ranges to a bracket."""
+    noise = random.Random(7)
+    for _ in range(20_000):
+        pattern = "".join(noise.choices("ab-]*?[^\\", k=noise.randrange(9)))
+        text = "".join(noise.choices("ab-]^\\", k=noise.randrange(5)))
+        is_match = compile_pattern(pattern).fullmatch(text) is not None
+        assert is_match == redis_matches(pattern, text), (pattern, text)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +125,7 @@ def test_many_stars_cost_no_backtracking_without_end():
         ("[a-ce-g]", ["a", "c", "e", "f", "g"], ["d", "-"]),
         ("[a-c-e]", ["b", "-", "e"], ["d"]),
         ("[-a]", ["-", "a"], ["b"]),
-        ("[a-]x", ["ax", "-x"], ["bx"]),
+        ("[a-]x", ["a", "]", "x"], ["ax", "-x", "-"]),
         ("[ab^]", ["a", "^"], ["X", "c"]),
         ("[^^]", ["a"], ["^"]),
         ("[ab]X", ["aX", "bX"], ["XX"]),

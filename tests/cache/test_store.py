@@ -10,6 +10,7 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from dynamo_stores import keys
+from dynamo_stores.cache.options import find_cache_problems
 from dynamo_stores.cache.store.items import CacheEntry
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.observer import measuring
@@ -264,6 +265,52 @@ def test_versions_and_prefixes_are_apart(make_cache):
 
 
 @pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning")
+def test_a_prefix_of_escaped_characters(make_cache, settings):
+    """It is measured as it is in the partition key, where # and % take three bytes."""
+    fits = make_cache(KEY_PREFIX="#" * 341)
+    fits.set("k", 1)
+    assert fits.get("k") == 1
+    long = {"BACKEND": "dynamo_stores.cache.DynamoDBCache", "KEY_PREFIX": "#" * 342}
+    settings.CACHES = {"default": long}
+    (problem,) = find_cache_problems()
+    assert problem.id == "dynamo_stores.E107"
+    assert "has 1,026 bytes" in problem.message
+    with pytest.raises(ConfigurationError, match="expected at most 1,024"):
+        type(fits)("default", long).get("k")
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300])
+def test_an_infinite_timeout_is_never(cache, timeout):
+    """Also one in which nobody lives to see the end."""
+    cache.set("k", 1, timeout)
+    assert cache.ttl("k") is None
+    assert cache.add("new", 1, timeout)
+    assert cache.ttl("new") is None
+    cache.set("k", 1, 60)
+    assert cache.touch("k", timeout)
+    assert cache.ttl("k") is None
+    cache.set("k", 1, 60)
+    assert cache.expire_at("k", timeout)
+    assert cache.ttl("k") is None
+    assert cache.get_or_set("computed", [1], timeout) == [1]
+    assert cache.ttl("computed") is None
+    for forget in (lambda: cache.set("k", 1, -timeout), lambda: cache.touch("k", -timeout)):
+        cache.set("k", 1)
+        forget()
+        assert cache.get("k") is None
+
+
+def test_a_timeout_that_is_no_number_is_a_value_error(cache):
+    """The sentence names it, and nothing is written."""
+    for write in (cache.set, cache.add, cache.get_or_set):
+        with pytest.raises(ValueError, match="timeout is nan; expected seconds"):
+            write("k", 1, float("nan"))
+    assert cache.get("k") is None
+    for change in (cache.touch, cache.expire, cache.pexpire, cache.expire_at):
+        with pytest.raises(ValueError, match="is nan; expected"):
+            change("k", float("nan"))
+
+
 def test_long_and_odd_keys(cache):
     """Any text of any length is a key (Django warns of some)."""
     odd = ["x" * 3000, "é" * 1500, "\ud800", "a b", "#", "H#", "🐍", "\x00"]

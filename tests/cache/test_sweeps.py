@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import threading
@@ -9,9 +10,13 @@ import threading
 import pytest
 from django.core.management import CommandError, call_command
 
+from dynamo_stores import clock
 from dynamo_stores.cache.store.items import CacheEntry
 from dynamo_stores.cache.store.sweeps import CacheStats
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.calls.policy import deadline
+from dynamo_stores.conf import get_config
+from dynamo_stores.exceptions import StoreUnavailable, ThrottlingError
 from dynamo_stores.testing import FakeClock
 
 
@@ -142,6 +147,60 @@ def test_cleanup_is_paced(cache, dynamo_clock: FakeClock):
     pages = [each for each in measurements if each.operation == "Scan"]
     assert len(pages) > 2
     assert sum(dynamo_clock.slept) > 0
+
+
+def test_deletes_of_a_cleanup_are_paced(cache, dynamo_clock: FakeClock):
+    """They consume no more units a second than the reads may."""
+    cache.set_many({f"k{n}": n for n in range(12)}, 10)
+    dynamo_clock.advance(20)
+    assert cache.store.cleanup(units_per_second=10.0) == 12
+    assert sum(dynamo_clock.slept) > 1.1
+
+
+@pytest.fixture
+def small(provisioned, alias, make_cache):
+    """
+    Two caches of one prefix in a table of 5 units: behind a relay that throttles, in whose time a
+    second has four, and directly.
+    """
+    using, _, relay = provisioned({"ENABLED": False}, speed=4.0)
+    direct = alias(TABLE_PREFIX=get_config(using).table_prefix)
+    throttled = make_cache(using, OPTIONS={"OPERATION_TIMEOUT": 1.0})
+    return throttled, make_cache(direct, KEY_PREFIX=throttled.key_prefix), relay
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["clear", "cleanup", "delete_pattern"])
+def test_work_on_all_entries_ends_on_a_small_table(small, verb):
+    """Throttled requests are sent again, however many operation timeouts that takes."""
+    throttled, direct, _ = small
+    direct.set_many({f"k{n}": n for n in range(120)}, 0.001 if verb == "cleanup" else None)
+    if verb == "delete_pattern":
+        assert throttled.delete_pattern("k*") == 120
+    else:
+        assert getattr(throttled.store, verb)() == 120
+    assert direct.store.get_stats().total_items == 0
+
+
+@pytest.mark.parametrize("verb", ["clear", "cleanup", "delete_pattern"])
+def test_work_on_all_entries_gives_up_when_nothing_is_processed(
+    faulty, dynamo_faults, dynamo_clock: FakeClock, verb
+):
+    """After a minute, or at the caller's own deadline."""
+    cache = faulty({"OPERATION_TIMEOUT": 1.0})
+    # Only one, because each thread's waits would shorten the time of the others.
+    cache.set("k", 1, 10 if verb == "cleanup" else None)
+    dynamo_clock.advance(11)
+    for operation in ("DeleteItem", "BatchWriteItem"):
+        dynamo_faults.throttle(operation)
+    run = functools.partial(getattr(cache.store, verb), *["*"] * (verb == "delete_pattern"))
+    began_at = clock.monotonic()
+    with pytest.raises(ThrottlingError):
+        run()
+    assert 55 < clock.monotonic() - began_at < 120
+    with deadline(5.0), pytest.raises(StoreUnavailable):
+        run()
+    assert clock.monotonic() - began_at < 130
 
 
 def test_by_the_index_nothing_is_scanned(alias, make_cache, dynamo_clock: FakeClock):

@@ -109,6 +109,50 @@ def test_writer_keeps_the_last_item_of_a_key():
     assert sent == [("b", 1), ("a", 2)]
 
 
+def test_writer_drops_a_leftover_that_was_written_later():
+    """Sent again it would replace the newer item of its key."""
+    batches = []
+
+    def write(batch):
+        batches.append(batch)
+        return batch if len(batches) == 1 else None
+
+    writer = BatchWriter(write, batch_size=2, key_of=lambda item: item[0])
+    for item in [("a", 1), ("b", 1), ("a", 2), ("c", 1)]:
+        writer.add(item)
+    assert batches == [[("a", 1), ("b", 1)], [("a", 2), ("c", 1)]]
+    assert writer.flush() == [("b", 1)]
+
+
+def test_writer_keeps_the_newest_leftover_of_a_key():
+    """DynamoDB refuses a batch in which a key is twice."""
+    writer = BatchWriter(lambda batch: batch, batch_size=1, key_of=lambda item: item[0])
+    writer.add(("a", 1))
+    writer.add(("a", 2))
+    assert writer.leftovers == [("a", 2)]
+
+
+def test_writer_drops_a_leftover_of_a_batch_that_ended_after_a_later_one():
+    """Two threads write one key: the earlier batch ends last, and unprocessed."""
+    sent, written = threading.Event(), threading.Event()
+
+    def write(batch):
+        if batch != [("a", 1)]:
+            return None
+        sent.set()
+        assert written.wait(30)
+        return batch
+
+    writer = BatchWriter(write, batch_size=1, key_of=lambda item: item[0])
+    slow = threading.Thread(target=writer.add, args=[("a", 1)])
+    slow.start()
+    assert sent.wait(30)
+    writer.add(("a", 2))
+    written.set()
+    slow.join()
+    assert writer.flush() == []
+
+
 def test_delay_doubles_when_throttled_and_falls_to_nothing():
     """From the base to the maximum, and back."""
     delay = AdaptiveDelayCalculator(base_delay=0.1, max_delay=1.0)

@@ -48,18 +48,19 @@ def test_leftovers_of_set_many_are_returned(faulty, dynamo_faults, dynamo_clock)
 
 def test_set_many_returns_the_keys_left_at_the_deadline(faulty, dynamo_faults):
     """A slow table processes some batches; the other keys are returned. None in time: an error."""
-    cache = faulty({"OPERATION_TIMEOUT": 3.0})
-    values = {f"k{number}": number for number in range(150)}
+    # Four batches at once may be too late, and the keys are read afterwards.
+    cache = faulty({"OPERATION_TIMEOUT": 3.0}, CIRCUIT_BREAKER={"FAILURE_THRESHOLD": 50})
+    values = {f"k{number}": number for number in range(600)}
     dynamo_faults.delay(0.8, "BatchWriteItem")
     left = cache.set_many(values)
-    assert 0 < len(left) < 150
+    assert 0 < len(left) < 600
     dynamo_faults.clear()
     assert set(values) - set(left) <= set(cache.get_many(values))
     dynamo_faults.hang("BatchWriteItem")
     with pytest.raises(OperationTimeoutError) as late:
         faulty({"OPERATION_TIMEOUT": 1.0}).set_many(values)
     ((_, unprocessed),) = late.value.unprocessed.items()
-    assert len(unprocessed) == 150
+    assert len(unprocessed) == 600
 
 
 def test_get_many_of_many_keys_keeps_what_it_read(faulty, dynamo_faults):
@@ -94,6 +95,17 @@ def test_get_many_raises_or_returns_what_was_read(faulty, dynamo_faults, dynamo_
             with pytest.raises(ThrottlingError):
                 cache.get_many(values)
         dynamo_faults.clear()
+
+
+def test_batches_are_written_side_by_side(faulty, dynamo_faults):
+    """One after the other, ten batches of a second each would not be in time."""
+    cache = faulty({"OPERATION_TIMEOUT": 7.0})
+    values = {f"k{number}": number for number in range(250)}
+    dynamo_faults.delay(1.0, "BatchWriteItem")
+    assert cache.set_many(values) == []
+    cache.delete_many(values)
+    dynamo_faults.clear()
+    assert cache.get_many(values) == {}
 
 
 def test_writer_for_models_returns_what_was_left(faulty, dynamo_faults, dynamo_clock):

@@ -8,6 +8,7 @@ from typing import Any
 from ... import keys
 from ...exceptions import OperationTimeoutError, StoreUnavailable, ThrottlingError
 from ...keys import ItemKey
+from ...models import RawItem
 from .entries import MISSING
 from .near import Entry
 from .values import Written
@@ -102,11 +103,15 @@ class ManyStore(WritingStore):
         BatchWriteItem returns no deleted items, so parts are left to their TTL and to cleanup.
         Raises StoreUnavailable if a key was not deleted.
         """
-        found = self._raw_keys(map(self.item_key, unwanted))
-        with self._writing([key["PK"]["S"] for key in found]), self._in_time():
-            _, error = self._write_items([{"DeleteRequest": {"Key": key}} for key in found])
+        _, error = self._delete_keys(self._raw_keys(map(self.item_key, unwanted)))
         if error is not None:
             raise error
+
+    def _delete_keys(self, found: list[RawItem]) -> tuple[list[RawItem], StoreUnavailable | None]:
+        """Delete the items with these keys; return those that were not, and the reason."""
+        with self._writing([key["PK"]["S"] for key in found]), self._in_time():
+            left, error = self._write_items([{"DeleteRequest": {"Key": key}} for key in found])
+        return [request["DeleteRequest"]["Key"] for request in left], error
 
     def _values_of(self, found: Mapping[str, Any], by_pk: Mapping[str, str]) -> dict[str, Any]:
         read = {by_pk[pk]: self.value_of(each) for pk, each in found.items()}

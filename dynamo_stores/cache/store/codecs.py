@@ -2,8 +2,9 @@
 How values become bytes and bytes become values: serialise, compress, sign.
 
 An attacker who can write the table must neither run code here nor swap two values. So all bytes are
-signed with an HMAC over the bytes, their serializer and compressor, and the full key of the entry.
-Bytes that were not signed with one of the project's secrets are never deserialised.
+signed with an HMAC over the bytes, their serializer and compressor, the name of the table and the
+full key of the entry. Bytes that were not signed with one of the project's secrets are never
+deserialised.
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem
 from .entries import MISSING, is_same_write
-from .items import NUMBER, CacheEntry, stamps_of
+from .items import NUMBER, CacheEntry, expiry_of, stamps_of, write_of
 from .values import MAX_NUMBER
 from .writing import WritingStore
 
-# How often a number may be created and deleted by others during one call.
+# How often a number may be changed by others during one call.
 _RACES = 20
 
 
@@ -52,7 +52,7 @@ class CountingStore(WritingStore):
         return CacheEntry.number.deserialize(changed[NUMBER]["N"])
 
     def _replace_number(self, key: ItemKey, delta: Any, old: RawItem | None) -> Any:
-        while True:
+        for _ in range(_RACES):
             if old is None:
                 old = self._get(key, consistent=True)
             found = (
@@ -62,18 +62,17 @@ class CountingStore(WritingStore):
             if found is None or value is MISSING:
                 raise ValueError("There is no such key in the cache.")
             new = value + delta
-            before = self._items.from_raw_data(found.head)
-            expiry = int(before.expiry) if before.expiry is not None else None
+            expiry = expiry_of(found.head)
             written = self._values.write(key, new, expiry)
             # Whatever invalidates the old value must invalidate the new one.
             head = {**written.head, **stamps_of(found.head)}
-            unchanged = CacheEntry.write == before.write
-            if before.number is not None:
-                unchanged &= CacheEntry.number == before.number
+            unchanged = CacheEntry.write == write_of(found.head)
+            if NUMBER in found.head:
+                unchanged &= CacheEntry.number == value
             unchanged &= (
                 CacheEntry.expiry.does_not_exist()
-                if before.expiry is None
-                else CacheEntry.expiry == before.expiry
+                if expiry is None
+                else CacheEntry.expiry == expiry
             )
             self._put_in_groups(written.parts)
             try:
@@ -87,3 +86,4 @@ class CountingStore(WritingStore):
                     continue
             self._delete_parts(found.head)
             return new
+        raise ValueError("The key was changed by others in each of many tries.")

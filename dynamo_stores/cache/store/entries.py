@@ -15,7 +15,7 @@ from ...models import RawItem
 from .codecs import InvalidSignature, UnreadableValue
 from .invalidation import ValidityStore, is_live
 from .items import PARTS, TAGS, WRITE, CacheEntry, tags_of
-from .near import Entry, NearStats, NearTier, get_near
+from .near import Entry, NearStats, NearTier, find_near, get_near
 from .recent import get_recent_writes
 from .statistics import get_lookups
 
@@ -251,8 +251,11 @@ class EntriesStore(ValidityStore):
 
     @contextlib.contextmanager
     def _writing(self, pks: Sequence[str]) -> Iterator[dict[str, Entry]]:
-        """Keep the near tier correct during a write; the caller fills the dict with new entries."""
-        near = self._near
+        """
+        Keep the near tier correct during a write, also that of another cache with this prefix; the
+        caller fills the dict with new entries.
+        """
+        near = find_near(self.using, self.prefix)
         written: dict[str, Entry] = {}
         began_at = 0.0 if near is None else near.begin_write(pks)
         done = False
@@ -261,6 +264,10 @@ class EntriesStore(ValidityStore):
             done = True
         finally:
             get_recent_writes(self.using, self.prefix).add(pks)
+            if near is None and (near := find_near(self.using, self.prefix)) is not None:
+                # Made during the write.
+                near.begin_write(pks)
+                done = False
             if near is not None:
                 near.end_write(pks, written if done else {}, began_at)
 
@@ -340,4 +347,4 @@ class EntriesStore(ValidityStore):
 
 def is_same_write(old: RawItem | None, written: Mapping[str, Any]) -> bool:
     """Return whether ``old`` is the result of the write of ``written``."""
-    return old is not None and old.get(WRITE) == written[WRITE]
+    return old is not None and old.get(WRITE) == written.get(WRITE)

@@ -14,6 +14,9 @@ from pynamodb.attributes import (
 from ...keys import ItemKey, expiry_index_sort_key
 from ...models import IntegerAttribute, RawItem, StoreItem, binary_of, integer_of, string_of, ttl_of
 
+# Of the latest expiry: see expiry_at.
+_EXPIRY_DIGITS = 15
+
 
 class CacheEntry(StoreItem):
     """
@@ -50,8 +53,8 @@ class CacheEntry(StoreItem):
         if expiry is None:
             return True
         digits = expiry.get("N", "")
-        # A value that is not a whole number was not written by this package.
-        return digits.isdecimal() and int(digits) > now * 1000
+        # What is not a whole number of so many digits was not written by this package.
+        return digits.isdecimal() and len(digits) <= _EXPIRY_DIGITS and int(digits) > now * 1000
 
     @staticmethod
     def make_raw(
@@ -117,7 +120,8 @@ def original_of(item: RawItem) -> bytes | None:
 
 def took_of(item: RawItem) -> int | None:
     """Return how many ms the computation of the value took, None if not known."""
-    return int(item[TOOK]["N"]) if TOOK in item else None
+    took = whole_number(item[TOOK]) if TOOK in item else -1
+    return took if took >= 0 else None
 
 
 def stamps_of(item: RawItem) -> RawItem:

@@ -27,7 +27,8 @@ class PartsStore(PrefixedStore[CacheEntry]):
 
     @functools.cached_property
     def _values(self) -> Values:
-        return Values(self.prefix, self.options, indexed=self._is_indexed)
+        table = get_config(self.using).store_table
+        return Values(table, self.prefix, self.options, indexed=self._is_indexed)
 
     @property
     def _is_indexed(self) -> bool:

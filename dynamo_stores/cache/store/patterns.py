@@ -33,50 +33,55 @@ def literal_start(pattern: str) -> str:
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """Return the regular expression for ``pattern``, to be used with ``fullmatch``."""
-    found: list[str] = []
+    # What is between two stars, as regular expressions.
+    between: list[str] = [""]
     position = 0
     while position < len(pattern):
         character = pattern[position]
         position += 1
         if character == "*":
-            # Several stars match the same as one, but backtrack.
-            if not found or found[-1] != ".*":
-                found.append(".*")
+            between.append("")
         elif character == "?":
-            found.append(".")
+            between[-1] += "."
         elif character == "[":
-            end = _end_of_class(pattern, position)
-            found.append(_class(pattern[position:end]))
-            position = end + 1
+            found, position = _class(pattern, position)
+            between[-1] += found
         else:
             if character == "\\" and position < len(pattern):
                 character = pattern[position]
                 position += 1
-            found.append(re.escape(character))
-    return re.compile("".join(found), re.DOTALL)
+            between[-1] += re.escape(character)
+    if len(between) == 1:
+        return re.compile(between[0], re.DOTALL)
+    start, *middle, end = between
+    # The first match of each is as good as a later one: without atomic groups, a text that does
+    # not match would be tried with all of them.
+    atomic = "".join(f"(?>.*?{each})" for each in middle if each)
+    return re.compile(f"{start}{atomic}.*{end}", re.DOTALL)
 
 
-def _end_of_class(pattern: str, position: int) -> int:
-    while position < len(pattern) and pattern[position] != "]":
-        position += 2 if pattern[position] == "\\" else 1
-    return min(position, len(pattern))
+def _class(pattern: str, position: int) -> tuple[str, int]:
+    """
+    Return the regular expression for the class that begins at ``position``, and where it ends.
 
-
-def _class(content: str) -> str:
-    negated = content.startswith("^")
+    As in Redis, any character may end a range, ``]`` and ``\\`` too, and a class without an end
+    reaches to the end of the pattern.
+    """
+    is_negated = pattern.startswith("^", position)
+    position += is_negated
     members = []
-    characters = iter(re.findall(r"\\.|.", content[negated:], re.DOTALL))
-    plain = [each[-1] for each in characters]
-    position = 0
-    while position < len(plain):
-        if position + 2 < len(plain) and plain[position + 1] == "-":
-            low, high = sorted((plain[position], plain[position + 2]))
-            members.append(f"{re.escape(low)}-{re.escape(high)}")
+    while position < len(pattern) and pattern[position] != "]":
+        low = high = pattern[position]
+        if low == "\\" and position + 1 < len(pattern):
+            low = high = pattern[position + 1]
+            position += 2
+        elif pattern[position + 1 : position + 2] == "-" and position + 2 < len(pattern):
+            low, high = sorted((low, pattern[position + 2]))
             position += 3
         else:
-            members.append(re.escape(plain[position]))
             position += 1
+        members.append(f"{re.escape(low)}-{re.escape(high)}")
     if not members:
         # An empty class matches nothing; negated, anything.
-        return "." if negated else r"(?!)"
-    return f"[{'^' if negated else ''}{''.join(members)}]"
+        return ("." if is_negated else r"(?!)"), position + 1
+    return f"[{'^' if is_negated else ''}{''.join(members)}]", position + 1

@@ -12,6 +12,7 @@ from ...calls.batches import MAX_WRITES, chunks, execute_in_parallel
 from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import ttl_of
+from .background import BackgroundWork
 from .bulk import ManyStore
 from .counters import CountingStore
 from .entries import MISSING
@@ -26,6 +27,7 @@ from .items import (
     tags_of,
     write_of,
 )
+from .near import find_near
 from .patterns import compile_pattern, literal_start
 from .sweeps import CacheStats, Progress, Sweep
 from .writing import expiry_after
@@ -104,7 +106,10 @@ class CacheStore(CountingStore, ManyStore):
         return None if expiry is None else expiry - clock.now_ms()
 
     def touch(self, key: str, timeout: float | None = None) -> bool:
-        """Give a live value a new timeout; return whether the key existed."""
+        """
+        Give a live value a new timeout; return whether the key existed. For a value in parts these
+        are two calls, and one for each part.
+        """
         return self.touch_until(key, expiry_after(timeout))
 
     def touch_until(self, key: str, expiry: int | None) -> bool:
@@ -113,24 +118,27 @@ class CacheStore(CountingStore, ManyStore):
             return self.delete(key)
         item_key = self.item_key(key)
         removal = self._values.removal(expiry)
-        # Set to their old values, these are returned: the parts of a value must be touched too.
-        actions: list[Action] = [
-            CacheEntry.write.set(CacheEntry.write),
-            CacheEntry.parts.set(CacheEntry.parts | 1),
-        ]
+        actions: list[Action] = []
         if expiry is None or removal is None:
             actions += [CacheEntry.expiry.remove(), CacheEntry.ttl.remove()]
         else:
             actions += [CacheEntry.expiry.set(expiry), CacheEntry.ttl.set(ttl_of(removal))]
         if self._is_indexed:
             actions.append(CacheEntry.gsi1sk.set(keys.expiry_index_sort_key(item_key.pk, removal)))
-        try:
-            with self._writing([item_key.pk]), self._in_time():
-                changed = self._update_live(item_key, actions, CacheEntry.write.exists())
-        except ConditionFailed:
-            return False
-        self._touch_parts({"PK": {"S": item_key.pk}, **changed}, removal)
-        return True
+        condition = CacheEntry.write.exists() & CacheEntry.parts.does_not_exist()
+        while True:
+            try:
+                with self._writing([item_key.pk]), self._in_time():
+                    self._update_live(item_key, actions, condition)
+            except ConditionFailed as refused:
+                head = refused.old or {}
+                if not self._parts_of(head) or not self._is_live_and_valid(head):
+                    return False
+                # The parts first: with a head that is kept for longer, the value would be missing.
+                self._touch_parts(head, removal)
+                condition = CacheEntry.write == write_of(head)
+            else:
+                return True
 
     def invalidate_tags(self, tags: Iterable[str]) -> None:
         """
@@ -168,23 +176,27 @@ class CacheStore(CountingStore, ManyStore):
             yield from filter(matches, page)
 
     def delete_pattern(self, pattern: str, *, page_size: int | None = None) -> int:
-        """Delete the keys that match ``pattern``; return their number. Reads like iter_keys."""
-        deleted = 0
+        """
+        Delete the keys that match ``pattern``; return their number. Reads like iter_keys, and like
+        clear goes on when the table throttles.
+        """
+        deleted, work = 0, BackgroundWork()
         found = self.iter_keys(pattern, page_size=page_size)
         for group in chunks(found, MAX_WRITES):
-            self.delete_many(group)
+            work.write_all(self._raw_keys(map(self.item_key, group)), self._delete_keys)
             deleted += len(group)
         return deleted
 
     def clear(self) -> int:
         """
-        Delete every item of this prefix, in all versions; return their number.
+        Delete every item of this prefix, in all versions; return their number. Requests that are
+        throttled are sent again, until nothing was processed for a minute.
 
         A Scan of the whole table, billed by its size; with ``clear_by_index`` a Query of the expiry
         index. With ``clear`` "generation" one write, which makes all entries invalid and returns 0:
         they are deleted later, by their TTL or a cleanup.
         """
-        near, deleted = self._near, 0
+        deleted = 0
         try:
             if self.options.clear == "generation":
                 requested_at = clock.monotonic()
@@ -194,7 +206,7 @@ class CacheStore(CountingStore, ManyStore):
                 deleted = self._sweep.clear()
         finally:
             # What was deleted before an error must not be served either.
-            if near is not None:
+            if (near := find_near(self.using, self.prefix)) is not None:
                 near.clear()
         return deleted
 
@@ -216,9 +228,9 @@ class CacheStore(CountingStore, ManyStore):
         Query of the expiry index. Without the index, or with ``scan``, a Scan of the whole table in
         parallel ``segments``, which also finds invalid entries, and parts older than an hour whose
         entry has another write.
-        Reads at most ``units_per_second`` per segment, in pages of a megabyte or of ``page_size``
-        items. ``progress`` is called after each page; the ``position`` (JSON) of its argument
-        resumes the cleanup there.
+        Reads and deletes at most ``units_per_second`` each per segment, in pages of a megabyte or
+        of ``page_size`` items, and goes on when the table throttles, as clear does. ``progress`` is
+        called after each page; the ``position`` (JSON) of its argument resumes the cleanup there.
         """
         return self._sweep.cleanup(
             dry_run=dry_run,

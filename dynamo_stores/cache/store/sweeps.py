@@ -11,10 +11,12 @@ from ...calls.batches import batch_write, execute_in_parallel
 from ...calls.connection import TableConnection
 from ...calls.pages import pages
 from ...calls.policy import deadline
+from ...exceptions import StoreUnavailable
 from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem
 from ..options import CacheOptions
+from .background import BackgroundWork, Pace
 from .items import EXPIRY, LIFE, ORIGINAL, WRITE, CacheEntry, original_of, write_of
 
 # The head of a part is written after it, within the time that a write takes. A part that is older
@@ -51,7 +53,10 @@ class Progress:
 
 
 class Sweep:
-    """Reads and deletes all items of one prefix. Each request has its own operation timeout."""
+    """
+    Reads and deletes all items of one prefix. Each request has its own operation timeout, and is
+    sent again when the table throttles.
+    """
 
     def __init__(
         self,
@@ -65,7 +70,8 @@ class Sweep:
         self._store_call = call
         self._prefix = prefix
         self._options = options
-        self._live_and_valid = live_and_valid
+        self._filter = live_and_valid
+        self._work = BackgroundWork()
 
     def clear(self) -> int:
         """Delete every item of the prefix; return their number."""
@@ -143,6 +149,16 @@ class Sweep:
         )
         done = Progress(position=dict(position or {}))
 
+        def delete_all(dead: list[RawItem]) -> int:
+            pace = Pace(units_per_second)
+
+            def delete(item: RawItem) -> bool:
+                units, is_deleted = self._delete_unchanged(item)
+                pace.consumed(units)
+                return is_deleted
+
+            return sum(execute_in_parallel(dead, delete, max_concurrency=_DELETES_AT_ONCE))
+
         def sweep(numbered: tuple[int, tuple[str, dict[str, Any]]]) -> None:
             number, (operation, kwargs) = numbered
             name = str(number)
@@ -154,14 +170,7 @@ class Sweep:
                 kwargs = {**kwargs, "Limit": page_size}
             for page in self._pages(operation, kwargs, units_per_second):
                 dead = list(self._dead(page["Items"]))
-                if dry_run:
-                    removed = len(dead)
-                else:
-                    removed = sum(
-                        execute_in_parallel(
-                            dead, self._delete_unchanged, max_concurrency=_DELETES_AT_ONCE
-                        )
-                    )
+                removed = len(dead) if dry_run else delete_all(dead)
                 done.looked_at += len(page["Items"])
                 done.removed += removed
                 done.position[name] = page.get("LastEvaluatedKey")
@@ -210,8 +219,11 @@ class Sweep:
         }
         return write_of(self._call("GetItem", kwargs).get("Item") or {})
 
-    def _delete_unchanged(self, item: RawItem) -> bool:
-        """Delete ``item`` if it is unchanged since it was read; return whether it was deleted."""
+    def _delete_unchanged(self, item: RawItem) -> tuple[float, bool]:
+        """
+        Delete ``item`` if it is unchanged since it was read; return the units that this consumed,
+        and whether it was deleted.
+        """
         condition = CacheEntry.pk.exists()
         for attribute, name in ((CacheEntry.ttl, "TTL"), (CacheEntry.expiry, EXPIRY)):
             condition &= (
@@ -221,21 +233,24 @@ class Sweep:
             condition &= CacheEntry.write == write
         key = ItemKey(item["PK"]["S"], item["SK"]["S"])
         kwargs = self._table.get_operation_kwargs(key.pk, key.sk, condition=condition)
+        kwargs["ReturnConsumedCapacity"] = "INDEXES"
         try:
-            self._call("DeleteItem", kwargs)
+            answer = self._call("DeleteItem", kwargs)
         except ConditionFailed:
-            return False
-        return True
+            return 1.0, False
+        return (answer.get("ConsumedCapacity") or {}).get("CapacityUnits", 1.0), True
 
     def _delete_all(self, found: list[RawItem]) -> None:
-        with deadline(self._options.operation_timeout):
-            _, error = batch_write(
-                self._table.connection,
-                self._table.table_name,
-                [{"DeleteRequest": {"Key": key}} for key in found],
-            )
-        if error is not None:
-            raise error
+        table = self._table
+
+        def write(requests: list[RawItem]) -> tuple[list[RawItem], StoreUnavailable | None]:
+            with deadline(self._options.operation_timeout):
+                return batch_write(table.connection, table.table_name, requests)
+
+        self._work.write_all([{"DeleteRequest": {"Key": key}} for key in found], write)
+
+    def _live_and_valid(self, items: list[RawItem]) -> list[RawItem]:
+        return self._work.call(lambda: self._filter(items))
 
     def _pages(
         self, operation: str, kwargs: dict[str, Any], units_per_second: float
@@ -246,9 +261,12 @@ class Sweep:
         return pages(call, kwargs, units_per_second=units_per_second)
 
     def _call(self, operation: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-        with deadline(self._options.operation_timeout):
-            answer: dict[str, Any] = self._store_call(self._table, operation, kwargs)
-            return answer
+        def send() -> dict[str, Any]:
+            with deadline(self._options.operation_timeout):
+                answer: dict[str, Any] = self._store_call(self._table, operation, kwargs)
+                return answer
+
+        return self._work.call(send)
 
     def _scan(self, shown: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = {

@@ -23,6 +23,8 @@ _OTHER_BYTES = 4 * 1024
 PART_BYTES = MAX_ITEM_BYTES - _OTHER_BYTES
 # The largest size of a number in DynamoDB, with its overhead in a map.
 _NUMBER_BYTES = 25
+# Bytes that an item grows by when it gets an expiry, and the time that its value took.
+_LATER_BYTES = 100
 
 
 class Written(NamedTuple):
@@ -44,9 +46,10 @@ def new_write() -> str:
 
 
 class Values:
-    """Converts values to items and back, for one prefix and its options."""
+    """Converts values to items of ``table`` and back, for one prefix and its options."""
 
-    def __init__(self, prefix: str, options: CacheOptions, *, indexed: bool) -> None:
+    def __init__(self, table: str, prefix: str, options: CacheOptions, *, indexed: bool) -> None:
+        self._signed_table = table.encode()
         self._prefix = prefix
         self._options = options
         self._indexed = indexed
@@ -57,7 +60,8 @@ class Values:
         """
         Return the items of ``value``, expiring at ``expiry`` (milliseconds since the epoch).
 
-        The head stays small enough for the stamps of the generation and of ``tags``.
+        The head stays small enough for the stamps of the generation and of ``tags``, and for what
+        ``touch`` and an early refresh add.
         Raises ItemTooLargeError over ``MAX_VALUE_BYTES``, and the errors of the serializer.
         """
         write = new_write()
@@ -80,7 +84,7 @@ class Values:
         self._check_size(key, len(encoded.data))
 
         def head(count: int) -> RawItem:
-            seal = codec.sign(encoded, *_context(key.pk, write, count))
+            seal = codec.sign(encoded, *self._context(key.pk, write, count))
             return CacheEntry.make_raw(
                 key,
                 write=write,
@@ -92,7 +96,8 @@ class Values:
             )
 
         whole = head(1)
-        stamps = _NUMBER_BYTES if self._options.clear == "generation" else 0
+        stamps = _LATER_BYTES
+        stamps += _NUMBER_BYTES if self._options.clear == "generation" else 0
         stamps += sum(len(tag.encode()) + _NUMBER_BYTES for tag in tags)
         size = len(encoded.data) + len(key.original or b"") + stamps
         if size <= PART_BYTES or item_size(whole) + stamps <= MAX_ITEM_BYTES:
@@ -121,30 +126,32 @@ class Values:
         """
         Return the value of a live ``head``, whose parts hold ``parts`` in order.
 
-        Raises InvalidSignature if it is not signed for its key and its write.
+        Raises InvalidSignature if it is not signed for its table, its key and its write.
         """
         try:
+            write = head[WRITE]["S"]
             if NUMBER in head:
                 return CacheEntry.number.deserialize(head[NUMBER]["N"])
-            sealed, write, pk = head[SEALED]["B"], head[WRITE]["S"], head["PK"]["S"]
+            sealed, pk = head[SEALED]["B"], head["PK"]["S"]
         except (KeyError, ArithmeticError):
             raise InvalidSignature from None
         count = self.count_parts(head) if PARTS in head else 1
         if count > 1:
             sealed = b"".join((sealed, *parts))
-        return self._codec.open(sealed, *_context(pk, write, count))
+        return self._codec.open(sealed, *self._context(pk, write, count))
 
     def is_readable(self, head: RawItem) -> bool:
         """
-        Return whether the value of ``head`` was signed for its key and its write, under these
-        options. Of a value in parts, which is not read here, only the form is checked.
+        Return whether the value of ``head`` was signed for its table, its key and its write, under
+        these options. Of a value in parts, which is not read here, only the form is checked.
         """
         try:
+            write = head[WRITE]["S"]
             if NUMBER in head:
                 return CacheEntry.number.deserialize(head[NUMBER]["N"]) is not None
             count = self.count_parts(head)
-            sealed, context = head[SEALED]["B"], (head["PK"]["S"], head[WRITE]["S"], count)
-            return count > 1 or self._codec.verify(sealed, *_context(*context))
+            sealed, context = head[SEALED]["B"], (head["PK"]["S"], write, count)
+            return count > 1 or self._codec.verify(sealed, *self._context(*context))
         except (InvalidSignature, KeyError, ArithmeticError):
             return False
 
@@ -187,6 +194,5 @@ class Values:
         options = self._options
         return get_codec(options.serializer, options.compressor, options.compress_over)
 
-
-def _context(pk: str, write: str, count: int) -> tuple[bytes, ...]:
-    return pk.encode(), write.encode(), b"%d" % count
+    def _context(self, pk: str, write: str, count: int) -> tuple[bytes, ...]:
+        return self._signed_table, pk.encode(), write.encode(), b"%d" % count

@@ -19,6 +19,9 @@ from .items import LIFE, TAGS, CacheEntry, data_of, write_of
 from .near import Entry
 from .values import Written
 
+# Seconds since the epoch, in the year 5138: what is kept for longer never expires.
+_FOREVER = 1e11
+
 
 class WritingStore(EntriesStore):
     """
@@ -183,5 +186,27 @@ class WritingStore(EntriesStore):
 
 
 def expiry_after(timeout: float | None) -> int | None:
-    """Return the moment ``timeout`` seconds from now, in milliseconds since the epoch."""
-    return None if timeout is None else math.ceil((clock.now() + timeout) * 1000)
+    """
+    Return the moment ``timeout`` seconds from now, in milliseconds since the epoch; None: never.
+
+    Raises ValueError for NaN.
+    """
+    if timeout is None:
+        return None
+    if math.isnan(timeout):
+        raise ValueError("timeout is nan; expected seconds, or None for never.")
+    return expiry_at(clock.now() + timeout)
+
+
+def expiry_at(moment: float) -> int | None:
+    """
+    Return ``moment``, in seconds since the epoch, in milliseconds; None: never, as in
+    :func:`expiry_after`.
+
+    Raises ValueError for NaN.
+    """
+    if math.isnan(moment):
+        raise ValueError("when is nan; expected a datetime, or seconds since the epoch.")
+    if abs(moment) >= _FOREVER:
+        return None if moment > 0 else 0
+    return math.ceil(moment * 1000)

@@ -45,7 +45,7 @@ class Command(BaseCommand):
             "--units-per-second",
             type=float,
             default=100.0,
-            help="Read units a second for each segment (default: %(default)s).",
+            help="Read units, and write units, a second for each segment (default: %(default)s).",
         )
         parser.add_argument(
             "--state",
