@@ -39,7 +39,7 @@ check-project: $(STAMP)
 	AWS_REGION=us-east-1 SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
 		$(BIN)/python -W error manage.py check --deploy --fail-level WARNING
 
-## make local: a DynamoDB for development on 127.0.0.1:8000
+## make local: a DynamoDB for development on 127.0.0.1:8400
 local: $(STAMP)
 	@$(BIN)/python manage.py dynamo_local
 

@@ -2,7 +2,7 @@
 Settings of the Django project, read from the environment; the only place that reads it.
 
 Without any variable this is a development server on this machine that uses DynamoDB at
-127.0.0.1:8000. With ``SECRET_KEY`` it is a production server. docs/settings.md lists every
+127.0.0.1:8400. With ``SECRET_KEY`` it is a production server. docs/settings.md lists every
 variable.
 """
 
@@ -107,7 +107,7 @@ if not DEBUG:
 # In development DynamoDB is on this machine, unless DYNAMODB_ENDPOINT is another address
 # ("" is the endpoint of AWS).
 IS_LOCAL = env.bool("DYNAMODB_LOCAL", default=DEBUG or env.str("NODE_ENV", "") == "development")
-LOCAL_ENDPOINT = env.str("DYNAMODB_LOCAL_ENDPOINT", default="http://127.0.0.1:8000")
+LOCAL_ENDPOINT = env.str("DYNAMODB_LOCAL_ENDPOINT", default="http://127.0.0.1:8400")
 ENDPOINT = env.str("DYNAMODB_ENDPOINT", default=LOCAL_ENDPOINT if IS_LOCAL else "")
 USE_DYNAMODB = env.bool("USE_DYNAMODB", default=True)
 # The number of proxies before this server, or their networks, separated by commas.

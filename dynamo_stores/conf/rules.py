@@ -84,7 +84,7 @@ FILLED_TEXT = Rule(
     "a string that is not empty", lambda value: isinstance(value, str) and value != ""
 )
 URL = Rule(
-    "a URL such as 'http://127.0.0.1:8000'",
+    "a URL such as 'http://127.0.0.1:8400'",
     lambda value: isinstance(value, str) and value.startswith(("http://", "https://")),
 )
 MAPPING = Rule("a dict", lambda value: isinstance(value, Mapping))

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 from django.core.management.base import CommandError
 
+from .. import clock
+from ..calls.transport import is_loopback
 from ..conf import get_config
 from ..exceptions import StoreError, StoreUnavailable
 from ..infrastructure.tables import TableSpec, wanted_tables
 from ..models import ControlItem, StoreItem
+from ..testing.engine import is_taken
+
+# Seconds that a local engine may take to start.
+_START = 10.0
 
 
 @contextmanager
@@ -64,11 +71,26 @@ def for_each_table(
     return failed
 
 
+def await_engines(aliases: Iterable[str], write: Callable[[str], object]) -> None:
+    """Wait some seconds until the engines of ``aliases`` on this machine listen."""
+    urls = {get_config(using).endpoint_url for using in aliases}
+    until = clock.monotonic() + _START
+    for url in sorted(url for url in urls if url is not None and is_loopback(url)):
+        endpoint = urlsplit(url)
+        if not endpoint.port or is_taken(endpoint.port):
+            continue
+        write(f"Waiting for DynamoDB at {url}. 'manage.py dynamo_local' starts one.")
+        while not is_taken(endpoint.port) and clock.monotonic() < until:
+            clock.sleep(0.2)
+
+
 def chosen_tables(names: list[str] | None, using: list[str] | None = None) -> list[TableSpec]:
     """Return all required tables, or only those with one of ``names``, of the aliases ``using``."""
     tables = wanted_tables()
     if using:
-        tables = [table for table in tables if any(_is_of(table, each) for each in set(using))]
+        for each in using:
+            get_config(each)  # raises ConfigurationError for an alias that does not exist
+        tables = [table for table in tables if any(_is_of(table, each) for each in using)]
     if not names:
         return tables
     known = {table.name for table in tables}

@@ -188,7 +188,7 @@ def settings(code, **environment):
 def test_settings_import_with_no_variable_and_with_only_a_secret_key():
     """Nothing set is development; a secret key is production."""
     development = settings("print(DEBUG, DYNAMO_STORES['default']['ENDPOINT_URL'])")
-    assert development.stdout.strip() == "True http://127.0.0.1:8000", development.stderr
+    assert development.stdout.strip() == "True http://127.0.0.1:8400", development.stderr
     production = settings(
         "print(DEBUG, DYNAMO_STORES['default']['ENDPOINT_URL'])", SECRET_KEY="s" * 50
     )
@@ -329,7 +329,7 @@ def test_an_alias_without_a_region_is_found(monkeypatch, tmp_path):
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    local = {"ENDPOINT_URL": "http://127.0.0.1:8000"}
+    local = {"ENDPOINT_URL": "http://127.0.0.1:8400"}
     with override_settings(DYNAMO_STORES={"default": local, "other": {"TABLE_NAME": "t"}}):
         (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.E126"]
         assert found.msg.startswith("DYNAMO_STORES['other']['REGION'] is not set")

@@ -59,7 +59,7 @@ def test_an_empty_project_works_by_the_readme(wheel, tmp_path, dynamo_engine):
     target = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(target)
     code = re.search(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
-    lines = code.group(1).replace("http://127.0.0.1:8000", dynamo_engine)
+    lines = code.group(1).replace("http://127.0.0.1:8400", dynamo_engine)
     lines = lines.replace('"my-project"', f'"readme-{os.getpid()}"', 1)
     project = tmp_path / "project"
     project.mkdir()

@@ -9,14 +9,19 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.test import override_settings
 
 from dynamo_stores.calls.control import get_control
+from dynamo_stores.conf import get_config
 from dynamo_stores.infrastructure.tables import table_of, wanted_tables
+from dynamo_stores.management.commands.dynamo_local import _default_port
 from dynamo_stores.models import ControlItem, StoreItem
+from dynamo_stores.testing import EmbeddedEngine, find_free_port
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -306,3 +311,28 @@ def test_a_benchmark_that_is_terminated_deletes_its_tables(dynamo_engine, until)
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM
     assert own_tables() == before
+
+
+def test_tables_are_created_as_soon_as_a_local_engine_answers(default_alias, capsys):
+    """The two commands of the quickstart can be pasted together."""
+    port = find_free_port()
+    engine = EmbeddedEngine(port)
+    starting = threading.Timer(1.5, engine.start)
+    own = {**default_alias, "ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+    try:
+        with override_settings(DYNAMO_STORES={"default": own}):
+            starting.start()
+            call_command("dynamo_create_tables", table=[get_config().store_table])
+            assert get_control().describe(get_config().store_table) is not None
+    finally:
+        starting.join()
+        engine.stop()
+    assert f"Waiting for DynamoDB at http://127.0.0.1:{port}." in capsys.readouterr().out
+
+
+def test_the_local_engine_has_the_port_of_the_settings():
+    """That of a local ENDPOINT_URL, and otherwise one that runserver does not use."""
+    with override_settings(DYNAMO_STORES={"default": {"ENDPOINT_URL": "http://127.0.0.1:8017"}}):
+        assert _default_port() == 8017
+    with override_settings(DYNAMO_STORES={"default": {"REGION": "eu-west-1"}}):
+        assert _default_port() == 8400

@@ -8,7 +8,13 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...infrastructure.tables import TableSpec, TableState, create_table, inspect_table
-from ..tables import add_choice_of_tables, for_each_table
+from ..tables import (
+    add_choice_of_tables,
+    await_engines,
+    chosen_tables,
+    command_errors,
+    for_each_table,
+)
 
 
 class Command(BaseCommand):
@@ -43,6 +49,9 @@ class Command(BaseCommand):
             self._report(spec, found)
             different.extend(f"{spec.name}: {each}" for each in found.differences)
 
+        with command_errors():
+            tables = chosen_tables(table, using)
+        await_engines({spec.using for spec in tables}, self.stdout.write)
         failed = for_each_table(table, using, create)
         problems = []
         if different:

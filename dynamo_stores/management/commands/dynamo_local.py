@@ -7,11 +7,15 @@ import threading
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from ... import conf
+from ...calls.transport import is_loopback
 from ...conf.rules import NOT_NEGATIVE, POSITIVE
+from ...exceptions import ConfigurationError
 from ...testing.engine import EmbeddedEngine, EngineError
 from ...testing.throttling.buckets import Partitions
 from ..options import check_options
@@ -19,7 +23,8 @@ from ..options import check_options
 if TYPE_CHECKING:
     from ...testing.throttling.relay import CapacityRelay
 
-DEFAULT_PORT = 8000
+# Not the port of runserver.
+DEFAULT_PORT = 8400
 
 
 class Command(BaseCommand):
@@ -31,7 +36,10 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--port", type=int, default=DEFAULT_PORT, help="TCP port (default: %(default)s)."
+            "--port",
+            type=int,
+            default=_default_port(),
+            help="TCP port (default: that of ENDPOINT_URL on this machine, here %(default)s).",
         )
         parser.add_argument(
             "--in-memory", action="store_true", help="Keep the data in memory only."
@@ -127,6 +135,15 @@ def _relay(upstream: str, port: int, options: dict[str, Any]) -> CapacityRelay:
         burst=options["burst"],
         partitions=Partitions() if options["hot_partitions"] else None,
     )
+
+
+def _default_port() -> int:
+    try:
+        urls = [conf.get_config(using).endpoint_url for using in conf.aliases()]
+    except ConfigurationError:
+        return DEFAULT_PORT
+    ports = [urlsplit(url).port for url in urls if url is not None and is_loopback(url)]
+    return next((port for port in ports if port), DEFAULT_PORT)
 
 
 def _default_folder() -> Path:
