@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import re
@@ -249,23 +250,38 @@ def test_an_unreadable_item(reporting, manager):
     assert "the usage of the last hour: JSONDecodeError" in problem["problem"]
 
 
+JUNK = st.one_of(
+    st.sampled_from([None, True, 1e15, 1e18, -1, "60", "\ud800", "9" * 5000, [], {}, [None]]),
+    st.sampled_from(
+        [float("nan"), float("inf"), 10**400, {"t": None}, {"t": "1"}, {"t": [1, "1"]}]
+    ),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+)
+
+
+def paths(values, above=()):
+    """Return the ways to each part of JSON data, itself first."""
+    found = [above]
+    parts = enumerate(values) if isinstance(values, list) else getattr(values, "items", tuple)()
+    for name, each in parts:
+        found += paths(each, (*above, name))
+    return found
+
+
+def replaced(values, path, value):
+    """Return a copy of JSON data with another value in one place."""
+    if not path:
+        return value
+    copied = copy.copy(values)
+    copied[path[0]] = replaced(values[path[0]], path[1:], value)
+    return copied
+
+
 def odd(values):
-    """Values of other types, at any depth, in place of some of ``values``."""
-    junk = st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(-(10**30), 10**30),
-        st.floats(),
-        st.text(st.characters(), max_size=5),
-        st.sampled_from([1e15, 1e18, "60", [], {}, [None], {"t": None}, "\ud800", "9" * 5000]),
-    )
-    if isinstance(values, dict):
-        inner = st.fixed_dictionaries({name: odd(each) for name, each in values.items()})
-    elif isinstance(values, list):
-        inner = st.tuples(*map(odd, values)).map(list)
-    else:
-        inner = st.just(values)
-    return st.one_of(inner, inner, inner, junk)
+    """JSON data with another value in one place."""
+    return st.builds(replaced, st.just(values), st.sampled_from(paths(values)), JUNK)
 
 
 NOW = time.time()
@@ -293,11 +309,13 @@ DECISION = {"at": NOW, "code": "raised", "why": "w", "from": {"": [1, 1]}, "to":
 @pytest.fixture
 def odd_alias(reporting):
     """An alias, once for all examples."""
-    return reporting(BILLING_MODE="PROVISIONED")
+    return reporting(BILLING_MODE="PROVISIONED", REPORTS={"INTERVAL": 3600.0})
 
 
+# The threads of reporters use the random module.
+@pytest.mark.filterwarnings("ignore:Do not use the .random. module")
 @hypothesis.settings(
-    max_examples=40,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[
         hypothesis.HealthCheck.function_scoped_fixture,
