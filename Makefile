@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types check check-project local benchmark mutants clean
+.PHONY: demo test lint types check check-project local benchmark mutants soak clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "dynamo-stores needs Python 3.11 or newer; this is %d.%d. Name another: make PYTHON=python3.12 …" % v[:2])'
@@ -51,6 +51,11 @@ benchmark: $(STAMP)
 mutants: $(STAMP)
 	TEST_DYNAMODB_ENDPOINT=http://127.0.0.1:9 $(BIN)/mutmut run
 	$(BIN)/mutmut results
+
+## make soak [SECONDS=600] [SEED=…]: the stores under faults, lag, kills and interruptions
+SECONDS ?= 600
+soak: $(STAMP)
+	@SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) $(BIN)/python -m pytest -s tests/soak
 
 clean:
 	rm -rf $(VENV) .data build dist mutants *.egg-info

@@ -13,6 +13,7 @@ from .calls.batches import batch_get, batch_write, chunks, execute_in_parallel
 from .calls.breaker import BreakerStatus, CircuitBreaker
 from .calls.connection import TableConnection
 from .calls.policy import deadline
+from .calls.server_time import ServerClock, Times
 from .conf import DEFAULT_ALIAS, get_config
 from .exceptions import CONDITION_FAILED, StoreUnavailable, code_of
 from .keys import ItemKey
@@ -176,6 +177,21 @@ class Store(Generic[K]):
 
     def _in_time(self) -> deadline:
         return deadline(get_config(self.using).operation_timeout)
+
+    def _learned_times(self, key: ItemKey) -> Times:
+        """
+        Return the interval that contains DynamoDB's time, as its answers tell it.
+
+        Before the first answer of a process, one is asked for by a read of ``key``.
+        """
+        if not self._server_clock.is_learned:
+            self._get(key, consistent=False)
+        return self._server_clock.times()
+
+    @property
+    def _server_clock(self) -> ServerClock:
+        server: ServerClock = self._table.connection.client.server_clock
+        return server
 
     @staticmethod
     def _raw_keys(keys: Iterable[ItemKey]) -> list[RawItem]:

@@ -2,11 +2,15 @@
 Leases: an item belongs to an owner until a moment, and a rising fence distinguishes the owners.
 
 Locks, computations of cached values, jobs and capacity records keep their leases by the same rules.
+The moment is one of DynamoDB's clock, which a process knows as an interval: an owner writes the
+latest end that its lease may have, and a lease is taken over when it has certainly ended.
 Conditions are evaluated in one region, so a lease holds within its region.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import math
 import os
@@ -20,11 +24,17 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from . import clock
-from .exceptions import StoreUnavailable
+from .calls.server_time import Times
+from .concurrency.background import Background
+from .concurrency.per_process import PerProcess
+from .exceptions import StoreError, code_of
 from .item_access import ConditionFailed
 from .models import IntegerAttribute, RawItem, integer_of, string_of
 
 logger = logging.getLogger(__name__)
+
+# Seconds after which a release is tried again; each further wait is twice as long.
+_FIRST_RELEASE = 0.5
 
 # Writes actions under a condition. Raises ConditionFailed, which carries the item as it is.
 Update = Callable[[Sequence[Action], Condition], object]
@@ -38,10 +48,22 @@ class Lease(NamedTuple):
     end: int
 
 
+def new_owner() -> str:
+    """Return the name of an owner, which no other owner has."""
+    return os.urandom(12).hex()
+
+
+def end_after(times: Times, seconds: float) -> int:
+    """Return the latest moment that may be ``seconds`` from now, in ms since the epoch."""
+    return math.ceil((times.high + seconds) * 1000)
+
+
 class LeaseAttributes:
     """
     The attributes in which a kind of item keeps its lease: the owner, the end in ms since the
     epoch, and the fence, where it has one.
+
+    ``times`` is the interval that contains DynamoDB's time.
     """
 
     def __init__(
@@ -60,22 +82,27 @@ class LeaseAttributes:
         seconds: float,
         actions: Callable[[int], Sequence[Action]] = lambda end: (),
         condition: Condition | None = None,
+        *,
+        owner: str | None = None,
+        times: Times,
     ) -> Lease | RawItem:
         """
         Take the lease for ``seconds`` if it has no owner; return it, or else the item as it is.
 
         ``actions`` gets the end of the lease (ms since the epoch) and returns what else is written;
-        ``condition`` must hold too. One write; a second one if the fence is ahead of the clock.
+        ``condition`` must hold too. An ``owner`` whose earlier take had no answer takes the lease
+        again. One write; a second one if the fence is ahead of the time.
         """
-        owner = os.urandom(12).hex()
-        now = clock.now_ms()
-        end = now + math.ceil(seconds * 1000)
+        mine = owner or new_owner()
+        now, end = int(times.low * 1000), end_after(times, seconds)
         fence, ahead = now, self._is_behind(now)
         while True:
-            written = [self._owner.set(owner), self._end.set(end), *actions(end)]
+            written = [self._owner.set(mine), self._end.set(end), *actions(end)]
             if self._fence is not None:
                 written.append(self._fence.set(fence))
-            is_free: Condition = self._end.does_not_exist() | (self._end <= now)
+            is_free: Condition = (
+                self._end.does_not_exist() | (self._end <= now) | (self._owner == mine)
+            )
             for each in (ahead, condition):
                 if each is not None:
                     is_free = is_free & each
@@ -83,15 +110,15 @@ class LeaseAttributes:
                 update(written, is_free)
             except ConditionFailed as failed:
                 old = failed.old or {}
-                if self.owner_of(old) == owner:
+                is_own, seen = self.owner_of(old) == mine, self.fence_of(old)
+                if is_own and (self._fence is None or seen == fence):
                     # The answer to this call's own write was lost, and the write was repeated.
-                    return Lease(owner, fence, end)
-                if self.end_of(old) > now or self._fence is None:
+                    return Lease(mine, seen, end)
+                if self._fence is None or (self.end_of(old) > now and not is_own):
                     return old
-                seen = self.fence_of(old)
                 fence, ahead = max(seen + 1, now), self._fence == seen
             else:
-                return Lease(owner, 0 if self._fence is None else fence, end)
+                return Lease(mine, 0 if self._fence is None else fence, end)
 
     def owner_of(self, item: RawItem) -> str:
         """Return the owner, ``""`` without one."""
@@ -105,9 +132,13 @@ class LeaseAttributes:
         """Return the fence of the last owner, 0 without one."""
         return 0 if self._fence is None else integer_of(item, self._fence)
 
-    def seconds_left(self, item: RawItem) -> float:
-        """Return for how many seconds the lease is valid, 0 or less when it has ended."""
-        return (self.end_of(item) - clock.now_ms()) / 1000
+    def seconds_left(self, item: RawItem, times: Times | None = None) -> float:
+        """
+        Return for how many seconds the lease may be valid, 0 or less when it has ended; without
+        ``times`` by the local clock.
+        """
+        now = clock.now() if times is None else times.low
+        return (self.end_of(item) - int(now * 1000)) / 1000
 
     def _is_behind(self, now: int) -> Condition | None:
         if self._fence is None:
@@ -118,10 +149,11 @@ class LeaseAttributes:
 
 class Renewal(threading.Thread):
     """
-    A thread that calls ``renew`` three times in each ``seconds``, until it returns False or
-    :meth:`stop` is called.
+    A thread that calls ``renew`` three times in each ``seconds``, until it returns False (another
+    owner has the lease) or :meth:`stop` is called.
 
-    An attempt that raises StoreUnavailable is logged and repeated; ``what`` is leased: "lock".
+    Errors are logged, and ``renew`` is called again, also after the end of the lease: it may
+    succeed as long as nobody took the lease. ``what`` is leased: "lock".
     """
 
     def __init__(
@@ -134,32 +166,104 @@ class Renewal(threading.Thread):
     ) -> None:
         super().__init__(name=f"dynamo-stores-{what}", daemon=True)
         self._renew = renew
-        self._interval = seconds / 3
+        self._seconds = seconds
         self._what = what
-        self._until = clock.monotonic() + longest
-        self._stopping = threading.Event()
+        now = clock.monotonic()
+        self._until = now + longest
+        self._ends_at = now + seconds
+        self._renew_at = now + seconds / 3
+        self._changed = threading.Event()
+        self._is_stopping = False
+        self.is_late = False
 
     def run(self) -> None:
-        while not self._stopping.wait(self._interval) and clock.monotonic() < self._until:
+        while self._wait():
+            began_at = clock.monotonic()
+            self._renew_at = began_at + self._seconds / 3
             try:
                 if not self._renew():
+                    self._lost()
                     return
-            except StoreUnavailable as exc:
-                logger.warning(
-                    "The lease of a %s was not renewed; the next attempt is in %.1f s: %s",
-                    self._what,
-                    self._interval,
-                    exc,
-                )
+            except Exception as exc:  # noqa: BLE001 - whatever failed, the next attempt may not
+                self._failed(exc)
+            else:
+                self._ends_at = began_at + self._seconds
+                self.is_late = False
+
+    def ends_in(self, seconds: float) -> None:
+        """Tell that the lease now ends in ``seconds``; it is renewed before."""
+        now = clock.monotonic()
+        self._ends_at = now + seconds
+        self._renew_at = min(self._renew_at, now + seconds / 3)
+        self._changed.set()
 
     def stop(self) -> None:
         """Stop renewing; the lease ends at its present end."""
-        self._stopping.set()
+        self._is_stopping = True
+        self._changed.set()
 
     @property
     def is_stopping(self) -> bool:
         """Whether :meth:`stop` was called."""
-        return self._stopping.is_set()
+        return self._is_stopping
+
+    def _wait(self) -> bool:
+        """Wait for the time of the next renewal; return whether there is one."""
+        while not self._is_stopping and (left := self._renew_at - clock.monotonic()) > 0:
+            self._changed.wait(left)
+            self._changed.clear()
+        return not self._is_stopping and clock.monotonic() < self._until
+
+    def _lost(self) -> None:
+        if not self._is_stopping:
+            logger.warning("The lease of a %s was lost: another owner has taken it.", self._what)
+
+    def _failed(self, exc: Exception) -> None:
+        text = exc if isinstance(exc, StoreError) else code_of(exc) or type(exc).__name__
+        now = clock.monotonic()
+        if now < self._ends_at:
+            logger.warning(
+                "The lease of a %s was not renewed; the next attempt is in %.1f s: %s",
+                self._what,
+                max(0.0, self._renew_at - now),
+                text,
+            )
+        elif not self.is_late:
+            self.is_late = True
+            logger.warning(
+                "The lease of a %s was lost: it has ended without a renewal, and another owner may "
+                "take it: %s",
+                self._what,
+                text,
+            )
+
+
+_backgrounds = PerProcess(lambda using: Background(f"leases-{using}"))
+
+
+def release_later(using: str, release: Callable[[], bool], seconds: float) -> None:
+    """
+    Call ``release`` in the background, until it returns True or ``seconds`` have passed.
+
+    For a lease that nobody uses, or that a request on its way may still take: by then it has ended.
+    """
+    background, until = _backgrounds.get(using), clock.monotonic() + seconds
+
+    def submit(wait: float, after: float) -> None:
+        # Without a thread, or if too many releases wait, the lease ends by itself.
+        with contextlib.suppress(RuntimeError):
+            background.submit(functools.partial(attempt, wait), after=after)
+
+    def attempt(wait: float) -> None:
+        try:
+            if release():
+                return
+        except Exception as exc:  # noqa: BLE001 - tried again
+            logger.debug("A lease was not released: %s", type(exc).__name__)
+        if clock.monotonic() + wait < until:
+            submit(wait * 2, wait)
+
+    submit(_FIRST_RELEASE, 0.0)
 
 
 class Waits:

@@ -50,7 +50,7 @@ def cleanup_expired() -> int:
 
 def _clean(name: str, cache: DynamoDBCache) -> int:
     lock = cache.lock("dynamo_stores.cleanup_expired")
-    if lock.attempt() is not None:
+    if not lock.acquire(blocking=False):
         logger.info("The cleanup of the cache %r is still running; this one is skipped.", name)
         return 0
     try:

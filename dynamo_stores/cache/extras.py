@@ -190,7 +190,6 @@ class CacheExtras:
     ) -> AsyncLock:
         """Return the async twin of :meth:`lock`: ``async with``, and methods to await."""
         return AsyncLock(
-            self._in_thread,
             self._locks,
             self._full_key(key, version),
             timeout,

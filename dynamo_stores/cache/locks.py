@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
-import math
 import os
+import threading
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from .. import clock, keys
+from ..concurrency.steps import Call, Computation, Steps, Wait, arun, run
+from ..concurrency.threads import in_thread
 from ..conf.rules import POSITIVE
-from ..exceptions import ConfigurationError, LockError, StoreUnavailable
+from ..exceptions import (
+    CircuitBreakerOpenError,
+    ConfigurationError,
+    LockError,
+    StoreError,
+    StoreUnavailable,
+)
 from ..item_access import ConditionFailed
 from ..keys import ItemKey
-from ..leases import Lease, LeaseAttributes, Renewal, Waits
+from ..leases import Lease, LeaseAttributes, Renewal, Waits, end_after, new_owner, release_later
 from .store.items import LockItem
 from .store.prefixed import PrefixedStore
 
@@ -30,6 +39,9 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
 # in milliseconds is larger anyway.
 _KEPT = 86_400
 _LEASE = LeaseAttributes(LockItem.owner, LockItem.lease_end, LockItem.fence)
+_RELEASE = (LockItem.lease_end.set(0), LockItem.owner.remove())
+# A request of an owner that gave up may be carried out so many seconds later than its time-out.
+_LATE = 5.0
 
 
 class LockStore(PrefixedStore[LockItem]):
@@ -41,29 +53,58 @@ class LockStore(PrefixedStore[LockItem]):
 
     kind = LockItem
 
-    def take(self, key: str, timeout: float) -> Lease | float:
+    def take(self, key: str, timeout: float, owner: str | None = None) -> Lease | float:
         """
         Take the lock if it is free. Return the lease, or the seconds until the other owner's ends.
 
-        One call for a free lock; a second one if its fence is ahead of this process's clock.
+        An ``owner`` whose earlier take had no answer takes it again. One call for a free lock; a
+        second one if its fence is ahead of the time, or for the first lock of a process.
         """
-        taken = _LEASE.take(
-            lambda actions, condition: self._change(key, actions, condition),
-            timeout,
-            lambda end: [LockItem.ttl.set(end // 1000 + _KEPT)],
-        )
+        item_key = self.item_key(key)
+        with self._in_time():
+            times = self._learned_times(item_key)
+            taken = _LEASE.take(
+                lambda actions, condition: self._change(key, actions, condition),
+                timeout,
+                lambda end: [LockItem.ttl.set(end // 1000 + _KEPT)],
+                owner=owner,
+                times=times,
+            )
         # The other owner's lease may have ended since: it is free then.
-        return taken if isinstance(taken, Lease) else max(0.0, _LEASE.seconds_left(taken))
+        return taken if isinstance(taken, Lease) else max(0.0, _LEASE.seconds_left(taken, times))
 
     def extend(self, key: str, lease: Lease, timeout: float) -> bool:
-        """Let the lease end ``timeout`` seconds from now; False if another owner has the lock."""
-        end = clock.now_ms() + math.ceil(timeout * 1000)
-        actions = [LockItem.lease_end.set(end), LockItem.ttl.set(end // 1000 + _KEPT)]
-        return self._change_own(key, lease, actions)
+        """
+        Let the lease end ``timeout`` seconds from now; False if another owner took the lock.
+
+        A lease that has ended is extended, too, as long as nobody took it.
+        """
+        with self._in_time():
+            end = end_after(self._learned_times(self.item_key(key)), timeout)
+            actions = [LockItem.lease_end.set(end), LockItem.ttl.set(end // 1000 + _KEPT)]
+            try:
+                self._change(key, actions, _is_of(lease))
+            except ConditionFailed:
+                return False
+        return True
 
     def release(self, key: str, lease: Lease) -> bool:
-        """Free the lock; False if another owner had it. Its fence is kept."""
-        return self._change_own(key, lease, [LockItem.lease_end.set(0), LockItem.owner.remove()])
+        """Free the lock; False if another owner took it. Its fence is kept."""
+        try:
+            self._change(key, _RELEASE, _is_of(lease))
+        except ConditionFailed as failed:
+            old = failed.old or {}
+            # The answer to this call's own write was lost, and the write was repeated.
+            return _LEASE.fence_of(old) == lease.fence and not _LEASE.owner_of(old)
+        return True
+
+    def release_owner(self, key: str, owner: str) -> bool:
+        """Free the lock whatever lease ``owner`` has; False if it has none."""
+        try:
+            self._change(key, _RELEASE, LockItem.owner == owner)
+        except ConditionFailed:
+            return False
+        return True
 
     def is_taken(self, key: str) -> bool:
         """Return whether the lock has an owner now, read strongly."""
@@ -73,19 +114,7 @@ class LockStore(PrefixedStore[LockItem]):
         """Return for how many seconds the owner has the lock, 0 if it is free; read strongly."""
         with self._in_time():
             item = self._get(self.item_key(key), consistent=True)
-        return max(0.0, _LEASE.seconds_left(item or {}))
-
-    def _change_own(self, key: str, lease: Lease, actions: Sequence[Action]) -> bool:
-        is_own = (
-            (LockItem.owner == lease.owner)
-            & (LockItem.fence == lease.fence)
-            & (LockItem.lease_end > clock.now_ms())
-        )
-        try:
-            self._change(key, actions, is_own)
-        except ConditionFailed:
-            return False
-        return True
+        return max(0.0, _LEASE.seconds_left(item or {}, self._server_clock.times()))
 
     def _change(self, key: str, actions: Sequence[Action], condition: Condition) -> None:
         with self._in_time():
@@ -103,8 +132,153 @@ class LeaseStore(LockStore):
         return keys.lease(self.prefix, key)
 
 
+def _is_of(lease: Lease) -> Condition:
+    is_of: Condition = (LockItem.owner == lease.owner) & (LockItem.fence == lease.fence)
+    return is_of
+
+
+class Holding:
+    """
+    One owner of a lock, from its first attempt to its release. Thread-safe.
+
+    All attempts are made by the same owner: one whose answer was lost is recognised by the next.
+    """
+
+    def __init__(self, store: LockStore, key: str, seconds: float, *, renews: bool = True) -> None:
+        self.renewal: Renewal | None = None
+        self._store = store
+        self._key = key
+        self._seconds = seconds
+        self._renews = renews
+        self._owner = new_owner()
+        self._pid = os.getpid()
+        self._lease: Lease | None = None
+        self._held_until = 0.0
+        self._state = threading.Lock()
+        self._is_taking = self._is_given_up = self._may_be_taken = False
+        # Held while the end of the lease is written, so that no renewal undoes an extension.
+        self._extending = threading.Lock()
+
+    @property
+    def fence(self) -> int | None:
+        """The fence; None without the lock, or if its lease ended without a renewal."""
+        lease = self._lease
+        is_late = self.renewal is not None and self.renewal.is_late
+        return None if lease is None or is_late else lease.fence
+
+    def take(self) -> float | None:
+        """Try to take the lock. Return None if taken, else the seconds until it may be free."""
+        with self._state:
+            self._is_taking = True
+        try:
+            return self._take()
+        finally:
+            with self._state:
+                self._is_taking, is_given_up = False, self._is_given_up
+            if is_given_up:
+                self._undo()
+
+    def give_up(self) -> None:
+        """
+        Release the lock in the background if it was taken, or if a request on its way takes it.
+        """
+        with self._state:
+            self._is_given_up = True
+            if self._is_taking:
+                # In another thread, for a task that was cancelled: that thread ends it.
+                return
+        self._undo()
+
+    def is_held(self) -> bool:
+        """Return whether the lock is held; extends the lease if it may have ended."""
+        return clock.monotonic() < self._held_until or self._extend(self._seconds)
+
+    def extend(self, seconds: float) -> bool:
+        """Let the lease end ``seconds`` from now; False if the lock was lost."""
+        if not self._is_ours():
+            return False
+        with self._extending:
+            if clock.monotonic() >= self._held_until or not self._extend(seconds):
+                return False
+            if self.renewal is not None:
+                self.renewal.ends_in(seconds)
+        return True
+
+    def release(self) -> bool:
+        """Free the lock; False if it was lost. After an error it can be called again."""
+        if not self._is_ours():
+            return False
+        if self.renewal is not None:
+            self.renewal.stop()
+        lease = self._lease
+        is_released = lease is not None and self._store.release(self._key, lease)
+        if lease is not None and not is_released:
+            _log_loss()
+        self._lease = self.renewal = None
+        return is_released
+
+    def _take(self) -> float | None:
+        requested_at = clock.monotonic()
+        try:
+            taken = self._store.take(self._key, self._seconds, self._owner)
+        except CircuitBreakerOpenError:
+            raise
+        except BaseException:
+            self._may_be_taken = True
+            raise
+        if not isinstance(taken, Lease):
+            return taken
+        # Earlier attempts cannot be carried out any more: their fence is smaller.
+        self._lease, self._may_be_taken = taken, False
+        self._held_until = requested_at + self._seconds
+        if self._renews:
+            self._start_renewal()
+        return None
+
+    def _start_renewal(self) -> None:
+        # The thread must not keep the object alive: a lock without references ends.
+        renew = weakref.WeakMethod(self._renew, lambda _: renewal.stop())
+        renewal = Renewal(lambda: _call(renew), self._seconds, "lock")
+        try:
+            renewal.start()
+        except BaseException:
+            with contextlib.suppress(StoreUnavailable):
+                self.release()
+            raise
+        self.renewal = renewal
+
+    def _renew(self) -> bool:
+        with self._extending:
+            if clock.monotonic() + self._seconds <= self._held_until:
+                # It was extended for longer.
+                return True
+            if self._extend(self._seconds):
+                return True
+            self._lease = None
+            return False
+
+    def _extend(self, seconds: float) -> bool:
+        lease, requested_at = self._lease, clock.monotonic()
+        is_extended = lease is not None and self._store.extend(self._key, lease, seconds)
+        self._held_until = requested_at + seconds if is_extended else 0.0
+        return is_extended
+
+    def _undo(self) -> None:
+        if self.renewal is not None:
+            self.renewal.stop()
+        if self._lease is None and not self._may_be_taken:
+            return
+        self._lease = None
+        release = partial(self._store.release_owner, self._key, self._owner)
+        release_later(self._store.using, release, self._seconds + _LATE)
+
+    def _is_ours(self) -> bool:
+        # A forked child has a copy of the object, but not the lock.
+        return self._lease is not None and self._pid == os.getpid()
+
+
 class _BaseLock:
-    """The base of :class:`Lock` and :class:`AsyncLock`: their lease and its renewal."""
+    """The base of :class:`Lock` and :class:`AsyncLock`."""
 
     def __init__(
         self,
@@ -125,47 +299,43 @@ class _BaseLock:
         self._store = store
         self._key = key
         self._renews = renew
-        self._lease: Lease | None = None
-        self._renewal: Renewal | None = None
-        self._pid = os.getpid()
-        self._ours_until = 0.0
+        self._holding: Holding | None = None
         self._error: StoreUnavailable | None = None
 
     @property
     def fence(self) -> int | None:
         """
-        A number larger than that of every earlier owner; None while this object has no lock.
+        A number larger than that of every earlier owner; None while this object has no lock, or
+        has lost it.
 
         Store it with what is written under the lock, and refuse writes with a smaller one: an owner
         that was paused past the end of its lease can then overwrite nothing.
         """
-        lease = self._lease
-        return lease.fence if lease is not None else None
+        return None if self._holding is None else self._holding.fence
 
-    def attempt(self) -> float | None:
-        """Try to take the lock. Return None if taken, else the seconds until it may be free."""
-        requested_at = clock.monotonic()
-        taken = self._store.take(self._key, self.timeout)
-        if not isinstance(taken, Lease):
-            return taken
-        self._lease, self._pid = taken, os.getpid()
-        self._ours_until = requested_at + self.timeout
-        if self._renews:
-            # The thread must not keep the lock object alive: a lock without references ends.
-            extend = weakref.WeakMethod(self._extend_own, lambda _: renewal.stop())
-            renewal = Renewal(lambda: _call(extend), self.timeout, "lock")
-            renewal.start()
-            self._renewal = renewal
-        return None
+    def _acquire(self, blocking: bool | None, blocking_timeout: float | None) -> Steps:
+        """Return the steps that return whether the lock was taken."""
+        holding = Holding(self._store, self._key, self.timeout, renews=self._renews)
+        wait = self._waits(
+            self.blocking if blocking is None else blocking,
+            self.blocking_timeout if blocking_timeout is None else blocking_timeout,
+        )
+        try:
+            while (left := (yield Call(lambda: self._try(holding)))) is not None:
+                seconds = wait(left)
+                if seconds < 0:
+                    return False
+                yield Wait(seconds)
+            self._holding = holding
+            return True
+        finally:
+            if self._holding is not holding:
+                holding.give_up()
 
-    def is_ours(self) -> bool:
-        """Return whether this object has the lock; extends the lease if it may have ended."""
-        return clock.monotonic() < self._ours_until or self._extend(self.timeout)
-
-    def _try(self) -> float | None:
+    def _try(self, holding: Holding) -> float | None:
         self._error = None
         try:
-            return self.attempt()
+            return holding.take()
         except StoreUnavailable as exc:
             logger.warning("An attempt to take a lock failed: %s", exc)
             self._error = exc
@@ -176,7 +346,8 @@ class _BaseLock:
             return LockError("The lock is held by another owner.")
         return LockError(f"The lock was not taken, because DynamoDB is unavailable: {self._error}")
 
-    def _waits(self, blocking: bool, blocking_timeout: float | None) -> Callable[[float], float]:
+    @staticmethod
+    def _waits(blocking: bool, blocking_timeout: float | None) -> Callable[[float], float]:
         """Return a function from a lease's seconds to those to wait; below 0: stop trying."""
         until = None if blocking_timeout is None else clock.monotonic() + blocking_timeout
         waits = Waits(_FIRST_WAIT, _LONGEST_WAIT)
@@ -192,32 +363,18 @@ class _BaseLock:
 
         return wait
 
-    def _own_lease(self) -> Lease | None:
-        # A forked child has a copy of the object, but not the lock.
-        return self._lease if self._pid == os.getpid() else None
-
     def _extend(self, seconds: float) -> bool:
         _check_seconds("seconds", seconds)
-        lease = self._own_lease()
-        return lease is not None and self._extended(lease, seconds)
-
-    def _extended(self, lease: Lease, seconds: float) -> bool:
-        requested_at = clock.monotonic()
-        extended = self._store.extend(self._key, lease, seconds)
-        self._ours_until = requested_at + seconds if extended else 0.0
-        return extended
+        return self._holding is not None and self._holding.extend(seconds)
 
     def _release(self) -> bool:
-        lease = self._own_lease()
-        self._lease = None
-        if self._renewal is not None:
-            self._renewal.stop()
-            self._renewal = None
-        return lease is not None and self._store.release(self._key, lease)
+        return self._holding is not None and self._holding.release()
 
-    def _extend_own(self) -> bool:
-        lease = self._lease
-        return lease is not None and self._extended(lease, self.timeout)
+    def _release_in_background(self, exc: Exception) -> None:
+        text = exc if isinstance(exc, StoreError) else type(exc).__name__
+        logger.warning("A lock was not released at the end of its block; tried again: %s", text)
+        if self._holding is not None:
+            self._holding.give_up()
 
 
 class Lock(_BaseLock):
@@ -232,22 +389,25 @@ class Lock(_BaseLock):
         """
         Return whether the lock was taken. With ``blocking``, wait for it at most
         ``blocking_timeout`` seconds (None: without limit). Errors of DynamoDB are logged, not
-        raised.
+        raised; a lock that an unanswered attempt takes after all is released again.
         """
-        wait = self._waits(*_chosen(self, blocking, blocking_timeout))
-        while (lease := self._try()) is not None:
-            seconds = wait(lease)
-            if seconds < 0:
-                return False
-            clock.sleep(seconds)
-        return True
+        taken: bool = run(self._acquire(blocking, blocking_timeout), Computation(None))
+        return taken
 
     def release(self) -> bool:
-        """Free the lock; False if this object does not have it, or lost it."""
+        """
+        Free the lock; False if this object does not have it, or lost it.
+
+        Raises StoreUnavailable; it can be called again then. The lease is not renewed any more.
+        """
         return self._release()
 
     def extend(self, seconds: float) -> bool:
-        """Let the lease end ``seconds`` from now; False if this object lost the lock."""
+        """
+        Let the lease end ``seconds`` from now; False if this object lost the lock.
+
+        Renewals only lengthen it. Raises StoreUnavailable.
+        """
         return self._extend(seconds)
 
     def locked(self) -> bool:
@@ -260,44 +420,38 @@ class Lock(_BaseLock):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.release()
+        try:
+            self.release()
+        except Exception as exc:  # noqa: BLE001 - the outcome of the block is the answer
+            self._release_in_background(exc)
 
 
 class AsyncLock(_BaseLock):
-    """The async version of :class:`Lock`: the same methods, awaited; waiting blocks no thread."""
+    """
+    The async version of :class:`Lock`: the same methods, awaited; waiting blocks no thread.
 
-    def __init__(
-        self, run: Callable[..., Awaitable[Any]], store: LockStore, key: str, *args: Any, **kw: Any
-    ) -> None:
-        super().__init__(store, key, *args, **kw)
-        self._run = run
+    A task that is cancelled while it acquires the lock does not keep it.
+    """
 
     async def acquire(
         self, blocking: bool | None = None, blocking_timeout: float | None = None
     ) -> bool:
         """See :meth:`Lock.acquire`."""
-        wait = self._waits(*_chosen(self, blocking, blocking_timeout))
-        while (lease := await self._run(self._try)) is not None:
-            seconds = wait(lease)
-            if seconds < 0:
-                return False
-            await asyncio.sleep(seconds)
-        return True
+        steps = self._acquire(blocking, blocking_timeout)
+        taken: bool = await arun(steps, Computation(None), self._store.using)
+        return taken
 
     async def release(self) -> bool:
         """See :meth:`Lock.release`."""
-        released: bool = await self._run(self._release)
-        return released
+        return await in_thread(self._store.using, self._release)
 
     async def extend(self, seconds: float) -> bool:
         """See :meth:`Lock.extend`."""
-        extended: bool = await self._run(self._extend, seconds)
-        return extended
+        return await in_thread(self._store.using, self._extend, seconds)
 
     async def locked(self) -> bool:
         """See :meth:`Lock.locked`."""
-        taken: bool = await self._run(self._store.is_taken, self._key)
-        return taken
+        return await in_thread(self._store.using, self._store.is_taken, self._key)
 
     async def __aenter__(self) -> Self:
         if not await self.acquire():
@@ -305,21 +459,19 @@ class AsyncLock(_BaseLock):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.release()
-
-
-def _chosen(
-    lock: _BaseLock, blocking: bool | None, blocking_timeout: float | None
-) -> tuple[bool, float | None]:
-    return (
-        lock.blocking if blocking is None else blocking,
-        lock.blocking_timeout if blocking_timeout is None else blocking_timeout,
-    )
+        try:
+            await self.release()
+        except Exception as exc:  # noqa: BLE001 - the outcome of the block is the answer
+            self._release_in_background(exc)
 
 
 def _call(method: weakref.WeakMethod[Callable[[], bool]]) -> bool:
     bound = method()
     return bound is not None and bound()
+
+
+def _log_loss() -> None:
+    logger.warning("A lock was lost before it was released: its lease ended, and was not renewed.")
 
 
 def _check_seconds(name: str, value: Any) -> None:

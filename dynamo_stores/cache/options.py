@@ -49,6 +49,7 @@ class CacheOptions:
     local_stale: float = setting(0, NOT_NEGATIVE, 127)
     stampede_lease: float = setting(0, NOT_NEGATIVE, 116)
     stale_timeout: float = setting(0, NOT_NEGATIVE, 117)
+    stampede_wait: float | None = setting(None, or_none(POSITIVE), 119)
     early_refresh: float = setting(0, NOT_NEGATIVE, 118)
 
     @property

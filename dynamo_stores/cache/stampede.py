@@ -6,6 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
@@ -16,7 +17,7 @@ from ..exceptions import StoreUnavailable
 from ..leases import Waits
 from ..models import RawItem
 from .fallback import record_ignored
-from .locks import LeaseStore, Lock
+from .locks import Holding, LeaseStore
 from .store.entries import MISSING, is_same_write
 from .store.invalidation import checked_tags, is_live
 from .store.items import TOOK, expiry_of, took_of
@@ -95,6 +96,12 @@ logger = logging.getLogger(__name__)
 # Waiting callers read again after the first of these seconds, then after twice as long each time,
 # up to the second.
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.5
+# How many leases callers wait for a value, without STAMPEDE_WAIT.
+_LEASES = 3
+# What this task or thread computes: alias, prefix and key.
+_computing: ContextVar[frozenset[tuple[str, str, str]]] = ContextVar(
+    "dynamo_stores_computing", default=frozenset()
+)
 
 
 def get_or_compute(
@@ -105,40 +112,60 @@ def get_or_compute(
 
     With ``stampede_lease`` one caller of all processes computes, under a lease that is renewed
     meanwhile; the others get the value that expired less than ``stale_timeout`` seconds ago, or
-    wait. The error of a computation is raised for its caller only; another caller then computes.
+    wait for ``stampede_wait`` seconds at most, and then compute. So does a computation that asks
+    for its own key. The error of a computation is raised for its caller only; another caller then
+    computes.
     """
     found = yield Call(lambda: store.find(key, expired=True))
     store.count_lookups(1, found is not None and is_live(found.head))
-    if not store.options.stampede_lease or (timeout is not None and timeout <= 0):
+    is_alone = not store.options.stampede_lease or _name(store, key) in _computing.get()
+    if is_alone or (timeout is not None and timeout <= 0):
         value = _live_value(store, found)
         if value is MISSING:
             value = yield from _compute(store, key, timeout, tags, found)
         return value
     leases = LeaseStore(store.using, prefix=store.prefix, options=store.options)
-    waits = Waits(_FIRST_WAIT, _LONGEST_WAIT)
-    while True:
-        value = store.value_of(found)
-        if value is not MISSING and not _is_due(store, found):
-            return value
-        lease = Lock(leases, key, store.options.stampede_lease, blocking=False)
-        left = yield Call(lease.attempt)
-        if left is None:
-            return (yield from _compute_under(lease, store, key, timeout, tags, found))
-        while value is MISSING and left > 0:
-            yield Wait(waits.next(left))
-            found, left = yield Call(lambda: _read_again(store, leases, key))
-            value = store.value_of(found)
-        if value is not MISSING:
-            return value
+    holding = Holding(leases, key, store.options.stampede_lease)
+    waits, until = Waits(_FIRST_WAIT, _LONGEST_WAIT), clock.monotonic() + _longest_wait(store)
+    value = store.value_of(found)
+    try:
+        while value is MISSING or _is_due(store, found):
+            left = yield Call(holding.take)
+            if left is None:
+                return (yield from _compute_under(holding, store, key, timeout, tags, found))
+            if value is not MISSING and found is not None and store.is_kept(found.head):
+                return value
+            value = MISSING
+            while value is MISSING and left > 0:
+                remaining = until - clock.monotonic()
+                if remaining <= 0:
+                    return (yield from _compute(store, key, timeout, tags, found))
+                yield Wait(min(waits.next(left), remaining))
+                found, value, left = yield Call(lambda: _read_again(store, leases, key))
+            if value is not MISSING:
+                return value
+        return value
+    finally:
+        holding.give_up()
 
 
-def _read_again(store: CacheStore, leases: LeaseStore, key: str) -> tuple[Entry | None, float]:
+def _name(store: CacheStore, key: str) -> tuple[str, str, str]:
+    return store.using, store.prefix, key
+
+
+def _longest_wait(store: CacheStore) -> float:
+    wait, lease = store.options.stampede_wait, store.options.stampede_lease
+    return lease * _LEASES if wait is None else wait
+
+
+def _read_again(store: CacheStore, leases: LeaseStore, key: str) -> tuple[Entry | None, Any, float]:
     found = store.find(key, strongly=True, expired=True)
-    return found, leases.seconds_left(key) if found is None else 0.0
+    value = store.value_of(found)
+    return found, value, leases.seconds_left(key) if value is MISSING else 0.0
 
 
 def _compute_under(
-    lease: Lock,
+    lease: Holding,
     store: CacheStore,
     key: str,
     timeout: float | None,
@@ -163,11 +190,15 @@ def _compute(
     timeout: float | None,
     tags: Sequence[str],
     seen: Entry | None,
-    lease: Lock | None = None,
+    lease: Holding | None = None,
 ) -> Steps:
     stamps = yield Call(lambda: store.stamps_for(tags))
     began_at = clock.monotonic()
-    value = yield Compute()
+    token = _computing.set(_computing.get() | {_name(store, key)})
+    try:
+        value = yield Compute()
+    finally:
+        _computing.reset(token)
     took = clock.monotonic() - began_at
     written = yield Prepare(lambda: store.prepare(key, value, timeout, tags), value)
     if written is None:
@@ -187,18 +218,18 @@ def _commit(
     written: Written,
     stamps: RawItem,
     seen: Entry | None,
-    lease: Lock | None,
+    lease: Holding | None,
 ) -> bool:
-    if lease is not None and not lease.is_ours():
+    if lease is not None and not lease.is_held():
         return False
     return store.commit_new(key, written, stamps, None if seen is None else seen.head)
 
 
-def _release(lease: Lock) -> None:
+def _release(lease: Holding) -> None:
     try:
         lease.release()
     except StoreUnavailable as exc:
-        logger.warning("The lease of a computation was not released; it ends by itself: %s", exc)
+        logger.warning("The lease of a computation was not released; tried again: %s", exc)
 
 
 def _live_value(store: CacheStore, found: Entry | None) -> Any:

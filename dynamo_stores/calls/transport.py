@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import json
 import threading
 import zlib
 from contextvars import ContextVar
@@ -118,8 +119,8 @@ class SharedTransport:
         try:
             if not self._lock.acquire(timeout=seconds):
                 raise OperationTimeoutError(
-                    f"The client of the alias {self._using!r} was not made in time: another thread "
-                    "is still looking for AWS credentials."
+                    "No request was sent: another thread did not finish making the client of the "
+                    f"alias {self._using!r} in time, which includes finding AWS credentials."
                 )
             transport = self._transport
             if transport is None or self._is_due(transport):
@@ -236,10 +237,7 @@ def _check_answer(http_response: Any, operation: str) -> None:
     body: bytes = http_response.content
     status: int = http_response.status_code
     checksum = http_response.headers.get("x-amz-crc32")
-    if checksum is not None:
-        is_whole = str(zlib.crc32(body)) == checksum
-    else:
-        is_whole = body[:1] == b"{" and body[-1:] == b"}"
+    is_whole = is_complete_json(body) if checksum is None else str(zlib.crc32(body)) == checksum
     # Errors are checked too: botocore puts a body that it cannot parse into the error's message. A
     # 5xx is retried whatever its body is.
     if is_whole or (checksum is None and status >= 500):
@@ -252,3 +250,16 @@ def _check_answer(http_response: Any, operation: str) -> None:
         )
     error = "is not complete JSON" if checksum is None else "failed its checksum"
     raise StoreUnavailable(f"The response of DynamoDB {error}.")
+
+
+def is_complete_json(body: bytes) -> bool:
+    """Return whether ``body`` is a complete JSON object; botocore takes a part of one for {}."""
+    if body[:1] != b"{" or body[-1:] != b"}":
+        return False
+    if body.count(b"{") == body.count(b"}"):
+        return True
+    try:
+        json.loads(body)
+    except ValueError:
+        return False
+    return True

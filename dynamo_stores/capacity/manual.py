@@ -55,7 +55,7 @@ def change_manually(
     if dry_run:
         return apply(using, capacity, plan, dry_run=True)
     if targets or _raises(capacity, plan, config):
-        deadline = clock.now() + config.scale_down_delay
+        deadline = CapacityRecords(using).deadline_after(config.scale_down_delay)
         plan = raise_until(using, capacity, plan, deadline, targets) if plan.changes else plan
     else:
         plan = apply(using, capacity, plan)

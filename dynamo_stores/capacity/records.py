@@ -20,10 +20,10 @@ from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
-from .. import clock, keys
+from .. import keys
 from ..calls.batches import MAX_READS, chunks
 from ..item_access import ConditionFailed, DirectStore, Store
-from ..leases import Lease, LeaseAttributes
+from ..leases import Lease, LeaseAttributes, end_after
 from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of, strings_of
 from .description import KINDS
 
@@ -96,8 +96,9 @@ class CapacityRecords(Store[CapacityRecord]):
 
     def claim(self, table: str, seconds: float) -> bool:
         """Claim the right to raise ``table``; False if another process has it. One write."""
-        key, now = keys.capacity(table, keys.CLAIM), clock.now_ms()
-        until = now + math.ceil(seconds * 1000)
+        key = keys.capacity(table, keys.CLAIM)
+        times = self._learned_times(key)
+        now, until = int(times.low * 1000), end_after(times, seconds)
         free = CapacityClaim.until.does_not_exist() | (CapacityClaim.until <= now)
         ttl = CapacityClaim.ttl.set(until // 1000 + 3600)
         try:
@@ -105,6 +106,10 @@ class CapacityRecords(Store[CapacityRecord]):
         except ConditionFailed:
             return False
         return True
+
+    def deadline_after(self, seconds: float) -> float:
+        """Return the moment ``seconds`` from now by DynamoDB's clock, in s since the epoch."""
+        return self._learned_times(keys.capacity_tables()).high + seconds
 
     def record_raise(
         self, table: str, deadline: float, decision: Mapping[str, Any]
@@ -175,8 +180,8 @@ class CapacityRecords(Store[CapacityRecord]):
 
     def due(self) -> list[Record]:
         """Return the records whose deadline has passed and whose lease is free."""
-        now = clock.now()
         records = [self.get(table) for table in self.tables()]
+        now = self._learned_times(keys.capacity_tables()).low
         return [
             record
             for record in records
@@ -199,6 +204,7 @@ class CapacityRecords(Store[CapacityRecord]):
             lambda actions, condition: self._update(key, actions, condition),
             seconds,
             condition=as_found,
+            times=self._learned_times(key),
         )
         if not isinstance(taken, Lease):
             return None

@@ -182,7 +182,7 @@ class Scaler:
             plan = plan_minimums_up(capacity, plan, targets)
         if plan.changes and config.dry_run:
             return apply(self._using, capacity, plan, dry_run=True)
-        deadline = clock.now() + config.scale_down_delay
+        deadline = records.deadline_after(config.scale_down_delay)
         if plan.changes:
             plan = raise_until(self._using, capacity, plan, deadline, targets)
         if plan.code in ("at_maximum", "in_progress"):

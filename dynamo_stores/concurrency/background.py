@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
-import queue
 import threading
 from collections.abc import Callable
 
+from .. import clock
 from .per_process import PerProcess
 
 logger = logging.getLogger(__name__)
@@ -18,40 +20,49 @@ _IDLE = 10.0
 
 
 class Background:
-    """A queue of functions, and a daemon thread that calls them."""
+    """Functions that wait for their time, and a daemon thread that calls them."""
 
-    def __init__(self, using: str) -> None:
-        self._name = f"dynamo-stores-background-{using}"
-        self._work: queue.Queue[Callable[[], None]] = queue.Queue(_MOST)
-        self._lock = threading.Lock()
+    def __init__(self, name: str) -> None:
+        self._name = f"dynamo-stores-background-{name}"
+        self._work: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def submit(self, function: Callable[[], None]) -> bool:
-        """Let ``function`` be called soon; return False if too much is waiting."""
-        with self._lock:
-            try:
-                self._work.put_nowait(function)
-            except queue.Full:
+    def submit(self, function: Callable[[], None], *, after: float = 0.0) -> bool:
+        """
+        Let ``function`` be called in ``after`` seconds; return False if too much is waiting.
+
+        Raises RuntimeError if the thread cannot start.
+        """
+        with self._changed:
+            if len(self._work) >= _MOST:
                 return False
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+            due = clock.monotonic() + after
+            heapq.heappush(self._work, (due, next(self._numbers), function))
+            self._changed.notify()
         return True
 
     def _run(self) -> None:
-        while True:
-            try:
-                function = self._work.get(timeout=_IDLE)
-            except queue.Empty:
-                with self._lock:
-                    if self._work.empty():
-                        self._thread = None
-                        return
-                continue
+        while (function := self._next()) is not None:
             try:
                 function()
             except Exception:
                 logger.exception("Background work failed.")
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._changed:
+            while True:
+                left = self._work[0][0] - clock.monotonic() if self._work else _IDLE
+                if left <= 0:
+                    return heapq.heappop(self._work)[2]
+                if not self._changed.wait(min(left, _IDLE)) and not self._work:
+                    self._thread = None
+                    return None
 
 
 _backgrounds = PerProcess(Background)

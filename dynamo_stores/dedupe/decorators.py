@@ -44,18 +44,14 @@ def deduplicated(
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             store, job = DedupeStore(using), job_key(*args, **kwargs)
-            if not wait and store.is_in_progress(job):
-                return None
             work = functools.partial(function, *args, **kwargs)
-            return store.run(job, work, ttl=ttl, failure_ttl=failure_ttl)
+            return store.run(job, work, ttl=ttl, failure_ttl=failure_ttl, wait=wait)
 
         @functools.wraps(function)
         async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
             store, job = DedupeStore(using), job_key(*args, **kwargs)
-            if not wait and await store.ais_in_progress(job):
-                return None
             work = functools.partial(function, *args, **kwargs)
-            return await store.arun(job, work, ttl=ttl, failure_ttl=failure_ttl)
+            return await store.arun(job, work, ttl=ttl, failure_ttl=failure_ttl, wait=wait)
 
         chosen: Any = async_wrapper if iscoroutinefunction(function) else wrapper
         chosen.job_key = job_key

@@ -6,6 +6,7 @@ import json
 
 from pynamodb.attributes import BinaryAttribute, UnicodeAttribute
 
+from ..calls.server_time import Times
 from ..exceptions import DedupeFailedError
 from ..keys import ItemKey
 from ..leases import LeaseAttributes
@@ -51,9 +52,9 @@ def state_of(item: RawItem) -> str:
     return string_of(item, DedupeJob.state)
 
 
-def seconds_left(item: RawItem) -> float:
-    """Return for how many seconds the state of a job is valid, 0 or less when it has ended."""
-    return LEASE.seconds_left(item)
+def seconds_left(item: RawItem, times: Times | None = None) -> float:
+    """Return for how many seconds the state of a job may be valid, 0 or less when it has ended."""
+    return LEASE.seconds_left(item, times)
 
 
 def fence_of(item: RawItem) -> int:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
-from .. import clock, keys
+from .. import keys
 from ..concurrency.threads import in_thread
 from ..conf import get_config
 from ..conf.groups import DedupeConfig
-from ..exceptions import DedupeError
+from ..exceptions import CircuitBreakerOpenError, DedupeError
 from ..item_access import ConditionFailed, Store
-from ..leases import Lease, Renewal
+from ..leases import Lease, Renewal, end_after, new_owner, release_later
 from ..models import RawItem, ttl_of
 from ..serialization import dump_json
 from .items import (
@@ -38,6 +38,8 @@ from .items import (
 # A result in the job itself costs each failed claim one write unit per KB.
 _INLINE_BYTES = 4 * 1024
 _PART_BYTES = 380 * 1024
+# A request of a caller that gave up may be carried out so many seconds later than its time-out.
+_LATE = 5.0
 
 
 class Claim(NamedTuple):
@@ -70,19 +72,13 @@ class JobStore(Store[DedupeJob]):
         another fence has the job.
         """
         seconds = self.settings.failure_ttl if ttl is None else ttl
-        until = clock.now_ms() + math.ceil(seconds * 1000)
-        actions = [
-            DedupeJob.state.set(FAILED),
-            DedupeJob.until.set(until),
-            DedupeJob.ttl.set(ttl_of(until)),
-            # An error that no caller can read any more is not stored.
-            DedupeJob.error.set(describe_error(error)) if seconds else DedupeJob.error.remove(),
-        ]
-        return self._change_own(key, fence, actions, FAILED)
+        # An error that no caller can read any more is not stored.
+        text = describe_error(error) if seconds else None
+        return self._change_own(key, fence, self._failure(key, seconds, text), FAILED)
 
     def extend(self, key: str, fence: int) -> bool:
         """Renew the lease; False if another fence has the job."""
-        end = clock.now_ms() + math.ceil(self.settings.lease * 1000)
+        end = end_after(self._learned_times(keys.dedupe_job(key)), self.settings.lease)
         return self._change_own(
             key, fence, [DedupeJob.until.set(end), self._ttl_of_lease(end)], RUNNING
         )
@@ -90,11 +86,21 @@ class JobStore(Store[DedupeJob]):
     def is_in_progress(self, key: str) -> bool:
         """Return whether the job is in progress now, read strongly."""
         item = self.get_job(key)
-        return item is not None and state_of(item) == RUNNING and seconds_left(item) > 0
+        return item is not None and state_of(item) == RUNNING and self.seconds_left(item) > 0
+
+    def seconds_left(self, item: RawItem) -> float:
+        """Return for how many seconds the state of a job may be valid, by DynamoDB's time."""
+        return seconds_left(item, self._server_clock.times())
 
     async def aregister(self, key: str, *, payload: str | None = None) -> int | None:
-        """See :meth:`register`."""
-        return await in_thread(self.using, self.register, key, payload=payload)
+        """See :meth:`register`. A task that is cancelled meanwhile does not keep the job."""
+        owner = new_owner()
+        try:
+            claim = await in_thread(self.using, self.claim, key, payload, owner=owner)
+        except asyncio.CancelledError:
+            self.free_later(key, owner)
+            raise
+        return claim.fence
 
     async def acomplete(
         self, key: str, result: Any, *, fence: int, ttl: float | None = None
@@ -112,9 +118,13 @@ class JobStore(Store[DedupeJob]):
         """See :meth:`is_in_progress`."""
         return await in_thread(self.using, self.is_in_progress, key)
 
-    def claim(self, key: str, payload: str | None = None) -> Claim:
-        """Take the job if it has neither an owner nor a valid outcome."""
-        item_key = keys.dedupe_job(key)
+    def claim(self, key: str, payload: str | None = None, *, owner: str | None = None) -> Claim:
+        """
+        Take the job for ``owner`` if it has neither an owner nor a valid outcome.
+
+        After an error, a job that was taken all the same is freed in the background.
+        """
+        item_key, mine = keys.dedupe_job(key), owner or new_owner()
         changes = [
             DedupeJob.state.set(RUNNING),
             DedupeJob.result.remove(),
@@ -124,15 +134,35 @@ class JobStore(Store[DedupeJob]):
             if payload is None
             else DedupeJob.payload.set(self.payload_hash(payload)),
         ]
-
-        def update(actions: Sequence[Action], condition: Condition) -> None:
+        try:
             with self._in_time():
-                self._update(item_key, actions, condition)
-
-        taken = LEASE.take(
-            update, self.settings.lease, lambda end: [*changes, self._ttl_of_lease(end)]
-        )
+                taken = LEASE.take(
+                    lambda actions, condition: self._update(item_key, actions, condition),
+                    self.settings.lease,
+                    lambda end: [*changes, self._ttl_of_lease(end)],
+                    owner=mine,
+                    times=self._learned_times(item_key),
+                )
+        except CircuitBreakerOpenError:
+            raise
+        except BaseException:
+            self.free_later(key, mine)
+            raise
         return Claim(taken.fence, None) if isinstance(taken, Lease) else Claim(None, taken)
+
+    def free_later(self, key: str, owner: str) -> None:
+        """Free the job in the background if ``owner`` has it, or takes it later. Does not wait."""
+
+        def free() -> bool:
+            is_owned = (DedupeJob.owner == owner) & (DedupeJob.state == RUNNING)
+            try:
+                with self._in_time():
+                    self._update(keys.dedupe_job(key), self._failure(key, 0.0, None), is_owned)
+            except ConditionFailed:
+                return False
+            return True
+
+        release_later(self.using, free, self.settings.lease + _LATE)
 
     def get_job(self, key: str) -> RawItem | None:
         """Return the job's item, read strongly; None if it does not exist."""
@@ -143,7 +173,7 @@ class JobStore(Store[DedupeJob]):
         """Store a result of :func:`encode`; large ones in parts, which are written first."""
         item_key = keys.dedupe_job(key)
         seconds = self.settings.ttl if ttl is None else ttl
-        until = clock.now_ms() + math.ceil(seconds * 1000)
+        until = end_after(self._learned_times(item_key), seconds)
         actions = [
             DedupeJob.state.set(COMPLETED),
             DedupeJob.until.set(until),
@@ -192,6 +222,15 @@ class JobStore(Store[DedupeJob]):
     def _ttl_of_lease(self, end: int) -> Action:
         # The item is kept longer than its lease, so that the next fence is larger.
         return DedupeJob.ttl.set(ttl_of(end) + math.ceil(self.settings.ttl))
+
+    def _failure(self, key: str, seconds: float, error: str | None) -> list[Action]:
+        end = end_after(self._learned_times(keys.dedupe_job(key)), seconds)
+        return [
+            DedupeJob.state.set(FAILED),
+            DedupeJob.until.set(end if seconds else 0),
+            DedupeJob.ttl.set(ttl_of(end)),
+            DedupeJob.error.remove() if error is None else DedupeJob.error.set(error),
+        ]
 
     def _change_own(self, key: str, fence: int, actions: Sequence[Any], state: str) -> bool:
         is_ours = (DedupeJob.fence == fence) & (DedupeJob.state == RUNNING)

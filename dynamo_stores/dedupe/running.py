@@ -56,7 +56,11 @@ class Running:
         self._lock = threading.Lock()
         self._is_ended = False
         self._renewal = store.renewal(job, fence, longest=_LONGEST)
-        self._renewal.start()
+        try:
+            self._renewal.start()
+        except BaseException as exc:
+            self.free(exc)
+            raise
         # REST framework's request is a wrapper, made anew for each view.
         origin = getattr(request, "_request", request)
         self._request = weakref.ref(origin)

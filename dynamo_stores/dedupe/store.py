@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Generator
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -12,10 +13,10 @@ from .. import clock
 from ..concurrency.flights import AGAIN, get_flights
 from ..concurrency.steps import Call, Computation, Compute, Join, Steps, Wait, arun, run
 from ..exceptions import DedupeError, DedupeTimeoutError, StoreUnavailable
-from ..leases import Waits
+from ..leases import Waits, new_owner
 from ..models import RawItem
 from ..serialization import load_json
-from .items import COMPLETED, FAILED, error_of, seconds_left, state_of
+from .items import COMPLETED, FAILED, error_of, state_of
 from .jobs import Claim, JobStore, encode
 
 
@@ -35,17 +36,20 @@ class DedupeStore(JobStore):
         *,
         ttl: float | None = None,
         failure_ttl: float | None = None,
+        wait: bool = True,
     ) -> Any:
         """
         Return the result of ``function`` as JSON returns it. Call the function unless it has a
-        result of the last ``ttl`` seconds; if it is running elsewhere, wait at most ``MAX_WAIT``.
+        result of the last ``ttl`` seconds; if it is running elsewhere, wait at most ``MAX_WAIT``,
+        or without ``wait`` return None at once.
 
         The error of the function is raised for its caller. Callers that wait, and later ones for
         ``failure_ttl`` seconds (0: the next one runs the job again), get DedupeFailedError.
         Raises DedupeTimeoutError, StoreUnavailable, or DedupeError if the result is not JSON
-        serializable.
+        serializable: the function is not called again for ``ttl`` seconds then, either.
         """
-        return run(run_once(self, key, ttl, failure_ttl), Computation(function))
+        steps = run_once if wait else run_or_skip
+        return run(steps(self, key, ttl, failure_ttl), Computation(function))
 
     async def arun(
         self,
@@ -54,10 +58,11 @@ class DedupeStore(JobStore):
         *,
         ttl: float | None = None,
         failure_ttl: float | None = None,
+        wait: bool = True,
     ) -> Any:
         """See :meth:`run`; ``function`` may be a coroutine function."""
-        steps = run_once(self, key, ttl, failure_ttl)
-        return await arun(steps, Computation(function), self.using)
+        steps = run_once if wait else run_or_skip
+        return await arun(steps(self, key, ttl, failure_ttl), Computation(function), self.using)
 
     def wait_for(self, key: str, *, timeout: float | None = None, default: Any = None) -> Any:
         """
@@ -89,6 +94,12 @@ def run_once(store: JobStore, key: str, ttl: float | None, failure_ttl: float | 
         store, ("run", key), until, lambda: _lead(store, key, ttl, failure_ttl, until)
     )
     return load_json(data)
+
+
+def run_or_skip(store: JobStore, key: str, ttl: float | None, failure_ttl: float | None) -> Steps:
+    """Return the steps that do the same, but return None while the job is in progress."""
+    data = yield from _lead(store, key, ttl, failure_ttl, None)
+    return None if data is None else load_json(data)
 
 
 def wait_for(store: JobStore, key: str, timeout: float | None, default: Any) -> Steps:
@@ -132,10 +143,10 @@ def _shared(
 
 
 def _lead(
-    store: JobStore, key: str, ttl: float | None, failure_ttl: float | None, until: float
-) -> Generator[Any, Any, bytes]:
+    store: JobStore, key: str, ttl: float | None, failure_ttl: float | None, until: float | None
+) -> Generator[Any, Any, bytes | None]:
     while True:
-        claim: Claim = yield Call(lambda: store.claim(key))
+        claim: Claim = yield from _claim(store, key)
         if claim.fence is None:
             data = yield from _outcome(store, key, claim.item or {}, until)
         else:
@@ -144,17 +155,33 @@ def _lead(
             return data  # type: ignore[no-any-return]
 
 
+def _claim(store: JobStore, key: str) -> Steps:
+    owner = new_owner()
+    try:
+        return (yield Call(lambda: store.claim(key, owner=owner)))
+    except asyncio.CancelledError:
+        # The thread that claims the job goes on.
+        store.free_later(key, owner)
+        raise
+
+
 def _work(
     store: JobStore, key: str, fence: int, ttl: float | None, failure_ttl: float | None
 ) -> Steps:
     renewal = store.renewal(key, fence)
-    renewal.start()
+    kept: float | None = 0.0
     try:
         try:
-            data = encode((yield Compute()))
+            renewal.start()
+            kept = failure_ttl
+            result = yield Compute()
+            # The work is done, and must not be done again.
+            kept = store.settings.ttl if ttl is None else ttl
+            data = _encode_once(result, kept)
         except BaseException as exc:
-            # A job that was cancelled did not fail: the next caller runs it.
-            kept = failure_ttl if isinstance(exc, Exception) else 0.0
+            if not isinstance(exc, Exception):
+                # A job that was cancelled did not fail: the next caller runs it.
+                kept = 0.0
             yield Call(partial(_fail, store, key, exc, fence, kept))
             raise
         is_ours = yield Call(lambda: store.complete_encoded(key, data, fence, ttl))
@@ -162,6 +189,15 @@ def _work(
         renewal.stop()
     # If another owner took the job over meanwhile, its result is returned instead.
     return data if is_ours else _NO_RESULT
+
+
+def _encode_once(result: Any, ttl: float) -> bytes:
+    try:
+        return encode(result)
+    except DedupeError as exc:
+        raise DedupeError(
+            f"The job was done, and is not run again for {ttl:g} s, but it has no result: {exc}"
+        ) from exc
 
 
 def _fail(store: JobStore, key: str, error: BaseException, fence: int, ttl: float | None) -> None:
@@ -173,16 +209,21 @@ def _fail(store: JobStore, key: str, error: BaseException, fence: int, ttl: floa
         )
 
 
-def _outcome(store: JobStore, key: str, item: RawItem | None, until: float) -> Steps:
-    """Return the encoded result, ``_NO_RESULT`` when the job has neither owner nor outcome."""
+def _outcome(store: JobStore, key: str, item: RawItem | None, until: float | None) -> Steps:
+    """
+    Return the encoded result, ``_NO_RESULT`` when the job has neither owner nor outcome. Without
+    ``until`` return None at once if it is in progress.
+    """
     waits = Waits(store.settings.poll_interval, _LONGEST_WAIT)
-    while item is not None and (left := seconds_left(item)) > 0:
+    while item is not None and (left := store.seconds_left(item)) > 0:
         if state_of(item) == FAILED:
             raise error_of(item)
         if state_of(item) == COMPLETED:
             data = yield Call(partial(store.read_result, key, item))
             if data is not None:
                 return data
+        if until is None:
+            return None
         remaining = until - clock.monotonic()
         if remaining <= 0:
             raise _timed_out()

@@ -2,11 +2,21 @@
 Help for tests: a clock to advance, faults by name, an embedded engine.
 
 ``pytest_plugins = ["dynamo_stores.testing.fixtures"]`` in a ``conftest.py`` adds the fixtures
-``dynamo_engine``, ``dynamo_prefix``, ``dynamo_clock`` and ``dynamo_faults``.
+``dynamo_stores``, ``dynamo_engine``, ``dynamo_prefix``, ``dynamo_clock``, ``dynamo_faults`` and
+``dynamo_capacity``.
 """
 
 from .clock import FakeClock
+from .connected import connected, test_tables
 from .engine import EmbeddedEngine, EngineError, find_free_port
 from .faults import FaultProxy
 
-__all__ = ["EmbeddedEngine", "EngineError", "FakeClock", "FaultProxy", "find_free_port"]
+__all__ = [
+    "EmbeddedEngine",
+    "EngineError",
+    "FakeClock",
+    "FaultProxy",
+    "connected",
+    "find_free_port",
+    "test_tables",
+]

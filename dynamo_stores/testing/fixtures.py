@@ -12,12 +12,13 @@ import contextlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ..calls.transport import is_loopback
 from .clock import FakeClock
+from .connected import connected, test_tables
 from .engine import EmbeddedEngine
 from .faults import FaultProxy
 
@@ -48,6 +49,13 @@ def dynamo_prefix() -> str:
     return f"test-{secrets.token_hex(4)}-"
 
 
+@pytest.fixture(scope="session")
+def dynamo_stores(dynamo_engine: str, dynamo_prefix: str) -> Iterator[None]:
+    """Every alias is connected to the engine, with tables of this run, deleted at its end."""
+    with test_tables(dynamo_engine, dynamo_prefix):
+        yield
+
+
 @pytest.fixture
 def dynamo_clock() -> Iterator[FakeClock]:
     """A clock that only tests advance; see :class:`~.clock.FakeClock`."""
@@ -56,16 +64,35 @@ def dynamo_clock() -> Iterator[FakeClock]:
 
 
 @pytest.fixture
-def dynamo_faults(dynamo_engine: str) -> Iterator[FaultProxy]:
-    """A relay before the engine that injects faults; its ``url`` is the endpoint to use."""
-    with FaultProxy(dynamo_engine) as faults:
+def dynamo_faults(dynamo_engine: str, request: pytest.FixtureRequest) -> Iterator[FaultProxy]:
+    """
+    A relay before the engine that injects faults; its ``url`` is the endpoint to use. With the
+    fixture ``dynamo_stores`` every alias uses it during the test.
+    """
+    with FaultProxy(dynamo_engine) as faults, contextlib.ExitStack() as stack:
+        if "dynamo_stores" in request.fixturenames:
+            request.getfixturevalue("dynamo_stores")
+            stack.enter_context(connected(ENDPOINT_URL=faults.url))
         yield faults
 
 
 @pytest.fixture
-def dynamo_capacity(dynamo_engine: str) -> Iterator[Callable[..., CapacityRelay]]:
-    """``dynamo_capacity(updating=3, burst=5)`` starts a throttling relay before the engine."""
+def dynamo_capacity(
+    dynamo_engine: str, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., CapacityRelay]]:
+    """
+    ``dynamo_capacity(updating=3, burst=5)`` starts a throttling relay before the engine. With the
+    fixture ``dynamo_stores`` every alias uses the last one that was started.
+    """
     from .throttling.relay import CapacityRelay
 
-    with contextlib.ExitStack() as relays:
-        yield lambda **options: relays.enter_context(CapacityRelay(dynamo_engine, **options))
+    with contextlib.ExitStack() as stack:
+
+        def start(**options: Any) -> CapacityRelay:
+            relay = stack.enter_context(CapacityRelay(dynamo_engine, **options))
+            if "dynamo_stores" in request.fixturenames:
+                request.getfixturevalue("dynamo_stores")
+                stack.enter_context(connected(ENDPOINT_URL=relay.url))
+            return relay
+
+        yield start

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from .engine import HOST, EmbeddedEngine
@@ -20,6 +20,17 @@ _TYPE = "application/x-amz-json-1.0"
 _COPIED = ("TableName", "KeySchema", "AttributeDefinitions")
 
 Key = dict[str, Any]
+
+
+# Seconds by which a change may be copied late.
+_MAX_DELAY = 0.2
+
+
+class _Change(NamedTuple):
+    due: float
+    table: str
+    key: Key
+    item: dict[str, Any] | None
 
 
 class LaggingReplica:
@@ -36,7 +47,9 @@ class LaggingReplica:
         self._region = region
         self._engine = EmbeddedEngine()
         self._schemas: dict[str, list[str]] = {}
-        self._changes: queue.SimpleQueue[tuple[float, str, Key, Any] | None] = queue.SimpleQueue()
+        self._changes: deque[_Change] = deque()
+        self._has_changes = threading.Semaphore(0)
+        self._is_closed = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._copy_changes, daemon=True)
 
@@ -53,18 +66,24 @@ class LaggingReplica:
 
     def stop(self) -> None:
         """Stop the engine of the replica."""
-        self._changes.put(None)
+        self._is_closed = True
+        self._has_changes.release()
         self._thread.join()
         self._engine.stop()
 
     def serves(self, operation: str, body: dict[str, Any]) -> bool:
-        """Return whether the replica answers the request: a read that need not be consistent."""
+        """
+        Return whether the replica answers the request: a read that need not be consistent. A busy
+        machine may copy later than after ``seconds``; the replica does not answer meanwhile.
+        """
         requests: dict[str, Any] = {}
         if operation in _READS:
             requests = {body["TableName"]: body}
         elif operation == "BatchGetItem":
             requests = body["RequestItems"]
         if not requests or any(each.get("ConsistentRead") for each in requests.values()):
+            return False
+        if self._changes and time.monotonic() - self._changes[0].due > _MAX_DELAY:
             return False
         with self._lock:
             return all(self._schema(table) is not None for table in requests)
@@ -85,7 +104,8 @@ class LaggingReplica:
                 due = time.monotonic() + self._seconds
                 for table, key in keys:
                     if key is not None:
-                        self._changes.put((due, table, key, self._read(table, key)))
+                        self._changes.append(_Change(due, table, key, self._read(table, key)))
+                        self._has_changes.release()
 
     def _send_to_primary(self, operation: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         return _post(self._upstream, self._region, operation, body)
@@ -137,13 +157,15 @@ class LaggingReplica:
                     self._send("DeleteTable", body)
 
     def _copy_changes(self) -> None:
-        while (change := self._changes.get()) is not None:
-            due, table, key, item = change
-            time.sleep(max(0.0, due - time.monotonic()))
-            if item is None:
-                self._send("DeleteItem", {"TableName": table, "Key": key})
+        while self._has_changes.acquire() and not self._is_closed:
+            change = self._changes[0]
+            time.sleep(max(0.0, change.due - time.monotonic()))
+            request = {"TableName": change.table}
+            if change.item is None:
+                self._send("DeleteItem", {**request, "Key": change.key})
             else:
-                self._send("PutItem", {"TableName": table, "Item": item})
+                self._send("PutItem", {**request, "Item": change.item})
+            self._changes.popleft()
 
 
 def _changes_of(operation: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -21,6 +21,7 @@ from dynamo_stores.conf import get_config
 from dynamo_stores.tasks import beat_schedule, reconcile_capacity
 from dynamo_stores.testing import FakeClock, FaultProxy
 from tests.helpers.capacity import reason, record_use
+from tests.helpers.clocks import with_clock
 
 
 @pytest.fixture
@@ -332,3 +333,21 @@ def test_a_table_that_cannot_be_read_stops_no_other(behind_faults, later):
     record = records.get(table)
     assert record.owner == ""
     assert record.deadline == pytest.approx(clock.now() + 60, abs=1)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("wrong", [3600.0, -3600.0])
+def test_a_wrong_clock_neither_lowers_early_nor_raises_for_longer(provisioned, run, wrong):
+    """Deadlines, leases and claims are by DynamoDB's time."""
+    using, table, _ = provisioned()
+    records = CapacityRecords(using)
+
+    def scale():
+        run("dynamo_scale", table, "up", using=using)
+        return records.claim(table, 30)
+
+    assert with_clock(wrong, scale)
+    assert not records.claim(table, 30)
+    assert records.get(table).deadline == pytest.approx(time.time() + 60, abs=30)
+    assert with_clock(wrong, lambda: reconcile(using)) == []
+    assert not with_clock(wrong, lambda: records.claim(table, 30))

@@ -73,6 +73,7 @@ def test_all_callers_get_the_result(store, key, result):
 
 def test_calls(store, key):
     """Two for the caller that works, one for a later one; two for a large result."""
+    store.is_in_progress(key)
     assert operations(lambda: store.run(key, lambda: 1)) == {"UpdateItem": 2}
     assert operations(lambda: store.run(key, lambda: 1)) == {"UpdateItem": 1}
     assert operations(lambda: store.wait_for(key)) == {"GetItem": 1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 QUICK = {"DELAY": 0.01, "MAX_DELAY": 0.05}
@@ -24,3 +26,16 @@ def faulty(alias, make_cache, dynamo_faults):
         return make_cache(alias(**settings), OPTIONS={"OPERATION_TIMEOUT": 30.0, **(options or {})})
 
     return make
+
+
+async def cancelled_during(faults, operation, coroutine):
+    """Cancel ``coroutine`` during a request of ``operation``, which DynamoDB gets after that."""
+    before = faults.requests[operation]
+    faults.delay(1.0, operation, times=1)
+    task = asyncio.ensure_future(coroutine)
+    while faults.requests[operation] == before:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(2.0)

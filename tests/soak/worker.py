@@ -20,7 +20,7 @@ import django
 from django.conf import settings
 
 # A request that timed out may be carried out late.
-LATE = 5.0
+LATE = 10.0
 # An operation within so many seconds had no attempt that timed out.
 FAST = 0.15
 # MAX_RETRIES and the first attempt.

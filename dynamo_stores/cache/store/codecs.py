@@ -151,6 +151,18 @@ class InvalidSignature(Exception):
     """Stored bytes were not signed for their key by this project. Carries no content."""
 
 
+class UnreadableValue(Exception):
+    """Signed bytes cannot be deserialised; the serializer's error is the ``__cause__``."""
+
+
+# What serializers raise for bytes of code that has changed. Not every Exception: a time limit, such
+# as Celery's, may be raised meanwhile.
+_LOAD_ERRORS = (
+    AttributeError, EOFError, ImportError, LookupError, TypeError, ValueError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+
+
 # Stored bytes begin with the number of this format, then 1 if they are compressed, else 0.
 _VERSION = b"\x01"
 _PLAIN, _COMPRESSED = b"\x00", b"\x01"
@@ -227,6 +239,7 @@ class Codec:
         Return the value that was sealed under ``context``.
 
         Raises InvalidSignature if the bytes are not signed for it; they are not deserialised then.
+        Raises UnreadableValue if they cannot be deserialised.
         """
         form, data = sealed[1:2], sealed[SEAL_SIZE:]
         if not self.verify(sealed, *context):
@@ -235,7 +248,10 @@ class Codec:
             if self._compressor is None:
                 raise InvalidSignature
             data = self._compressor.decompress(data)
-        return self._serializer.loads(data)
+        try:
+            return self._serializer.loads(data)
+        except _LOAD_ERRORS as exc:
+            raise UnreadableValue from exc
 
 
 @functools.lru_cache(maxsize=32)

@@ -7,14 +7,14 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from ... import keys
+from ... import clock, keys
 from ...calls.policy import time_left
 from ...exceptions import StoreUnavailable
 from ...keys import ItemKey
 from ...models import RawItem
-from .codecs import InvalidSignature
+from .codecs import InvalidSignature, UnreadableValue
 from .invalidation import ValidityStore, is_live
-from .items import PARTS, TAGS, WRITE, tags_of
+from .items import PARTS, TAGS, WRITE, CacheEntry, tags_of
 from .near import Entry, NearStats, NearTier, find_near, get_near
 from .recent import get_recent_writes
 from .statistics import get_lookups
@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 MISSING: Final = object()
 # It is part of the keys of Django's sessions, in the engines cache and cached_db.
 _SESSIONS = "django.contrib.sessions."
-_warned: set[tuple[str, str]] = set()
+# What was logged: the alias, the prefix, and the name of the error.
+_warned: set[tuple[str, str, str]] = set()
 
 
 class EntriesStore(ValidityStore):
@@ -67,7 +68,10 @@ class EntriesStore(ValidityStore):
         get_lookups(self.using).add(found, total - found)
 
     def value_of(self, found: Entry | None, default: Any = MISSING) -> Any:
-        """Return the value of an entry, ``default`` without one or if its signature is invalid."""
+        """
+        Return the value of an entry; ``default`` without one, if its signature is invalid, or if it
+        cannot be deserialised any more.
+        """
         if found is None:
             return default
         try:
@@ -75,6 +79,14 @@ class EntriesStore(ValidityStore):
         except InvalidSignature:
             self._warn_of_invalid_signature()
             return default
+        except UnreadableValue as exc:
+            self._warn_of_unreadable_value(type(exc.__cause__).__name__)
+            return default
+
+    def is_kept(self, head: RawItem | None) -> bool:
+        """Return whether the entry may be returned by now: live, or served stale."""
+        moment = clock.now() - self.options.stale_timeout
+        return head is not None and CacheEntry.is_raw_live(head, moment)
 
     def get_near_stats(self) -> NearStats | None:
         """Return the statistics of this process's near tier, None if it is off."""
@@ -102,18 +114,15 @@ class EntriesStore(ValidityStore):
     def _find(self, key: ItemKey, *, strongly: bool = False) -> Entry | None:
         """Return the entry from the table, also after its expiry if it may be served stale."""
         head = self._head(key, strongly=strongly)
-        if head is None or not self._is_kept(head):
+        if head is None or not self.is_kept(head):
             return None
         found = self._with_parts(head)
         if found is None and self._parts_of(head):
             # An overwrite may have deleted the parts of this head meanwhile.
             reread = self._head(key, strongly=True)
             if reread is not None and not is_same_write(reread, head):
-                found = self._with_parts(reread) if self._is_kept(reread) else None
+                found = self._with_parts(reread) if self.is_kept(reread) else None
         return found
-
-    def _is_kept(self, head: RawItem) -> bool:
-        return self.options.stale_timeout > 0 or is_live(head)
 
     def _with_parts(self, head: RawItem) -> Entry | None:
         if PARTS not in head:
@@ -309,12 +318,29 @@ class EntriesStore(ValidityStore):
         return not self.options.consistent_read
 
     def _warn_of_invalid_signature(self) -> None:
-        if (self.using, self.prefix) not in _warned:
-            _warned.add((self.using, self.prefix))
+        self._warn_once(
+            InvalidSignature.__name__,
+            "A cache entry in alias %s was not signed with SECRET_KEY or one of the "
+            "SECRET_KEY_FALLBACKS. It was treated as missing; further ones are not logged.",
+            self.using,
+        )
+
+    def _warn_of_unreadable_value(self, error: str) -> None:
+        self._warn_once(
+            error,
+            "A cache entry in alias %s was treated as missing, because its value cannot be "
+            "deserialised (%s): its class may have been moved. Further ones are not logged.",
+            self.using,
+            error,
+        )
+
+    def _warn_once(self, error: str, message: str, *args: object) -> None:
+        name = self.using, self.prefix, error
+        if name not in _warned:
+            _warned.add(name)
             logger.warning(
-                "A cache entry in alias %s was not signed with SECRET_KEY or one of the "
-                "SECRET_KEY_FALLBACKS. It was treated as missing; further ones are not logged.",
-                self.using,
+                message,
+                *args,
                 extra={"dynamodb_using": self.using, "cache_prefix": self.prefix},
             )
 

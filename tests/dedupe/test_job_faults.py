@@ -1,0 +1,191 @@
+"""Jobs under wrong clocks, cancelled tasks, lost answers, and results that cannot be stored."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.http import HttpResponse
+from django.test import RequestFactory
+
+from dynamo_stores import clock
+from dynamo_stores.calls.observer import measuring
+from dynamo_stores.decorators import deduplicated, idempotent
+from dynamo_stores.exceptions import DedupeError, DedupeFailedError, StoreUnavailable
+from dynamo_stores.leases import Renewal
+from dynamo_stores.stores import DedupeStore
+from tests.helpers.faults import cancelled_during
+from tests.helpers.forking import in_processes
+from tests.ratelimit.test_contention import SkewedClock
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.usefixtures("tables"),
+]
+HOUR = 3600.0
+# More than a busy machine needs, and less than a lease of an hour.
+LONG = 40.0
+
+
+@pytest.fixture
+def key():
+    return secrets.token_hex(8)
+
+
+def with_clock(wrong, work):
+    """Call ``work`` in a process whose clock is wrong by so many seconds; return its result."""
+
+    def process(number):
+        clock.use(SkewedClock(wrong))
+        return work()
+
+    return in_processes(1, process)[0]
+
+
+@pytest.mark.parametrize("wrong", [HOUR, -HOUR])
+def test_a_wrong_clock_takes_no_job(key, wrong):
+    """Not while it is in progress, nor when it has a result; and its own jobs stay its own."""
+    store = DedupeStore()
+    fence = store.register(key)
+    assert with_clock(wrong, lambda: DedupeStore().register(key)) is None
+    assert store.complete(key, 1, fence=fence)
+    assert with_clock(wrong, lambda: DedupeStore().run(key, lambda: 2)) == 1
+    other = with_clock(wrong, lambda: DedupeStore().register(key + "o"))
+    assert store.register(key + "o") is None
+    assert with_clock(wrong, lambda: DedupeStore().complete(key + "o", 3, fence=other))
+    assert store.run(key + "o", lambda: 4) == 3
+
+
+@pytest.mark.parametrize("wrong", [HOUR, -HOUR])
+def test_a_wrong_clock_keeps_no_job_after_its_owner(alias, key, wrong):
+    """A job of an owner that died is taken over after its lease."""
+    store = DedupeStore(alias(DEDUPE={"LEASE": 1, "MAX_WAIT": LONG}))
+    assert with_clock(wrong, lambda: store.register(key)) is not None
+    assert store.run(key, lambda: "taken over") == "taken over"
+    assert store.register(key + "2") is not None
+    assert with_clock(wrong, lambda: store.run(key + "2", lambda: "so is this")) == "so is this"
+
+
+def test_a_claim_whose_answers_were_lost_is_undone(alias, key, dynamo_faults):
+    """The next caller does not wait for the end of its lease."""
+    store = DedupeStore(
+        alias(
+            ENDPOINT_URL=dynamo_faults.url,
+            RETRY={"MAX_RETRIES": 0},
+            DEDUPE={"LEASE": 600, "MAX_WAIT": LONG},
+        )
+    )
+    store.is_in_progress(key)
+    dynamo_faults.lose_answer("UpdateItem", times=1)
+    with pytest.raises(StoreUnavailable):
+        store.run(key, lambda: "unanswered")
+    assert store.run(key, lambda: "next") == "next"
+
+
+@pytest.mark.parametrize("verb", ["arun", "aregister"])
+def test_a_cancelled_claim_is_undone(alias, key, dynamo_faults, verb):
+    """What its thread takes after that is freed."""
+    store = DedupeStore(
+        alias(ENDPOINT_URL=dynamo_faults.url, DEDUPE={"LEASE": 600, "MAX_WAIT": LONG})
+    )
+    store.is_in_progress(key)
+
+    call = store.arun(key, lambda: "never") if verb == "arun" else store.aregister(key)
+    asyncio.run(cancelled_during(dynamo_faults, "UpdateItem", call))
+    assert store.run(key, lambda: "next") == "next"
+
+
+def test_a_job_that_cannot_be_renewed_is_freed(key, monkeypatch):
+    """If the thread cannot start, the error is raised, and the next caller runs the job."""
+    store = DedupeStore()
+
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Renewal, "start", fail)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            store.run(key, lambda: "never")
+    assert store.run(key, lambda: "next") == "next"
+
+
+def test_work_without_a_json_result_is_not_done_again(key, dynamo_clock):
+    """For as long as a result would be kept; the error says what to do."""
+    calls = []
+
+    @deduplicated(key="{name}", ttl=600)
+    def work(name):
+        calls.append(name)
+        return {1, 2}
+
+    with pytest.raises(DedupeError, match=r"not run again for 600 s.*Return strings, numbers"):
+        work(key)
+    for _ in range(2):
+        dynamo_clock.advance(290)
+        with pytest.raises(DedupeFailedError, match=r"was done.*Return strings, numbers"):
+            work(key)
+    assert calls == [key]
+    dynamo_clock.advance(30)
+    with pytest.raises(DedupeError, match="must be JSON serializable"):
+        work(key)
+    assert len(calls) == 2
+
+
+def test_racing_callers_without_waiting(key):
+    """One runs, the others get None at once; each makes one claim."""
+    barrier, go_on = threading.Barrier(6), threading.Event()
+
+    @deduplicated(key="{name}", wait=False)
+    def work(name):
+        go_on.wait(LONG)
+        return "done"
+
+    def call(number):
+        barrier.wait(LONG)
+        found = work(key)
+        if found is None:
+            skipped.append(number)
+            if len(skipped) == 5:
+                go_on.set()
+        return found
+
+    skipped = []
+    with measuring() as measurements, ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(call, range(6)))
+    assert sorted(map(str, found)) == ["None"] * 5 + ["done"]
+    writes = [each for each in measurements if each.operation == "UpdateItem"]
+    assert len(writes) == 7
+    assert work(key) == "done"
+
+
+def test_errors_without_waiting(key):
+    """An error of the function, and one that is kept, are raised; also by coroutine functions."""
+
+    @deduplicated(key="{name}", wait=False)
+    async def fail(name):
+        raise LookupError("no")
+
+    with pytest.raises(LookupError, match="no"):
+        asyncio.run(fail(key))
+    with pytest.raises(DedupeFailedError, match="no"):
+        asyncio.run(fail(key))
+
+
+def test_a_request_that_cannot_be_renewed_is_freed(key, monkeypatch):
+    """The error is raised, and the next request with the key is processed."""
+    view = idempotent(lambda request: HttpResponse("done"))
+
+    def post():
+        return RequestFactory().post("/", headers={"Idempotency-Key": key})
+
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Renewal, "start", fail)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            view(post())
+    assert view(post()).content == b"done"
