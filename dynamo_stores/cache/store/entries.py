@@ -255,7 +255,7 @@ class EntriesStore(ValidityStore):
         Keep the near tier correct during a write, also that of another cache with this prefix; the
         caller fills the dict with new entries.
         """
-        near = find_near(self.using, self.prefix)
+        near = self._near or find_near(self.using, self.prefix)
         written: dict[str, Entry] = {}
         began_at = 0.0 if near is None else near.begin_write(pks)
         done = False
