@@ -68,7 +68,11 @@ class Resource:
 
 @dataclass(frozen=True)
 class TableCapacity:
-    """The state of a table; ``resources`` are the table (``""``) and its indexes, by name."""
+    """
+    The state of a table; ``resources`` are the table (``""``) and its indexes, by name.
+
+    ``table_id`` tells it from a table of this name that was deleted before.
+    """
 
     table: str
     arn: str
@@ -76,6 +80,7 @@ class TableCapacity:
     is_on_demand: bool
     has_replicas: bool
     resources: Mapping[str, Resource] = field(default_factory=dict)
+    table_id: str = ""
 
     @property
     def is_active(self) -> bool:
@@ -111,6 +116,7 @@ def read_description(description: Mapping[str, Any]) -> TableCapacity:
         status=status,
         is_on_demand=is_on_demand,
         has_replicas=bool(description.get("Replicas")),
+        table_id=str(description.get("TableId", "")),
         resources=resources,
     )
 

@@ -41,6 +41,8 @@ def change_manually(
     Raises NoSuchTable if there is no such table, StoreError if it is on demand, and
     StoreUnavailable without an answer.
     """
+    records = CapacityRecords(using)
+    record = records.get(table) if direction == DOWN and not dry_run else None
     capacity = describe(using, table)
     if capacity is None:
         raise NoSuchTable(f"Alias {using!r} has no table {table}.")
@@ -55,17 +57,17 @@ def change_manually(
     if dry_run:
         return apply(using, capacity, plan, dry_run=True)
     if targets or _raises(capacity, plan, config):
-        deadline = CapacityRecords(using).deadline_after(config.scale_down_delay)
+        deadline = records.deadline_after(config.scale_down_delay)
         plan = raise_until(using, capacity, plan, deadline, targets) if plan.changes else plan
     else:
         plan = apply(using, capacity, plan)
     decision = as_decision(plan, capacity)
-    if direction == DOWN and plan.code in ("lowered", "at_baseline"):
-        records = CapacityRecords(using)
+    if record is not None and record.deadline and plan.code in ("lowered", "at_baseline"):
+        # The record was read before the table: a raise in the meantime keeps its deadline.
         if plan.again:
-            records.lower_to_baseline(table, capacity.resources)
+            records.lower_to_baseline(record, capacity)
         else:
-            records.forget(table, decision)
+            records.forget(record, decision)
     Decisions(using).publish(table, decision)
     return plan
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,10 @@ from ..calls.batches import MAX_READS, chunks
 from ..item_access import ConditionFailed, DirectStore, Store
 from ..leases import Lease, LeaseAttributes, end_after
 from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of, strings_of
-from .description import KINDS
+from .description import KINDS, TableCapacity
+
+# Before the kind, in an entry of the floor: a minimum was raised, and not the units themselves.
+_MINIMUM = "Minimum"
 
 
 class CapacityRecord(ControlItem):
@@ -33,9 +37,10 @@ class CapacityRecord(ControlItem):
     The record of a raised table.
 
     ``deadline`` is when it is lowered, absent if it is not; ``generation`` counts its raises;
-    ``floor`` has an entry (``Write#5#GSI1``) for each raised kind of a resource: the units before
-    that raise. ``owner`` holds the lease until ``lease_end``; ``decision`` is the last decision, in
-    JSON. Times are in ms since the epoch.
+    ``floor`` has an entry (``Write#5#<table id>#GSI1``) for each raised kind of a resource: the
+    units before that raise, or the minimum for Application Auto Scaling (``MinimumWrite#…``).
+    ``raise_id`` is that of the last raise. ``owner`` holds the lease until ``lease_end``;
+    ``decision`` is the last decision, in JSON. Times are in ms since the epoch.
     """
 
     generation = IntegerAttribute(null=True, attr_name="g")
@@ -44,6 +49,7 @@ class CapacityRecord(ControlItem):
     owner = UnicodeAttribute(null=True, attr_name="o")
     decision = UnicodeAttribute(null=True, attr_name="x")
     floor = UnicodeSetAttribute(null=True, attr_name="f")
+    raise_id = UnicodeAttribute(null=True, attr_name="i")
 
 
 _LEASE = LeaseAttributes(CapacityRecord.owner, CapacityRecord.lease_end)
@@ -65,8 +71,8 @@ class CapacityClaim(ControlItem):
 class Record:
     """
     The record of ``table``: when it is lowered (``deadline``, None: never), how often it was
-    raised, the last decision, the units that what was raised had before (``floor``, by resource and
-    kind), and the lease of the process that lowers it.
+    raised, the last decision, what was raised (``entries``, see :meth:`floor_of`), and the lease of
+    the process that lowers it.
 
     Times are in seconds since the epoch; ``owner`` is empty without a lease.
     """
@@ -75,9 +81,24 @@ class Record:
     generation: int
     deadline: float | None
     decision: Mapping[str, Any]
-    floor: Mapping[tuple[str, str], int]
+    entries: frozenset[str] = frozenset()
     lease_end: float = 0.0
     owner: str = ""
+
+    def floor_of(self, table_id: str, *, minimums: bool = False) -> dict[tuple[str, str], int]:
+        """
+        Return the units that each raised kind of a resource had before its first raise, by resource
+        and kind; with ``minimums`` the minimums for Application Auto Scaling.
+
+        Raises of another table, which had this name before, do not count.
+        """
+        floor: dict[tuple[str, str], int] = {}
+        for entry in self.entries:
+            what, units, of_table, name = entry.split("#", 3)
+            kind = what.removeprefix(_MINIMUM)
+            if of_table in ("", table_id) and what.startswith(_MINIMUM) == minimums:
+                floor[name, kind] = min(int(units), floor.get((name, kind), int(units)))
+        return floor
 
 
 @dataclass(frozen=True)
@@ -112,23 +133,42 @@ class CapacityRecords(Store[CapacityRecord]):
         return self._learned_times(keys.capacity_tables()).high + seconds
 
     def record_raise(
-        self, table: str, deadline: float, decision: Mapping[str, Any]
+        self,
+        capacity: TableCapacity,
+        deadline: float,
+        decision: Mapping[str, Any],
+        *,
+        of_minimums: bool = False,
     ) -> RecordedRaise:
         """
-        Record that ``table`` is raised until ``deadline``, and what each raised kind has before:
-        the difference between ``from`` and ``to`` of the decision.
+        Record that a table is raised until ``deadline``, and what each raised kind has before: the
+        difference between ``from`` and ``to`` of the decision, of units or of minimums for
+        Application Auto Scaling.
         """
+        table, raise_id = capacity.table, secrets.token_hex(8)
         self._update(keys.capacity_tables(), [CapacityTables.tables.add({table})])
         actions = [
             CapacityRecord.generation.add(1),
             CapacityRecord.deadline.set(_ms(deadline)),
             CapacityRecord.decision.set(json.dumps(decision)),
+            CapacityRecord.raise_id.set(raise_id),
         ]
-        if floor := _floor_entries(decision):
+        if floor := _floor_entries(decision, capacity.table_id, of_minimums=of_minimums):
             actions.append(CapacityRecord.floor.add(floor))
         key = keys.capacity(table, keys.RECORD)
-        before = self._update(key, actions, returns="ALL_OLD")
-        return RecordedRaise(table, integer_of(before, CapacityRecord.generation) + 1, before)
+        while True:
+            before = self._get(key, consistent=True) or {}
+            generation = integer_of(before, CapacityRecord.generation)
+            unchanged = CapacityRecord.generation == generation
+            if not generation:
+                unchanged |= CapacityRecord.generation.does_not_exist()
+            try:
+                self._update(key, actions, unchanged)
+            except ConditionFailed as failed:
+                # Unless the answer to its own write was lost, another process raised the table.
+                if string_of(failed.old or {}, CapacityRecord.raise_id) != raise_id:
+                    continue
+            return RecordedRaise(table, generation + 1, before)
 
     def take_back(self, raised: RecordedRaise, decision: Mapping[str, Any]) -> bool:
         """
@@ -147,21 +187,29 @@ class CapacityRecords(Store[CapacityRecord]):
         unchanged = CapacityRecord.generation == raised.generation
         return self._change(raised.table, actions, unchanged)
 
-    def forget(self, table: str, decision: Mapping[str, Any]) -> bool:
-        """Remove the deadline of ``table``, if there is one: it is at its baseline again."""
+    def forget(self, record: Record, decision: Mapping[str, Any]) -> bool:
+        """
+        Remove the deadline of a table that is at its baseline again; False, without a change, if it
+        was raised since ``record`` was read.
+        """
         actions = [
             CapacityRecord.deadline.remove(),
             CapacityRecord.floor.remove(),
             CapacityRecord.decision.set(json.dumps(decision)),
             CapacityRecord.generation.add(1),
         ]
-        return self._change(table, actions, CapacityRecord.deadline.exists())
+        return self._change(record.table, actions, CapacityRecord.generation == record.generation)
 
-    def lower_to_baseline(self, table: str, resources: Iterable[str]) -> bool:
-        """If ``table`` has a deadline, it is lowered to its baseline then, with ``resources``."""
-        floor = {f"{kind}#0#{name}" for name in resources for kind in KINDS}
+    def lower_to_baseline(self, record: Record, capacity: TableCapacity) -> bool:
+        """
+        Let the lowering of a table that is due lead to the baseline; False, without a change, if it
+        was raised since ``record`` was read.
+        """
+        floor = {
+            f"{kind}#0#{capacity.table_id}#{name}" for name in capacity.resources for kind in KINDS
+        }
         actions = [CapacityRecord.floor.set(floor), CapacityRecord.generation.add(1)]
-        return self._change(table, actions, CapacityRecord.deadline.exists())
+        return self._change(record.table, actions, CapacityRecord.generation == record.generation)
 
     def postpone(self, table: str, deadline: float) -> bool:
         """Move an earlier deadline of ``table`` to ``deadline``; return whether there was one."""
@@ -266,36 +314,32 @@ class DirectRecords(DirectStore[CapacityRecord]):
 def _record(table: str, item: RawItem) -> Record:
     deadline = integer_of(item, CapacityRecord.deadline)
     decision = json.loads(string_of(item, CapacityRecord.decision) or "{}")
+    if not isinstance(decision, dict):
+        decision = {}
     # Records of earlier versions have no floor.
-    floor = strings_of(item, CapacityRecord.floor) or _floor_entries(decision)
+    entries = strings_of(item, CapacityRecord.floor) or _floor_entries(decision, "")
     return Record(
         table=table,
         generation=integer_of(item, CapacityRecord.generation),
         deadline=deadline / 1000 if deadline else None,
         decision=decision,
-        floor=_read_floor(floor),
+        entries=frozenset(entries),
         lease_end=_LEASE.end_of(item) / 1000,
         owner=_LEASE.owner_of(item),
     )
 
 
-def _floor_entries(decision: Mapping[str, Any]) -> set[str]:
+def _floor_entries(
+    decision: Mapping[str, Any], table_id: str, *, of_minimums: bool = False
+) -> set[str]:
     before: Mapping[str, Sequence[int]] = decision.get("from", {})
+    what = _MINIMUM if of_minimums else ""
     return {
-        f"{kind}#{had}#{name}"
+        f"{what}{kind}#{had}#{table_id}#{name}"
         for name, units in decision.get("to", {}).items()
         for kind, had, has in zip(KINDS, before.get(name, units), units, strict=True)
         if has > had
     }
-
-
-def _read_floor(entries: Iterable[str]) -> dict[tuple[str, str], int]:
-    """Return the lowest units of each raised kind, which are those before its first raise."""
-    floor: dict[tuple[str, str], int] = {}
-    for entry in entries:
-        kind, units, name = entry.split("#", 2)
-        floor[name, kind] = min(int(units), floor.get((name, kind), int(units)))
-    return floor
 
 
 def _ms(moment: float) -> int:

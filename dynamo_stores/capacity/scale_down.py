@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from .. import clock
 from ..conf import DEFAULT_ALIAS, get_config
 from ..conf.groups import ScalingConfig
 from ..exceptions import CALL_ERRORS, TABLE_MISSING, ConfigurationError, code_of
@@ -62,15 +62,17 @@ def reconcile(using: str = DEFAULT_ALIAS, table: str | None = None) -> list[Outc
 
 def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
     config = get_config(using).for_table(record.table).scaling
+    # By DynamoDB's clock, as the deadlines are.
+    now = records.deadline_after(0)
     capacity: TableCapacity | None = None
     try:
         capacity = describe(using, record.table)
-        plan = _plan(using, record, capacity, config)
+        plan = _plan(using, record, capacity, config, now)
     except CALL_ERRORS as exc:
         plan = Plan(
             "unavailable", f"the state of {record.table} could not be read: {exc}", again=True
         )
-    next_deadline = _next(plan, capacity, config) if plan.again else None
+    next_deadline = _next(plan, capacity, config, now) if plan.again else None
     if plan.code not in ("lowered", "minimum_lowered", "in_progress"):
         quiet = plan.code in ("at_baseline", "on_demand", "maintenance_window")
         logger.log(
@@ -94,28 +96,40 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
 
 
 def _plan(
-    using: str, record: Record, capacity: TableCapacity | None, config: ScalingConfig
+    using: str,
+    record: Record,
+    capacity: TableCapacity | None,
+    config: ScalingConfig,
+    now: float,
 ) -> Plan:
     table = record.table
     if capacity is None:
         return Plan("no_table", f"the table {table} no longer exists")
     auto_scaling = get_auto_scaling(using)
     targets = auto_scaling.targets(capacity)
-    if targets and config.auto_scaling == "leave":
+    floor = {
+        each: units
+        for each, units in record.floor_of(capacity.table_id).items()
+        if each not in targets
+    }
+    minimums = record.floor_of(capacity.table_id, minimums=True)
+    if targets and not floor and (config.auto_scaling == "leave" or not minimums):
         return plan_no_change(table)
-    if end_of_maintenance(config.maintenance_windows, clock.now()) is not None:
+    if end_of_maintenance(config.maintenance_windows, now) is not None:
         return Plan("maintenance_window", f"{table} is in a maintenance window", again=True)
-    if targets:
-        plan = plan_minimums_down(capacity, config, targets, record.floor)
-        if not plan.changes or config.dry_run:
+    if targets and minimums:
+        plan = plan_minimums_down(capacity, config, targets, minimums)
+        if plan.changes and not config.dry_run:
+            done = auto_scaling.set_minimums(capacity, plan)
+            return dataclasses.replace(done, again=done.again or bool(floor))
+        if plan.changes or not floor:
             return apply(using, capacity, plan, dry_run=config.dry_run)
-        return auto_scaling.set_minimums(capacity, plan)
-    recent = use_since(UsageHistory(using).last_hour(), table, clock.now(), config.scale_down_delay)
+    recent = use_since(UsageHistory(using).last_hour(), table, now, config.scale_down_delay)
     plan = plan_down(
         capacity,
         config,
-        clock.now(),
-        floor=record.floor,
+        now,
+        floor=floor,
         need=_higher(recent.need, SharedDemand(using).total(table)),
         is_use_known=recent.is_known,
         throttled_at=recent.throttled_at,
@@ -127,8 +141,7 @@ def _higher(one: Demand, other: Demand) -> Demand:
     return {each: max(one.get(each, 0.0), other.get(each, 0.0)) for each in {*one, *other}}
 
 
-def _next(plan: Plan, capacity: TableCapacity | None, config: ScalingConfig) -> float:
-    now = clock.now()
+def _next(plan: Plan, capacity: TableCapacity | None, config: ScalingConfig, now: float) -> float:
     if plan.code == "no_decreases_left" and capacity is not None:
         # Not earlier than a decrease is allowed again, so that this is logged once.
         return min(_quiet_hour(capacity, now), _midnight(now))

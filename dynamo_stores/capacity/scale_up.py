@@ -59,6 +59,9 @@ _LASTING = frozenset(
 _HARMLESS = frozenset(["in_progress", "nothing"])
 
 
+_Pause = tuple[str, tuple[int, int] | None]
+
+
 @dataclass
 class _Throttled:
     reasons: set[ThrottlingReason] = field(default_factory=set)
@@ -74,7 +77,7 @@ class Scaler:
         self._using = using
         self._demand = LocalDemand()
         self._waiting: dict[str, _Throttled] = {}
-        self._paused_until: dict[str, float] = {}
+        self._paused_until: dict[_Pause, float] = {}
         self._failures: Counter[str] = Counter()
         self._logged: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
@@ -109,7 +112,7 @@ class Scaler:
 
         ``config`` replaces the settings of the table; ``partition`` is the key of a hot partition.
         """
-        if clock.monotonic() < self._paused_until.get(table, 0.0):
+        if clock.monotonic() < self._paused_until.get(self._pause_of(table, config), 0.0):
             return
         with self._lock:
             waiting = self._waiting.setdefault(table, _Throttled())
@@ -129,21 +132,21 @@ class Scaler:
         table: str,
         reasons: Iterable[ThrottlingReason],
         kinds: Iterable[str] = (),
-        config: ScalingConfig | None = None,
+        overrides: ScalingConfig | None = None,
         partition: str = "",
     ) -> Plan | None:
         """
         Raise ``table`` if this process gets the claim; return the plan, or None without the claim
         or if scaling is off.
         """
-        config = config or get_config(self._using).for_table(table).scaling
+        config = overrides or get_config(self._using).for_table(table).scaling
         if not config.enabled:
             return None
         shared = SharedDemand(self._using)
         shared.publish(table, self._demand.peak(table))
         records = CapacityRecords(self._using)
         if not records.claim(table, _CLAIM):
-            self._pause(table, _CLAIM / 2)
+            self._pause(table, overrides, _CLAIM / 2)
             return None
         clock.sleep(_AWAIT_DEMAND)
         capacity = describe(self._using, table)
@@ -154,11 +157,11 @@ class Scaler:
         if plan.code == "hot_partition" and partition:
             plan = dataclasses.replace(plan, why=f"{plan.why}; {_describe_key(partition, config)}")
         if plan.code in ("refused", "unavailable"):
-            self._failed(table)
+            self._failed(table, overrides)
         else:
             self._failures.pop(table, None)
             pause = min(_LONG_PAUSE, max(_CLAIM, config.scale_down_delay / 2))
-            self._pause(table, pause if plan.code in _LASTING else _CLAIM)
+            self._pause(table, overrides, pause if plan.code in _LASTING else _CLAIM)
         if self._log(table, plan):
             Decisions(self._using).publish(table, as_decision(plan, capacity))
         return plan
@@ -215,13 +218,20 @@ class Scaler:
         )  # fmt: skip
         return True
 
-    def _failed(self, table: str) -> None:
+    def _failed(self, table: str, config: ScalingConfig | None) -> None:
         """Pause for twice as long after each further failure in a row."""
         self._failures[table] += 1
-        self._pause(table, min(_LONG_PAUSE, _CLAIM * 2.0 ** self._failures[table]))
+        self._pause(table, config, min(_LONG_PAUSE, _CLAIM * 2.0 ** self._failures[table]))
 
-    def _pause(self, table: str, seconds: float) -> None:
-        self._paused_until[table] = clock.monotonic() + seconds
+    def _pause(self, table: str, config: ScalingConfig | None, seconds: float) -> None:
+        self._paused_until[self._pause_of(table, config)] = clock.monotonic() + seconds
+
+    @staticmethod
+    def _pause_of(table: str, overrides: ScalingConfig | None) -> _Pause:
+        # Other maximums may allow what these do not.
+        if overrides is None:
+            return table, None
+        return table, (overrides.max_read_capacity, overrides.max_write_capacity)
 
     def _run(self) -> None:
         while self._has_work.wait(60):
@@ -239,10 +249,10 @@ class Scaler:
                         throttled.partition,
                     )
                 except (ClientError, ConfigurationError, StoreUnavailable) as exc:
-                    self._failed(table)
+                    self._failed(table, throttled.config)
                     self._log(table, Plan("unavailable", str(exc)))
                 except Exception:
-                    self._pause(table, _LONG_PAUSE)
+                    self._pause(table, throttled.config, _LONG_PAUSE)
                     logger.exception("Table %s could not be raised.", table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -54,7 +55,8 @@ def apply(using: str, capacity: TableCapacity, plan: Plan, *, dry_run: bool = Fa
     except ClientError as exc:
         if not (code_of(exc) == TABLE_IN_USE and was_repeated(exc)):
             return _refused(capacity, plan, exc)
-        # The first attempt, which failed inside DynamoDB, was carried out after all.
+        # The first attempt, which failed inside DynamoDB, was probably carried out after all.
+        plan = dataclasses.replace(plan, again=True)
     logger.info(
         "The capacity of table %s will be changed to %s: %s.",
         table, describe_changes(plan.changes), plan.why,
@@ -109,7 +111,12 @@ def raise_until(
     """
     records, auto_scaling = CapacityRecords(using), get_auto_scaling(using)
     before = minimums(targets) if targets else None
-    raised = records.record_raise(capacity.table, deadline, as_decision(plan, capacity, before))
+    raised = records.record_raise(
+        capacity,
+        deadline,
+        as_decision(plan, capacity, before),
+        of_minimums=bool(targets),
+    )
     done = auto_scaling.set_minimums(capacity, plan) if targets else apply(using, capacity, plan)
     if not done.changes and done.code != "unavailable":
         records.take_back(raised, as_decision(done, capacity))

@@ -28,6 +28,7 @@ from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.monitoring.snapshot import get_descriptions
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FaultProxy
+from tests.helpers.capacity import named
 from tests.helpers.forking import fork
 from tests.helpers.status import HERE, open_breaker, page, read
 
@@ -77,7 +78,7 @@ def test_the_json_has_all_parts(reporting, manager):
     CacheStore(using).get("k")
     Decisions(using).publish(table, {"at": time.time(), "code": "at_maximum", "why": "enough"})
     CapacityRecords(using).record_raise(
-        table, time.time() + 60, {"at": time.time() - 9, "code": "raised", "why": "short"}
+        named(table), time.time() + 60, {"at": time.time() - 9, "code": "raised", "why": "short"}
     )
     found = read(manager, using)
     (breaker,) = [each for each in found["breakers"] if each["table"] == table]

@@ -19,7 +19,7 @@ from dynamo_stores.capacity.scale_up import get_scaler
 from dynamo_stores.capacity.update import describe
 from dynamo_stores.signals import capacity_changed
 from dynamo_stores.testing import FakeClock
-from tests.helpers.capacity import reason
+from tests.helpers.capacity import named, reason
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_table_that_is_scaled_by_aws_is_left_alone(provisioned, auto_scaling, 
         plan = get_scaler(using).handle(table, [reason(using, table)])
     assert (plan.code, plan.changes) == ("auto_scaled", {})
     assert caplog.text.count("Application Auto Scaling has targets for") == 1
-    CapacityRecords(using).record_raise(table, time.time() - 1, {"code": "raised"})
+    CapacityRecords(using).record_raise(named(table), time.time() - 1, {"code": "raised"})
     (outcome,) = reconcile(using)
     assert (outcome.plan.code, outcome.next_deadline) == ("auto_scaled", None)
     assert relay.status()["tables"][table]["updates"] == 0

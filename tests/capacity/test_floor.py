@@ -10,6 +10,8 @@ from django.core.management import CommandError
 
 from dynamo_stores import clock
 from dynamo_stores.calls.control import get_control
+from dynamo_stores.capacity import ThroughputScaler, manual
+from dynamo_stores.capacity.auto_scaling import ScalableTarget, get_auto_scaling
 from dynamo_stores.capacity.description import Units
 from dynamo_stores.capacity.planner import Plan
 from dynamo_stores.capacity.records import CapacityRecords
@@ -20,7 +22,7 @@ from dynamo_stores.capacity.usage import Usage
 from dynamo_stores.conf import get_config
 from dynamo_stores.tasks import beat_schedule, reconcile_capacity
 from dynamo_stores.testing import FakeClock, FaultProxy
-from tests.helpers.capacity import reason, record_use
+from tests.helpers.capacity import named, reason, record_use
 from tests.helpers.clocks import with_clock
 
 
@@ -102,7 +104,7 @@ def test_a_table_above_its_baseline_comes_down_to_what_it_had(owned, later):
         "it was raised"
     )
     assert outcome.next_deadline is None
-    assert CapacityRecords(using).get(table).floor == {}
+    assert CapacityRecords(using).get(table).entries == frozenset()
 
 
 def test_two_raises_come_down_to_what_was_before_the_first(owned, later):
@@ -152,8 +154,9 @@ def test_a_refused_raise_leaves_the_record_of_an_earlier_one(behind_faults, late
     faults.fail("UpdateTable", status=400, code="LimitExceededException")
     assert throttle(using, table).code == "refused"
     after = CapacityRecords(using).get(table)
-    assert (after.deadline, after.floor) == (before.deadline, before.floor)
-    assert after.floor == {("", "Write"): 40, ("GSI1", "Write"): 40}
+    assert (after.deadline, after.entries) == (before.deadline, before.entries)
+    floor = after.floor_of(describe(using, table).table_id)
+    assert floor == {("", "Write"): 40, ("GSI1", "Write"): 40}
 
 
 def test_a_raise_without_an_answer_keeps_its_record(behind_faults, later):
@@ -179,7 +182,75 @@ def test_what_the_first_of_two_attempts_changed_counts_as_changed(behind_faults)
     throughput = {"ReadCapacityUnits": 40, "WriteCapacityUnits": 80}
     outside = {"TableName": table, "ProvisionedThroughput": throughput}
     get_control(_behind(using)).call("UpdateTable", outside)
-    assert apply(using, capacity, plan) is plan
+    done = apply(using, capacity, plan)
+    assert (done.changes, done.again) == (plan.changes, True)
+
+
+def test_a_lowering_that_may_not_have_been_made_is_checked_again(behind_faults, later):
+    """Another change was in progress when the second attempt was refused."""
+    using, table, faults = behind_faults()
+    throttle(using, table)
+    record_use(using, table, Usage())
+    later.advance(61)
+    faults.fail("UpdateTable", status=500, code="InternalServerError", times=1)
+    faults.fail("UpdateTable", status=400, code="ResourceInUseException", times=1)
+    (outcome,) = reconcile(using)
+    assert outcome.next_deadline is not None
+    faults.clear()
+    later.advance(61)
+    record_use(using, table, Usage())
+    (outcome,) = reconcile(using)
+    assert outcome.plan.changes == {"": (40, 40), "GSI1": (40, 40)}
+
+
+def test_a_raise_during_a_manual_lowering_keeps_its_deadline(owned, later, monkeypatch):
+    """The record that was read before the table decides."""
+    using, table, _ = owned()
+    records, read = CapacityRecords(using), manual.describe
+    records.record_raise(named(table), clock.now() + 60, {"code": "raised"})
+
+    def describe_and_raise(*args):
+        capacity = read(*args)
+        records.record_raise(named(table), clock.now() + 90, {"code": "raised"})
+        return capacity
+
+    monkeypatch.setattr(manual, "describe", describe_and_raise)
+    manual.change_manually(using, table, "down")
+    assert records.get(table).deadline == pytest.approx(clock.now() + 90, abs=1)
+
+
+def test_a_table_that_was_made_again_is_not_lowered(owned, later):
+    """Its owner gave it 40 units; the table that was raised had another id."""
+    using, table, _ = owned()
+    decision = {"code": "raised", "from": {"": [5, 5]}, "to": {"": [10, 10]}}
+    records = CapacityRecords(using)
+    records.record_raise(named(table, "of-the-deleted-table"), clock.now() - 1, decision)
+    record_use(using, table, Usage())
+    (outcome,) = reconcile(using)
+    assert (outcome.plan.code, outcome.plan.changes) == ("at_baseline", {})
+
+
+def test_a_kind_without_a_target_is_lowered(owned, later, monkeypatch):
+    """Application Auto Scaling manages the reads of the table only."""
+    using, table, _ = owned()
+    throttle(using, table)
+    record_use(using, table, Usage())
+    reads = {("", "Read"): ScalableTarget(5, 100), ("GSI1", "Read"): ScalableTarget(5, 100)}
+    monkeypatch.setattr(get_auto_scaling(using), "targets", lambda capacity: reads)
+    later.advance(61)
+    (outcome,) = reconcile(using)
+    assert outcome.plan.changes == {"": (40, 40), "GSI1": (40, 40)}
+
+
+def test_a_pause_is_of_its_own_maximum(owned, later):
+    """A table at the maximum of the settings is raised for a call with a larger one."""
+    using, table, _ = owned(MAX_WRITE_CAPACITY=40)
+    scaler = get_scaler(using)
+    assert scaler.handle(table, [reason(using, table)]).code == "at_maximum"
+    larger = ThroughputScaler(table, using=using, max_write_capacity=200)
+    assert scaler._pause_of(table, larger.config) not in scaler._paused_until
+    later.advance(6)
+    assert scaler.handle(table, [reason(using, table)], (), larger.config).code == "raised"
 
 
 def _behind(faulty):
@@ -276,7 +347,7 @@ def test_a_baseline_that_was_asked_for_is_reached_later(owned, run, later):
     using, table, _ = owned()
     throttle(using, table)
     records = CapacityRecords(using)
-    assert records.lower_to_baseline(table, ["", "GSI1"])
+    assert records.lower_to_baseline(records.get(table), describe(using, table))
     record_use(using, table, Usage())
     later.advance(61)
     (outcome,) = reconcile(using)
@@ -326,7 +397,7 @@ def test_a_table_that_cannot_be_read_stops_no_other(behind_faults, later):
     using, table, faults = behind_faults()
     records = CapacityRecords(using)
     for name in (table, f"{table}-2"):
-        records.record_raise(name, clock.now() - 1, {"code": "raised"})
+        records.record_raise(named(name), clock.now() - 1, {"code": "raised"})
     faults.fail("DescribeTable", status=400, code="AccessDeniedException", times=1)
     outcomes = reconcile(using)
     assert [outcome.plan.code for outcome in outcomes] == ["unavailable", "no_table"]

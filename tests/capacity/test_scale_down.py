@@ -18,7 +18,7 @@ from dynamo_stores.capacity.usage import Usage
 from dynamo_stores.signals import capacity_changed
 from dynamo_stores.tasks import beat_schedule, reconcile_capacity, scale_down
 from dynamo_stores.testing import FakeClock
-from tests.helpers.capacity import record_use
+from tests.helpers.capacity import named, record_use
 
 
 def units(using, table):
@@ -132,7 +132,7 @@ def test_a_raise_meanwhile_moves_the_deadline(raised, later):
     (due,) = records.due()
     leased = records.lease(due, 120)
     deadline = clock.now() + 60
-    raised_again = records.record_raise(table, deadline, {"code": "raised"})
+    raised_again = records.record_raise(named(table), deadline, {"code": "raised"})
     assert raised_again.generation == leased.generation + 1
     assert records.finish(leased, {"code": "lowered"}, None) is False
     record = records.get(table)
@@ -192,7 +192,7 @@ def test_a_used_up_budget_is_logged_once(raised, later, caplog):
 def test_a_table_that_is_gone_is_forgotten(provisioned, later):
     """Its record is closed."""
     using, _, _ = provisioned()
-    CapacityRecords(using).record_raise("no-such-table", clock.now() - 1, {"code": "raised"})
+    CapacityRecords(using).record_raise(named("no-such-table"), clock.now() - 1, {"code": "raised"})
     (outcome,) = reconcile(using)
     assert (outcome.plan.code, outcome.next_deadline) == ("no_table", None)
     assert reconcile(using) == []
@@ -228,7 +228,7 @@ def test_a_change_sends_a_signal(raised, later):
 
 def test_the_commands(provisioned, run):
     """Raise, show, lower; sentences for what cannot be done."""
-    using, table, _ = provisioned()
+    using, table, _ = provisioned(updating=2.0)
     status = run("dynamo_status", table=[table])
     assert f"{table}: ACTIVE, baseline 5 RCU and 5 WCU, maximum 100 and 50, scaling on" in status
     assert "  table: 5 RCU and 5 WCU, 4 decreases left now" in status

@@ -10,6 +10,7 @@ from django.core.management import call_command
 
 from dynamo_stores import clock
 from dynamo_stores.calls.control import get_control
+from dynamo_stores.capacity.description import TableCapacity
 from dynamo_stores.capacity.usage import UsageHistory, minute_of
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import ThrottlingReason
@@ -58,6 +59,13 @@ def record_use(using, table, use):
     """Record the use of the table and of its index by all processes in the last minute."""
     use_of = {table: use, f"{table}/GSI1": use}
     UsageHistory(using).roll_up({minute_of(clock.now()) - 1: use_of})
+
+
+def named(table, table_id=""):
+    """The capacity of a table of which only the name counts."""
+    return TableCapacity(
+        table, "", "ACTIVE", is_on_demand=False, has_replicas=False, table_id=table_id
+    )
 
 
 def reason(using, table, text="TableWriteProvisionedThroughputExceeded"):

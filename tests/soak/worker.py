@@ -317,19 +317,20 @@ class RecordClient:
 
     def __init__(self, seed):
         from dynamo_stores.capacity.records import CapacityRecords
+        from tests.helpers.capacity import named
 
         self.random = random.Random(f"{seed}-records")
         self.records = CapacityRecords("default")
+        self.capacity = named("soak-table")
 
     def step(self):
-        table = "soak-table"
         if self.random.random() < 0.3:
             decision = {"from": {"": [5, 5]}, "to": {"": [5, 10]}, "code": "raised"}
-            raised = self.records.record_raise(table, time.time() - 1, decision)
+            raised = self.records.record_raise(self.capacity, time.time() - 1, decision)
             report(generation=raised.generation)
         for record in self.records.due():
-            if record.floor != {("", "Write"): 5}:
-                report(violation=f"the floor of the record is {record.floor}")
+            if record.floor_of("") != {("", "Write"): 5}:
+                report(violation=f"the floor of the record is {record.floor_of('')}")
             leased = self.records.lease(record, 5)
             if leased is not None:
                 report(lease=leased.owner, at=time.monotonic())

@@ -2,7 +2,7 @@
 
 import os
 
-from dynamo_stores.ratelimit.requests import ALL, UNSAFE
+from dynamo_stores.ratelimit import ALL, UNSAFE
 
 __all__ = ["ALL", "UNSAFE"]
 __path__.append(os.path.join(os.environ["DJANGO_RATELIMIT"], "django_ratelimit"))
