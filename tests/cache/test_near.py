@@ -447,24 +447,3 @@ def test_a_reader_waits_for_another_to_its_deadline_at_most(alias, make_cache, d
         assert not first.done()
         go_on.set()
         assert first.result() == "v"
-
-
-WRITES = {
-    "set": lambda cache: cache.set("k", "new"),
-    "set_many": lambda cache: cache.set_many({"k": "new"}),
-    "delete": lambda cache: cache.delete("k"),
-    "touch": lambda cache: cache.touch("k", 0),
-    "delete_pattern": lambda cache: cache.delete_pattern("k"),
-    "clear": lambda cache: cache.clear(),
-}
-
-
-@pytest.mark.parametrize("verb", WRITES)
-def test_writes_of_a_cache_without_the_near_tier_reach_it(make_cache, verb):
-    """Two caches of one alias and prefix, in one process: the other one's value is not served."""
-    plain = make_cache()
-    near = make_cache(KEY_PREFIX=plain.key_prefix, OPTIONS={"LOCAL_TIMEOUT": 60})
-    near.set("k", "old")
-    assert near.get("k") == "old"
-    WRITES[verb](plain)
-    assert near.get("k") == plain.get("k") != "old"

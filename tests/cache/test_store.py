@@ -311,6 +311,7 @@ def test_a_timeout_that_is_no_number_is_a_value_error(cache):
             change("k", float("nan"))
 
 
+@pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning")
 def test_long_and_odd_keys(cache):
     """Any text of any length is a key (Django warns of some)."""
     odd = ["x" * 3000, "é" * 1500, "\ud800", "a b", "#", "H#", "🐍", "\x00"]

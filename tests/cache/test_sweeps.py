@@ -73,10 +73,10 @@ def test_cleanup_loses_against_a_renewal(swept, dynamo_clock: FakeClock):
     delete = type(sweep)._delete_unchanged
     seen = []
 
-    def renew_first(self, item):
+    def renew_first(self, item, *args):
         swept.set("k", "new", 10)
         seen.append(item)
-        return delete(self, item)
+        return delete(self, item, *args)
 
     monkey = pytest.MonkeyPatch()
     monkey.setattr(type(sweep), "_delete_unchanged", renew_first)

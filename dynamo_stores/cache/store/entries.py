@@ -15,7 +15,7 @@ from ...models import RawItem
 from .codecs import InvalidSignature, UnreadableValue
 from .invalidation import ValidityStore, is_live
 from .items import PARTS, TAGS, WRITE, CacheEntry, tags_of
-from .near import Entry, NearStats, NearTier, find_near, get_near
+from .near import Entry, NearStats, NearTier, get_near
 from .recent import get_recent_writes
 from .statistics import get_lookups
 
@@ -251,11 +251,8 @@ class EntriesStore(ValidityStore):
 
     @contextlib.contextmanager
     def _writing(self, pks: Sequence[str]) -> Iterator[dict[str, Entry]]:
-        """
-        Keep the near tier correct during a write, also that of another cache with this prefix; the
-        caller fills the dict with new entries.
-        """
-        near = self._near or find_near(self.using, self.prefix)
+        """Keep the near tier correct during a write; the caller fills the dict with new entries."""
+        near = self._near
         written: dict[str, Entry] = {}
         began_at = 0.0 if near is None else near.begin_write(pks)
         done = False
@@ -264,10 +261,6 @@ class EntriesStore(ValidityStore):
             done = True
         finally:
             get_recent_writes(self.using, self.prefix).add(pks)
-            if near is None and (near := find_near(self.using, self.prefix)) is not None:
-                # Made during the write.
-                near.begin_write(pks)
-                done = False
             if near is not None:
                 near.end_write(pks, written if done else {}, began_at)
 

@@ -210,8 +210,3 @@ def get_near(using: str, prefix: str, options: CacheOptions) -> NearTier:
     return found.get(prefix) or found.setdefault(
         prefix, NearTier(options.local_max_entries, options.local_max_bytes)
     )
-
-
-def find_near(using: str, prefix: str) -> NearTier | None:
-    """Return this process's near tier of the prefix if a cache has one."""
-    return _by_prefix.get(using).get(prefix)

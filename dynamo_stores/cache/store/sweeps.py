@@ -153,9 +153,7 @@ class Sweep:
             pace = Pace(units_per_second)
 
             def delete(item: RawItem) -> bool:
-                units, is_deleted = self._delete_unchanged(item)
-                pace.consumed(units)
-                return is_deleted
+                return self._delete_unchanged(item, pace)
 
             return sum(execute_in_parallel(dead, delete, max_concurrency=_DELETES_AT_ONCE))
 
@@ -219,11 +217,8 @@ class Sweep:
         }
         return write_of(self._call("GetItem", kwargs).get("Item") or {})
 
-    def _delete_unchanged(self, item: RawItem) -> tuple[float, bool]:
-        """
-        Delete ``item`` if it is unchanged since it was read; return the units that this consumed,
-        and whether it was deleted.
-        """
+    def _delete_unchanged(self, item: RawItem, pace: Pace | None = None) -> bool:
+        """Delete ``item`` if it is unchanged since it was read; return whether it was deleted."""
         condition = CacheEntry.pk.exists()
         for attribute, name in ((CacheEntry.ttl, "TTL"), (CacheEntry.expiry, EXPIRY)):
             condition &= (
@@ -237,8 +232,10 @@ class Sweep:
         try:
             answer = self._call("DeleteItem", kwargs)
         except ConditionFailed:
-            return 1.0, False
-        return (answer.get("ConsumedCapacity") or {}).get("CapacityUnits", 1.0), True
+            return False
+        if pace is not None:
+            pace.consumed((answer.get("ConsumedCapacity") or {}).get("CapacityUnits", 1.0))
+        return True
 
     def _delete_all(self, found: list[RawItem]) -> None:
         table = self._table
