@@ -17,6 +17,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from pynamodb.attributes import UnicodeAttribute
@@ -172,7 +173,8 @@ class Renewal(threading.Thread):
         self._until = now + longest
         self._ends_at = now + seconds
         self._renew_at = now + seconds / 3
-        self._changed = threading.Event()
+        # A second call of put() waits for none that was interrupted, unlike one of Event.set().
+        self._changed: SimpleQueue[None] = SimpleQueue()
         self._is_stopping = False
         self.is_late = False
 
@@ -195,12 +197,12 @@ class Renewal(threading.Thread):
         now = clock.monotonic()
         self._ends_at = now + seconds
         self._renew_at = min(self._renew_at, now + seconds / 3)
-        self._changed.set()
+        self._changed.put(None)
 
     def stop(self) -> None:
         """Stop renewing; the lease ends at its present end."""
         self._is_stopping = True
-        self._changed.set()
+        self._changed.put(None)
 
     @property
     def is_stopping(self) -> bool:
@@ -210,8 +212,8 @@ class Renewal(threading.Thread):
     def _wait(self) -> bool:
         """Wait for the time of the next renewal; return whether there is one."""
         while not self._is_stopping and (left := self._renew_at - clock.monotonic()) > 0:
-            self._changed.wait(left)
-            self._changed.clear()
+            with contextlib.suppress(Empty):
+                self._changed.get(timeout=left)
         return not self._is_stopping and clock.monotonic() < self._until
 
     def _lost(self) -> None:
