@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import heapq
 import itertools
 import logging
@@ -34,8 +35,7 @@ class Background:
         self._new: SimpleQueue[tuple[float, int, Callable[[], None]]] = SimpleQueue()
         self._work: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
-        self._thread: threading.Thread | None = None
-        # Held by the thread that works: another one that was started waits for its end.
+        # Held by the thread that works, until it has been idle.
         self._working = threading.Lock()
 
     def submit(self, function: Callable[[], None], *, after: float = 0.0) -> bool:
@@ -47,19 +47,25 @@ class Background:
         if self._new.qsize() + len(self._work) >= self._most:
             return False
         self._new.put((clock.monotonic() + after, next(self._numbers), function))
-        if self._thread is None or not self._thread.is_alive():
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            thread.start()
-            self._thread = thread
+        if not self._working.locked():
+            # Thread.start() of an interrupted caller may raise another error, or hang its thread.
+            _thread.start_new_thread(self._start, ())
         return True
 
+    def _start(self) -> None:
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
     def _run(self) -> None:
-        with self._working:
-            while (function := self._next()) is not None:
-                try:
-                    function()
-                except Exception:
-                    logger.exception("Background work failed.")
+        # What is submitted while the lock is held is seen here, after its release.
+        while not self._new.empty() and self._working.acquire(blocking=False):
+            try:
+                while (function := self._next()) is not None:
+                    try:
+                        function()
+                    except Exception:
+                        logger.exception("Background work failed.")
+            finally:
+                self._working.release()
 
     def _next(self) -> Callable[[], None] | None:
         while True:
@@ -72,10 +78,7 @@ class Background:
                 heapq.heappush(self._work, self._new.get(timeout=min(left, _IDLE)))
             except Empty:
                 if not self._work:
-                    # What was put before is seen here; what is put after this starts a thread.
-                    self._thread = None
-                    if self._new.empty():
-                        return None
+                    return None
 
 
 _backgrounds = PerProcess(Background)
