@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import itertools
-import signal
 import threading
+import time
 
 import pytest
 
 from dynamo_stores.concurrency.background import Background
-from dynamo_stores.leases import Renewal
+from dynamo_stores.leases import Renewal, release_later
+from tests.helpers.faults import Interrupted, interrupting
 
 # Seconds that a busy machine needs at most for what takes milliseconds.
 LONG = 40.0
 
 
-class Interrupted(BaseException):
-    """Raised by a signal handler."""
-
-
 @pytest.fixture
 def interrupted():
     """Return a function that makes a call and interrupts it after so many seconds."""
+    with interrupting() as interrupt_in:
 
-    def interrupt(*args):
-        raise Interrupted
+        def call(seconds, function):
+            try:
+                interrupt_in(seconds)
+                function()
+                interrupt_in(0)
+            except Interrupted:
+                return True
+            return False
 
-    def call(seconds, function):
-        try:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
-            function()
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        except Interrupted:
-            return True
-        return False
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    yield call
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+        yield call
 
 
 def is_done_in_time(function):
@@ -88,3 +80,26 @@ def test_background_work_is_done_at_its_time(until):
     assert not background.submit(lambda: done.append("too many"))
     go_on.set()
     until(lambda: done == ["now", "early", "late"])
+
+
+def test_a_lease_that_is_known_to_be_taken_is_released_first(until, caplog):
+    """Whatever number of others waits; those beyond the limit are logged."""
+    go_on, known = threading.Event(), []
+    for _ in range(10_002):
+        release_later("busy", lambda: go_on.wait(LONG), 600, untaken=60)
+    assert "too many releases wait" in caplog.text
+    for number in range(300):
+        release_later("busy", lambda number=number: known.append(number) or True, 600)
+    until(lambda: len(known) == 300)
+    go_on.set()
+
+
+@pytest.mark.parametrize(("untaken", "most"), [(None, 1), (1.0, 4)])
+def test_a_lease_that_nobody_has_is_not_released_for_ever(until, untaken, most):
+    """Only as long as a request on its way may take it, and the last time at the end of that."""
+    calls, ended = [], threading.Event()
+    release_later("free", lambda: calls.append(time.monotonic()), 600, untaken=untaken)
+    until(lambda: calls)
+    ended.wait(4.0)
+    assert 1 <= len(calls) <= most
+    assert calls[-1] - calls[0] >= 0.9 * (untaken or 0.0)
