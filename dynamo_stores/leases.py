@@ -17,6 +17,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from pynamodb.attributes import UnicodeAttribute
@@ -35,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 # Seconds after which a release is tried again; each further wait is twice as long.
 _FIRST_RELEASE = 0.5
+# Releases of leases that a request may have taken, and that wait for their next attempt.
+_MOST = 10_000
+# A request of an owner that gave up may be carried out so many seconds later than its time-out.
+LATE = 5.0
 
 # Writes actions under a condition. Raises ConditionFailed, which carries the item as it is.
 Update = Callable[[Sequence[Action], Condition], object]
@@ -172,7 +177,8 @@ class Renewal(threading.Thread):
         self._until = now + longest
         self._ends_at = now + seconds
         self._renew_at = now + seconds / 3
-        self._changed = threading.Event()
+        # A second call of put() waits for none that was interrupted, unlike one of Event.set().
+        self._changed: SimpleQueue[None] = SimpleQueue()
         self._is_stopping = False
         self.is_late = False
 
@@ -195,12 +201,12 @@ class Renewal(threading.Thread):
         now = clock.monotonic()
         self._ends_at = now + seconds
         self._renew_at = min(self._renew_at, now + seconds / 3)
-        self._changed.set()
+        self._changed.put(None)
 
     def stop(self) -> None:
         """Stop renewing; the lease ends at its present end."""
         self._is_stopping = True
-        self._changed.set()
+        self._changed.put(None)
 
     @property
     def is_stopping(self) -> bool:
@@ -210,8 +216,8 @@ class Renewal(threading.Thread):
     def _wait(self) -> bool:
         """Wait for the time of the next renewal; return whether there is one."""
         while not self._is_stopping and (left := self._renew_at - clock.monotonic()) > 0:
-            self._changed.wait(left)
-            self._changed.clear()
+            with contextlib.suppress(Empty):
+                self._changed.get(timeout=left)
         return not self._is_stopping and clock.monotonic() < self._until
 
     def _lost(self) -> None:
@@ -238,30 +244,47 @@ class Renewal(threading.Thread):
             )
 
 
-_backgrounds = PerProcess(lambda using: Background(f"leases-{using}"))
+# Leases that are known to be taken are released by a thread of their own, and all of them.
+_taken = PerProcess(lambda using: Background(f"taken-{using}", most=math.inf))
+_backgrounds = PerProcess(lambda using: Background(f"leases-{using}", most=_MOST))
 
 
-def release_later(using: str, release: Callable[[], bool], seconds: float) -> None:
+def release_later(
+    using: str, release: Callable[[], bool], seconds: float, *, untaken: float | None = None
+) -> None:
     """
-    Call ``release`` in the background, until it returns True or ``seconds`` have passed.
+    Call ``release`` in the background, until it returns True; after an error, until ``seconds``
+    have passed: by then the lease has ended.
 
-    For a lease that nobody uses, or that a request on its way may still take: by then it has ended.
+    With ``untaken`` a request on its way may still take the lease for so many seconds: until then
+    ``release`` is called again after it returned False, too.
     """
-    background, until = _backgrounds.get(using), clock.monotonic() + seconds
+    background = (_taken if untaken is None else _backgrounds).get(using)
+    began_at = clock.monotonic()
 
     def submit(wait: float, after: float) -> None:
-        # Without a thread, or if too many releases wait, the lease ends by itself.
-        with contextlib.suppress(RuntimeError):
-            background.submit(functools.partial(attempt, wait), after=after)
+        try:
+            is_submitted = background.submit(functools.partial(attempt, wait), after=after)
+        except RuntimeError:
+            is_submitted = False
+        if not is_submitted:
+            logger.warning(
+                "A lease that may have been taken is not released: too many releases wait, or no "
+                "thread can start. It ends in %.0f s at most.",
+                seconds,
+            )
 
     def attempt(wait: float) -> None:
+        until = began_at + (untaken or 0.0)
         try:
             if release():
                 return
         except Exception as exc:  # noqa: BLE001 - tried again
             logger.debug("A lease was not released: %s", type(exc).__name__)
-        if clock.monotonic() + wait < until:
-            submit(wait * 2, wait)
+            until = began_at + seconds
+        left = until - clock.monotonic()
+        if left > 0:
+            submit(wait * 2, min(wait, left))
 
     submit(_FIRST_RELEASE, 0.0)
 

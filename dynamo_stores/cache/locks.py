@@ -27,7 +27,16 @@ from ..exceptions import (
 )
 from ..item_access import ConditionFailed
 from ..keys import ItemKey
-from ..leases import Lease, LeaseAttributes, Renewal, Waits, end_after, new_owner, release_later
+from ..leases import (
+    LATE,
+    Lease,
+    LeaseAttributes,
+    Renewal,
+    Waits,
+    end_after,
+    new_owner,
+    release_later,
+)
 from .store.items import LockItem
 from .store.prefixed import PrefixedStore
 
@@ -40,8 +49,6 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
 _KEPT = 86_400
 _LEASE = LeaseAttributes(LockItem.owner, LockItem.lease_end, LockItem.fence)
 _RELEASE = (LockItem.lease_end.set(0), LockItem.owner.remove())
-# A request of an owner that gave up may be carried out so many seconds later than its time-out.
-_LATE = 5.0
 
 
 class LockStore(PrefixedStore[LockItem]):
@@ -219,14 +226,14 @@ class Holding:
 
     def _take(self) -> float | None:
         requested_at = clock.monotonic()
+        before, self._may_be_taken = self._may_be_taken, True
         try:
             taken = self._store.take(self._key, self._seconds, self._owner)
         except CircuitBreakerOpenError:
-            raise
-        except BaseException:
-            self._may_be_taken = True
+            self._may_be_taken = before
             raise
         if not isinstance(taken, Lease):
+            self._may_be_taken = before
             return taken
         # Earlier attempts cannot be carried out any more: their fence is smaller.
         self._lease, self._may_be_taken = taken, False
@@ -268,9 +275,10 @@ class Holding:
             self.renewal.stop()
         if self._lease is None and not self._may_be_taken:
             return
-        self._lease = None
+        untaken = self._store.options.operation_timeout + LATE if self._lease is None else None
         release = partial(self._store.release_owner, self._key, self._owner)
-        release_later(self._store.using, release, self._seconds + _LATE)
+        release_later(self._store.using, release, self._seconds + LATE, untaken=untaken)
+        self._lease = None
 
     def _is_ours(self) -> bool:
         # A forked child has a copy of the object, but not the lock.
@@ -370,11 +378,11 @@ class _BaseLock:
     def _release(self) -> bool:
         return self._holding is not None and self._holding.release()
 
-    def _release_in_background(self, exc: Exception) -> None:
-        text = exc if isinstance(exc, StoreError) else type(exc).__name__
-        logger.warning("A lock was not released at the end of its block; tried again: %s", text)
+    def _release_in_background(self, exc: BaseException) -> None:
         if self._holding is not None:
             self._holding.give_up()
+        text = exc if isinstance(exc, StoreError) else type(exc).__name__
+        logger.warning("A lock was not released at the end of its block; tried again: %s", text)
 
 
 class Lock(_BaseLock):
@@ -422,8 +430,10 @@ class Lock(_BaseLock):
     def __exit__(self, *exc_info: object) -> None:
         try:
             self.release()
-        except Exception as exc:  # noqa: BLE001 - the outcome of the block is the answer
+        except BaseException as exc:
             self._release_in_background(exc)
+            if not isinstance(exc, Exception):
+                raise
 
 
 class AsyncLock(_BaseLock):
@@ -461,8 +471,10 @@ class AsyncLock(_BaseLock):
     async def __aexit__(self, *exc_info: object) -> None:
         try:
             await self.release()
-        except Exception as exc:  # noqa: BLE001 - the outcome of the block is the answer
+        except BaseException as exc:
             self._release_in_background(exc)
+            if not isinstance(exc, Exception):
+                raise
 
 
 def _call(method: weakref.WeakMethod[Callable[[], bool]]) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import heapq
 import itertools
 import logging
 import threading
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 
 from .. import clock
 from .per_process import PerProcess
@@ -20,14 +22,21 @@ _IDLE = 10.0
 
 
 class Background:
-    """Functions that wait for their time, and a daemon thread that calls them."""
+    """
+    Functions that wait for their time, and a daemon thread that calls them; ``most`` may wait.
 
-    def __init__(self, name: str) -> None:
+    An exception from outside (a signal handler's, ``gevent.Timeout``) may end :meth:`submit`
+    anywhere. So callers take no lock that the thread or another caller waits for.
+    """
+
+    def __init__(self, name: str, most: float = _MOST) -> None:
         self._name = f"dynamo-stores-background-{name}"
+        self._most = most
+        self._new: SimpleQueue[tuple[float, int, Callable[[], None]]] = SimpleQueue()
         self._work: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        # Held by the thread that works, until it has been idle.
+        self._working = threading.Lock()
 
     def submit(self, function: Callable[[], None], *, after: float = 0.0) -> bool:
         """
@@ -35,33 +44,40 @@ class Background:
 
         Raises RuntimeError if the thread cannot start.
         """
-        with self._changed:
-            if len(self._work) >= _MOST:
-                return False
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread
-            due = clock.monotonic() + after
-            heapq.heappush(self._work, (due, next(self._numbers), function))
-            self._changed.notify()
+        if self._new.qsize() + len(self._work) >= self._most:
+            return False
+        self._new.put((clock.monotonic() + after, next(self._numbers), function))
+        if not self._working.locked():
+            # Thread.start() of an interrupted caller may raise another error, or hang its thread.
+            _thread.start_new_thread(self._start, ())
         return True
 
+    def _start(self) -> None:
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
     def _run(self) -> None:
-        while (function := self._next()) is not None:
+        # What is submitted while the lock is held is seen here, after its release.
+        while not self._new.empty() and self._working.acquire(blocking=False):
             try:
-                function()
-            except Exception:
-                logger.exception("Background work failed.")
+                while (function := self._next()) is not None:
+                    try:
+                        function()
+                    except Exception:
+                        logger.exception("Background work failed.")
+            finally:
+                self._working.release()
 
     def _next(self) -> Callable[[], None] | None:
-        with self._changed:
-            while True:
-                left = self._work[0][0] - clock.monotonic() if self._work else _IDLE
-                if left <= 0:
-                    return heapq.heappop(self._work)[2]
-                if not self._changed.wait(min(left, _IDLE)) and not self._work:
-                    self._thread = None
+        while True:
+            while not self._new.empty():
+                heapq.heappush(self._work, self._new.get())
+            left = self._work[0][0] - clock.monotonic() if self._work else _IDLE
+            if left <= 0:
+                return heapq.heappop(self._work)[2]
+            try:
+                heapq.heappush(self._work, self._new.get(timeout=min(left, _IDLE)))
+            except Empty:
+                if not self._work:
                     return None
 
 

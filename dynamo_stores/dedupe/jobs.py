@@ -16,7 +16,7 @@ from ..conf import get_config
 from ..conf.groups import DedupeConfig
 from ..exceptions import CircuitBreakerOpenError, DedupeError
 from ..item_access import ConditionFailed, Store
-from ..leases import Lease, Renewal, end_after, new_owner, release_later
+from ..leases import LATE, Lease, Renewal, end_after, new_owner, release_later
 from ..models import RawItem, ttl_of
 from ..serialization import dump_json
 from .items import (
@@ -38,8 +38,6 @@ from .items import (
 # A result in the job itself costs each failed claim one write unit per KB.
 _INLINE_BYTES = 4 * 1024
 _PART_BYTES = 380 * 1024
-# A request of a caller that gave up may be carried out so many seconds later than its time-out.
-_LATE = 5.0
 
 
 class Claim(NamedTuple):
@@ -162,7 +160,8 @@ class JobStore(Store[DedupeJob]):
                 return False
             return True
 
-        release_later(self.using, free, self.settings.lease + _LATE)
+        untaken = get_config(self.using).operation_timeout + LATE
+        release_later(self.using, free, self.settings.lease + LATE, untaken=untaken)
 
     def get_job(self, key: str) -> RawItem | None:
         """Return the job's item, read strongly; None if it does not exist."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -15,7 +16,7 @@ from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.leases import Renewal
 from tests.helpers.clocks import with_clock
-from tests.helpers.faults import QUICK, cancelled_during
+from tests.helpers.faults import QUICK, Interrupted, cancelled_during, interrupting
 from tests.helpers.forking import in_processes
 from tests.ratelimit.test_contention import SkewedClock
 
@@ -244,6 +245,68 @@ def test_the_end_of_a_block_raises_nothing(faulty, dynamo_faults, until, caplog)
 
     with pytest.raises(LookupError, match="mine"):
         fail()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_interrupted_release_is_tried_again(faulty, dynamo_faults, until, is_async):
+    """The exception from outside is raised, and the lock is free long before its lease ends."""
+    slow = {"DELAY": 0.5, "MAX_DELAY": 0.5, "MAX_RETRIES": 3}
+    cache = faulty(RETRY=slow, CIRCUIT_BREAKER={"ENABLED": False})
+    other = cache.lock("k", 600)
+
+    def work():
+        with cache.lock("k", 600):
+            dynamo_faults.delay(1.0, "UpdateItem", times=1)
+            interrupt_in(0.3)
+
+    async def awork():
+        async with cache.alock("k", 600):
+            dynamo_faults.fail("UpdateItem", status=500)
+            asyncio.get_running_loop().call_later(0.3, asyncio.current_task().cancel)
+
+    with interrupting() as interrupt_in:
+        if is_async:
+            with pytest.raises(asyncio.CancelledError):
+                asyncio.run(awork())
+            dynamo_faults.clear()
+        else:
+            with pytest.raises(Interrupted):
+                work()
+    assert other.acquire(blocking_timeout=LONG)
+    other.release()
+    until(lambda: not renewals())
+
+
+def test_an_interrupted_end_of_a_block_hangs_no_thread(cache, until):
+    """Wherever the exception from outside comes; nothing renews the lock after it."""
+
+    def work(number):
+        with cache.lock(f"k{number}", 60):
+            interrupt_in((number % 120 + 1) / 1e6)
+
+    with interrupting() as interrupt_in:
+        for number in range(240):
+            with contextlib.suppress(Interrupted):
+                work(number)
+                interrupt_in(0)
+    until(lambda: not renewals())
+
+
+def test_many_unanswered_acquires_leave_no_lock(faulty, dynamo_faults, until):
+    """However many releases wait for their next attempt."""
+    cache = faulty(RETRY={**QUICK, "MAX_RETRIES": 0}, CIRCUIT_BREAKER={"ENABLED": False})
+    cache.get("k")
+    dynamo_faults.lose_answer("UpdateItem")
+    for number in range(240):
+        assert not cache.lock(f"k{number}", 600).acquire(blocking=False)
+    dynamo_faults.clear()
+    taken = [cache.lock(f"k{number}", 600) for number in range(240)]
+
+    def are_free():
+        taken[:] = [each for each in taken if each.locked()]
+        return not taken
+
+    until(are_free)
 
 
 def test_renewals_do_not_undo_an_extension(cache):

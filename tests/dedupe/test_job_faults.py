@@ -85,6 +85,31 @@ def test_a_claim_whose_answers_were_lost_is_undone(alias, key, dynamo_faults):
     assert store.run(key, lambda: "next") == "next"
 
 
+def test_many_unanswered_claims_leave_no_job(alias, key, dynamo_faults, until):
+    """However many of them wait to be freed."""
+    store = DedupeStore(
+        alias(
+            ENDPOINT_URL=dynamo_faults.url,
+            RETRY={"MAX_RETRIES": 0},
+            CIRCUIT_BREAKER={"ENABLED": False},
+            DEDUPE={"LEASE": 600},
+        )
+    )
+    store.is_in_progress(key)
+    dynamo_faults.lose_answer("UpdateItem")
+    for number in range(240):
+        with pytest.raises(StoreUnavailable):
+            store.register(f"{key}{number}")
+    dynamo_faults.clear()
+    held = [f"{key}{number}" for number in range(240)]
+
+    def are_free():
+        held[:] = [each for each in held if store.is_in_progress(each)]
+        return not held
+
+    until(are_free)
+
+
 @pytest.mark.parametrize("verb", ["arun", "aregister"])
 def test_a_cancelled_claim_is_undone(alias, key, dynamo_faults, verb):
     """What its thread takes after that is freed."""

@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 
 import pytest
 
 QUICK = {"DELAY": 0.01, "MAX_DELAY": 0.05}
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises, between any two steps of the main thread."""
+
+
+@contextlib.contextmanager
+def interrupting():
+    """Give a function that raises Interrupted in the main thread after so many seconds (0: not)."""
+
+    def interrupt(*args):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
