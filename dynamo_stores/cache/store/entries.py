@@ -255,6 +255,9 @@ class EntriesStore(ValidityStore):
         Keep the near tier correct during a write, also that of another cache with this prefix; the
         caller fills the dict with new entries.
         """
+        recent = get_recent_writes(self.using, self.prefix)
+        # At the beginning too: an exception from outside may come before the end is noted.
+        recent.add(pks)
         near = self._near or find_near(self.using, self.prefix)
         written: dict[str, Entry] = {}
         began_at = 0.0 if near is None else near.begin_write(pks)
@@ -263,7 +266,7 @@ class EntriesStore(ValidityStore):
             yield written
             done = True
         finally:
-            get_recent_writes(self.using, self.prefix).add(pks)
+            recent.add(pks)
             if near is None and (near := find_near(self.using, self.prefix)) is not None:
                 # Made during the write.
                 near.begin_write(pks)
