@@ -137,10 +137,9 @@ class _Tally:
 class _LocalKey:
     """What one key was admitted, and until when (monotonic) that matters."""
 
-    __slots__ = ("lock", "tallies", "until")
+    __slots__ = ("tallies", "until")
 
     def __init__(self, rates: Sequence[Rate]) -> None:
-        self.lock = threading.Lock()
         self.tallies = [_Tally(rate) for rate in rates]
         self.until = 0.0
 
@@ -195,10 +194,13 @@ class LocalLimiter:
         self, name: Hashable, rates: Sequence[Rate], cost: int, *, count: bool = True
     ) -> RateLimitStatus:
         """Return whether all ``rates`` admit a request of ``cost``; count it if they do."""
-        key = self._kept.get(name) or self._keys.get(name) or _LocalKey(rates)
-        if count and not key.until:
-            key = self._keys.get_or_put(name, lambda: key)
-        with key.lock:
+        # One lock: between a look-up and a count, another thread may move or forget the key.
+        with self._lock:
+            key = self._kept.get(name) or self._keys.get(name)
+            if key is None:
+                key = _LocalKey(rates)
+                if count:
+                    self._keys.put(name, key)
             now = clock.monotonic()
             wait = key.wait(cost, now)
             if count and not wait:
@@ -210,16 +212,13 @@ class LocalLimiter:
 
     def _keep(self, name: Hashable, key: _LocalKey, now: float) -> bool:
         """Keep the key until its window ends; return False if too many are kept."""
-        with self._lock:
-            if name not in self._kept and len(self._kept) >= _MAX_ENTRIES:
-                if now - self._swept_at >= 1.0:
-                    self._swept_at = now
-                    self._kept = {
-                        each: kept for each, kept in self._kept.items() if kept.until > now
-                    }
-                if len(self._kept) >= _MAX_ENTRIES:
-                    return False
-            self._kept[name] = key
+        if name not in self._kept and len(self._kept) >= _MAX_ENTRIES:
+            if now - self._swept_at >= 1.0:
+                self._swept_at = now
+                self._kept = {each: kept for each, kept in self._kept.items() if kept.until > now}
+            if len(self._kept) >= _MAX_ENTRIES:
+                return False
+        self._kept[name] = key
         self._keys.drop(name)
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from importlib import import_module
 
@@ -69,6 +70,46 @@ def test_a_process_reads_its_own_writes(cache):
             assert cache.has_key(key) == (value is not None)
     settle()
     assert (cache.get("k"), cache.get("n")) == (None, -3)
+
+
+def assert_no_longer_there(cache):
+    """By any verb, neither at once nor after the lag."""
+    for _ in range(2):
+        assert cache.get("k") is None
+        assert cache.get_many(["k", "n"]) == {}
+        assert not cache.has_key("n")
+        settle()
+
+
+def test_a_process_does_not_read_what_it_cleared(cache):
+    """Nor does its near tier keep it."""
+    time.sleep(1)  # The writes of before are recent no more.
+    cache.clear()
+    assert_no_longer_there(cache)
+
+
+def test_a_process_does_not_read_what_it_deleted_by_a_pattern(cache):
+    """Each key is a write of the process."""
+    time.sleep(1)
+    assert cache.delete_pattern("*") == 2
+    assert_no_longer_there(cache)
+
+
+def test_a_key_is_read_strongly_while_it_is_written(make_cache, alias, dynamo_faults, dynamo_clock):
+    """An exception from outside may end the write before its end is noted."""
+    cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url))
+    dynamo_faults.delay(3, "PutItem")
+    writer = threading.Thread(target=cache.set, args=("k", 1))
+    writer.start()
+    seen = []
+    while writer.is_alive() and True not in seen:
+        dynamo_faults.bodies.clear()
+        cache.get("k")
+        bodies = [body for operation, body in dynamo_faults.bodies if operation == "GetItem"]
+        if writer.is_alive():
+            seen.append(any(body.get("ConsistentRead") for body in bodies))
+    writer.join()
+    assert True in seen or not seen
 
 
 def test_a_touch_is_seen_at_once(cache):

@@ -67,15 +67,56 @@ def test_the_interval_is_discarded_when_a_clock_was_set(clocks):
     assert times.low <= clocks.true <= times.high
 
 
+def moved_answer(server, clocks, seconds):
+    """An answer of a server whose clock is ``seconds`` ahead."""
+    sent_at = clocks.monotonic()
+    date = formatdate(clocks.true + seconds, usegmt=True)
+    clocks.true += 0.01
+    server.record(date, sent_at, clocks.monotonic())
+
+
+def knows(server, moment):
+    times = server.times()
+    return times.low <= moment <= times.high
+
+
 def test_a_changed_clock_of_the_service_is_accepted(clocks):
-    """Its newest answer counts."""
+    """When a second answer agrees with the first."""
     server = ServerClock()
     answer(server, clocks)
-    moved = clocks.true + 10
-    server.record(formatdate(moved, usegmt=True), clocks.monotonic(), clocks.monotonic() + 0.01)
-    times = server.times()
-    assert times.low <= moved + 1
-    assert times.high >= moved
+    moved_answer(server, clocks, 10)
+    moved_answer(server, clocks, 10)
+    assert knows(server, clocks.true + 10)
+
+
+@pytest.mark.parametrize("wrong", [3600, -3600])
+def test_one_answer_does_not_overturn_the_known_time(clocks, wrong, caplog):
+    """Nor do two that contradict each other, or that are not in a row; it is logged once."""
+    server = ServerClock()
+    for _ in range(50):
+        answer(server, clocks)
+        clocks.true += 0.137
+    for seconds in (wrong, 2 * wrong):
+        moved_answer(server, clocks, seconds)
+        assert knows(server, clocks.true)
+    for _ in range(3):
+        answer(server, clocks)
+        moved_answer(server, clocks, wrong)
+        assert knows(server, clocks.true)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "differs by 3" in record.getMessage()
+
+
+def test_an_answer_from_before_a_clock_was_set_confirms_none(clocks):
+    """The interval and the doubted answer are both discarded."""
+    server = ServerClock()
+    answer(server, clocks)
+    moved_answer(server, clocks, 10)
+    clocks.wrong += 5
+    answer(server, clocks)
+    moved_answer(server, clocks, 10)
+    assert knows(server, clocks.true)
 
 
 def test_an_invalid_date_is_ignored(clocks):

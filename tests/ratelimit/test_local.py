@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -102,6 +104,34 @@ def test_threads_admit_no_more_than_the_limit():
     for each in threads:
         each.join()
     assert admitted == dict.fromkeys(range(10), 20)
+
+
+@pytest.fixture
+def switching():
+    """Threads that are switched as often as possible."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_that_race_for_a_new_key_admit_no_more_than_the_limit(switching):
+    """While the key is moved to those that are not forgotten."""
+    limiter, rates = LocalLimiter(), (Rate(4, 3600),)
+    barrier = threading.Barrier(6)
+
+    def ask(admitted):
+        for key in range(500):
+            barrier.wait(60)
+            admitted.update(key for _ in range(4) if limiter.acquire(key, rates, 1).allowed)
+
+    counts = [Counter() for _ in range(6)]
+    threads = [threading.Thread(target=ask, args=(each,)) for each in counts]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert sum(counts, Counter()) == dict.fromkeys(range(500), 4)
 
 
 @pytest.mark.parametrize("cost", [2, 5])

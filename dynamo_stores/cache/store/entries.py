@@ -252,6 +252,9 @@ class EntriesStore(ValidityStore):
     @contextlib.contextmanager
     def _writing(self, pks: Sequence[str]) -> Iterator[dict[str, Entry]]:
         """Keep the near tier correct during a write; the caller fills the dict with new entries."""
+        recent = get_recent_writes(self.using, self.prefix)
+        # At the beginning too: an exception from outside may come before the end is noted.
+        recent.add(pks)
         near = self._near
         written: dict[str, Entry] = {}
         began_at = 0.0 if near is None else near.begin_write(pks)
@@ -260,7 +263,7 @@ class EntriesStore(ValidityStore):
             yield written
             done = True
         finally:
-            get_recent_writes(self.using, self.prefix).add(pks)
+            recent.add(pks)
             if near is not None:
                 near.end_write(pks, written if done else {}, began_at)
 

@@ -17,24 +17,24 @@ class RecentWrites:
     """The partition keys of the entries that were written in the last second. Thread-safe."""
 
     def __init__(self) -> None:
-        self._ended_at: dict[str, float] = {}
+        self._written_at: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def add(self, pks: Iterable[str]) -> None:
-        """Add the keys of a write that has just ended, or whose outcome is not known."""
+        """Add the keys of a write that begins, has just ended, or whose outcome is not known."""
         now = clock.monotonic()
         with self._lock:
-            ended_at = self._ended_at
+            written_at = self._written_at
             for pk in pks:
                 # The oldest is first.
-                ended_at.pop(pk, None)
-                ended_at[pk] = now
-            while ended_at and now - ended_at[oldest := next(iter(ended_at))] >= LAG:
-                del ended_at[oldest]
+                written_at.pop(pk, None)
+                written_at[pk] = now
+            while written_at and now - written_at[oldest := next(iter(written_at))] >= LAG:
+                del written_at[oldest]
 
     def __contains__(self, pk: str) -> bool:
-        ended_at = self._ended_at.get(pk)
-        return ended_at is not None and clock.monotonic() - ended_at < LAG
+        written_at = self._written_at.get(pk)
+        return written_at is not None and clock.monotonic() - written_at < LAG
 
 
 def _make(using: str) -> dict[str, RecentWrites]:

@@ -247,4 +247,11 @@ class CacheStore(CountingStore, ManyStore):
 
     @property
     def _sweep(self) -> Sweep:
-        return Sweep(self._table, self._call, self.prefix, self.options, self._live_and_valid)
+        return Sweep(
+            self._table,
+            self._call,
+            self.prefix,
+            self.options,
+            self._live_and_valid,
+            self._delete_keys,
+        )

@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ... import clock, keys
-from ...calls.batches import batch_write, execute_in_parallel
+from ...calls.batches import execute_in_parallel
 from ...calls.connection import TableConnection
 from ...calls.pages import pages
 from ...calls.policy import deadline
-from ...exceptions import StoreUnavailable
 from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem
 from ..options import CacheOptions
-from .background import BackgroundWork, Pace
+from .background import BackgroundWork, Pace, Write
 from .items import EXPIRY, LIFE, ORIGINAL, WRITE, CacheEntry, original_of, write_of
 
 # The head of a part is written after it, within the time that a write takes. A part that is older
@@ -29,6 +28,8 @@ _UNITS_PER_SECOND = 1000.0
 Call = Callable[[TableConnection, str, dict[str, Any]], Any]
 # Returns those of some entries that are live and valid.
 Filter = Callable[[list[RawItem]], list[RawItem]]
+# Deletes the items with some keys; returns the keys of those that were not, and the reason.
+Delete = Write[RawItem]
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class Sweep:
         prefix: str,
         options: CacheOptions,
         live_and_valid: Filter,
+        delete: Delete,
     ) -> None:
         self._table = table
         self._store_call = call
         self._prefix = prefix
         self._options = options
         self._filter = live_and_valid
+        self._delete = delete
         self._work = BackgroundWork()
 
     def clear(self) -> int:
@@ -85,7 +88,7 @@ class Sweep:
             for page in self._pages(operation, kwargs, _UNITS_PER_SECOND):
                 found = [{"PK": item["PK"], "SK": item["SK"]} for item in page["Items"]]
                 for start in range(0, len(found), 25):
-                    self._delete_all(found[start : start + 25])
+                    self._work.write_all(found[start : start + 25], self._delete)
                 deleted += len(found)
         return deleted
 
@@ -236,15 +239,6 @@ class Sweep:
         if pace is not None:
             pace.consumed((answer.get("ConsumedCapacity") or {}).get("CapacityUnits", 1.0))
         return True
-
-    def _delete_all(self, found: list[RawItem]) -> None:
-        table = self._table
-
-        def write(requests: list[RawItem]) -> tuple[list[RawItem], StoreUnavailable | None]:
-            with deadline(self._options.operation_timeout):
-                return batch_write(table.connection, table.table_name, requests)
-
-        self._work.write_all([{"DeleteRequest": {"Key": key}} for key in found], write)
 
     def _live_and_valid(self, items: list[RawItem]) -> list[RawItem]:
         return self._work.call(lambda: self._filter(items))
