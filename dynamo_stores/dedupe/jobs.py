@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from pynamodb.expressions.update import Action
 
-from .. import keys
+from .. import clock, keys
 from ..concurrency.threads import in_thread
 from ..conf import get_config
 from ..conf.groups import DedupeConfig
@@ -38,6 +40,11 @@ from .items import (
 # A result in the job itself costs each failed claim one write unit per KB.
 _INLINE_BYTES = 4 * 1024
 _PART_BYTES = 380 * 1024
+# An outcome that could not be stored is tried again with waits up to the second, in seconds, for as
+# long as the third.
+_FIRST_WAIT, _LONGEST_WAIT, _TRIES = 0.5, 10.0, 300.0
+
+logger = logging.getLogger(__name__)
 
 
 class Claim(NamedTuple):
@@ -241,6 +248,30 @@ class JobStore(Store[DedupeJob]):
             # The answer to this call's own write was lost, and the write was repeated.
             return state != RUNNING and state_of(old) == state and fence_of(old) == fence
         return True
+
+
+def finish_later(write: Callable[[], object], renewal: Renewal) -> None:
+    """
+    Call ``write``, which stores the outcome of a job, in a thread of its own until it succeeds, for
+    some minutes at most. The lease is renewed meanwhile.
+    """
+
+    def finish() -> None:
+        until, wait = clock.monotonic() + _TRIES, _FIRST_WAIT
+        pause = threading.Event()
+        try:
+            while clock.monotonic() < until:
+                try:
+                    write()
+                    break
+                except Exception as exc:  # noqa: BLE001 - tried again
+                    logger.warning("The outcome of a job was not stored; tried again: %s", exc)
+                pause.wait(wait)
+                wait = min(wait * 2, _LONGEST_WAIT)
+        finally:
+            renewal.stop()
+
+    threading.Thread(target=finish, name="dynamo-stores-outcome", daemon=True).start()
 
 
 def encode(result: Any) -> bytes:

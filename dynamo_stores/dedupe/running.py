@@ -14,8 +14,7 @@ from django.db import connections, transaction
 from django.dispatch import receiver
 from django.http import HttpRequest
 
-from .. import clock
-from .jobs import encode
+from .jobs import encode, finish_later
 from .responses import is_final, pack, without_body
 from .store import DedupeStore
 
@@ -23,10 +22,6 @@ logger = logging.getLogger(__name__)
 
 # The lease of a request is renewed for so many seconds at most.
 _LONGEST = 3_600.0
-# A response that could not be stored is tried again with waits up to the second, in seconds, for
-# as long as the third.
-_FIRST_WAIT, _LONGEST_WAIT, _TRIES = 0.5, 10.0, 300.0
-
 
 # The attribute of a request with its jobs: with ATOMIC_REQUESTS a commit may fail after the view.
 _RUNNING = "_dynamo_stores_idempotent"
@@ -53,8 +48,8 @@ class Running:
         self._fence = fence
         self._ttl = ttl
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._is_ended = False
+        # The first one ends the job.
+        self._ends: list[object] = []
         self._renewal = store.renewal(job, fence, longest=_LONGEST)
         try:
             self._renewal.start()
@@ -80,7 +75,7 @@ class Running:
 
     def free(self, error: BaseException | None = None) -> None:
         """Let the next request run; does nothing after the end."""
-        if not self._may_end():
+        if not self._begins(object()):
             return
         self._renewal.stop()
         try:
@@ -90,7 +85,7 @@ class Running:
 
     def free_in_background(self) -> None:
         """Do the same in a thread of its own, for callers that must not wait or are cancelled."""
-        if not self._is_ended:
+        if not self._ends:
             self._renewal.stop()
             with contextlib.suppress(RuntimeError):  # the interpreter ends: the lease will, too
                 threading.Thread(target=self.free, daemon=True).start()
@@ -128,37 +123,29 @@ class Running:
         response._resource_closers.append(self.free)
 
     def _complete(self, packed: dict[str, Any]) -> None:
-        if not self._may_end():
-            return
+        end = object()
         try:
+            if not self._begins(end):
+                return
             self._store.complete_encoded(self._job, encode(packed), self._fence, self._ttl)
-        except Exception as exc:  # noqa: BLE001 - the work is done, and must not be done again
+        except BaseException as exc:
+            # The work is done, and must not be done again.
+            if self._ends and self._ends[0] is end:
+                data = encode(without_body(packed))
+                finish_later(
+                    lambda: self._store.complete_encoded(self._job, data, self._fence, self._ttl),
+                    self._renewal,
+                )
+            if not isinstance(exc, Exception):
+                raise
             logger.warning("The response of an idempotent request was not stored: %s", exc)
-            threading.Thread(
-                target=self._complete_without_body, args=(packed,), daemon=True
-            ).start()
         else:
             self._renewal.stop()
 
-    def _complete_without_body(self, packed: dict[str, Any]) -> None:
-        """Store that the request was processed, however long that takes; renewed meanwhile."""
-        data = encode(without_body(packed))
-        until, wait = clock.monotonic() + _TRIES, _FIRST_WAIT
-        pause = threading.Event()
-        while clock.monotonic() < until:
-            try:
-                self._store.complete_encoded(self._job, data, self._fence, self._ttl)
-                break
-            except Exception as exc:  # noqa: BLE001 - tried again
-                logger.warning("The end of an idempotent request was not stored: %s", exc)
-            pause.wait(wait)
-            wait = min(wait * 2, _LONGEST_WAIT)
-        self._renewal.stop()
-
-    def _may_end(self) -> bool:
-        with self._lock:
-            may_end, self._is_ended = not self._is_ended, True
-            return may_end
+    def _begins(self, end: object) -> bool:
+        # One step of Python's, so that an interrupted end is either begun or not.
+        self._ends.append(end)
+        return self._ends[0] is end
 
 
 @receiver(got_request_exception, dispatch_uid="dynamo_stores.dedupe.running")

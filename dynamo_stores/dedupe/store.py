@@ -13,11 +13,11 @@ from .. import clock
 from ..concurrency.flights import AGAIN, get_flights
 from ..concurrency.steps import Call, Computation, Compute, Join, Steps, Wait, arun, run
 from ..exceptions import DedupeError, DedupeTimeoutError, StoreUnavailable
-from ..leases import Waits, new_owner
+from ..leases import Renewal, Waits, new_owner
 from ..models import RawItem
 from ..serialization import load_json
 from .items import COMPLETED, FAILED, error_of, state_of
-from .jobs import Claim, JobStore, encode
+from .jobs import Claim, JobStore, encode, finish_later
 
 
 class DedupeStore(JobStore):
@@ -170,6 +170,7 @@ def _work(
 ) -> Steps:
     renewal = store.renewal(key, fence)
     kept: float | None = 0.0
+    is_later = False
     try:
         try:
             renewal.start()
@@ -182,11 +183,25 @@ def _work(
             if not isinstance(exc, Exception):
                 # A job that was cancelled did not fail: the next caller runs it.
                 kept = 0.0
-            yield Call(partial(_fail, store, key, exc, fence, kept))
+            fail = partial(store.fail, key, exc, fence=fence, ttl=kept)
+            try:
+                yield Call(fail)
+            except StoreUnavailable as unavailable:
+                logger.warning("The failure of a job was not stored; tried again: %s", unavailable)
+                is_later = _finish_later(fail, renewal)
+            except BaseException:
+                is_later = _finish_later(fail, renewal)
+                raise
             raise
-        is_ours = yield Call(lambda: store.complete_encoded(key, data, fence, ttl))
+        complete = partial(store.complete_encoded, key, data, fence, ttl)
+        try:
+            is_ours = yield Call(complete)
+        except BaseException:
+            is_later = _finish_later(complete, renewal)
+            raise
     finally:
-        renewal.stop()
+        if not is_later:
+            renewal.stop()
     # If another owner took the job over meanwhile, its result is returned instead.
     return data if is_ours else _NO_RESULT
 
@@ -200,13 +215,9 @@ def _encode_once(result: Any, ttl: float) -> bytes:
         ) from exc
 
 
-def _fail(store: JobStore, key: str, error: BaseException, fence: int, ttl: float | None) -> None:
-    try:
-        store.fail(key, error, fence=fence, ttl=ttl)
-    except StoreUnavailable as exc:
-        logger.warning(
-            "The failure of a job was not stored; other callers wait until its lease ends: %s", exc
-        )
+def _finish_later(write: Callable[[], object], renewal: Renewal) -> bool:
+    finish_later(write, renewal)
+    return True
 
 
 def _outcome(store: JobStore, key: str, item: RawItem | None, until: float | None) -> Steps:

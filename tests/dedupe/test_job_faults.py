@@ -17,7 +17,7 @@ from dynamo_stores.decorators import deduplicated, idempotent
 from dynamo_stores.exceptions import DedupeError, DedupeFailedError, StoreUnavailable
 from dynamo_stores.leases import Renewal
 from dynamo_stores.stores import DedupeStore
-from tests.helpers.faults import cancelled_during
+from tests.helpers.faults import Interrupted, cancelled_during, interrupting
 from tests.helpers.forking import in_processes
 from tests.ratelimit.test_contention import SkewedClock
 
@@ -83,6 +83,57 @@ def test_a_claim_whose_answers_were_lost_is_undone(alias, key, dynamo_faults):
     with pytest.raises(StoreUnavailable):
         store.run(key, lambda: "unanswered")
     assert store.run(key, lambda: "next") == "next"
+
+
+@pytest.fixture
+def unsteady(alias, dynamo_faults):
+    """An alias behind the relay of faults, without retries and breaker."""
+    return alias(
+        ENDPOINT_URL=dynamo_faults.url,
+        RETRY={"MAX_RETRIES": 0},
+        CIRCUIT_BREAKER={"ENABLED": False},
+        DEDUPE={"LEASE": 2, "MAX_WAIT": LONG},
+    )
+
+
+def test_an_outcome_that_was_not_stored_is_stored_later(unsteady, key, dynamo_faults, until):
+    """Renewed meanwhile, so that the job is not run again."""
+    store, calls = DedupeStore(unsteady), []
+
+    def work():
+        calls.append(1)
+        dynamo_faults.fail("UpdateItem", status=500)
+        return "done"
+
+    with pytest.raises(StoreUnavailable):
+        store.run(key, work)
+    dynamo_faults.clear()
+    assert store.run(key, work) == "done"
+    assert calls == [1]
+    until(lambda: not any(isinstance(each, Renewal) for each in threading.enumerate()))
+
+
+def test_an_interrupted_end_of_a_request_is_stored_later(unsteady, key, dynamo_faults, until):
+    """The exception from outside is raised; the request is not carried out again."""
+    calls = []
+
+    @idempotent(using=unsteady)
+    def view(request):
+        calls.append(1)
+        dynamo_faults.delay(2.0, "UpdateItem", times=1)
+        dynamo_faults.fail("UpdateItem", status=500, times=1)
+        interrupt_in(0.5)
+        return HttpResponse("done", status=201)
+
+    def post():
+        return view(RequestFactory().post("/", headers={"Idempotency-Key": key}))
+
+    with interrupting() as interrupt_in:
+        with pytest.raises(Interrupted):
+            post()
+        until(lambda: post().status_code == 201)
+    assert calls == [1]
+    until(lambda: not any(isinstance(each, Renewal) for each in threading.enumerate()))
 
 
 def test_many_unanswered_claims_leave_no_job(alias, key, dynamo_faults, until):
