@@ -12,7 +12,9 @@ from dataclasses import replace
 
 import hypothesis
 import pytest
+from django.conf import settings
 from django.core.management import call_command
+from django.test import override_settings
 from django.urls import reverse
 from hypothesis import strategies as st
 
@@ -124,9 +126,7 @@ def test_what_a_page_costs(reporting, manager, dynamo_engine):
         assert len(read(manager, using)["breakers"]) == 2000
 
 
-def test_nothing_is_claimed_that_an_unavailable_dynamodb_could_not_tell(
-    settings, reporting, manager
-):
+def test_nothing_is_claimed_that_an_unavailable_dynamodb_could_not_tell(reporting, manager):
     """The first line says where, since when and why, and when the next try is; nothing else can."""
     using = reporting(
         make_tables=False,
@@ -135,35 +135,42 @@ def test_nothing_is_claimed_that_an_unavailable_dynamodb_could_not_tell(
         RETRY={"MAX_RETRIES": 0},
         CIRCUIT_BREAKER={"FAILURE_THRESHOLD": 1, "RECOVERY_TIMEOUT": 600.0},
     )
-    settings.DYNAMO_STORES = {"default": settings.DYNAMO_STORES[using]}
-    using = "default"
-    began = time.time()
-    with pytest.raises(Exception, match="got no answer"):
-        CacheStore().get("k")
-    for name in PAGES:
-        answer = manager.get(page(name))
-        assert answer.status_code == 200
-        first = answer.context["sentences"][0]
-        assert first.startswith("DynamoDB does not answer at endpoint 127.0.0.1:9, region us-east-")
-        assert re.search(
-            r"since [\d:]+ UTC: connection refused. Calls fail at once; next try at [\d:]+ UTC",
-            first,
-        )
-        for claim in ("were no decisions", "none yet", "Nothing read", "On demand", "none until"):
-            assert claim not in answer.text
-        assert not {"Reconcile now…", "Reset everywhere…", "Raise…"} & set(
-            re.findall(r">([^<>]+)</button>", answer.text)
-        )
-    assert "of 1" not in answer.text
-    found = read(manager, using)
-    (breaker,) = found["breakers"]
-    assert (breaker["state"], breaker["is_here"]) == ("open", True)
-    assert {each["status"] for each in found["capacity"]} == {"unknown"}
-    assert {each["throttled"] for each in found["capacity"]} == {None}
-    (problem,) = found["problems"]
-    assert problem["endpoint"] == "endpoint 127.0.0.1:9, region us-east-1"
-    assert began <= problem["since"] <= time.time()
-    assert problem["next_try"] == pytest.approx(began + 600, abs=60)
+    with override_settings(DYNAMO_STORES={"default": settings.DYNAMO_STORES[using]}):
+        began = time.time()
+        with pytest.raises(Exception, match="got no answer"):
+            CacheStore().get("k")
+        for name in PAGES:
+            answer = manager.get(page(name))
+            assert answer.status_code == 200
+            first = answer.context["sentences"][0]
+            assert first.startswith(
+                "DynamoDB does not answer at endpoint 127.0.0.1:9, region us-east-"
+            )
+            assert re.search(
+                r"since [\d:]+ UTC: connection refused. Calls fail at once; next try at [\d:]+ UTC",
+                first,
+            )
+            for claim in (
+                "were no decisions",
+                "none yet",
+                "Nothing read",
+                "On demand",
+                "none until",
+            ):
+                assert claim not in answer.text
+            assert not {"Reconcile now…", "Reset everywhere…", "Raise…"} & set(
+                re.findall(r">([^<>]+)</button>", answer.text)
+            )
+        assert "of 1" not in answer.text
+        found = read(manager, "default")
+        (breaker,) = found["breakers"]
+        assert (breaker["state"], breaker["is_here"]) == ("open", True)
+        assert {each["status"] for each in found["capacity"]} == {"unknown"}
+        assert {each["throttled"] for each in found["capacity"]} == {None}
+        (problem,) = found["problems"]
+        assert problem["endpoint"] == "endpoint 127.0.0.1:9, region us-east-1"
+        assert began <= problem["since"] <= time.time()
+        assert problem["next_try"] == pytest.approx(began + 600, abs=60)
 
 
 def test_the_begin_of_an_outage_that_only_the_pages_meet(reporting, manager, dynamo_faults):

@@ -311,6 +311,8 @@ def test_a_deployment_is_clean():
 def test_scaling_without_reconciliation_is_a_warning():
     """If beat does not run the task; with the schedule of the tasks it does."""
     scaling = {"default": {"REGION": "us-east-1", "SCALING": {"ENABLED": True}}}
+    # The project sets the schedule when its application is finalized.
+    current_app.finalize()
     before = current_app.conf.beat_schedule
     try:
         with override_settings(DYNAMO_STORES=scaling):
