@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import threading
+import time
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -175,6 +176,8 @@ def test_work_on_all_entries_ends_on_a_small_table(small, verb):
     """Throttled requests are sent again, however many operation timeouts that takes."""
     throttled, direct, _ = small
     direct.set_many({f"k{n}": n for n in range(120)}, 0.001 if verb == "cleanup" else None)
+    # A time to live is in whole seconds.
+    time.sleep(1.1)
     if verb == "delete_pattern":
         assert throttled.delete_pattern("k*") == 120
     else:
