@@ -218,7 +218,7 @@ def test_a_throttled_table(site, visit, dynamo_capacity, until):
         return relay.status()["tables"][table]["updates"]
 
     until(is_raised)
-    until(lambda: get_scaler("default")._paused_until.get(table))
+    until(lambda: get_scaler("default")._paused_until.get((table, None)))
     page = visit("watcher")
     page.goto(address)
     summary = page.locator(".ds-summary").inner_text()
