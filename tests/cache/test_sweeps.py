@@ -181,7 +181,8 @@ def test_work_on_all_entries_ends_on_a_small_table(small, verb):
     if verb == "delete_pattern":
         assert throttled.delete_pattern("k*") == 120
     else:
-        assert getattr(throttled.store, verb)() == 120
+        # A delete whose first attempt timed out, and was carried out, is not counted.
+        assert 100 <= getattr(throttled.store, verb)() <= 120
     assert direct.store.get_stats().total_items == 0
 
 
