@@ -14,7 +14,7 @@ from .values import count_of, text_of, time_of
 logger = logging.getLogger(__name__)
 
 # What reading a value of another type raises.
-_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
+_UNREADABLE = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
 
 
 class DecisionList(Decisions):

@@ -103,7 +103,7 @@ class ReportStore(DirectStore[StatusItem]):
 def _read(item: RawItem) -> Report | None:
     try:
         return read_report(string_of(item, StatusItem.report))
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (ArithmeticError, KeyError, TypeError, ValueError, RecursionError):
         logger.info("A process report was skipped: another version of dynamo-stores wrote it.")
         return None
 
