@@ -20,7 +20,6 @@ from hypothesis import settings
 from dynamo_stores.cache import DynamoDBCache
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.calls.observer import measuring
-from dynamo_stores.calls.policy import _deadline
 from dynamo_stores.infrastructure.tables import wanted_tables
 from dynamo_stores.models import StoreItem
 from dynamo_stores.stores import CacheStore
@@ -72,12 +71,6 @@ def _parsed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JSONFileLoader, "load_file", load_file)
         yield
-
-
-@pytest.fixture(autouse=True)
-def _no_deadline() -> None:
-    """A test that interrupts code at any bytecode may leave the deadline of a block behind."""
-    _deadline.set(None)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ An attempt that is throttled or gets no answer is repeated after a delay if ther
 from __future__ import annotations
 
 import random
+import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -41,7 +42,33 @@ _ENOUGH = 0.9
 # Sends one request within so many seconds and returns the answer.
 Send = Callable[[float], dict[str, Any]]
 
-_deadline: ContextVar[float | None] = ContextVar("dynamo_stores_deadline", default=None)
+
+class _Bound:
+    """
+    The deadline of a block, in monotonic seconds, and that of the block around it.
+
+    An exception from outside may come before the block begins, or before its end is recorded; then
+    nothing refers to the block, and its deadline is not in force. After its end it is: in the
+    contexts that were copied from it.
+    """
+
+    __slots__ = ("block", "has_ended", "outer", "until")
+
+    def __init__(self, until: float, outer: _Bound | None, block: deadline) -> None:
+        self.until = until
+        self.outer = outer
+        self.block = weakref.ref(block)
+        self.has_ended = False
+
+
+_bound: ContextVar[_Bound | None] = ContextVar("dynamo_stores_deadline", default=None)
+
+
+def _in_force() -> _Bound | None:
+    bound = _bound.get()
+    while bound is not None and bound.block() is None and not bound.has_ended:
+        bound = bound.outer
+    return bound
 
 
 class deadline:
@@ -52,24 +79,26 @@ class deadline:
     call of an async method the time that it waits for a thread counts, too.
     """
 
-    __slots__ = ("_seconds", "_token")
+    __slots__ = ("__weakref__", "_bound", "_seconds", "_token")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
     def __enter__(self) -> None:
         until = deadline_begins_at() + self._seconds
-        outer = _deadline.get()
-        self._token = _deadline.set(until if outer is None or until < outer else outer)
+        outer = _in_force()
+        self._bound = _Bound(until if outer is None else min(until, outer.until), outer, self)
+        self._token = _bound.set(self._bound)
 
     def __exit__(self, *exc_info: object) -> None:
-        _deadline.reset(self._token)
+        _bound.reset(self._token)
+        self._bound.has_ended = True
 
 
 def time_left(most: float) -> float:
     """Return the seconds to the deadline in force, at most ``most``."""
-    until = _deadline.get()
-    return most if until is None else max(0.0, min(most, until - clock.monotonic()))
+    bound = _in_force()
+    return most if bound is None else max(0.0, min(most, bound.until - clock.monotonic()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +133,8 @@ class CallPolicy:
         ``send`` are answers (or errors in the call) and are raised unchanged.
         """
         started = clock.monotonic()
-        until = _deadline.get()
-        if until is None:
-            until = deadline_begins_at() + self.timeout
+        bound = _in_force()
+        until = deadline_begins_at() + self.timeout if bound is None else bound.until
         if started >= until:
             # Not a failure of the store, so it is not reported to the breaker.
             raise OperationTimeoutError(

@@ -1,26 +1,19 @@
-"""The call policy, with the fake clock and prepared answers."""
+"""The call policy, with the fake clock and prepared answers: retries, breakers, measurements."""
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
-import ctypes
-import gc
 import random
-import sys
-import threading
-import time
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from pynamodb.exceptions import VerboseClientError
 
-from dynamo_stores.calls.backpressure import Backpressure
-from dynamo_stores.calls.breaker import CircuitBreaker, State
+from dynamo_stores.calls.breaker import State
 from dynamo_stores.calls.observer import measuring
-from dynamo_stores.calls.policy import CallPolicy, deadline
+from dynamo_stores.calls.policy import deadline
 from dynamo_stores.calls.retry import delays
-from dynamo_stores.conf.groups import BreakerConfig, RetryConfig
+from dynamo_stores.conf.groups import RetryConfig
 from dynamo_stores.exceptions import (
     THROTTLING_CODES,
     CircuitBreakerOpenError,
@@ -29,47 +22,16 @@ from dynamo_stores.exceptions import (
     ThrottlingError,
 )
 from dynamo_stores.testing import FakeClock
+from tests.helpers.policy import Script, fill, no_answer, policy, refused, throttle
 
-
-def throttle(code="ProvisionedThroughputExceededException", reasons=()):
-    key = "throttlingReasons" if code == "ThrottlingException" else "ThrottlingReasons"
-    return ClientError({"Error": {"Code": code}, key: list(reasons)}, "PutItem")
-
-
-def refused():
-    return ClientError({"Error": {"Code": "ConditionalCheckFailedException"}}, "PutItem")
-
-
-def no_answer():
-    return EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
-
-
-class Script:
-    """Raises or returns each of its outcomes in order, then the last one again."""
-
-    def __init__(self, *steps, clock=None, takes=0.0):
-        self.steps, self.clock, self.takes, self.seconds = list(steps), clock, takes, []
-
-    def __call__(self, seconds):
-        self.seconds.append(seconds)
-        if self.clock is not None:
-            self.clock.advance(min(self.takes, seconds))
-        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
-        if isinstance(step, Exception):
-            raise step
-        return step
-
-
-def policy(timeout=30.0, read_timeout=10.0, breaker=None, **retry):
-    return CallPolicy(
-        using="default",
-        table="t",
-        breaker=CircuitBreaker(BreakerConfig(**(breaker or {}))),
-        retry=RetryConfig(**retry),
-        timeout=timeout,
-        read_timeout=read_timeout,
-        backpressure=Backpressure("t"),
-    )
+HOT = {
+    "reason": "TableWriteKeyRangeThroughputExceeded",
+    "resource": "arn:aws:dynamodb:us-east-1:000000000000:table/t",
+}
+OF_ANOTHER_TABLE = {
+    "reason": "TableWriteProvisionedThroughputExceeded",
+    "resource": "arn:aws:dynamodb:us-east-1:000000000000:table/other",
+}
 
 
 def test_an_answer_is_returned_at_once(dynamo_clock: FakeClock):
@@ -104,19 +66,6 @@ def test_a_refusal_is_an_answer(dynamo_clock: FakeClock):
         rule.call("PutItem", send)
     assert e.value is answer
     assert len(send.seconds) == 1
-    assert rule.breaker.state is State.CLOSED
-
-
-def test_throttling_is_retried_to_the_deadline(dynamo_clock: FakeClock):
-    """More often than MAX_RETRIES, until the time is up; then ThrottlingError with advice."""
-    send = Script(throttle())
-    rule = policy(timeout=20.0, max_retries=1)
-    started = dynamo_clock.monotonic()
-    with pytest.raises(ThrottlingError) as e:
-        rule.call("PutItem", send)
-    assert len(send.seconds) > 3
-    assert dynamo_clock.monotonic() - started <= 20.0
-    assert e.value.retry_after >= 1.0
     assert rule.breaker.state is State.CLOSED
 
 
@@ -166,49 +115,6 @@ def test_a_transaction_cancelled_by_throttling_is_throttled(dynamo_clock: FakeCl
         )
 
 
-def test_an_attempt_is_cut_to_the_time_that_is_left(dynamo_clock: FakeClock):
-    """The second attempt may not take longer than the operation."""
-    send = Script(ReadTimeoutError(endpoint_url="x"), clock=dynamo_clock, takes=10.0)
-    with pytest.raises(OperationTimeoutError):
-        policy(timeout=20.0, max_retries=1, delay=0.001, max_delay=0.001).call("GetItem", send)
-    assert send.seconds[0] == 10.0
-    assert send.seconds[1] == pytest.approx(10.0, abs=0.01)
-    assert len(send.seconds) == 2
-
-
-def test_the_last_cause_decides_at_the_deadline(dynamo_clock: FakeClock):
-    """No answer until the time is up is a time-out; throttled, a ThrottlingError."""
-    retry = {"delay": 4.0, "max_delay": 4.0, "max_retries": 100}
-    with pytest.raises(OperationTimeoutError, match="did not succeed in time") as e:
-        policy(timeout=10.0, **retry).call("GetItem", Script(no_answer()))
-    assert isinstance(e.value.__cause__, EndpointConnectionError)
-    with pytest.raises(ThrottlingError):
-        policy(timeout=10.0, **retry).call("GetItem", Script(no_answer(), throttle()))
-
-
-def test_calls_of_a_block_share_its_deadline(dynamo_clock: FakeClock):
-    """deadline() replaces the alias's time-out, nested ones only shorten it."""
-    send = Script({}, clock=dynamo_clock, takes=3.0)
-    rule = policy(timeout=1.0, max_retries=0)
-    with deadline(5.0):
-        rule.call("GetItem", send)
-        with deadline(60.0):
-            rule.call("GetItem", send)
-        with pytest.raises(OperationTimeoutError, match="not sent"):
-            rule.call("GetItem", send)
-    assert send.seconds == pytest.approx([5.0, 2.0])
-    assert rule.breaker.status().failures == 0
-
-
-def test_the_deadline_goes_into_copied_contexts(dynamo_clock: FakeClock):
-    """A helper thread that was given the context has the same deadline."""
-    send = Script({})
-    with deadline(2.0):
-        context = contextvars.copy_context()
-    context.run(policy(max_retries=0).call, "GetItem", send)
-    assert send.seconds == [2.0]
-
-
 def test_operations_and_not_attempts_count_against_the_breaker(dynamo_clock: FakeClock):
     """Three operations of three attempts are three failures."""
     rule = policy(max_retries=2, breaker={"failure_threshold": 3})
@@ -244,23 +150,6 @@ def test_a_failed_probe_opens_the_breaker_again(dynamo_clock: FakeClock):
         dynamo_clock.advance(60)
 
 
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt, ZeroDivisionError])
-def test_an_interrupted_probe_is_released(dynamo_clock: FakeClock, interruption):
-    """Whatever ends a probe without an outcome, the next call may probe."""
-    rule = policy(breaker={"failure_threshold": 1, "recovery_timeout": 60.0}, max_retries=0)
-    with pytest.raises(StoreUnavailable):
-        rule.call("GetItem", Script(no_answer()))
-    dynamo_clock.advance(60)
-
-    def interrupted(seconds):
-        raise interruption
-
-    with pytest.raises(interruption):
-        rule.call("GetItem", interrupted)
-    assert rule.call("GetItem", Script({"Item": 1})) == {"Item": 1}
-    assert rule.breaker.state is State.CLOSED
-
-
 def test_messages_hold_no_content(dynamo_clock: FakeClock):
     """An error of the store has operation and table, never botocore's text."""
     error = ClientError({"Error": {"Code": "ThrottlingException", "Message": "key secret-7"}}, "X")
@@ -286,16 +175,6 @@ def test_one_measurement_per_attempt(dynamo_clock: FakeClock):
     assert (first.attempt, first.error, first.seconds) == (1, "StoreUnavailable", 0.5)
     assert (second.attempt, second.error) == (2, "")
     assert second.units == {"t": 1.0, "t/GSI1": 2.0}
-
-
-HOT = {
-    "reason": "TableWriteKeyRangeThroughputExceeded",
-    "resource": "arn:aws:dynamodb:us-east-1:000000000000:table/t",
-}
-OF_ANOTHER_TABLE = {
-    "reason": "TableWriteProvisionedThroughputExceeded",
-    "resource": "arn:aws:dynamodb:us-east-1:000000000000:table/other",
-}
 
 
 @pytest.mark.parametrize(
@@ -367,22 +246,6 @@ def test_throttled_attempts_limit_the_requests_in_flight(dynamo_clock: FakeClock
     with pytest.raises(ThrottlingError):
         rule.call("GetItem", Script(throttle()))
     assert rule.backpressure.limit == 1
-
-
-@pytest.mark.parametrize(("attempts", "words"), [(1, "1 attempt:"), (2, "2 attempts:")])
-def test_the_message_at_the_deadline_has_the_number_of_attempts(
-    dynamo_clock: FakeClock, attempts, words
-):
-    """In the singular for one."""
-    rule = policy(timeout=10.0 * attempts, max_retries=9, delay=0.001, max_delay=0.001)
-
-    def send(seconds):
-        # As a look-up of the name, which is not cut.
-        dynamo_clock.advance(10.0)
-        raise no_answer()
-
-    with pytest.raises(OperationTimeoutError, match=f"GetItem on t did .* after {words}"):
-        rule.call("GetItem", send)
 
 
 def test_delays_have_full_jitter_up_to_a_doubling_limit():
@@ -482,27 +345,6 @@ def test_an_answer_is_measured_with_its_operation(dynamo_clock: FakeClock):
     assert measurement.throttled is False
 
 
-def test_a_short_deadline_is_the_time_of_the_attempt(dynamo_clock: FakeClock):
-    """Less than a second, too."""
-    send = Script({})
-    with deadline(0.25):
-        policy(max_retries=0).call("GetItem", send)
-    assert send.seconds == [0.25]
-
-
-def test_an_attempt_waits_for_the_limit_of_requests_until_the_deadline():
-    """Then it is throttled, without having been sent."""
-    rule = policy(timeout=0.05, throttle_retries=0)
-    with pytest.raises(ThrottlingError):
-        rule.call("GetItem", Script(throttle()))
-    request = rule.backpressure.enter(0.0)
-    send = Script({})
-    with pytest.raises(ThrottlingError, match="requests are waiting"):
-        rule.call("GetItem", send)
-    assert send.seconds == []
-    rule.backpressure.leave(request, 0.0, throttled=False)
-
-
 def test_the_expected_wait_follows_the_duration_of_requests(dynamo_clock: FakeClock):
     """Attempts of 8 seconds each; a call that would wait longer than it may fails at once."""
     rule = policy(throttle_retries=0)
@@ -516,50 +358,6 @@ def test_the_expected_wait_follows_the_duration_of_requests(dynamo_clock: FakeCl
         rule.call("GetItem", Script({}))
     assert rule.backpressure.in_flight == len(in_flight)
     assert 2 < e.value.retry_after < 4
-
-
-def test_a_short_deadline_is_not_a_failure_of_the_table(dynamo_clock: FakeClock):
-    """An attempt that had less than a second, or the alias's own time, tells nothing."""
-    late = ReadTimeoutError(endpoint_url="x")
-    for seconds, own, state in ((0.02, 30.0, State.CLOSED), (2.0, 30.0, State.OPEN)):
-        rule = policy(timeout=own, breaker={"failure_threshold": 3})
-        for _ in range(3):
-            with deadline(seconds), pytest.raises(OperationTimeoutError):
-                rule.call("GetItem", Script(late, clock=dynamo_clock, takes=60.0))
-        assert rule.breaker.state is state
-    rule = policy(timeout=0.3, breaker={"failure_threshold": 1})
-    with pytest.raises(OperationTimeoutError):
-        rule.call("GetItem", Script(late, clock=dynamo_clock, takes=60.0))
-    assert rule.breaker.state is State.OPEN
-
-
-def test_the_end_of_a_shared_deadline_is_not_a_failure(dynamo_clock: FakeClock):
-    """The last call of a block has what the others left."""
-    rule = policy(breaker={"failure_threshold": 1})
-    with deadline(5.0):
-        dynamo_clock.advance(4.9)
-        with pytest.raises(OperationTimeoutError):
-            rule.call(
-                "GetItem",
-                Script(ReadTimeoutError(endpoint_url="x"), clock=dynamo_clock, takes=60.0),
-            )
-    assert rule.breaker.state is State.CLOSED
-
-
-def test_a_probe_with_a_short_deadline_has_no_outcome(dynamo_clock: FakeClock):
-    """The next call may probe at once."""
-    rule = policy(breaker={"failure_threshold": 1}, max_retries=0)
-    with pytest.raises(StoreUnavailable):
-        rule.call("GetItem", Script(no_answer()))
-    dynamo_clock.advance(60)
-    with deadline(0.02), pytest.raises(OperationTimeoutError):
-        rule.call("GetItem", Script(ReadTimeoutError(endpoint_url="x")))
-    assert rule.call("GetItem", Script({})) == {}
-
-
-def fill(rule):
-    """Return as many requests in flight as the limit allows."""
-    return [rule.backpressure.enter(0.0) for _ in range(int(rule.backpressure.limit))]
 
 
 def test_a_call_that_was_not_sent_is_no_answer():
@@ -590,98 +388,5 @@ def test_a_probe_that_was_not_sent_does_not_close_the_breaker():
         rule.call("GetItem", Script({}))
     assert rule.breaker.state is State.OPEN
     in_flight.clear()
-    assert rule.call("GetItem", Script({})) == {}
-    assert rule.breaker.state is State.CLOSED
-
-
-def test_a_wait_after_a_throttle_is_cut_to_the_deadline(dynamo_clock: FakeClock):
-    """One last attempt, however long the wait would be."""
-    for _ in range(20):
-        send = Script(throttle(), throttle(), {"Item": {}})
-        started = dynamo_clock.monotonic()
-        with contextlib.suppress(ThrottlingError):
-            policy(timeout=2.0, delay=1000.0, max_delay=1000.0).call("GetItem", send)
-        assert len(send.seconds) >= 2
-        assert 0 < dynamo_clock.monotonic() - started < 2.0
-
-
-def test_a_last_attempt_without_time_hides_no_throttle(dynamo_clock: FakeClock):
-    """The error is the one that DynamoDB gave."""
-    send = Script(throttle(), ReadTimeoutError(endpoint_url="x"), clock=dynamo_clock)
-    rule = policy(timeout=0.5, read_timeout=10.0, delay=1000.0, max_delay=1000.0)
-    with deadline(0.5), pytest.raises(ThrottlingError):
-        policy(timeout=30.0, delay=1000.0, max_delay=1000.0).call("GetItem", send)
-    assert rule.breaker.status().failures == 0
-
-
-def test_while_retries_remain_an_attempt_has_half_of_the_time(dynamo_clock: FakeClock):
-    """And at least 0.2 s; the last one, and a probe, have all that is left."""
-    retry = {"delay": 1e-9, "max_delay": 1e-9}
-    late = ReadTimeoutError(endpoint_url="x")
-    send = Script(late, clock=dynamo_clock, takes=60.0)
-    with pytest.raises(OperationTimeoutError):
-        policy(timeout=2.0, max_retries=2, **retry).call("GetItem", send)
-    assert send.seconds == pytest.approx([1.0, 0.5, 0.5], abs=0.001)
-    send = Script(late, clock=dynamo_clock, takes=60.0)
-    with pytest.raises(OperationTimeoutError):
-        policy(timeout=0.3, max_retries=5, **retry).call("GetItem", send)
-    assert send.seconds == pytest.approx([0.2, 0.1], abs=0.001)
-    rule = policy(timeout=2.0, breaker={"failure_threshold": 1}, max_retries=0)
-    with pytest.raises(StoreUnavailable):
-        rule.call("GetItem", Script(no_answer()))
-    dynamo_clock.advance(60)
-    send = Script({})
-    rule.call("GetItem", send)
-    assert send.seconds == [2.0]
-
-
-class Interrupted(BaseException):
-    """As a soft time limit, raised in a thread by another one."""
-
-
-def interrupt(thread, until):
-    """Raise Interrupted in ``thread`` at random moments, to its end or to the time ``until``."""
-    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    while thread.is_alive() and time.monotonic() < until:
-        raise_in(ctypes.c_ulong(thread.ident), ctypes.py_object(Interrupted))
-        time.sleep(random.uniform(0, 0.0003))
-
-
-def test_exceptions_from_outside_lose_no_probe_and_no_place(monkeypatch):
-    """At whatever bytecode they come; every call here is a probe, on a table that throttles."""
-    breaker = {"failure_threshold": 1, "recovery_timeout": 1000.0}
-    rule = policy(timeout=1.0, breaker=breaker, max_retries=0, throttle_retries=0)
-    interrupted, until = 0, time.monotonic() + 60
-    # They may also come in the callbacks of references, and end the thread.
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
-    monkeypatch.setattr(threading, "excepthook", lambda args: None)
-
-    def call(outcome):
-        # The recovery timeout is over.
-        rule.breaker._opened_at = -10_000.0
-        with contextlib.suppress(StoreUnavailable):
-            rule.call("GetItem", Script(outcome))
-
-    def work():
-        nonlocal interrupted
-        while interrupted < 300 and time.monotonic() < until:
-            try:
-                call(no_answer())
-                call(throttle())
-            except Interrupted:
-                interrupted += 1
-
-    while interrupted < 300 and time.monotonic() < until:
-        worker = threading.Thread(target=work)
-        worker.start()
-        interrupt(worker, until)
-        worker.join(60)
-        assert not worker.is_alive()
-    assert interrupted > 0
-    # Until then frames live on in tracebacks.
-    gc.collect()
-    assert rule.backpressure.in_flight == 0
-    rule.breaker._opened_at = -10_000.0
-    rule.backpressure._limit = None
     assert rule.call("GetItem", Script({})) == {}
     assert rule.breaker.state is State.CLOSED

@@ -1,0 +1,127 @@
+"""Exceptions that come from outside into the call policy, at any bytecode."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import random
+import sys
+import threading
+import time
+
+import pytest
+
+from dynamo_stores.calls.breaker import State
+from dynamo_stores.calls.policy import deadline, time_left
+from dynamo_stores.exceptions import StoreUnavailable
+from dynamo_stores.testing import FakeClock
+from tests.helpers.policy import Script, no_answer, policy, throttle
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_interrupted_probe_is_released(dynamo_clock: FakeClock, interruption):
+    """Whatever ends a probe without an outcome, the next call may probe."""
+    rule = policy(breaker={"failure_threshold": 1, "recovery_timeout": 60.0}, max_retries=0)
+    with pytest.raises(StoreUnavailable):
+        rule.call("GetItem", Script(no_answer()))
+    dynamo_clock.advance(60)
+
+    def interrupted(seconds):
+        raise interruption
+
+    with pytest.raises(interruption):
+        rule.call("GetItem", interrupted)
+    assert rule.call("GetItem", Script({"Item": 1})) == {"Item": 1}
+    assert rule.breaker.state is State.CLOSED
+
+
+class Interrupted(BaseException):
+    """As a soft time limit, raised in a thread by another one."""
+
+
+def interrupt(thread, until):
+    """Raise Interrupted in ``thread`` at random moments, to its end or to the time ``until``."""
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    while thread.is_alive() and time.monotonic() < until:
+        raise_in(ctypes.c_ulong(thread.ident), ctypes.py_object(Interrupted))
+        time.sleep(random.uniform(0, 0.0003))
+
+
+def test_exceptions_from_outside_lose_no_probe_and_no_place(monkeypatch):
+    """At whatever bytecode they come; every call here is a probe, on a table that throttles."""
+    breaker = {"failure_threshold": 1, "recovery_timeout": 1000.0}
+    rule = policy(timeout=1.0, breaker=breaker, max_retries=0, throttle_retries=0)
+    interrupted, until = 0, time.monotonic() + 60
+    # They may also come in the callbacks of references, and end the thread.
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+
+    def call(outcome):
+        # The recovery timeout is over.
+        rule.breaker._opened_at = -10_000.0
+        with contextlib.suppress(StoreUnavailable):
+            rule.call("GetItem", Script(outcome))
+
+    def work():
+        nonlocal interrupted
+        while interrupted < 300 and time.monotonic() < until:
+            try:
+                call(no_answer())
+                call(throttle())
+            except Interrupted:
+                interrupted += 1
+
+    while interrupted < 300 and time.monotonic() < until:
+        worker = threading.Thread(target=work)
+        worker.start()
+        interrupt(worker, until)
+        worker.join(60)
+        assert not worker.is_alive()
+    assert interrupted > 0
+    # Until then frames live on in tracebacks.
+    gc.collect()
+    assert rule.backpressure.in_flight == 0
+    rule.breaker._opened_at = -10_000.0
+    rule.backpressure._limit = None
+    assert rule.call("GetItem", Script({})) == {}
+    assert rule.breaker.state is State.CLOSED
+
+
+def test_exceptions_from_outside_leave_no_deadline_behind(monkeypatch):
+    """At whatever bytecode of a block they come, also where blocks are nested."""
+    interrupted, until, seen = 0, time.monotonic() + 60, set()
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+
+    def work():
+        nonlocal interrupted
+        while interrupted < 300 and time.monotonic() < until:
+            try:
+                with deadline(1.0), deadline(2.0):
+                    pass
+            except Interrupted:
+                interrupted += 1
+            with contextlib.suppress(Interrupted):
+                seen.add(time_left(9.0))
+
+    while interrupted < 300 and time.monotonic() < until:
+        worker = threading.Thread(target=work)
+        worker.start()
+        interrupt(worker, until)
+        worker.join(60)
+        assert not worker.is_alive()
+    assert interrupted > 0
+    assert seen == {9.0}
+
+
+@pytest.mark.parametrize("outer", [None, 5.0])
+def test_a_block_that_never_began_has_no_deadline(dynamo_clock: FakeClock, outer):
+    """The deadline of the block around it applies."""
+    send = Script({})
+    with deadline(outer) if outer else contextlib.nullcontext():
+        deadline(0.5).__enter__()
+        policy(timeout=30.0, max_retries=0).call("GetItem", send)
+    assert send.seconds == [outer or 10.0]
+    policy(timeout=30.0, max_retries=0).call("GetItem", send)
+    assert send.seconds[1] == 10.0
