@@ -88,7 +88,11 @@ def resource(tables):
 @pytest.fixture
 def strict(alias):
     """An alias with a long timeout that denies requests which it cannot count."""
-    return alias(RATE_LIMIT={"OPERATION_TIMEOUT": 30.0, "ON_UNAVAILABLE": "deny"})
+    return alias(
+        RATE_LIMIT={"OPERATION_TIMEOUT": 30.0, "ON_UNAVAILABLE": "deny"},
+        # The first allocation applies to the end, however long that takes.
+        ADAPTIVE={"RECALCULATION_INTERVAL": 3600},
+    )
 
 
 @pytest.mark.parametrize("skews", [(0, 0, 0), (-2, 0, 2)])
