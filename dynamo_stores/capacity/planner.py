@@ -26,6 +26,7 @@ Demand = Mapping[tuple[str, str], float]
 # The units that raised resources had before, by resource and kind.
 Floor = Mapping[tuple[str, str], int]
 _NOTHING: Demand = MappingProxyType({})
+_NEVER: Mapping[str, float] = MappingProxyType({})
 
 _CURABLE = "ProvisionedThroughputExceeded"
 # Reasons that more capacity does not cure, with the code and the text of their plans.
@@ -133,7 +134,7 @@ def plan_down(
     floor: Floor | None = None,
     need: Demand = _NOTHING,
     is_use_known: bool = True,
-    throttled_at: float | None = None,
+    throttled_at: Mapping[str, float] = _NEVER,
     reserve: int = RESERVE,
 ) -> Plan:
     """
@@ -141,20 +142,14 @@ def plan_down(
     the capacity for ``need`` (units a second, used lately) at the target utilisation.
 
     With ``floor``, only the kinds in it are lowered, and not below it. If the use is not known, a
-    plan lowers by ``SCALE_UP_FACTOR`` at most. Nothing is lowered within ``SCALE_DOWN_DELAY`` of a
-    throttle. A resource that has only ``reserve`` decreases left is lowered later, and does not
-    delay the others.
+    plan lowers by ``SCALE_UP_FACTOR`` at most. A kind is not lowered within ``SCALE_DOWN_DELAY`` of
+    the time at which it was throttled for lack of capacity (``throttled_at``). A resource that has
+    only ``reserve`` decreases left is lowered later, and does not delay the others.
     """
     if capacity.is_on_demand:
         return Plan("on_demand", f"{capacity.table} is on demand and has no capacity to lower")
     if not capacity.is_active:
         return Plan("in_progress", f"{capacity.table} is being changed already", again=True)
-    if throttled_at is not None and now - throttled_at < config.scale_down_delay:
-        return Plan(
-            "throttled_lately",
-            f"{capacity.table} was throttled {now - throttled_at:.0f} s ago",
-            again=True,
-        )
     kinds = [kind for kind in KINDS if not (kind == "Write" and capacity.has_replicas)]
     lowest = {
         (name, kind): max(_baseline(config, kind), (floor or {}).get((name, kind), 0))
@@ -162,8 +157,12 @@ def plan_down(
         for kind in kinds
         if floor is None or (name, kind) in floor
     }
+    lately = {
+        kind: now - at for kind, at in throttled_at.items() if now - at < config.scale_down_delay
+    }
+    may_come_down = {each: units for each, units in lowest.items() if each[1] not in lately}
     wanted = {
-        name: _lowered(resource.units, name, lowest, need, config, is_use_known=is_use_known)
+        name: _lowered(resource.units, name, may_come_down, need, config, is_use_known=is_use_known)
         for name, resource in capacity.resources.items()
     }
     changes = {
@@ -177,10 +176,12 @@ def plan_down(
         for name, units in wanted.items()
         if units != capacity.resources[name].units and name not in changes
     ]
-    above = any(
-        changes.get(name, capacity.resources[name].units).of(kind) > units
+    kinds_above = {
+        kind
         for (name, kind), units in lowest.items()
-    )
+        if changes.get(name, capacity.resources[name].units).of(kind) > units
+    }
+    above = bool(kinds_above)
     end = "its baseline"
     if any(units > _baseline(config, kind) for (_, kind), units in lowest.items()):
         end = "the capacity that it had before it was raised"
@@ -195,6 +196,12 @@ def plan_down(
             "no_decreases_left",
             f"the budget of decreases of {_resources(waiting)} is used up: DynamoDB allows 4 in a "
             "UTC day, and then one after each hour without a decrease",
+            again=True,
+        )
+    if ago := [lately[kind] for kind in kinds_above if kind in lately]:
+        return Plan(
+            "throttled_lately",
+            f"{capacity.table} was throttled {min(ago):.0f} s ago",
             again=True,
         )
     if above:
@@ -216,6 +223,11 @@ def _read_reasons(
             if reason.reason.endswith(ending):
                 incurable = Plan(code, f"{why}; more capacity would not help")
     return short, incurable
+
+
+def is_curable(reason: ThrottlingReason) -> bool:
+    """Return whether more capacity cures throttles for ``reason``."""
+    return not reason.reason.endswith(tuple(_INCURABLE))
 
 
 def _used_with(capacity: TableCapacity, name: str, kind: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -19,30 +20,27 @@ HOUR = 60
 
 
 class Usage(NamedTuple):
-    """Capacity units that a table or index used in one minute, and its throttled attempts."""
+    """
+    Capacity units that a table or index used in one minute, and its throttled attempts.
+
+    ``incurable_reads`` and ``incurable_writes`` are the throttled attempts that more capacity does
+    not cure, such as those on a hot partition.
+    """
 
     read: float = 0.0
     write: float = 0.0
     throttled_reads: int = 0
     throttled_writes: int = 0
+    incurable_reads: int = 0
+    incurable_writes: int = 0
 
     def plus(self, other: Usage) -> Usage:
         """Return the sum of both."""
-        return Usage(
-            self.read + other.read,
-            self.write + other.write,
-            self.throttled_reads + other.throttled_reads,
-            self.throttled_writes + other.throttled_writes,
-        )
+        return Usage._make(map(operator.add, self, other))
 
     def at_least(self, other: Usage) -> Usage:
         """Return the higher value of each field."""
-        return Usage(
-            max(self.read, other.read),
-            max(self.write, other.write),
-            max(self.throttled_reads, other.throttled_reads),
-            max(self.throttled_writes, other.throttled_writes),
-        )
+        return Usage._make(map(max, self, other))
 
 
 # By minute since the epoch, then by "table" or "table/index".
@@ -51,13 +49,13 @@ UsageByMinute = Mapping[int, Mapping[str, Usage]]
 
 class RecentUse(NamedTuple):
     """
-    The highest use of a table's resources (units a second, by resource and kind) and its last
-    throttled minute (its end, in seconds since the epoch); ``is_known`` is False if nothing is
-    recorded.
+    The highest use of a table's resources (units a second, by resource and kind), and the ends of
+    the last minutes in which it was throttled for lack of capacity (seconds since the epoch, by
+    kind); ``is_known`` is False if nothing is recorded.
     """
 
     need: Mapping[tuple[str, str], float]
-    throttled_at: float | None
+    throttled_at: Mapping[str, float]
     is_known: bool
 
 
@@ -68,7 +66,8 @@ def use_since(history: UsageByMinute, table: str, now: float, seconds: float) ->
     """
     first = minute_of(now - max(seconds, 120.0))
     need: dict[tuple[str, str], float] = {}
-    throttled_at, is_known = None, False
+    throttled_at: dict[str, float] = {}
+    is_known = False
     for minute, resources in history.items():
         for name, use in resources.items():
             of_table, _, index = name.partition("/")
@@ -77,10 +76,14 @@ def use_since(history: UsageByMinute, table: str, now: float, seconds: float) ->
             is_known = True
             if minute < first:
                 continue
-            for kind, units in (("Read", use.read), ("Write", use.write)):
+            end = min(now, (minute + 1) * 60.0)
+            for kind, units, throttled in (
+                ("Read", use.read, use.throttled_reads - use.incurable_reads),
+                ("Write", use.write, use.throttled_writes - use.incurable_writes),
+            ):
                 need[index, kind] = max(need.get((index, kind), 0.0), units / 60)
-            if use.throttled_reads or use.throttled_writes:
-                throttled_at = max(throttled_at or 0.0, min(now, (minute + 1) * 60.0))
+                if throttled > 0:
+                    throttled_at[kind] = max(throttled_at.get(kind, 0.0), end)
     return RecentUse(need, throttled_at, is_known)
 
 

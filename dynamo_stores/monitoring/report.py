@@ -186,10 +186,7 @@ def usage_of(value: Any) -> Usage:
     """Return the usage from a list of its figures. Raises ValueError if one is not a number."""
     if len(list_of(value)) != len(Usage._fields):
         raise ValueError(f"Expected {len(Usage._fields)} figures, not {len(value)}.")
-    read, write, throttled_reads, throttled_writes = value
-    return Usage(
-        number_of(read), number_of(write), count_of(throttled_reads), count_of(throttled_writes)
-    )
+    return Usage._make([*map(number_of, value[:2]), *map(count_of, value[2:])])
 
 
 def _items(values: Mapping[Any, Any], name: str) -> Iterable[tuple[str, Any]]:

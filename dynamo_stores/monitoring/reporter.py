@@ -30,6 +30,7 @@ from ..calls import observer
 from ..calls.breaker import State
 from ..calls.connection import get_connection
 from ..calls.observer import Measurement
+from ..capacity.planner import is_curable
 from ..capacity.usage import MINUTES, Usage, minute_of
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases, get_config, when_changed
@@ -185,10 +186,13 @@ class Reporter:
             reasons["no reason named"] += 1
         self._throttled[table] += 1
         resources = self._this_minute()
-        is_read = measurement.kind == "Read"
-        one = Usage(throttled_reads=1) if is_read else Usage(throttled_writes=1)
-        short = {reason.index for reason in measurement.reasons} or {""}
-        for index in short:
+        curable = {each.index for each in measurement.reasons if is_curable(each)}
+        for index in {each.index for each in measurement.reasons} or {""}:
+            incurable = int(bool(measurement.reasons) and index not in curable)
+            if measurement.kind == "Read":
+                one = Usage(throttled_reads=1, incurable_reads=incurable)
+            else:
+                one = Usage(throttled_writes=1, incurable_writes=incurable)
             name = f"{table}/{index}" if index else table
             resources[name] = resources.get(name, Usage()).plus(one)
 

@@ -316,6 +316,17 @@ def test_a_table_that_was_throttled_lately_stays(provisioned, run, later):
     assert outcome.plan.code == "lowered"
 
 
+def test_throttles_that_capacity_does_not_cure_keep_none(provisioned, run, later):
+    """Those of a hot partition; the table comes down as if there were none."""
+    using, table, _ = provisioned()
+    run("dynamo_scale", table, "to", write=20, using=using)
+    until_active(using, table)
+    later.advance(61)
+    record_use(using, table, Usage(throttled_writes=3, incurable_writes=3))
+    (outcome,) = reconcile(using)
+    assert outcome.plan.code == "lowered"
+
+
 def test_a_dry_run_does_not_close_the_record(owned, alias, later):
     """A table that is up when DRY_RUN is switched on comes down when it is switched off."""
     using, table, _ = owned()

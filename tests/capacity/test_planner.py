@@ -126,7 +126,7 @@ def test_down_to_the_baseline_or_to_what_is_needed():
     [
         ({"on_demand": True}, {}, "on_demand", False),
         ({"status": "UPDATING"}, {}, "in_progress", True),
-        ({}, {"throttled_at": NOW - 599}, "throttled_lately", True),
+        ({}, {"throttled_at": {"Read": NOW - 599, "Write": NOW - 9}}, "throttled_lately", True),
         ({}, {"need": {("", "Write"): 40.0, ("", "Read"): 80.0}}, "needed", True),
     ],
 )
@@ -410,10 +410,22 @@ def test_the_write_capacity_of_replicas_is_not_lowered():
 )
 def test_nothing_is_lowered_within_the_delay_after_a_throttle(seconds, code):
     """SCALE_DOWN_DELAY, 600 seconds."""
-    plan = plan_down(table(_=(80, 40)), CONFIG, NOW, throttled_at=NOW - seconds)
+    plan = plan_down(table(_=(5, 40)), CONFIG, NOW, throttled_at={"Write": NOW - seconds})
     assert plan.code == code
     if code != "lowered":
         assert plan.why == f"t was throttled {seconds} s ago"
+
+
+def test_a_throttle_delays_the_lowering_of_its_own_kind():
+    """Reads come down while writes are throttled; a table at its baseline stays there."""
+    throttled_at = {"Write": NOW - 1}
+    plan = plan_down(table(_=(80, 40)), CONFIG, NOW, throttled_at=throttled_at)
+    assert (plan.changes, plan.again) == ({"": (5, 40)}, True)
+    plan = plan_down(
+        table(_=(80, 40)), CONFIG, NOW, throttled_at=throttled_at, floor={("", "Read"): 10}
+    )
+    assert (plan.changes, plan.again) == ({"": (10, 40)}, False)
+    assert plan_down(table(), CONFIG, NOW, throttled_at=throttled_at).code == "at_baseline"
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,20 @@ def test_throttles_are_counted_by_reason_and_minute(reporting, dynamo_faults):
     assert total(report, table).throttled_reads == 1
 
 
+def test_throttles_of_a_hot_partition_are_told_apart(reporting, dynamo_faults):
+    """Because more capacity does not cure them."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url, RETRY={"THROTTLE_RETRIES": 0})
+    table = get_config(using).store_table
+    arn = f"arn:aws:dynamodb:us-east-1:000000000000:table/{table}"
+    store = CacheStore(using)
+    for reason in ("KeyRangeThroughputExceeded", "ProvisionedThroughputExceeded"):
+        dynamo_faults.throttle("PutItem", times=1, reason=f"TableWrite{reason}", resource=arn)
+        with pytest.raises(StoreUnavailable):
+            store.set("k", 1)
+    use = total(get_reporter(using).report(), table)
+    assert (use.throttled_writes, use.incurable_writes) == (2, 1)
+
+
 def test_failed_conditions_are_not_errors(reporting):
     """Of a cache, a limit and a job, also within a cancelled transaction."""
     using = reporting()
