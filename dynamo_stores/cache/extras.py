@@ -153,6 +153,7 @@ class CacheExtras:
         renew: bool = True,
         version: int | None = None,
         *,
+        sleep: float = 1.0,
         thread_local: bool = False,
     ) -> Lock:
         """
@@ -161,7 +162,8 @@ class CacheExtras:
 
         With ``renew``, its lease of ``timeout`` seconds is renewed in the background while the lock
         is held. It is not a cache key: ``keys``, ``has_key`` and ``clear`` do not see it. It
-        belongs to the object, not to a thread.
+        belongs to the object, not to a thread. Attempts to take it are ``sleep`` seconds apart at
+        most.
 
         Raises ConfigurationError if ``thread_local`` is true.
         """
@@ -177,6 +179,7 @@ class CacheExtras:
             blocking=blocking,
             blocking_timeout=blocking_timeout,
             renew=renew,
+            sleep=sleep,
         )
 
     def alock(
@@ -187,6 +190,8 @@ class CacheExtras:
         blocking_timeout: float | None = None,
         renew: bool = True,
         version: int | None = None,
+        *,
+        sleep: float = 1.0,
     ) -> AsyncLock:
         """Return the async twin of :meth:`lock`: ``async with``, and methods to await."""
         return AsyncLock(
@@ -196,6 +201,7 @@ class CacheExtras:
             blocking=blocking,
             blocking_timeout=blocking_timeout,
             renew=renew,
+            sleep=sleep,
         )
 
     @property

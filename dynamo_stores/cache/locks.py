@@ -123,6 +123,14 @@ class LockStore(PrefixedStore[LockItem]):
             item = self._get(self.item_key(key), consistent=True)
         return max(0.0, _LEASE.seconds_left(item or {}, self._server_clock.times()))
 
+    def is_held_by(self, key: str, lease: Lease) -> bool:
+        """Return whether the lock belongs to ``lease`` now, read strongly."""
+        with self._in_time():
+            item = self._get(self.item_key(key), consistent=True) or {}
+        is_valid = _LEASE.seconds_left(item, self._server_clock.times()) > 0
+        is_same = (_LEASE.owner_of(item), _LEASE.fence_of(item)) == (lease.owner, lease.fence)
+        return is_valid and is_same
+
     def _change(self, key: str, actions: Sequence[Action], condition: Condition) -> None:
         with self._in_time():
             self._update(self.item_key(key), actions, condition)
@@ -199,6 +207,13 @@ class Holding:
     def is_held(self) -> bool:
         """Return whether the lock is held; extends the lease if it may have ended."""
         return clock.monotonic() < self._held_until or self._extend(self._seconds)
+
+    def is_owner(self) -> bool:
+        """Return whether the lock belongs to this owner, by the table."""
+        lease = self._lease
+        if lease is None or not self._is_ours():
+            return False
+        return self._store.is_held_by(self._key, lease)
 
     def extend(self, seconds: float) -> bool:
         """Let the lease end ``seconds`` from now; False if the lock was lost."""
@@ -297,13 +312,16 @@ class _BaseLock:
         blocking: bool = True,
         blocking_timeout: float | None = None,
         renew: bool = True,
+        sleep: float = _LONGEST_WAIT,
     ) -> None:
         _check_seconds("timeout", timeout)
+        _check_seconds("sleep", sleep)
         if blocking_timeout is not None and blocking_timeout != 0:
             _check_seconds("blocking_timeout", blocking_timeout)
         self.timeout = timeout
         self.blocking = blocking
         self.blocking_timeout = blocking_timeout
+        self.sleep = sleep
         self._store = store
         self._key = key
         self._renews = renew
@@ -354,11 +372,10 @@ class _BaseLock:
             return LockError("The lock is held by another owner.")
         return LockError(f"The lock was not taken, because DynamoDB is unavailable: {self._error}")
 
-    @staticmethod
-    def _waits(blocking: bool, blocking_timeout: float | None) -> Callable[[float], float]:
+    def _waits(self, blocking: bool, blocking_timeout: float | None) -> Callable[[float], float]:
         """Return a function from a lease's seconds to those to wait; below 0: stop trying."""
         until = None if blocking_timeout is None else clock.monotonic() + blocking_timeout
-        waits = Waits(_FIRST_WAIT, _LONGEST_WAIT)
+        waits = Waits(min(_FIRST_WAIT, self.sleep), self.sleep)
 
         def wait(left: float) -> float:
             if not blocking:
@@ -370,6 +387,9 @@ class _BaseLock:
             return min(seconds, remaining) if remaining > 0 else -1.0
 
         return wait
+
+    def _owned(self) -> bool:
+        return self._holding is not None and self._holding.is_owner()
 
     def _extend(self, seconds: float) -> bool:
         _check_seconds("seconds", seconds)
@@ -418,9 +438,17 @@ class Lock(_BaseLock):
         """
         return self._extend(seconds)
 
+    def reacquire(self) -> bool:
+        """Let the lease end ``timeout`` seconds from now, as :meth:`extend` does."""
+        return self._extend(self.timeout)
+
     def locked(self) -> bool:
         """Return whether the lock has an owner now."""
         return self._store.is_taken(self._key)
+
+    def owned(self) -> bool:
+        """Return whether this object has the lock now."""
+        return self._owned()
 
     def __enter__(self) -> Self:
         if not self.acquire():
@@ -459,9 +487,17 @@ class AsyncLock(_BaseLock):
         """See :meth:`Lock.extend`."""
         return await in_thread(self._store.using, self._extend, seconds)
 
+    async def reacquire(self) -> bool:
+        """See :meth:`Lock.reacquire`."""
+        return await in_thread(self._store.using, self._extend, self.timeout)
+
     async def locked(self) -> bool:
         """See :meth:`Lock.locked`."""
         return await in_thread(self._store.using, self._store.is_taken, self._key)
+
+    async def owned(self) -> bool:
+        """See :meth:`Lock.owned`."""
+        return await in_thread(self._store.using, self._owned)
 
     async def __aenter__(self) -> Self:
         if not await self.acquire():

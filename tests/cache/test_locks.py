@@ -15,6 +15,7 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from dynamo_stores.cache.store.items import LockItem
+from dynamo_stores.calls.observer import measuring
 from dynamo_stores.exceptions import ConfigurationError, LockError
 from dynamo_stores.leases import Waits
 from dynamo_stores.testing import FakeClock
@@ -105,6 +106,41 @@ def test_waiting_ends_with_the_lease(cache, dynamo_clock: FakeClock):
     started = dynamo_clock.now()
     assert cache.lock("k", 30, renew=False).acquire()
     assert 30 <= dynamo_clock.now() - started < 30.1
+
+
+def test_sleep_is_the_longest_wait(cache, dynamo_clock: FakeClock):
+    """Between two attempts, which are one call each."""
+    assert cache.lock("k", 60, renew=False).acquire()
+    with measuring() as calls:
+        assert not cache.lock("k", sleep=0.1, blocking_timeout=5).acquire()
+    assert 50 <= len(calls) <= 101
+    with pytest.raises(ConfigurationError, match="sleep is 0; expected"):
+        cache.lock("k", sleep=0)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_owner_of_a_lock_knows_it(cache, dynamo_clock: FakeClock, is_async):
+    """As long as its lease is valid and nobody else took it."""
+
+    def call(method):
+        return asyncio.run(method()) if is_async else method()
+
+    make = cache.alock if is_async else cache.lock
+    one, two = make("k", 10, renew=False), make("k", 10, renew=False)
+    assert call(one.owned) is False
+    assert call(one.acquire)
+    assert (call(one.owned), call(two.owned)) == (True, False)
+    dynamo_clock.advance(9)
+    assert call(one.reacquire) is True
+    dynamo_clock.advance(9)
+    assert call(one.owned) is True
+    dynamo_clock.advance(1)
+    assert call(one.owned) is False
+    assert call(two.acquire)
+    assert (call(one.owned), call(two.owned)) == (False, True)
+    assert call(one.reacquire) is False
+    assert call(two.release)
+    assert call(two.owned) is False
 
 
 def test_it_is_renewed_while_the_object_lives(cache):
