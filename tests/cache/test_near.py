@@ -29,9 +29,12 @@ def cache(make_cache):
 
 
 @pytest.fixture
-def far(cache, make_cache):
-    """The same entries, without a near tier: as another process sees and writes them."""
-    return make_cache(KEY_PREFIX=cache.key_prefix)
+def far(cache, alias, make_cache):
+    """
+    The same entries, without a near tier: as another process sees and writes them. By an alias of
+    its own, because the caches of one alias share what a process knows.
+    """
+    return make_cache(alias(), KEY_PREFIX=cache.key_prefix)
 
 
 def test_a_read_is_served_until_its_timeout(cache, far, dynamo_clock: FakeClock):
@@ -52,6 +55,22 @@ def test_a_read_is_served_until_its_timeout(cache, far, dynamo_clock: FakeClock)
     stats = cache.store.get_near_stats()
     assert (stats.entries, stats.hits, stats.misses) == (1, 5, 2)
     assert far.store.get_near_stats() is None
+
+
+def test_writes_of_a_cache_without_a_near_tier_are_seen(cache, make_cache):
+    """By the caches of its alias and prefix that have one, in the same process."""
+    plain = make_cache(KEY_PREFIX=cache.key_prefix)
+    cache.set("k", "old")
+    plain.set("k", "new")
+    assert cache.get("k") == "new"
+    plain.delete("k")
+    assert cache.get("k") is None
+    cache.set_many({"k": "old", "l": "old"})
+    plain.set_many({"k": "new"})
+    assert cache.get_many(["k", "l"]) == {"k": "new", "l": "old"}
+    plain.clear()
+    assert cache.get("l") is None
+    assert plain.store.get_near_stats() is None
 
 
 def test_an_async_read_counts_as_one(cache):

@@ -15,7 +15,7 @@ from ...models import RawItem
 from .codecs import InvalidSignature, UnreadableValue
 from .invalidation import ValidityStore, is_live
 from .items import PARTS, TAGS, WRITE, CacheEntry, tags_of
-from .near import Entry, NearStats, NearTier, get_near
+from .near import Entry, NearStats, NearTier, find_near, get_near
 from .recent import get_recent_writes
 from .statistics import get_lookups
 
@@ -255,7 +255,8 @@ class EntriesStore(ValidityStore):
         recent = get_recent_writes(self.using, self.prefix)
         # At the beginning too: an exception from outside may come before the end is noted.
         recent.add(pks)
-        near = self._near
+        # A cache of this prefix may have a near tier even if this one has none.
+        near = self._near or find_near(self.using, self.prefix)
         written: dict[str, Entry] = {}
         began_at = 0.0 if near is None else near.begin_write(pks)
         done = False
@@ -266,6 +267,9 @@ class EntriesStore(ValidityStore):
             recent.add(pks)
             if near is not None:
                 near.end_write(pks, written if done else {}, began_at)
+            elif (near := find_near(self.using, self.prefix)) is not None:
+                # It was made during the write.
+                near.forget(pks)
 
     def item_key(self, key: str) -> ItemKey:
         """Return the partition and sort key of the entry ``key``, in full as Django makes it."""

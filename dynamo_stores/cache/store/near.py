@@ -173,6 +173,11 @@ class NearTier:
                 if pk in written and not writing.overlapped:
                     self._keep(pk, written[pk], began_at)
 
+    def forget(self, pks: Iterable[str]) -> None:
+        """Drop the entries of keys that were written."""
+        pks = list(pks)
+        self.end_write(pks, {}, self.begin_write(pks))
+
     def clear(self) -> None:
         """Drop all entries, and keep none that are being read or written now."""
         with self._lock:
@@ -202,6 +207,11 @@ def _make(using: str) -> dict[str, NearTier]:
 
 
 _by_prefix = PerProcess(_make)
+
+
+def find_near(using: str, prefix: str) -> NearTier | None:
+    """Return this process's near tier of the prefix, None if no cache has made one."""
+    return _by_prefix.get(using).get(prefix)
 
 
 def get_near(using: str, prefix: str, options: CacheOptions) -> NearTier:

@@ -27,6 +27,7 @@ from .items import (
     tags_of,
     write_of,
 )
+from .near import find_near
 from .patterns import compile_pattern, literal_start
 from .sweeps import CacheStats, Progress, Sweep
 from .writing import expiry_after
@@ -195,7 +196,7 @@ class CacheStore(CountingStore, ManyStore):
         index. With ``clear`` "generation" one write, which makes all entries invalid and returns 0:
         they are deleted later, by their TTL or a cleanup.
         """
-        near, deleted = self._near, 0
+        deleted = 0
         try:
             if self.options.clear == "generation":
                 requested_at = clock.monotonic()
@@ -205,7 +206,7 @@ class CacheStore(CountingStore, ManyStore):
                 deleted = self._sweep.clear()
         finally:
             # What was deleted before an error must not be served either.
-            if near is not None:
+            if (near := find_near(self.using, self.prefix)) is not None:
                 near.clear()
         return deleted
 
