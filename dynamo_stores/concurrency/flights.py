@@ -22,6 +22,22 @@ class Flight(Future[Any]):
         self.started_at = clock.monotonic()
 
 
+class Lead:
+    """
+    The leader's reference to its flight. The flight ends with it: an exception from outside may
+    come before the leader gives an outcome.
+    """
+
+    __slots__ = ("flight",)
+
+    def __init__(self) -> None:
+        self.flight = Flight()
+
+    def __del__(self) -> None:
+        if not self.flight.done():
+            self.flight.set_result(AGAIN)
+
+
 class Flights:
     """The flights in progress that other callers may join, by name."""
 
@@ -29,20 +45,16 @@ class Flights:
         self._joinable: dict[Hashable, Flight] = {}
         self._lock = threading.Lock()
 
-    def join(self, name: Hashable) -> tuple[Flight, bool]:
-        """Return the flight called ``name``, and whether the caller leads it."""
+    def join(self, name: Hashable) -> Flight | Lead:
+        """Return the flight called ``name``, or a lead if the caller leads it."""
         with self._lock:
             flight = self._joinable.get(name)
-            if flight is not None:
-                return flight, False
-            flight = self._joinable[name] = Flight()
-            return flight, True
+            return self._lead(name) if flight is None or flight.done() else flight
 
-    def lead(self, name: Hashable) -> Flight:
-        """Return a new flight that the caller leads, even if another one is in progress."""
+    def lead(self, name: Hashable) -> Lead:
+        """Let the caller lead a new flight, even if another one is in progress."""
         with self._lock:
-            flight = self._joinable[name] = Flight()
-            return flight
+            return self._lead(name)
 
     def detach(self, name: Hashable) -> None:
         """Let no further caller join the flight called ``name``."""
@@ -56,10 +68,10 @@ class Flights:
 
     def __len__(self) -> int:
         """Return how many flights may be joined."""
-        return len(self._joinable)
+        return sum(not flight.done() for flight in self._joinable.copy().values())
 
     def land(
-        self, name: Hashable, flight: Flight, outcome: Any, error: BaseException | None = None
+        self, name: Hashable, lead: Lead, outcome: Any, error: BaseException | None = None
     ) -> bool:
         """
         End the flight with an outcome or an error for all callers that wait for it.
@@ -67,14 +79,19 @@ class Flights:
         Return whether callers could still join it: it was neither detached nor replaced.
         """
         with self._lock:
-            was_current = self._joinable.get(name) is flight
+            was_current = self._joinable.get(name) is lead.flight
             if was_current:
                 del self._joinable[name]
         if error is not None:
-            flight.set_exception(error)
+            lead.flight.set_exception(error)
         else:
-            flight.set_result(outcome)
+            lead.flight.set_result(outcome)
         return was_current
+
+    def _lead(self, name: Hashable) -> Lead:
+        lead = Lead()
+        self._joinable[name] = lead.flight
+        return lead
 
 
 def _make(using: str) -> Flights:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from .. import clock
-from ..concurrency.flights import AGAIN, get_flights
+from ..concurrency.flights import AGAIN, Lead, get_flights
 from ..concurrency.steps import Call, Computation, Compute, Join, Steps, Wait, arun, run
 from ..exceptions import DedupeError, DedupeTimeoutError, StoreUnavailable
 from ..leases import Renewal, Waits, new_owner
@@ -122,10 +122,10 @@ def _shared(
     """Let one of this process's callers run ``lead``, and the others wait for its outcome."""
     flights = get_flights(store.using)
     while True:
-        flight, is_leader = flights.join(name)
-        if not is_leader:
+        joined = flights.join(name)
+        if not isinstance(joined, Lead):
             try:
-                outcome = yield Join(flight, max(0.0, until - clock.monotonic()))
+                outcome = yield Join(joined, max(0.0, until - clock.monotonic()))
             except FutureTimeoutError:
                 raise _timed_out() from None
             if outcome is AGAIN:
@@ -138,7 +138,7 @@ def _shared(
             error = exc
             raise
         finally:
-            flights.land(name, flight, outcome, error)
+            flights.land(name, joined, outcome, error)
         return outcome
 
 

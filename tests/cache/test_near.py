@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 import tracemalloc
@@ -17,6 +18,7 @@ from dynamo_stores.calls.policy import deadline
 from dynamo_stores.exceptions import OperationTimeoutError, StoreUnavailable
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations
+from tests.helpers.faults import interrupt_often
 from tests.helpers.forking import in_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -225,6 +227,21 @@ def test_a_write_detaches_the_reads_of_its_key(alias, make_cache, dynamo_faults)
         early.result()
     assert cache.get("k") == "new"
     assert len(cache.store._near._flights) == 0
+
+
+def test_an_interrupted_read_can_be_made_again(monkeypatch):
+    """At whatever bytecode its exception from outside comes; no later read waits for it."""
+    tier = NearTier(10, 10_000)
+
+    def read():
+        tier.fetch(["k", "l"], lambda pks: {}, join=True, wait=60.0)
+
+    interrupt_often(monkeypatch, read)
+    gc.collect()
+    assert len(tier._flights) == 0
+    began_at = time.monotonic()
+    read()
+    assert time.monotonic() - began_at < 30
 
 
 def found(size=10):

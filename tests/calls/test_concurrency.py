@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from dynamo_stores.concurrency.bounded import BoundedDict
-from dynamo_stores.concurrency.flights import AGAIN, Flights
+from dynamo_stores.concurrency.flights import AGAIN, Flight, Flights, Lead
 
 
 def test_the_entries_put_first_are_dropped():
@@ -62,26 +62,36 @@ def test_a_bounded_dict_is_not_copied():
 def test_a_flight_is_joined_until_it_lands():
     """One leader; the followers have its outcome or its error."""
     flights = Flights()
-    flight, is_leader = flights.join("k")
-    follower, follows = flights.join("k")
-    assert (is_leader, follows, follower is flight) == (True, False, True)
-    assert flights.land("k", flight, 1)
+    lead = flights.join("k")
+    follower = flights.join("k")
+    assert isinstance(lead, Lead)
+    assert isinstance(follower, Flight)
+    assert flights.land("k", lead, 1)
     assert follower.result(0) == 1
-    assert flights.join("k")[1]
+    assert isinstance(flights.join("k"), Lead)
 
 
 def test_a_detached_or_replaced_flight_is_not_current():
     """It still ends for the followers that it has."""
     flights = Flights()
-    first, _ = flights.join("k")
-    second = flights.lead("k")
-    assert flights.join("k") == (second, False)
+    first, second = flights.join("k"), flights.lead("k")
+    assert flights.join("k") is second.flight
     assert not flights.land("k", first, AGAIN)
     flights.detach("k")
     assert not flights.land("k", second, 2)
-    assert (first.result(0), second.result(0)) == (AGAIN, 2)
-    third, _ = flights.join("k")
+    assert (first.flight.result(0), second.flight.result(0)) == (AGAIN, 2)
+    third = flights.join("k")
     flights.detach_all()
     assert not flights.land("k", third, None, ValueError("x"))
     with pytest.raises(ValueError, match="x"):
-        third.result(0)
+        third.flight.result(0)
+
+
+def test_a_flight_ends_with_its_lead():
+    """Its followers try again, and it can be joined no more."""
+    flights = Flights()
+    lead, follower = flights.join("k"), flights.join("k")
+    del lead
+    assert follower.result(0) is AGAIN
+    assert len(flights) == 0
+    assert isinstance(flights.join("k"), Lead)

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
-import random
-import sys
-import threading
-import time
 
 import pytest
 
@@ -16,6 +11,7 @@ from dynamo_stores.calls.breaker import State
 from dynamo_stores.calls.policy import deadline, time_left
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.testing import FakeClock
+from tests.helpers.faults import interrupt_often
 from tests.helpers.policy import Script, no_answer, policy, throttle
 
 
@@ -36,26 +32,10 @@ def test_an_interrupted_probe_is_released(dynamo_clock: FakeClock, interruption)
     assert rule.breaker.state is State.CLOSED
 
 
-class Interrupted(BaseException):
-    """As a soft time limit, raised in a thread by another one."""
-
-
-def interrupt(thread, until):
-    """Raise Interrupted in ``thread`` at random moments, to its end or to the time ``until``."""
-    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    while thread.is_alive() and time.monotonic() < until:
-        raise_in(ctypes.c_ulong(thread.ident), ctypes.py_object(Interrupted))
-        time.sleep(random.uniform(0, 0.0003))
-
-
 def test_exceptions_from_outside_lose_no_probe_and_no_place(monkeypatch):
     """At whatever bytecode they come; every call here is a probe, on a table that throttles."""
     breaker = {"failure_threshold": 1, "recovery_timeout": 1000.0}
     rule = policy(timeout=1.0, breaker=breaker, max_retries=0, throttle_retries=0)
-    interrupted, until = 0, time.monotonic() + 60
-    # They may also come in the callbacks of references, and end the thread.
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
-    monkeypatch.setattr(threading, "excepthook", lambda args: None)
 
     def call(outcome):
         # The recovery timeout is over.
@@ -64,21 +44,10 @@ def test_exceptions_from_outside_lose_no_probe_and_no_place(monkeypatch):
             rule.call("GetItem", Script(outcome))
 
     def work():
-        nonlocal interrupted
-        while interrupted < 300 and time.monotonic() < until:
-            try:
-                call(no_answer())
-                call(throttle())
-            except Interrupted:
-                interrupted += 1
+        call(no_answer())
+        call(throttle())
 
-    while interrupted < 300 and time.monotonic() < until:
-        worker = threading.Thread(target=work)
-        worker.start()
-        interrupt(worker, until)
-        worker.join(60)
-        assert not worker.is_alive()
-    assert interrupted > 0
+    interrupt_often(monkeypatch, work)
     # Until then frames live on in tracebacks.
     gc.collect()
     assert rule.backpressure.in_flight == 0
@@ -90,28 +59,14 @@ def test_exceptions_from_outside_lose_no_probe_and_no_place(monkeypatch):
 
 def test_exceptions_from_outside_leave_no_deadline_behind(monkeypatch):
     """At whatever bytecode of a block they come, also where blocks are nested."""
-    interrupted, until, seen = 0, time.monotonic() + 60, set()
-    monkeypatch.setattr(threading, "excepthook", lambda args: None)
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    seen = set()
 
     def work():
-        nonlocal interrupted
-        while interrupted < 300 and time.monotonic() < until:
-            try:
-                with deadline(1.0), deadline(2.0):
-                    pass
-            except Interrupted:
-                interrupted += 1
-            with contextlib.suppress(Interrupted):
-                seen.add(time_left(9.0))
+        seen.add(time_left(9.0))
+        with deadline(1.0), deadline(2.0):
+            pass
 
-    while interrupted < 300 and time.monotonic() < until:
-        worker = threading.Thread(target=work)
-        worker.start()
-        interrupt(worker, until)
-        worker.join(60)
-        assert not worker.is_alive()
-    assert interrupted > 0
+    interrupt_often(monkeypatch, work)
     assert seen == {9.0}
 
 

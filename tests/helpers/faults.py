@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import random
 import signal
 import sys
+import threading
+import time
 
 import pytest
 
@@ -13,7 +17,37 @@ QUICK = {"DELAY": 0.01, "MAX_DELAY": 0.05}
 
 
 class Interrupted(BaseException):
-    """What a signal handler raises, between any two steps of the main thread."""
+    """What a signal handler raises between any two steps of the main thread, or another thread."""
+
+
+def interrupt_often(monkeypatch, work, times=300):
+    """
+    Call ``work`` in threads that are interrupted at random bytecodes, as by a soft time limit,
+    until it was interrupted so often, or for a minute.
+    """
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    interrupted, until = 0, time.monotonic() + 60
+    # Interruptions may also come in the callbacks of references, and end the thread.
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+
+    def run():
+        nonlocal interrupted
+        while interrupted < times and time.monotonic() < until:
+            try:
+                work()
+            except Interrupted:
+                interrupted += 1
+
+    while interrupted < times and time.monotonic() < until:
+        thread = threading.Thread(target=run)
+        thread.start()
+        while thread.is_alive() and time.monotonic() < until:
+            raise_in(ctypes.c_ulong(thread.ident), ctypes.py_object(Interrupted))
+            time.sleep(random.uniform(0, 0.0003))
+        thread.join(60)
+        assert not thread.is_alive()
+    assert interrupted > 0
 
 
 @contextlib.contextmanager

@@ -384,7 +384,7 @@ def leaks():
         if policy.backpressure.in_flight:
             found[f"requests in flight on {table}"] = policy.backpressure.in_flight
     for tier in near._by_prefix.get("default").values():
-        if tier._writing or tier._flights._joinable:
+        if tier._writing or tier._flights:
             found["reads or writes in progress in the near tier"] = 1
     renewing = [each.name for each in threading.enumerate() if "lock" in each.name]
     if renewing:

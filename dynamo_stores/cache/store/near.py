@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ... import clock
 from ...calls.item_size import item_size
 from ...concurrency.bounded import BoundedDict
-from ...concurrency.flights import AGAIN, Flight, Flights
+from ...concurrency.flights import AGAIN, Flight, Flights, Lead
 from ...concurrency.per_process import PerProcess
 from ...exceptions import OperationTimeoutError, StoreUnavailable, copy_of
 from ...models import RawItem
@@ -110,12 +110,15 @@ class NearTier:
         other's result at most ``wait`` seconds, and raises its StoreUnavailable too. If the other
         one ran out of its own time, this reads.
         """
-        own: dict[str, Flight] = {}
+        own: dict[str, Lead] = {}
         joined: dict[str, Flight] = {}
         with self._lock:
             for pk in pks:
-                flight, is_own = self._flights.join(pk) if join else (self._flights.lead(pk), True)
-                (own if is_own else joined)[pk] = flight
+                flight = self._flights.join(pk) if join else self._flights.lead(pk)
+                if isinstance(flight, Lead):
+                    own[pk] = flight
+                else:
+                    joined[pk] = flight
         found = self._lead(own, fetch) if own else {}
         again = []
         for pk, flight in joined.items():
@@ -133,7 +136,7 @@ class NearTier:
                 found[pk] = outcome
         return {**found, **fetch(again)} if again else found
 
-    def _lead(self, own: Mapping[str, Flight], fetch: Fetch) -> dict[str, Entry]:
+    def _lead(self, own: Mapping[str, Lead], fetch: Fetch) -> dict[str, Entry]:
         error: StoreUnavailable | None = None
         found: Mapping[str, Entry] | None = None
         try:
@@ -144,11 +147,11 @@ class NearTier:
             raise
         finally:
             with self._lock:
-                for pk, flight in own.items():
+                for pk, lead in own.items():
                     outcome = AGAIN if found is None else found.get(pk)
-                    was_current = self._flights.land(pk, flight, outcome, error)
+                    was_current = self._flights.land(pk, lead, outcome, error)
                     if was_current and found is not None and pk in found:
-                        self._keep(pk, found[pk], flight.started_at)
+                        self._keep(pk, found[pk], lead.flight.started_at)
 
     def begin_write(self, pks: Iterable[str]) -> float:
         """Record that these keys are being written; return the monotonic time."""
