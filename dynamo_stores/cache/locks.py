@@ -260,14 +260,13 @@ class Holding:
     def _start_renewal(self) -> None:
         # The thread must not keep the object alive: a lock without references ends.
         renew = weakref.WeakMethod(self._renew, lambda _: renewal.stop())
-        renewal = Renewal(lambda: _call(renew), self._seconds, "lock")
+        self.renewal = renewal = Renewal(lambda: _call(renew), self._seconds, "lock")
         try:
             renewal.start()
         except BaseException:
             with contextlib.suppress(StoreUnavailable):
                 self.release()
             raise
-        self.renewal = renewal
 
     def _renew(self) -> bool:
         with self._extending:

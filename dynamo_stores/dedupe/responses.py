@@ -10,7 +10,7 @@ from django.http import HttpResponse, HttpResponseBase, JsonResponse
 
 from ..models import RawItem
 from ..serialization import load_json
-from .items import COMPLETED, payload_of, seconds_left, state_of
+from .items import COMPLETED, payload_of, state_of
 from .store import DedupeStore
 
 REPLAYED = "Idempotency-Replayed"
@@ -56,7 +56,7 @@ def answer(store: DedupeStore, job: str, item: RawItem, payload: str) -> HttpRes
         return problem(422, "This Idempotency-Key was used with another request.")
     data = store.read_result(job, item) if state_of(item) == COMPLETED else None
     if data is None:
-        seconds = max(1, math.ceil(min(seconds_left(item), 60)))
+        seconds = max(1, math.ceil(min(store.seconds_left(item), 60)))
         return retry_later(409, "A request with this Idempotency-Key is in progress.", seconds)
     return _unpack(load_json(data))
 

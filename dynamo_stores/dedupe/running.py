@@ -14,6 +14,7 @@ from django.db import connections, transaction
 from django.dispatch import receiver
 from django.http import HttpRequest
 
+from ..leases import release_later
 from .jobs import encode, finish_later
 from .responses import is_final, pack, without_body
 from .store import DedupeStore
@@ -75,13 +76,27 @@ class Running:
 
     def free(self, error: BaseException | None = None) -> None:
         """Let the next request run; does nothing after the end."""
-        if not self._begins(object()):
-            return
-        self._renewal.stop()
+        end = object()
+        fail = functools.partial(
+            self._store.fail,
+            self._job,
+            error or ValueError("not stored"),
+            fence=self._fence,
+            ttl=0,
+        )
         try:
-            self._store.fail(self._job, error or ValueError("not stored"), fence=self._fence, ttl=0)
-        except Exception as exc:  # noqa: BLE001 - the view's own outcome is the answer
-            logger.warning("An idempotent request was not freed; its lease will end: %s", exc)
+            if not self._begins(end):
+                return
+            self._renewal.stop()
+            fail()
+        except BaseException as exc:
+            if self._ends and self._ends[0] is end:
+                self._renewal.stop()
+                release_later(self._store.using, fail, self._store.settings.lease)
+            if not isinstance(exc, Exception):
+                raise
+            # The view's own outcome is the answer.
+            logger.warning("An idempotent request was not freed; tried again: %s", exc)
 
     def free_in_background(self) -> None:
         """Do the same in a thread of its own, for callers that must not wait or are cancelled."""

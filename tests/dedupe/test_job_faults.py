@@ -136,6 +136,44 @@ def test_an_interrupted_end_of_a_request_is_stored_later(unsteady, key, dynamo_f
     until(lambda: not any(isinstance(each, Renewal) for each in threading.enumerate()))
 
 
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_a_request_that_was_not_freed_is_freed_later(
+    alias, key, dynamo_faults, until, is_interrupted
+):
+    """Long before its lease ends."""
+    using = alias(
+        ENDPOINT_URL=dynamo_faults.url,
+        RETRY={"MAX_RETRIES": 0},
+        CIRCUIT_BREAKER={"ENABLED": False},
+        DEDUPE={"LEASE": 600},
+    )
+    outcomes = [503, 201]
+
+    @idempotent(using=using)
+    def view(request):
+        status = outcomes.pop(0)
+        if status == 503 and is_interrupted:
+            dynamo_faults.delay(2.0, "UpdateItem", times=1)
+            dynamo_faults.fail("UpdateItem", status=500, times=1)
+            interrupt_in(0.5)
+        elif status == 503:
+            dynamo_faults.fail("UpdateItem", status=500, times=1)
+        return HttpResponse(status=status)
+
+    def post():
+        return view(RequestFactory().post("/", headers={"Idempotency-Key": key}))
+
+    with interrupting() as interrupt_in:
+        if is_interrupted:
+            with pytest.raises(Interrupted):
+                post()
+        else:
+            assert post().status_code == 503
+        until(lambda: post().status_code == 201)
+    assert not outcomes
+    until(lambda: not any(isinstance(each, Renewal) for each in threading.enumerate()))
+
+
 def test_many_unanswered_claims_leave_no_job(alias, key, dynamo_faults, until):
     """However many of them wait to be freed."""
     store = DedupeStore(
