@@ -37,11 +37,15 @@ class BadAction(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """What an action changes; ``process`` is for breakers, ``ALL_PROCESSES`` means each of them."""
+    """
+    What an action changes; ``process`` is for breakers, ``ALL_PROCESSES`` means each of them.
+    ``user`` is the name of the user who acts.
+    """
 
     using: str
     table: str = ""
     process: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,11 +134,11 @@ def _reset(target: Target) -> Outcome:
 
 
 def _raise(target: Target) -> Outcome:
-    return _of(target, change_manually(target.using, target.table, UP))
+    return _of(target, change_manually(target.using, target.table, UP, by=target.user))
 
 
 def _lower(target: Target) -> Outcome:
-    return _of(target, change_manually(target.using, target.table, DOWN))
+    return _of(target, change_manually(target.using, target.table, DOWN, by=target.user))
 
 
 def _of(target: Target, plan: Plan) -> Outcome:

@@ -116,6 +116,7 @@ def act(request: HttpRequest) -> HttpResponse:
         request.POST.get("using", ""),
         request.POST.get("table", ""),
         request.POST.get("process", ""),
+        request.user.get_username(),
     )
     try:
         action = checked(name, target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .. import clock
 from ..conf import get_config
 from ..conf.groups import ScalingConfig
@@ -28,12 +30,13 @@ def change_manually(
     *,
     read: int | None = None,
     write: int | None = None,
+    by: str = "",
     dry_run: bool = False,
 ) -> Plan:
     """
     Raise a table and its indexes by ``SCALE_UP_FACTOR`` (``"up"``), lower them to their baseline
     (``"down"``) or set their units a second (``"to"``). Return the plan that was carried out, or
-    one without changes.
+    one without changes. ``by`` is the name of the user or program that requests it.
 
     Raised capacity is lowered after ``SCALE_DOWN_DELAY``. Of a table that Application Auto Scaling
     scales, only minimums are raised, and only if ``AUTO_SCALING`` is ``"raise_minimum"``. The write
@@ -50,6 +53,8 @@ def change_manually(
         raise StoreError(f"{table} is on demand: it has no capacity to change.")
     config = get_config(using).for_table(table).scaling
     plan = _plan(capacity, config, direction, read, write)
+    if by and plan.changes:
+        plan = replace(plan, why=f"{plan.why}, requested by {by}")
     targets = get_auto_scaling(using).targets(capacity)
     if targets:
         is_raise = config.auto_scaling == "raise_minimum" and direction == UP
@@ -111,4 +116,4 @@ def _plan(
         if capacity.has_replicas:
             has += ", or has replicas, whose write capacity must be equal in all regions"
         return Plan("nothing", f"{capacity.table} already has {has}")
-    return Plan("by_hand", "the change was requested manually", changes)
+    return Plan("by_hand", "manual change", changes)

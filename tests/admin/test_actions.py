@@ -97,6 +97,10 @@ def test_capacity_is_changed_once(reporting, manager):
     assert "5 → 10 RCU" in manager.get(page("history")).text
     (message,), _ = act(manager, action="lower", using=using, table=table)
     assert f"{table} changes to 5 RCU and 5 WCU" in message
+    by = f"requested by {LogEntry.objects.first().user.get_username()}"
+    decisions = manager.get(page("history")).text
+    assert f"manual change, {by}" in decisions.replace("Manual", "manual")
+    assert f"needs no more than its baseline, {by}" in decisions
     (message,), _ = act(manager, action="reconcile", using=using)
     assert "No table is due" in message
 

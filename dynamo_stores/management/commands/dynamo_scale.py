@@ -42,7 +42,13 @@ class Command(BaseCommand):
         with command_errors():
             try:
                 plan = change_manually(
-                    using, table, direction, read=read, write=write, dry_run=dry_run
+                    using,
+                    table,
+                    direction,
+                    read=read,
+                    write=write,
+                    by="dynamo_scale",
+                    dry_run=dry_run,
                 )
             except NoSuchTable as exc:
                 known = sorted(spec.name for spec in wanted_tables() if spec.using == using)
