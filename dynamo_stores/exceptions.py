@@ -261,6 +261,17 @@ def code_of(exc: BaseException) -> str:
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, Mapping) else ""
 
 
+def system_error(exc: BaseException) -> str:
+    """Return the operating system's error behind ``exc``, such as ``connection refused``."""
+    cause: Any = exc
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+        # botocore keeps the error of its HTTP client here.
+        cause = cause.__cause__ or getattr(cause, "kwargs", {}).get("error") or cause.__context__
+    return ""
+
+
 def store_error(
     exc: Exception, *, operation: str, table: str, using: str, place: str = ""
 ) -> StoreError | None:
@@ -288,7 +299,7 @@ def unavailable(
         case botocore.ReadTimeoutError() | botocore.ConnectTimeoutError():
             return OperationTimeoutError(f"{where} got no answer in time{_details(place)}.")
         case botocore.HTTPClientError() | botocore.ConnectionError():
-            details = _details(type(exc).__name__, place)
+            details = _details(system_error(exc) or type(exc).__name__, place)
             return StoreUnavailable(f"{where} got no answer{details}.")
         case _ if _lacks_credentials(exc):
             details = _details(type(exc).__name__, place)

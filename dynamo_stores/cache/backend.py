@@ -17,6 +17,7 @@ from .extras import CacheExtras
 from .fallback import all_keys, default_argument, fallback, raise_value_error, values_read
 from .options import get_cache_options
 from .stampede import StampedeProtection
+from .store.codecs import get_codec
 from .store.entries import MISSING
 from .store.store import CacheStore
 from .store.values import Written
@@ -45,6 +46,8 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
     def store(self) -> CacheStore:
         """The cache store. Raises ConfigurationError for wrong ``OPTIONS``, as system checks do."""
         options = get_cache_options(self._options)
+        # Raises for unknown names now, and not when the first value is written.
+        get_codec(options.serializer, options.compressor, options.compress_over)
         return CacheStore(self._location, prefix=self.key_prefix, options=options)
 
     @fallback(default_argument)

@@ -16,6 +16,7 @@ from ..conf.rules import (
     FILLED_TEXT,
     NOT_NEGATIVE,
     POSITIVE,
+    UNKNOWN_NAME,
     WHOLE,
     WHOLE_POSITIVE,
     Problem,
@@ -23,6 +24,7 @@ from ..conf.rules import (
     or_none,
     setting,
     setting_problems,
+    settings_of,
     suggestion,
 )
 from ..exceptions import ConfigurationError
@@ -59,6 +61,14 @@ class CacheOptions:
 
 
 CULLING_OPTIONS = ("MAX_ENTRIES", "CULL_FREQUENCY")
+_OF_DJANGO_REDIS = frozenset(
+    [
+        "CLIENT_CLASS", "CLOSE_CONNECTION", "CONNECTION_FACTORY", "CONNECTION_POOL_CLASS",
+        "CONNECTION_POOL_CLASS_KWARGS", "CONNECTION_POOL_KWARGS", "LOG_IGNORED_EXCEPTIONS",
+        "PARSER_CLASS", "PASSWORD", "REDIS_CLIENT_CLASS", "REDIS_CLIENT_KWARGS", "SENTINELS",
+        "SENTINEL_KWARGS", "SOCKET_CONNECT_TIMEOUT", "SOCKET_TIMEOUT",
+    ]
+)  # fmt: skip
 CACHE_BACKEND = "dynamo_stores.cache.DynamoDBCache"
 CACHE_LOCATION, CACHE_PREFIX = "dynamo_stores.E106", "dynamo_stores.E107"
 MAX_PREFIX_BYTES = 1024
@@ -71,9 +81,25 @@ def get_cache_options(options: Mapping[str, Any]) -> CacheOptions:
     if not options:
         return _DEFAULT_OPTIONS
     own = without_culling(options)
-    if problems := setting_problems(CacheOptions, own, "CACHES[…]['OPTIONS']"):
+    if problems := _option_problems(own, "CACHES[…]['OPTIONS']"):
         raise ConfigurationError(" ".join(problem.message for problem in problems))
     return CacheOptions(**{name.lower(): value for name, value in own.items()})
+
+
+def _option_problems(options: Any, where: str) -> list[Problem]:
+    if not isinstance(options, Mapping):
+        return setting_problems(CacheOptions, options, where)
+    of_redis = [
+        Problem(
+            UNKNOWN_NAME,
+            f"{where}[{name!r}] is an option of django-redis; it does nothing here.",
+            f"Remove it. Known: {', '.join(settings_of(CacheOptions))}.",
+        )
+        for name in options
+        if name in _OF_DJANGO_REDIS
+    ]
+    own = {name: value for name, value in options.items() if name not in _OF_DJANGO_REDIS}
+    return of_redis + setting_problems(CacheOptions, own, where)
 
 
 def without_culling(options: Any) -> Any:
@@ -120,15 +146,16 @@ def find_cache_problems() -> list[Problem]:
     for name, cache in our_caches().items():
         where = f"CACHES[{name!r}]"
         options = without_culling(cache.get("OPTIONS", {}))
-        problems += setting_problems(CacheOptions, options, f"{where}['OPTIONS']")
-        location = cache.get("LOCATION") or DEFAULT_ALIAS
-        if location not in (known := aliases()):
+        problems += _option_problems(options, f"{where}['OPTIONS']")
+        location = cache.get("LOCATION")
+        if location and location not in (known := aliases()):
             problems.append(
                 Problem(
                     CACHE_LOCATION,
                     f"{where}['LOCATION'] is {location!r}; expected an alias of "
                     f"DYNAMO_STORES{suggestion(location, known)}",
-                    f"Known: {', '.join(map(repr, known)) or 'none'}.",
+                    f"Known: {', '.join(map(repr, known)) or 'none'}. Without LOCATION it is "
+                    f"{DEFAULT_ALIAS!r}.",
                 )
             )
         if wrong := wrong_prefix(str(cache.get("KEY_PREFIX", ""))):

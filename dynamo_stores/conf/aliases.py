@@ -44,6 +44,7 @@ from .rules import (
     or_none,
     setting,
     setting_problems,
+    settings_of,
     suggestion,
 )
 
@@ -117,6 +118,8 @@ class StoreConfig:
         return found
 
 
+# The names of all settings of an alias.
+_NAMES = frozenset([*settings_of(StoreConfig), *groups_of(StoreConfig)])
 # The settings that TABLES may change for one table.
 TABLE_SETTINGS = frozenset(
     ["TABLE_NAME", "BILLING_MODE", "OPERATION_TIMEOUT", "RETRY", "CIRCUIT_BREAKER", "SCALING"]
@@ -201,6 +204,11 @@ def _raw() -> Mapping[str, Any]:
         raise ConfigurationError(
             f"DYNAMO_STORES is {type(raw).__name__}; expected a dict of aliases, "
             "such as {'default': {'TABLE_NAME': 'dynamo-stores'}}."
+        )
+    if DEFAULT_ALIAS not in raw and (names := [name for name in raw if name in _NAMES]):
+        raise ConfigurationError(
+            f"DYNAMO_STORES[{names[0]!r}] is a setting; expected aliases with their settings: "
+            f"DYNAMO_STORES = {{'default': {{{names[0]!r}: …}}}}."
         )
     return raw
 

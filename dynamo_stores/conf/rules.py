@@ -195,16 +195,10 @@ def _unit_of(name: str) -> str:
 
 
 def _unknown(name: object, known: list[str], where: str) -> Problem:
-    parent, _, own = where.rpartition("[")
-    if parent.endswith("['TABLES']"):
-        unknown = f"setting {name!r} of table {own.removesuffix(']')}"
-    else:
-        group = own.strip("[']") if where.count("[") > 1 else "DYNAMO_STORES"
-        unknown = f"{group} setting {name!r}"
     return Problem(
         UNKNOWN_NAME,
-        f"Unknown {unknown}{suggestion(name, known)}",
-        f"It is in {where}. Known: {', '.join(known)}.",
+        f"{where} has no setting {name!r}{suggestion(name, known)}",
+        f"Known: {', '.join(known)}.",
     )
 
 

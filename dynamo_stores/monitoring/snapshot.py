@@ -35,6 +35,7 @@ from ..exceptions import (
     StoreError,
     StoreRefused,
     StoreUnavailable,
+    system_error,
 )
 from ..infrastructure.tables import TableSpec, wanted_tables
 from .decision_list import DecisionList, recorded_decision
@@ -273,17 +274,11 @@ def reason_of(exc: Exception) -> str:
         return str(error.get("Message") or error.get("Code") or type(exc).__name__)
     if isinstance(exc, ConfigurationError | StoreRefused | NoAnswerInTime):
         return str(exc).removesuffix(".")
-    cause: Any = exc
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror.lower()
-        # botocore keeps the error of its HTTP client here.
-        cause = cause.__cause__ or getattr(cause, "kwargs", {}).get("error") or cause.__context__
+    if found := system_error(exc):
+        return found
     if isinstance(exc, OperationTimeoutError):
         return "no answer in time"
-    if isinstance(exc, StoreError):
-        return type(exc.__cause__).__name__ if exc.__cause__ else str(exc).removesuffix(".")
-    return type(exc).__name__
+    return str(exc).removesuffix(".") if isinstance(exc, StoreError) else type(exc).__name__
 
 
 def _listed(words: list[str]) -> str:

@@ -162,10 +162,47 @@ def test_a_function_that_cannot_be_imported_is_named_with_its_option():
 
 
 def test_a_location_without_aliases_has_no_known_ones():
-    """E106 with an empty DYNAMO_STORES."""
-    with override_settings(DYNAMO_STORES={}, CACHES={"default": {"BACKEND": BACKEND}}):
+    """E106 with an empty DYNAMO_STORES; a cache without a location is not reported."""
+    cache = {"BACKEND": BACKEND, "LOCATION": "redis://127.0.0.1:6379/0"}
+    caches = {"default": cache, "other": {"BACKEND": BACKEND}}
+    with override_settings(DYNAMO_STORES={}, CACHES=caches):
         (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.E106"]
-    assert found.hint == "Known: none."
+    assert found.hint == "Known: none. Without LOCATION it is 'default'."
+
+
+@pytest.mark.parametrize("cache", [{}, {"LOCATION": "default"}])
+@pytest.mark.parametrize("settings", [{"TABLE_NAME": "t"}, {"RETRY": {"DELAY": 1}}])
+def test_settings_without_an_alias_are_one_error(cache, settings):
+    """It says where they belong, as the first use does."""
+    caches = {"default": {"BACKEND": BACKEND, **cache}}
+    (name,) = settings
+    text = f"DYNAMO_STORES['{name}'] is a setting; expected aliases with their settings: "
+    with override_settings(DYNAMO_STORES=settings, CACHES=caches):
+        found = [each for each in checks.run_checks() if each.id.startswith("dynamo_stores.")]
+        assert [each.msg for each in found] == [
+            f"{text}DYNAMO_STORES = {{'default': {{'{name}': …}}}}."
+        ]
+        with pytest.raises(ImproperlyConfigured, match="expected aliases with their settings"):
+            DynamoDBCache("default", {}).get("k")
+
+
+@pytest.mark.parametrize("options", [{"COMPRESSOR": "gzip"}, {"SERIALIZER": "no.such.thing"}])
+def test_a_wrong_codec_is_an_error_of_the_first_call(options):
+    """Not only of the first value that is written."""
+    with pytest.raises(ImproperlyConfigured, match=next(iter(options.values()))):
+        DynamoDBCache("default", {"OPTIONS": options}).get("k")
+
+
+def test_options_of_django_redis_are_named():
+    """They are to be removed."""
+    redis = {"CLIENT_CLASS": "django_redis.client.DefaultClient", "SERIALIZER": "json"}
+    with override_settings(CACHES={"default": {"BACKEND": BACKEND, "OPTIONS": redis}}):
+        (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.E001"]
+    assert found.msg == (
+        "CACHES['default']['OPTIONS']['CLIENT_CLASS'] is an option of django-redis; it does "
+        "nothing here."
+    )
+    assert found.hint.startswith("Remove it. Known: SERIALIZER, COMPRESSOR")
 
 
 def test_a_cache_with_wrong_options_cannot_be_used():
