@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -54,7 +55,9 @@ def fresh(alias):
 def test_tables_are_made_once(fresh):
     """Created with index and TTL, then left alone; --dry-run creates nothing."""
     using, name = fresh()
-    assert f"{name}: would be created" in run("dynamo_create_tables", table=[name], dry_run=True)
+    planned = run("dynamo_create_tables", table=[name], dry_run=True)
+    assert re.match(rf"Alias {using}: endpoint 127\.0\.0\.1:\d+, region us-east-1\n", planned)
+    assert f"{name}: would be created" in planned
     assert get_control(using).describe(name) is None
     assert f"{name}: created, key (PK, SK), GSI1, TTL on TTL, on demand" in run(
         "dynamo_create_tables", table=[name]
@@ -275,7 +278,8 @@ def test_only_the_tables_of_the_chosen_aliases(alias, default_alias):
 
     def listed(*using):
         out = run("dynamo_create_tables", using=list(using), dry_run=True)
-        return [line.partition(":")[0] for line in out.splitlines()]
+        lines = [line for line in out.splitlines() if not line.startswith("Alias ")]
+        return [line.partition(":")[0] for line in lines]
 
     prefix = default_alias["TABLE_PREFIX"]
     assert listed(shared) == [f"{prefix}dynamo-stores", f"{prefix}dynamo-stores-control"]
