@@ -114,7 +114,7 @@ def capacity_tables() -> ItemKey:
 
 
 def process_status(process: str) -> ItemKey:
-    """Return the key of the report of a process, ``<host>#<pid>``."""
+    """Return the key of the report of a process, ``<host>#<pid>#<token>``."""
     return ItemKey(STATUS, process)
 
 

@@ -51,7 +51,7 @@ class CapacityDecision:
 
 
 class Decisions(DirectStore[DecisionItem]):
-    """The history of one alias, in its control table. A failed write is not repeated."""
+    """Writes the history of one alias, in its control table. A failed write is not repeated."""
 
     kind = DecisionItem
 
@@ -73,22 +73,6 @@ class Decisions(DirectStore[DecisionItem]):
                 table, type(exc).__name__,
                 extra={"dynamodb_table": table, "dynamodb_using": self.using},
             )  # fmt: skip
-
-    def latest(self, count: int = 200) -> list[CapacityDecision]:
-        """Return the last ``count`` decisions about all tables, newest first; one Query."""
-        control = self._table
-        answer = self._call(
-            control,
-            "Query",
-            {
-                "TableName": control.table_name,
-                "KeyConditionExpression": "PK = :pk",
-                "ExpressionAttributeValues": {":pk": {"S": keys.DECISIONS}},
-                "ScanIndexForward": False,
-                "Limit": count,
-            },
-        )
-        return [read_decision(item) for item in answer["Items"]]
 
 
 def read_decision(item: RawItem) -> CapacityDecision:

@@ -8,7 +8,8 @@ from itertools import islice
 from typing import Any
 
 from .. import keys
-from ..capacity.history import CapacityDecision, Decisions, decision_of, read_decision
+from ..capacity.history import CapacityDecision, DecisionItem, decision_of, read_decision
+from ..item_access import DirectStore
 from .values import count_of, text_of, time_of
 
 logger = logging.getLogger(__name__)
@@ -17,8 +18,10 @@ logger = logging.getLogger(__name__)
 _UNREADABLE = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
 
 
-class DecisionList(Decisions):
-    """The history of one alias, item by item."""
+class DecisionList(DirectStore[DecisionItem]):
+    """Reads the history of one alias, in its control table, item by item."""
+
+    kind = DecisionItem
 
     def latest_and_unreadable(self, count: int = 200) -> tuple[list[CapacityDecision], int]:
         """

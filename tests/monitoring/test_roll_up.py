@@ -10,6 +10,7 @@ from django.test import override_settings
 from dynamo_stores import keys
 from dynamo_stores.capacity.history import Decisions
 from dynamo_stores.capacity.usage import Usage, UsageHistory, minute_of
+from dynamo_stores.monitoring.decision_list import DecisionList
 from dynamo_stores.monitoring.report import Report
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.roll_up import roll_up
@@ -18,6 +19,10 @@ from dynamo_stores.testing import FakeClock, FaultProxy
 from tests.helpers.forking import in_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def latest_decisions(using):
+    return DecisionList(using).latest_and_unreadable()[0]
 
 
 @pytest.fixture
@@ -81,11 +86,11 @@ def test_what_is_over_is_deleted(reporting, now):
     old._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "{}"}})
     assert roll_up(using) == (0, 1)
     assert [each.pid for each in ReportStore(using).all()] == [1]
-    assert len(decisions.latest()) == 1
+    assert len(latest_decisions(using)) == 1
     now.advance(31 * 86_400)
     roll_up(using)
     assert ReportStore(using).all() == []
-    assert decisions.latest() == []
+    assert latest_decisions(using) == []
     assert (
         list(
             old._query(

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import http.client
-import os
 import secrets
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from django.conf import settings
 
 from dynamo_stores.stores import RateLimitStore
 from dynamo_stores.testing import find_free_port
 
-ROOT = Path(settings.BASE_DIR)
 HAMMERS, SECONDS = 12, 6.0
 SERVERS = {
     "gunicorn": [
@@ -34,47 +28,22 @@ SERVERS = {
 
 
 @pytest.fixture(params=SERVERS)
-def servers(request, tables, dynamo_engine, default_alias):
+def servers(request, start_process):
     """The ports of two running servers, and the path of their page."""
     # Two, since the workers of one need not share the connections: one of them may take them all.
     ports = [find_free_port(), find_free_port()]
     wsgi = request.param == "gunicorn"
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                *SERVERS[request.param],
-                f"127.0.0.1:{port}" if wsgi else str(port),
-            ],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "DYNAMODB_ENDPOINT": dynamo_engine,
-                "DYNAMODB_TABLE_PREFIX": default_alias["TABLE_PREFIX"],
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for port in ports
-    ]
-    try:
-        deadline = time.monotonic() + 60
-        for port, process in zip(ports, processes, strict=True):
-            while time.monotonic() < deadline:
-                try:
-                    ask(port, "/none", "none")
-                    break
-                except OSError:
-                    assert process.poll() is None
-                    time.sleep(0.1)
-        yield ports, "/page" if wsgi else "/async"
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(30)
+    deadline = time.monotonic() + 60
+    for port in ports:
+        process = start_process(*SERVERS[request.param], f"127.0.0.1:{port}" if wsgi else str(port))
+        while time.monotonic() < deadline:
+            try:
+                ask(port, "/none", "none")
+                break
+            except OSError:
+                assert process.poll() is None
+                time.sleep(0.1)
+    return ports, "/page" if wsgi else "/async"
 
 
 def ask(port, path, client):

@@ -1,0 +1,81 @@
+"""Processes of servers and workers, on the tables of the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from django.conf import settings
+
+
+@pytest.fixture
+def start_process(dynamo_engine, default_alias, tables, tmp_path):
+    """
+    ``start_process("gunicorn", …, NAME="value")``: a process of ``python -m gunicorn …``, which is
+    killed afterwards. All write to ``process.log``.
+    """
+    started = []
+    log = (tmp_path / "process.log").open("w")
+
+    def start(*command, **environment):
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=settings.BASE_DIR,
+            env={
+                **os.environ,
+                "ENV_FILE": os.devnull,
+                "DYNAMODB_ENDPOINT": dynamo_engine,
+                "DYNAMODB_TABLE_PREFIX": default_alias["TABLE_PREFIX"],
+                "AWS_REGION": "us-east-1",
+                **environment,
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        finally:
+            process.wait(30)
+    log.close()
+
+
+@pytest.fixture
+def start_worker(start_process, tmp_path):
+    """
+    ``start_worker("--pool", "solo")``: a Celery worker with beat, whose task deletes expired
+    entries every second. It gets its messages over the file system.
+    """
+
+    def start(*options):
+        return start_process(
+            *("celery", "--app", "project", "worker", "--beat", "--loglevel", "INFO"),
+            *("--schedule", str(tmp_path / "beat"), *options),
+            DYNAMODB_EXPIRY_INDEX="true",
+            DYNAMODB_CLEANUP_INTERVAL="1000",
+            CELERY_BROKER_FOLDER=str(tmp_path / "broker"),
+        )
+
+    return start
+
+
+def has_lost_its_broker(worker, tmp_path):
+    """
+    Return whether the worker ended because Celery read a message that was still being written,
+    as it may over the file system. Another end fails the test.
+    """
+    if worker.poll() is None:
+        return False
+    log = (tmp_path / "process.log").read_text()
+    assert "filesystem.py" in log, log
+    return True
