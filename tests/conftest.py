@@ -20,6 +20,7 @@ from hypothesis import settings
 from dynamo_stores.cache import DynamoDBCache
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.calls.policy import deadline
 from dynamo_stores.infrastructure.tables import wanted_tables
 from dynamo_stores.models import StoreItem
 from dynamo_stores.stores import CacheStore
@@ -158,7 +159,8 @@ def make_cache(tables: None) -> Iterator[Callable[..., DynamoDBCache]]:
     yield make
     # All aliases of the tests use the same tables; scans of other tests would read left-over items.
     for prefix in prefixes:
-        CacheStore("default", prefix=prefix).clear()
+        with deadline(300.0):
+            CacheStore("default", prefix=prefix).clear()
 
 
 @pytest.fixture
