@@ -39,8 +39,8 @@ def contend(
 ):
     """
     Call ``ask`` in all threads of all processes for ``seconds``, and until each made ``requests``
-    and was refused ``refusals`` times; return the admissions, each as the times between which it happened, and the
-    number of requests.
+    and was refused ``refusals`` times; return the admissions, each as the times between which it
+    happened, and the number of requests.
     """
     begin = time.time() + 1.0
 
