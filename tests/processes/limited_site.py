@@ -22,6 +22,7 @@ settings.configure(
 from django.core.asgi import get_asgi_application  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 
+from dynamo_stores.asgi import with_last_report  # noqa: E402
 from dynamo_stores.decorators import ratelimit  # noqa: E402
 
 
@@ -37,4 +38,4 @@ async def async_page(request):
 
 urlpatterns = [path("page", page), path("async", async_page)]
 wsgi = get_wsgi_application()
-asgi = get_asgi_application()
+asgi = with_last_report(get_asgi_application())

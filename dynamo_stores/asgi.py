@@ -1,0 +1,34 @@
+"""Lifespan events of ASGI servers, which Django's application does not handle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from .monitoring.reporter import publish_last_reports
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+def with_last_report(application: Application) -> Application:
+    """
+    Return Django's ASGI ``application``, with the process reporting its end to the status pages.
+
+    For servers that end a process by a signal after its lifespan, without Python's exit handlers,
+    as uvicorn does.
+    """
+
+    async def serve(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await application(scope, receive, send)
+            return
+        while (await receive())["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        await asyncio.to_thread(publish_last_reports)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return serve
