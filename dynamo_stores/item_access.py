@@ -190,7 +190,7 @@ class Store(Generic[K]):
 
     @property
     def _server_clock(self) -> ServerClock:
-        server: ServerClock = self._table.connection.client.server_clock
+        server: ServerClock = self._table.connection.server_clock
         return server
 
     @staticmethod

@@ -26,6 +26,7 @@ from .breaker import CircuitBreaker, State
 from .control import get_control
 from .item_size import MAX_ITEM_BYTES, MAX_PARTITION_READ_BYTES, item_size
 from .policy import CallPolicy
+from .server_time import ServerClock
 from .transport import SharedTransport, attempt_until
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ class Connection(PynamoConnection):
     def client(self) -> Any:
         """The transport that PynamoDB uses instead of a botocore client."""
         return self._transport.get()
+
+    @property
+    def server_clock(self) -> ServerClock:
+        """DynamoDB's clock, as far as its answers to this process tell it."""
+        return self._transport.server_clock
 
     @property
     def place(self) -> str:

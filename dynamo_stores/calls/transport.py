@@ -39,7 +39,9 @@ _CREDENTIALS_PAUSE = 5.0
 class Transport:
     """One botocore client, shared by the threads of a process, that makes one attempt a call."""
 
-    def __init__(self, config: StoreConfig, *, control_plane: bool = False) -> None:
+    def __init__(
+        self, config: StoreConfig, server_clock: ServerClock, *, control_plane: bool = False
+    ) -> None:
         self._client: Any = make_client(
             config, max_connections=_CONTROL_CONNECTIONS if control_plane else None
         )
@@ -48,7 +50,7 @@ class Transport:
         self.place = _place(meta.endpoint_url, meta.region_name)
         self._client.meta.events.register_first("before-call.dynamodb", self._record_time)
         self._client.meta.events.register_first("after-call.dynamodb", self._inspect_answer)
-        self.server_clock = ServerClock()
+        self._server_clock = server_clock
         _limit_time(self._client)
 
     @property
@@ -77,7 +79,7 @@ class Transport:
     ) -> None:
         _check_answer(http_response, model.name)
         if (date := http_response.headers.get("date")) is not None:
-            self.server_clock.record(date, context["sent_at"], clock.monotonic())
+            self._server_clock.record(date, context["sent_at"], clock.monotonic())
 
 
 class SharedTransport:
@@ -88,6 +90,7 @@ class SharedTransport:
         self._config = config
         self._control_plane = control_plane
         self._transport: Transport | None = None
+        self.server_clock = ServerClock()
         self._lock = threading.RLock()
         self._looked_at = 0.0
 
@@ -124,7 +127,9 @@ class SharedTransport:
                 )
             transport = self._transport
             if transport is None or self._is_due(transport):
-                transport = Transport(self._config, control_plane=self._control_plane)
+                transport = Transport(
+                    self._config, self.server_clock, control_plane=self._control_plane
+                )
                 self._transport, self._looked_at = transport, clock.monotonic()
             return transport
         except BotoCoreError as exc:

@@ -257,8 +257,7 @@ class RateCounter(LimitsStore):
 
     @property
     def _server_clock(self) -> ServerClock:
-        server: ServerClock = get_connection(self.using).client.server_clock
-        return server
+        return get_connection(self.using).server_clock
 
     def _refund(self, limit: ResolvedLimit, cost: int) -> bool:
         self._memory.refusals.forget(name_of(limit))

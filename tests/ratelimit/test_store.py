@@ -356,7 +356,7 @@ def test_a_refusal_sends_a_signal(store, resource, dynamo_clock):
 def test_the_clock_is_learned_from_answers(store, resource):
     """To a few hundredths of a second, after some calls."""
 
-    clock = get_connection().client.server_clock
+    clock = get_connection().server_clock
     for number in range(40):
         store.acquire(resource, key=str(number), rate="1/m")
         time.sleep(0.05)

@@ -106,6 +106,13 @@ def hanging(alias, dynamo_faults):
     return make
 
 
+def test_a_limit_of_zero_makes_no_client(alias, resource):
+    """Also where there can be none: it is decided without DynamoDB."""
+    store = RateLimitStore(alias(REGION="no such region", ENDPOINT_URL=None))
+    assert store.acquire(resource, rate="0/m").allowed is False
+    assert store.acquire(resource, rate="5/m", cost=0).allowed is True
+
+
 def requests_of(dynamo_faults, function):
     """Return how many requests ``function`` sent, and its result."""
     before = dynamo_faults.requests.total()
