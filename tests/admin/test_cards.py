@@ -96,7 +96,7 @@ def test_a_throttled_table_at_its_maximum_names_the_setting():
 
 
 def test_a_table_that_is_not_lowered_in_time_is_an_alarm():
-    """Nothing lowers it; a deadline of just now is none."""
+    """Nothing lowers it; a deadline of just now is not overdue."""
     late = replace(TABLE, comes_down_at=NOW - 780)
     level, (sentence,) = summary([replace(ALL_OK, tables=(late,))])
     assert level == "alarm"
