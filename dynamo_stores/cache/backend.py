@@ -283,8 +283,6 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
     def _seconds(self, timeout: Any) -> float | None:
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
-        if isinstance(timeout, str):
-            raise TypeError(f"timeout is {timeout!r}; expected a number of seconds, or None.")
         return None if timeout is None else float(timeout)
 
     async def _prepare(

@@ -208,14 +208,6 @@ def test_an_outage_ends_an_iteration(alias, make_cache, dynamo_faults):
     assert ignored_exceptions[using, "iter_keys"] > 0
 
 
-def test_a_timeout_is_no_string(cache):
-    """As in Django's own backends; nothing is written."""
-    for call in (cache.set, cache.add, cache.get_or_set):
-        with pytest.raises(TypeError, match="timeout is '5'; expected a number of seconds"):
-            call("k", 1, timeout="5")
-    assert cache.get("k") is None
-
-
 def test_set_with_nx_names_add(cache):
     """The argument of django-redis; others are refused as Python does."""
     with pytest.raises(TypeError, match=r"has no argument 'nx'. Use add\(\)"):
