@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import weakref
@@ -15,6 +16,7 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from .. import clock, keys
+from ..calls.policy import time_left
 from ..concurrency.steps import Call, Computation, Steps, Wait, arun, run
 from ..concurrency.threads import in_thread
 from ..conf.rules import POSITIVE
@@ -351,6 +353,8 @@ class _BaseLock:
                 if seconds < 0:
                     return False
                 yield Wait(seconds)
+                if not time_left(1.0):
+                    return False
             self._holding = holding
             return True
         finally:
@@ -380,9 +384,7 @@ class _BaseLock:
             if not blocking:
                 return -1.0
             seconds = waits.next(left)
-            if until is None:
-                return seconds
-            remaining = until - clock.monotonic()
+            remaining = time_left(math.inf if until is None else until - clock.monotonic())
             return min(seconds, remaining) if remaining > 0 else -1.0
 
         return wait
@@ -415,7 +417,8 @@ class Lock(_BaseLock):
     def acquire(self, blocking: bool | None = None, blocking_timeout: float | None = None) -> bool:
         """
         Return whether the lock was taken. With ``blocking``, wait for it at most
-        ``blocking_timeout`` seconds (None: without limit). Errors of DynamoDB are logged, not
+        ``blocking_timeout`` seconds (None: without limit) and to the end of a ``deadline`` block,
+        also while DynamoDB does not answer. Errors of DynamoDB are logged, not
         raised; a lock that an unanswered attempt takes after all is released again.
         """
         taken: bool = run(self._acquire(blocking, blocking_timeout), Computation(None))

@@ -13,7 +13,8 @@ import pytest
 from dynamo_stores import clock
 from dynamo_stores.cache.locks import LeaseStore
 from dynamo_stores.calls.observer import measuring
-from dynamo_stores.exceptions import StoreUnavailable
+from dynamo_stores.calls.policy import deadline
+from dynamo_stores.exceptions import LockError, StoreUnavailable
 from dynamo_stores.leases import Renewal
 from tests.helpers.clocks import with_clock
 from tests.helpers.faults import QUICK, Interrupted, cancelled_during, interrupting
@@ -149,6 +150,24 @@ def test_a_take_that_lands_after_giving_up_is_undone(faulty, dynamo_faults):
     began_at = time.monotonic()
     assert patient.get_or_set("c", lambda: "next") == "next"
     assert time.monotonic() - began_at < LONG
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_deadline_ends_the_wait_for_a_lock(faulty, dynamo_faults, is_held, is_async):
+    """A held one, and one of a DynamoDB that does not answer."""
+    cache = faulty(RETRY={"MAX_RETRIES": 0})
+    assert cache.lock("k", 600).acquire()
+    if not is_held:
+        dynamo_faults.fail("*", status=500)
+    began_at = time.monotonic()
+    with deadline(1.5):
+        if is_async:
+            assert asyncio.run(cache.alock("k").acquire()) is False
+        else:
+            with pytest.raises(LockError), cache.lock("k"):
+                pass
+    assert 1.4 <= time.monotonic() - began_at < LONG
 
 
 def losses(caplog):
