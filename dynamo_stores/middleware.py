@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template import TemplateDoesNotExist, loader
 from django.utils.deprecation import MiddlewareMixin
 
-from .exceptions import CircuitBreakerOpenError, StoreUnavailable
+from .exceptions import CircuitBreakerOpenError, LockError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -19,20 +19,22 @@ _TEXT = "The service is not available at the moment. Please try again later."
 
 class StoreUnavailableMiddleware(MiddlewareMixin):
     """
-    Answers with status 503 and ``Retry-After`` if a view raises StoreUnavailable.
+    Answers with status 503 and ``Retry-After`` if a view raises StoreUnavailable, or LockError
+    because of it.
 
     The body is the template ``503.html``, rendered without a context as Django renders
     ``500.html``, or a sentence if there is none. The error is logged in one line. Sync and async.
     """
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Return the response to StoreUnavailable, None for another exception."""
-        if not isinstance(exception, StoreUnavailable):
+        """Return the response to an unavailable store, None for another exception."""
+        error = exception.__cause__ if isinstance(exception, LockError) else exception
+        if not isinstance(error, StoreUnavailable):
             return None
         # The breaker logs once that it opened; a call that it refuses is not worth a line.
-        is_refused = isinstance(exception, CircuitBreakerOpenError)
+        is_refused = isinstance(error, CircuitBreakerOpenError)
         logger.log(logging.DEBUG if is_refused else logging.WARNING, "%s", exception)
-        seconds = max(1, math.ceil(getattr(exception, "retry_after", 0.0)))
+        seconds = max(1, math.ceil(getattr(error, "retry_after", 0.0)))
         headers = {"Retry-After": str(seconds)}
         try:
             body = loader.get_template(_TEMPLATE).render()

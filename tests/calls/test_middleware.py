@@ -10,7 +10,12 @@ from django.http import HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
-from dynamo_stores.exceptions import CircuitBreakerOpenError, StoreUnavailable, ThrottlingError
+from dynamo_stores.exceptions import (
+    CircuitBreakerOpenError,
+    LockError,
+    StoreUnavailable,
+    ThrottlingError,
+)
 
 errors = {
     "unavailable": StoreUnavailable("GetItem on t got no answer (connection refused)."),
@@ -21,6 +26,10 @@ errors = {
 
 
 def view(request, name):
+    if name == "lock":
+        raise LockError("The lock was not taken.") from errors["open"]
+    if name == "held":
+        raise LockError("The lock is held by another owner.")
     if name in errors:
         raise errors[name]
     return HttpResponse("done")
@@ -80,6 +89,13 @@ def test_other_responses_are_left_alone(kind):
     """Of views that succeed, and of views that fail for another reason."""
     assert get(kind, "done").text == "done"
     assert get(kind, "other").status_code == 500
+    assert get(kind, "held").status_code == 500
+
+
+def test_a_lock_of_an_unavailable_store_is_a_503():
+    """With the time of its cause."""
+    answer = get("sync", "lock")
+    assert (answer.status_code, answer["Retry-After"]) == (503, "42")
 
 
 def test_the_body_is_the_projects_template():
