@@ -70,6 +70,12 @@ class BoundedDict(OrderedDict[K, V]):
             if key in self:
                 self._remove(key)
 
+    def drop_where(self, matches: Callable[[K], bool]) -> None:
+        """Drop the entries whose key ``matches``."""
+        with self._lock:
+            for key in list(filter(matches, self)):
+                self._remove(key)
+
     def clear(self) -> None:
         """Drop every entry."""
         with self._lock:

@@ -199,10 +199,6 @@ class AdaptiveRateLimitStore(RateCounter):
     def reset(self, resource: str, *, key: str = "") -> None:
         """Delete the counts and the allocation of ``key``."""
         with self._in_time():
-            for priority in PRIORITIES:
-                limit = self._shared(resource, key, None, priority)
-                if limit is not None:
-                    self._forget(limit)
             self._reset(self._item_key(resource, key, "").pk)
 
     def _shared(self, resource: str, key: str, rate: Any, priority: str) -> ResolvedLimit | None:

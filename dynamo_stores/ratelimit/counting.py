@@ -273,10 +273,6 @@ class RateCounter(LimitsStore):
                 return True
         return False
 
-    def _forget(self, limit: ResolvedLimit) -> None:
-        self._memory.refusals.forget(name_of(limit))
-        self._memory.states.drop(limit.item)
-
     def _reset(self, pk: str) -> None:
         table = self._table
         found = self._call(
@@ -297,8 +293,7 @@ class RateCounter(LimitsStore):
         )
         if error is not None:
             raise error
-        for each in found:
-            self._memory.states.drop(ItemKey(each["PK"]["S"], each["SK"]["S"]))
+        self._memory.forget(pk)
 
 
 def _is_uncertain(times: Times) -> bool:

@@ -12,7 +12,11 @@ from .. import clock
 from ..concurrency.bounded import BoundedDict
 from ..concurrency.per_process import PerProcess
 from ..conf.rates import Rate
+from ..keys import ItemKey
 from .algorithms.base import RateLimitStatus
+
+# The name of a limit: the key of its item, and its rates.
+Name = tuple[Any, ...]
 
 _MAX_ENTRIES = 10_000
 # The most seconds for which a refusal is remembered. After it a reset, a refund or another rate
@@ -41,10 +45,10 @@ class Refusals:
     """
 
     def __init__(self) -> None:
-        self._refused: BoundedDict[Hashable, _Refusal] = BoundedDict(_MAX_ENTRIES)
+        self._refused: BoundedDict[Name, _Refusal] = BoundedDict(_MAX_ENTRIES)
         self._lock = threading.Lock()
 
-    def find(self, name: Hashable, cost: int) -> RateLimitStatus | None:
+    def find(self, name: Name, cost: int) -> RateLimitStatus | None:
         """
         Return the status of the refusal, or None if the table must decide.
 
@@ -64,7 +68,7 @@ class Refusals:
         left = max(0.0, refusal.status.retry_after - (now - refusal.made_at))
         return refusal.status._replace(retry_after=left)
 
-    def remember(self, name: Hashable, cost: int, status: RateLimitStatus) -> None:
+    def remember(self, name: Name, cost: int, status: RateLimitStatus) -> None:
         """Remember a refusal, or forget it if ``status`` admits."""
         known = self._refused.get(name)
         if not status.allowed:
@@ -74,11 +78,15 @@ class Refusals:
         elif known is not None:
             self._refused.drop(name)
 
-    def forget(self, name: Hashable) -> None:
+    def forget(self, name: Name) -> None:
         """Forget the refusal, so that the table decides on the next request."""
         self._refused.drop(name)
 
-    def end_probe(self, name: Hashable) -> None:
+    def forget_items(self, pk: str) -> None:
+        """Forget the refusals of the items with the partition key ``pk``, of any rate."""
+        self._refused.drop_where(lambda name: name[0].pk == pk)
+
+    def end_probe(self, name: Name) -> None:
         """Let another thread probe, because this one got no answer."""
         refusal = self._refused.get(name)
         if refusal is not None:
@@ -185,13 +193,13 @@ class LocalLimiter:
     """
 
     def __init__(self) -> None:
-        self._keys: BoundedDict[Hashable, _LocalKey] = BoundedDict(_MAX_ENTRIES)
-        self._kept: dict[Hashable, _LocalKey] = {}
+        self._keys: BoundedDict[Name, _LocalKey] = BoundedDict(_MAX_ENTRIES)
+        self._kept: dict[Name, _LocalKey] = {}
         self._swept_at = -1.0
         self._lock = threading.Lock()
 
     def acquire(
-        self, name: Hashable, rates: Sequence[Rate], cost: int, *, count: bool = True
+        self, name: Name, rates: Sequence[Rate], cost: int, *, count: bool = True
     ) -> RateLimitStatus:
         """Return whether all ``rates`` admit a request of ``cost``; count it if they do."""
         # One lock: between a look-up and a count, another thread may move or forget the key.
@@ -210,7 +218,7 @@ class LocalLimiter:
                     key.count(cost, now)
             return key.status(wait)
 
-    def _keep(self, name: Hashable, key: _LocalKey, now: float) -> bool:
+    def _keep(self, name: Name, key: _LocalKey, now: float) -> bool:
         """Keep the key until its window ends; return False if too many are kept."""
         if name not in self._kept and len(self._kept) >= _MAX_ENTRIES:
             if now - self._swept_at >= 1.0:
@@ -234,20 +242,26 @@ class RateMemory:
     """The memory of limits of one alias."""
 
     def __init__(self) -> None:
-        self.states: BoundedDict[Hashable, Any] = BoundedDict(_MAX_ENTRIES)
+        self.states: BoundedDict[ItemKey, Any] = BoundedDict(_MAX_ENTRIES)
         self.refusals = Refusals()
         self.local = LocalLimiter()
         self.configs: BoundedDict[Hashable, StoredConfig] = BoundedDict(_MAX_ENTRIES)
         self.blocks = Blocks()
         self._guard = threading.Lock()
-        self._locks: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[ItemKey, threading.Lock] = WeakValueDictionary()
 
-    def lock_of(self, name: Hashable) -> threading.Lock:
-        """Return the lock for replacing the item of ``name``, one at a time in this process."""
+    def forget(self, pk: str) -> None:
+        """Forget what is known of the items with the partition key ``pk``."""
+        self.states.drop_where(lambda item: item.pk == pk)
+        self.refusals.forget_items(pk)
+        self.blocks.forget_items(pk)
+
+    def lock_of(self, item: ItemKey) -> threading.Lock:
+        """Return the lock for replacing ``item``, one at a time in this process."""
         with self._guard:
-            lock = self._locks.get(name)
+            lock = self._locks.get(item)
             if lock is None:
-                lock = self._locks[name] = threading.Lock()
+                lock = self._locks[item] = threading.Lock()
             return lock
 
 
@@ -283,9 +297,9 @@ class Blocks:
     """The blocks of requests that this process has counted ahead, by limit and key."""
 
     def __init__(self) -> None:
-        self._blocks: BoundedDict[Hashable, _Block] = BoundedDict(1_000)
+        self._blocks: BoundedDict[Name, _Block] = BoundedDict(1_000)
 
-    def take(self, name: Hashable, cost: int, is_live: Any) -> RateLimitStatus | None:
+    def take(self, name: Name, cost: int, is_live: Any) -> RateLimitStatus | None:
         """Take ``cost`` from a block whose state ``is_live``; None if it has not enough."""
         block = self._blocks.get(name)
         if block is None:
@@ -296,7 +310,7 @@ class Blocks:
             block.left -= cost
             return block.status
 
-    def size_for(self, name: Hashable, cost: int, longest: int) -> int:
+    def size_for(self, name: Name, cost: int, longest: int) -> int:
         """
         Return the size of the next block, at least ``cost``: twice the last one if that was used
         up, else half of it, at most ``longest`` and an eighth of what remained of the limit.
@@ -308,7 +322,11 @@ class Blocks:
             block.size = max(1, min(grown, longest, remaining // _SHARE))
             return max(cost, block.size)
 
-    def put(self, name: Hashable, left: int, state: Any, status: RateLimitStatus) -> None:
+    def forget_items(self, pk: str) -> None:
+        """Forget the blocks of the items with the partition key ``pk``."""
+        self._blocks.drop_where(lambda name: name[0].pk == pk)
+
+    def put(self, name: Name, left: int, state: Any, status: RateLimitStatus) -> None:
         """Store that ``left`` of the block that was counted in ``state`` are not used yet."""
         block = self._blocks.get(name)
         if block is not None:

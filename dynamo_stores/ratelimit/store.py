@@ -6,7 +6,7 @@ from typing import Any
 
 from ..concurrency.threads import in_thread
 from .algorithms.base import RateLimitStatus
-from .counting import RateCounter, check_cost, name_of, shards_of
+from .counting import RateCounter, check_cost, shards_of
 
 _NO_LIMIT = RateLimitStatus(allowed=True)
 
@@ -123,8 +123,6 @@ class RateLimitStore(RateCounter):
         """Delete the counts of ``key``, of every rate and algorithm."""
         with self._in_time():
             limit = self._resolve(resource, key, None)
-            for shard in shards_of(limit) if limit is not None else ():
-                self._memory.refusals.forget(name_of(shard))
             shards = limit.config.shards if limit is not None else 1
             for shard_number in range(shards):
                 self._reset(self._item_key(resource, key, "", shard_number).pk)

@@ -225,6 +225,26 @@ def test_a_reset_by_another_process_has_effect(alias, resource, dynamo_clock: Fa
     assert here.acquire(resource, rate="1/m").allowed
 
 
+@pytest.mark.parametrize("block", [1, 5])
+def test_a_reset_has_effect_at_once(resource, dynamo_clock: FakeClock, block):
+    """In its own process, for every rate; nothing that was counted ahead is left."""
+    store = RateLimitStore()
+    store.set_resource_config(resource, {"RATE": "40/m", "BLOCK": block})
+    for key in ("a", "b"):
+        while store.acquire(resource, key=key).allowed:
+            pass
+        for _ in range(3):
+            store.acquire(resource, key=key, rate="2/h")
+    store.reset(resource, key="a")
+    assert [store.acquire(resource, key="a", rate="2/h").allowed for _ in range(3)] == [
+        True, True, False,
+    ]  # fmt: skip
+    admitted = sum(store.acquire(resource, key="a").allowed for _ in range(60))
+    assert admitted == 40
+    assert not store.acquire(resource, key="b", rate="2/h").allowed
+    assert not store.acquire(resource, key="b").allowed
+
+
 def test_keys_of_any_kind(store, resource, dynamo_clock):
     """Long ones, odd ones, ones that look alike: each has a limit of its own."""
     for key in ("", "#", "%23", "a#b", "x" * 600, "x" * 601, "H#", "é" * 300, "\ud800", "\x00"):
