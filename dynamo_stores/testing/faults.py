@@ -16,7 +16,7 @@ from typing import Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 from .engine import HOST
-from .lag import LaggingReplica
+from .lag import LaggingReplica, region_of
 
 # The action of a fault on a request; returns True if no answer of the engine is to be sent.
 Act = Callable[["_Handler", bytes], bool]
@@ -69,13 +69,12 @@ class FaultProxy:
         if self._replica is not None:
             self._replica.stop()
 
-    def lag(self, seconds: float, region: str = "us-east-1") -> None:
+    def lag(self, seconds: float) -> None:
         """
         Answer reads without ``ConsistentRead`` with the items as they were ``seconds`` ago, as
-        DynamoDB may do, until the relay stops. Indexes are always read so. The tables are those of
-        ``region``. Takes a second to start.
+        DynamoDB may do, until the relay stops. Indexes are always read so. Takes a second to start.
         """
-        self._replica = LaggingReplica(self.upstream.geturl(), seconds, region).start()
+        self._replica = LaggingReplica(self.upstream.geturl(), seconds).start()
 
     def clear(self) -> None:
         """Remove all faults and reset the counts."""
@@ -243,9 +242,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._forward(request, upstream)
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
         body = json.loads(request or b"{}")
-        if replica.serves(operation, body):
+        region = region_of(self.headers.get("Authorization", ""))
+        if replica.serves(region, operation, body):
             return self._forward(request, urlsplit(replica.url))
-        with replica.writing(operation, body):
+        with replica.writing(region, operation, body):
             return self._forward(request, upstream)
 
     def _forward(self, request: bytes, upstream: SplitResult) -> tuple[int, dict[str, str], bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import threading
 import time
 from collections import deque
@@ -19,6 +20,8 @@ _TYPE = "application/x-amz-json-1.0"
 # Of DescribeTable, what CreateTable takes.
 _COPIED = ("TableName", "KeySchema", "AttributeDefinitions")
 
+_REGION = re.compile(r"Credential=[^/]*/[^/]*/([^/]*)/")
+
 Key = dict[str, Any]
 
 
@@ -26,9 +29,14 @@ Key = dict[str, Any]
 _MAX_DELAY = 0.2
 
 
+class _Table(NamedTuple):
+    region: str
+    name: str
+
+
 class _Change(NamedTuple):
     due: float
-    table: str
+    table: _Table
     key: Key
     item: dict[str, Any] | None
 
@@ -41,12 +49,11 @@ class LaggingReplica:
     the items that they changed after ``seconds``.
     """
 
-    def __init__(self, upstream: str, seconds: float, region: str) -> None:
+    def __init__(self, upstream: str, seconds: float) -> None:
         self._upstream = upstream
         self._seconds = seconds
-        self._region = region
         self._engine = EmbeddedEngine()
-        self._schemas: dict[str, list[str]] = {}
+        self._schemas: dict[_Table, list[str]] = {}
         self._changes: deque[_Change] = deque()
         self._has_changes = threading.Semaphore(0)
         self._is_closed = False
@@ -71,7 +78,7 @@ class LaggingReplica:
         self._thread.join()
         self._engine.stop()
 
-    def serves(self, operation: str, body: dict[str, Any]) -> bool:
+    def serves(self, region: str, operation: str, body: dict[str, Any]) -> bool:
         """
         Return whether the replica answers the request: a read that need not be consistent. A busy
         machine may copy later than after ``seconds``; the replica does not answer meanwhile.
@@ -86,15 +93,15 @@ class LaggingReplica:
         if self._changes and time.monotonic() - self._changes[0].due > _MAX_DELAY:
             return False
         with self._lock:
-            return all(self._schema(table) is not None for table in requests)
+            return all(self._schema(_Table(region, name)) is not None for name in requests)
 
     @contextlib.contextmanager
-    def writing(self, operation: str, body: dict[str, Any]) -> Iterator[None]:
+    def writing(self, region: str, operation: str, body: dict[str, Any]) -> Iterator[None]:
         """Forward the request within this block; the items that it changed are copied later."""
-        changed = list(_changes_of(operation, body))
+        changed = [(_Table(region, name), item) for name, item in _changes_of(operation, body)]
         if not changed:
             yield
-            self._forget(operation, body)
+            self._forget(region, operation, body)
             return
         with self._lock:
             keys = [(table, self._key(table, item)) for table, item in changed]
@@ -107,28 +114,32 @@ class LaggingReplica:
                         self._changes.append(_Change(due, table, key, self._read(table, key)))
                         self._has_changes.release()
 
-    def _send_to_primary(self, operation: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        return _post(self._upstream, self._region, operation, body)
+    def _send_to_primary(
+        self, region: str, operation: str, body: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        return _post(self._upstream, region, operation, body)
 
-    def _send(self, operation: str, body: dict[str, Any]) -> None:
-        _post(self.url, self._region, operation, body)
+    def _send(self, region: str, operation: str, body: dict[str, Any]) -> None:
+        _post(self.url, region, operation, body)
 
-    def _key(self, table: str, item: dict[str, Any]) -> Key | None:
+    def _key(self, table: _Table, item: dict[str, Any]) -> Key | None:
         names = self._schema(table)
         return None if names is None else {name: item[name] for name in names}
 
-    def _schema(self, table: str) -> list[str] | None:
+    def _schema(self, table: _Table) -> list[str] | None:
         """Return the names of the key's attributes, and copy the table if it is not yet known."""
         if table not in self._schemas:
-            status, answer = self._send_to_primary("DescribeTable", {"TableName": table})
+            status, answer = self._send_to_primary(
+                table.region, "DescribeTable", {"TableName": table.name}
+            )
             if status != 200:
                 return None
             description = answer["Table"]
-            self._copy_table(description)
+            self._copy_table(table.region, description)
             self._schemas[table] = [each["AttributeName"] for each in description["KeySchema"]]
         return self._schemas[table]
 
-    def _copy_table(self, description: dict[str, Any]) -> None:
+    def _copy_table(self, region: str, description: dict[str, Any]) -> None:
         table = description["TableName"]
         request = {name: description[name] for name in _COPIED} | {"BillingMode": "PAY_PER_REQUEST"}
         if indexes := description.get("GlobalSecondaryIndexes"):
@@ -136,35 +147,35 @@ class LaggingReplica:
             request["GlobalSecondaryIndexes"] = [
                 {name: index[name] for name in names} for index in indexes
             ]
-        self._send("CreateTable", request)
+        self._send(region, "CreateTable", request)
         scan: dict[str, Any] = {"TableName": table, "ConsistentRead": True}
         while True:
-            _, answer = self._send_to_primary("Scan", scan)
+            _, answer = self._send_to_primary(region, "Scan", scan)
             for item in answer["Items"]:
-                self._send("PutItem", {"TableName": table, "Item": item})
+                self._send(region, "PutItem", {"TableName": table, "Item": item})
             if "LastEvaluatedKey" not in answer:
                 return
             scan["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
-    def _read(self, table: str, key: Key) -> Any:
-        request = {"TableName": table, "Key": key, "ConsistentRead": True}
-        return self._send_to_primary("GetItem", request)[1].get("Item")
+    def _read(self, table: _Table, key: Key) -> Any:
+        request = {"TableName": table.name, "Key": key, "ConsistentRead": True}
+        return self._send_to_primary(table.region, "GetItem", request)[1].get("Item")
 
-    def _forget(self, operation: str, body: dict[str, Any]) -> None:
+    def _forget(self, region: str, operation: str, body: dict[str, Any]) -> None:
         if operation == "DeleteTable":
             with self._lock:
-                if self._schemas.pop(body["TableName"], None) is not None:
-                    self._send("DeleteTable", body)
+                if self._schemas.pop(_Table(region, body["TableName"]), None) is not None:
+                    self._send(region, "DeleteTable", body)
 
     def _copy_changes(self) -> None:
         while self._has_changes.acquire() and not self._is_closed:
             change = self._changes[0]
             time.sleep(max(0.0, change.due - time.monotonic()))
-            request = {"TableName": change.table}
+            region, name = change.table
             if change.item is None:
-                self._send("DeleteItem", {**request, "Key": change.key})
+                self._send(region, "DeleteItem", {"TableName": name, "Key": change.key})
             else:
-                self._send("PutItem", {**request, "Item": change.item})
+                self._send(region, "PutItem", {"TableName": name, "Item": change.item})
             self._changes.popleft()
 
 
@@ -184,6 +195,12 @@ def _changes_of(operation: str, body: dict[str, Any]) -> Iterator[tuple[str, dic
             for kind, content in action.items():
                 if kind != "ConditionCheck":
                     yield content["TableName"], content.get("Item") or content["Key"]
+
+
+def region_of(authorization: str) -> str:
+    """Return the region in the header ``Authorization`` of a request."""
+    found = _REGION.search(authorization)
+    return found[1] if found else "us-east-1"
 
 
 def _post(

@@ -12,11 +12,11 @@ from dynamo_stores.testing import EmbeddedEngine, FaultProxy
 LAG = 1.5
 
 
-@pytest.fixture(scope="module")
-def table():
-    """A table with an index and one item, behind a relay that lags."""
+@pytest.fixture(scope="module", params=["us-east-1", "eu-west-1"])
+def table(request):
+    """A table with an index and one item, behind a relay that lags, in one of two regions."""
     with EmbeddedEngine() as engine, FaultProxy(engine.url) as relay:
-        connect(engine.url).create_table(
+        connect(engine.url, request.param).create_table(
             TableName="lags",
             KeySchema=[{"AttributeName": "PK", "KeyType": "HASH"}],
             AttributeDefinitions=[
@@ -32,16 +32,16 @@ def table():
             ],
             BillingMode="PAY_PER_REQUEST",
         )
-        connect(engine.url).put_item(TableName="lags", Item={"PK": {"S": "before"}})
+        connect(engine.url, request.param).put_item(TableName="lags", Item={"PK": {"S": "before"}})
         relay.lag(LAG)
-        yield connect(relay.url)
+        yield connect(relay.url, request.param)
 
 
-def connect(url):
+def connect(url, region):
     return boto3.client(
         "dynamodb",
         endpoint_url=url,
-        region_name="us-east-1",
+        region_name=region,
         aws_access_key_id="local",
         aws_secret_access_key="local",
     )
