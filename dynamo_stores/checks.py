@@ -264,4 +264,8 @@ def _import_reverse_key_function(path: str) -> object:
 
 
 def _errors(problems: list[Problem]) -> list[checks.CheckMessage]:
-    return [checks.Error(problem.message, hint=problem.hint, id=problem.id) for problem in problems]
+    found: list[checks.CheckMessage] = []
+    for problem in problems:
+        kind = checks.Warning if ".W" in problem.id else checks.Error
+        found.append(kind(problem.message, hint=problem.hint, id=problem.id))
+    return found

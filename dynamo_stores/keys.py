@@ -80,16 +80,16 @@ def tag(prefix: str, name: str) -> ItemKey:
 
 
 def rate_window(
-    scope: str, key: str, sk: str, *, kind: str = RATE_WINDOW, shard: int = 0
+    scope: object, key: object, sk: str, *, kind: str = RATE_WINDOW, shard: int = 0
 ) -> ItemKey:
     """Return the key of the counter of ``key`` under ``scope``; long names are hashed."""
     pk = f"{kind}#{_short(scope)}#{_short(key)}"
     return ItemKey(f"{pk}+#{shard}" if shard else pk, sk)
 
 
-def dedupe_job(key: str) -> ItemKey:
+def dedupe_job(key: object) -> ItemKey:
     """Return the key of the job ``key``, which may have any length."""
-    digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
+    digest = hashlib.sha256(_as_text(key).encode(errors="surrogatepass")).hexdigest()
     return ItemKey(f"{DEDUPE}#{digest}", JOB)
 
 
@@ -189,13 +189,19 @@ def escape(owner: str) -> str:
     return owner.replace("%", "%25").replace("#", "%23")
 
 
-def _short(name: str) -> str:
-    escaped = escape(name)
+def _short(name: object) -> str:
+    escaped = escape(_as_text(name))
     encoded = escaped.encode(errors="surrogatepass")
     if len(encoded) <= _MAX_LIMITED_BYTES and _is_utf8(escaped):
         return escaped
     # An escaped name has no "#", so no name looks like this.
     return _HASHED + hashlib.sha256(encoded).hexdigest()
+
+
+def _as_text(key: object) -> str:
+    if key is None:
+        raise TypeError("A key is None; expected a string, or another value that names the key.")
+    return str(key)
 
 
 def _item_key(kind: str, owner: str, key: str, sk: str) -> ItemKey:

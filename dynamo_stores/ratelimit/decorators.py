@@ -72,6 +72,9 @@ def ratelimit(
     of the response.
     """
 
+    if callable(group):
+        raise TypeError("@ratelimit needs arguments, such as @ratelimit(key='ip', rate='5/m').")
+
     def decorate(view: Any) -> Any:
         if isinstance(view, type):
             return method_decorator(decorate, name="dispatch")(view)

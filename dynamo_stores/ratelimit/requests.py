@@ -29,7 +29,7 @@ from ..conf.rates import (
 from ..conf.rules import WHOLE_POSITIVE, Problem, networks_error
 from ..exceptions import ConfigurationError
 from . import ALL
-from .adaptive import AdaptiveRateLimitStore
+from .adaptive import PRIORITIES, AdaptiveRateLimitStore
 from .algorithms import algorithm_of
 from .store import RateLimitStore
 
@@ -188,6 +188,9 @@ def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
     methods = () if limit.method is None or tuple(limit.method) == ALL else limit.method
     if error := methods_error(methods):
         yield Problem("dynamo_stores.E125", f"{where}: {error}", hint)
+    if limit.rate is None and limit.resource is None:
+        message = f"{where} has neither a rate nor a resource, so it limits nothing."
+        yield Problem("dynamo_stores.W014", message, "Name one of them. See docs/limits.md.")
     if limit.rate is not None and not callable(limit.rate):
         try:
             if is_dotted_path(limit.rate):
@@ -212,6 +215,9 @@ def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
     if limit.on_unavailable not in (None, "allow", "deny", "local"):
         message = f"{where}: on_unavailable is {limit.on_unavailable!r}; expected 'allow', 'deny' "
         yield Problem("dynamo_stores.E124", message + "or 'local'.", hint)
+    if not (limit.priority in (None, *PRIORITIES) or callable(limit.priority)):
+        message = f"{where}: priority is {limit.priority!r}; expected 'user', 'background' or a "
+        yield Problem("dynamo_stores.E128", message + "function of the request.", hint)
 
 
 def _cost_problems(limit: Limit, config: ResourceConfig, where: str) -> Iterable[Problem]:

@@ -71,6 +71,15 @@ def test_all_callers_get_the_result(store, key, result):
     assert not store.is_in_progress(key)
 
 
+def test_a_key_may_be_a_number():
+    """It is the same job as that of its text; None is an error."""
+    store, number = DedupeStore(), secrets.randbits(62)
+    assert store.run(number, lambda: "done") == "done"
+    assert store.run(str(number), lambda: "never") == "done"
+    with pytest.raises(TypeError, match="A key is None; expected a string"):
+        store.run(None, lambda: "never")
+
+
 def test_calls(store, key):
     """Two for the caller that works, one for a later one; two for a large result."""
     store.is_in_progress(key)

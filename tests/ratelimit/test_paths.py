@@ -50,6 +50,8 @@ def test_unavailable(alias, dynamo_faults, group):
         ({"key": "ip", "rate": "1/m", "on_unavailable": "ignore"}, "E124"),
         ({"key": "ip", "rate": "1/m", "method": "PSOT"}, "E125"),
         ({"key": 5, "rate": "1/m"}, "E120"),
+        ({"key": "ip", "rate": "1/m", "priority": "backgruond"}, "E128"),
+        ({"key": "ip"}, "W014"),
     ],
 )
 def test_wrong_literals_are_found_by_a_check(decorator, number):
@@ -67,6 +69,14 @@ def test_wrong_literals_are_found_by_a_check(decorator, number):
     finally:
         limits.problems.clear()
         limits.problems.update(before)
+
+
+def test_a_decorator_without_arguments_says_so():
+    """And not its first request."""
+    with pytest.raises(
+        TypeError, match=r"@ratelimit needs arguments, such as"
+    ):
+        ratelimit(ok)
 
 
 def test_settings_without_a_meaning_are_explained():

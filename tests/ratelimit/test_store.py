@@ -212,6 +212,15 @@ def test_a_smaller_cost_than_the_refused_one_is_decided_anew(store, resource, dy
     assert operations(lambda: store.acquire(resource, rate="5/m", cost=3)) == {}
 
 
+def test_a_key_may_be_a_number(resource):
+    """It is counted by its text; None is an error."""
+    store = RateLimitStore()
+    assert store.acquire(resource, key=5, rate="1/m").allowed
+    assert not store.acquire(resource, key="5", rate="1/m").allowed
+    with pytest.raises(TypeError, match="A key is None; expected a string"):
+        store.acquire(resource, key=None, rate="1/m")
+
+
 def test_a_reset_by_another_process_has_effect(alias, resource, dynamo_clock: FakeClock):
     """Within two seconds, although the refusal would last a minute."""
     here = RateLimitStore()
