@@ -67,7 +67,7 @@ def test_get_many_of_many_keys_keeps_what_it_read(faulty, dynamo_faults):
     """One batch of three is never answered: the others' values are returned or in the error."""
     values = {f"k{number}": number for number in range(250)}
     for options in ({}, {"IGNORE_EXCEPTIONS": True}):
-        cache = faulty({"OPERATION_TIMEOUT": 2.0, **options}, RETRY={"MAX_RETRIES": 0})
+        cache = faulty({"OPERATION_TIMEOUT": 6.0, **options}, RETRY={"MAX_RETRIES": 0})
         with deadline(60.0):
             cache.set_many(values)
         dynamo_faults.hang("BatchGetItem", times=1)
