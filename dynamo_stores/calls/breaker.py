@@ -38,8 +38,9 @@ class BreakerStatus:
     """
     The status of a breaker.
 
-    ``failures``: consecutive failures; ``error``: class name of the last one; ``since``: begin of
-    the state (seconds since the epoch); ``retry_after``: seconds to the next probe (0 if closed).
+    ``failures``: consecutive failures; ``error``: class name of the last one; ``since``: when it
+    was closed, or when it opened, whatever probes failed since then (seconds since the epoch);
+    ``retry_after``: seconds to the next probe (0 if closed).
     """
 
     state: State
@@ -203,7 +204,7 @@ class CircuitBreaker:
     def _move(self, new: State) -> tuple[State, State]:
         old, self._state = self._state, new
         self._admission = Admission(self._admission.generation + 1)
-        if old is not new:
+        if old is not new and State.CLOSED in (old, new):
             self._since = clock.now()
         if new is State.OPEN:
             self._opened_at = clock.monotonic()

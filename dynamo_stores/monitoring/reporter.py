@@ -66,6 +66,7 @@ class Reporter:
         self._reasons: dict[str, Counter[str]] = {}
         self._throttling: dict[str, _Throttled] = {}
         self._costs: dict[tuple[str, str], float] = {}
+        self._answered_at = 0.0
         self._unanswered_since: float | None = None
         self._use: dict[int, dict[str, Usage]] = {}
         self._refused = 0
@@ -79,13 +80,12 @@ class Reporter:
         """Count one attempt; takes microseconds and sends nothing."""
         table = measurement.table
         with self._lock:
+            self.record_outcome(is_answered=measurement.error not in _NO_ANSWER)
             self._attempts[table] += 1
             if measurement.throttled:
                 self._record_throttle(measurement)
-            elif measurement.error:
-                self._record_error(measurement)
-            else:
-                self._unanswered_since = None
+            elif measurement.error and measurement.error not in _REFUSALS:
+                self._errors[table] += 1
             if measurement.units:
                 self._record_cost(measurement)
                 kind = measurement.kind
@@ -96,9 +96,21 @@ class Reporter:
             if self._thread is None:
                 self._start()
 
+    def record_outcome(self, *, is_answered: bool) -> None:
+        """Record whether DynamoDB answered a call. Errors that it returned are answers."""
+        if is_answered:
+            self._answered_at, self._unanswered_since = clock.now(), None
+        elif self._unanswered_since is None:
+            self._unanswered_since = clock.now()
+
+    @property
+    def answered_at(self) -> float:
+        """When DynamoDB answered last, 0 if it did not."""
+        return self._answered_at
+
     @property
     def unanswered_since(self) -> float | None:
-        """When the first attempt without an answer since the last answer ended, None if none."""
+        """When the first call without an answer since the last answer ended, None if none."""
         return self._unanswered_since
 
     def record_refusal(self) -> None:
@@ -150,7 +162,7 @@ class Reporter:
                 self._has_ended = has_ended
                 resets = ReportStore(self.using).publish(self.report(has_ended=has_ended))
             self._has_published = True
-            self._unanswered_since = None
+            self.record_outcome(is_answered=True)
         except CALL_ERRORS as exc:
             # The page shows this process as late, except where the table is missing.
             level = logging.DEBUG
@@ -195,14 +207,6 @@ class Reporter:
                 one = Usage(throttled_writes=1, incurable_writes=incurable)
             name = f"{table}/{index}" if index else table
             resources[name] = resources.get(name, Usage()).plus(one)
-
-    def _record_error(self, measurement: Measurement) -> None:
-        if measurement.error not in _REFUSALS:
-            self._errors[measurement.table] += 1
-        if measurement.error not in _NO_ANSWER:
-            self._unanswered_since = None
-        elif self._unanswered_since is None:
-            self._unanswered_since = clock.now()
 
     def _record_cost(self, measurement: Measurement) -> None:
         table = measurement.table

@@ -35,6 +35,7 @@ from ..exceptions import (
     StoreError,
     StoreRefused,
     StoreUnavailable,
+    ThrottlingError,
     system_error,
 )
 from ..infrastructure.tables import TableSpec, wanted_tables
@@ -134,9 +135,10 @@ def read_status(using: str, own: Report) -> AliasStatus:
     use, unreadable_usage = _readable(found.get(_USAGE, {}))
     reports = [own, *(each for each in others if each.process != own.process)]
     outage = None
-    since = get_unanswered(using).since(now, is_answered=bool(found.keys() & control))
-    if _is_outage(found, [failed.get(each) for each in control], began):
-        outage = _outage(using, own, since, failed[_REPORTS])
+    is_outage = _is_outage(found, [failed.get(each) for each in control], began)
+    get_reporter(using).record_outcome(is_answered=not is_outage)
+    if is_outage:
+        outage = _outage(using, own, now, failed[_REPORTS])
         # What was described before the outage is not known now.
         found.clear()
     last = _last_whole_minute(reports, now)
@@ -164,47 +166,31 @@ class NoAnswerInTime(Exception):
     """A call for the status took too long; it is not waited for."""
 
 
-# Errors without an answer of DynamoDB.
-_NONE = (StoreUnavailable, NoAnswerInTime)
-
-
-class Unanswered:
-    """When the calls for the status of an alias began to get no answer, in this process."""
-
-    def __init__(self, using: str) -> None:
-        self._using = using
-        self._since: float | None = None
-
-    def since(self, now: float, *, is_answered: bool) -> float | None:
-        """Record whether a snapshot was answered; return since when none is, None if it was."""
-        self._since = None if is_answered else self._since or now
-        return self._since
-
-
-_unanswered = PerProcess(Unanswered)
-
-
-def get_unanswered(using: str) -> Unanswered:
-    """Return the record of this process."""
-    return _unanswered.get(using)
+def _is_unanswered(failure: Exception | None) -> bool:
+    """Return whether a call got no answer. A throttle is one."""
+    return isinstance(failure, StoreUnavailable | NoAnswerInTime) and not isinstance(
+        failure, ThrottlingError
+    )
 
 
 def _is_outage(
     found: Mapping[str, Any], failures: Sequence[Exception | None], began: float
 ) -> bool:
     """Return whether no call was answered; a description may be remembered from before."""
-    return all(isinstance(each, _NONE) for each in failures) and not any(
+    return all(map(_is_unanswered, failures)) and not any(
         described_at >= began for described_at, _ in found.values()
     )
 
 
-def _outage(using: str, own: Report, since: float | None, failure: Exception) -> Outage:
+def _outage(using: str, own: Report, now: float, failure: Exception) -> Outage:
+    reporter = get_reporter(using)
     opened = [each for each in own.breakers if each.state != "closed"]
-    begins = [get_reporter(using).unanswered_since, since, *(each.since for each in opened)]
+    # A breaker may be open from an earlier outage. Without reports it may be the first to know.
+    begins = [each.since for each in opened if each.since > reporter.answered_at]
     tries = [each.next_try for each in opened if each.next_try is not None]
     return Outage(
         place=get_connection(using).place,
-        since=min(each for each in begins if each is not None),
+        since=min([reporter.unanswered_since or now, *begins]),
         reason=reason_of(failure),
         next_try=min(tries, default=None),
         is_refusal=isinstance(failure, StoreRefused),

@@ -72,22 +72,25 @@ class ThrottledTime:
 @dataclass(frozen=True)
 class Outage:
     """
-    No call for the status was answered. ``since`` is the first call without an answer,
-    ``next_try`` when a circuit breaker of this process admits the next call, None if none is open.
-    Times are in seconds since the epoch. ``is_refusal``: credentials or rights are wrong.
+    No call for the status was answered. ``since`` is the first call without an answer since the
+    last answer, None if this process cannot tell. ``next_try`` is when a circuit breaker of this
+    process admits the next call, None if none is open. Times are in seconds since the epoch.
+    ``is_refusal``: credentials or rights are wrong.
     """
 
     place: str
-    since: float
+    since: float | None
     reason: str
     next_try: float | None
     is_refusal: bool
 
     def sentence(self, now: float) -> str:
-        """Return what is known, as a text of two sentences."""
+        """Return what is known, and with ``since`` what becomes of the calls of this process."""
         does = "refuses the requests" if self.is_refusal else "does not answer"
-        what = f"DynamoDB {does} at {self.place}, since {clock_time(self.since, now)}"
-        return f"{what}: {self.reason}. {self._next(now)}"
+        what = f"DynamoDB {does} at {self.place}"
+        if self.since is None:
+            return f"{what}: {self.reason}."
+        return f"{what}, since {clock_time(self.since, now)}: {self.reason}. {self._next(now)}"
 
     def _next(self, now: float) -> str:
         if self.next_try is None:

@@ -161,6 +161,9 @@ def test_an_outage_comes_first():
     assert (problem["since"], problem["next_try"]) == (NOW - 60, NOW + 30)
     assert "the next call is a try" in replace(outage, next_try=NOW).sentence(NOW)
     assert "its calls are sent" in replace(outage, next_try=None).sentence(NOW)
+    assert replace(outage, since=None).sentence(NOW) == (
+        "DynamoDB does not answer at endpoint e:1: connection refused."
+    )
     assert "refuses the requests" in replace(outage, is_refusal=True).sentence(NOW)
 
 

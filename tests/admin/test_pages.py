@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
@@ -24,6 +25,7 @@ from dynamo_stores.capacity.history import Decisions
 from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.capacity.usage import Usage, UsageHistory, minute_of
 from dynamo_stores.conf import get_config
+from dynamo_stores.exceptions import ConfigurationError
 from dynamo_stores.monitoring import snapshot
 from dynamo_stores.monitoring.report import BreakerReport, Calls, Report, Throttling
 from dynamo_stores.monitoring.report_store import ReportStore
@@ -188,6 +190,73 @@ def test_the_begin_of_an_outage_that_only_the_pages_meet(reporting, manager, dyn
     dynamo_faults.fail("*")
     (third,) = read(manager, using)["problems"]
     assert third["since"] > first["since"]
+
+
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_an_answer_to_the_application_ends_an_outage(is_missing, reporting, manager, dynamo_faults):
+    """Whatever the answer: that a table is missing is one."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url, make_tables=not is_missing)
+    dynamo_faults.fail("*")
+    (first,) = read(manager, using)["problems"]
+    dynamo_faults.clear()
+    answered = time.time()
+    with pytest.raises(ConfigurationError) if is_missing else contextlib.nullcontext():
+        CacheStore(using).get("k")
+    dynamo_faults.fail("*")
+    (second,) = read(manager, using)["problems"]
+    assert first["since"] < answered < second["since"]
+
+
+def test_errors_are_answers_to_the_pages(reporting, manager, dynamo_faults):
+    """An outage begins after them."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url, make_tables=False)
+    assert {each["endpoint"] for each in read(manager, using)["problems"]} == {None}
+    answered = time.time()
+    dynamo_faults.fail("*")
+    (outage,) = read(manager, using)["problems"]
+    assert outage["since"] > answered
+
+
+def test_throttled_pages_meet_no_outage(reporting, manager, dynamo_faults, monkeypatch):
+    """Also where the tables were described before."""
+    monkeypatch.setattr(snapshot, "_CACHE_SECONDS", 600.0)
+    using = reporting(ENDPOINT_URL=dynamo_faults.url)
+    assert read(manager, using)["problems"] == []
+    dynamo_faults.throttle("*")
+    found = read(manager, using)
+    assert {each["endpoint"] for each in found["problems"]} == {None}
+    assert {each["status"] for each in found["capacity"]} == {"ACTIVE"}
+
+
+def test_a_breaker_that_stayed_open_is_of_an_earlier_outage(reporting, manager, dynamo_faults):
+    """No call has tried its table since then, but the pages were answered."""
+    using = reporting(
+        ENDPOINT_URL=dynamo_faults.url,
+        RETRY={"MAX_RETRIES": 0},
+        CIRCUIT_BREAKER={"RECOVERY_TIMEOUT": 600.0},
+    )
+    open_breaker(using, dynamo_faults)
+    dynamo_faults.clear()
+    (breaker,) = read(manager, using)["breakers"]
+    assert breaker["state"] == "open"
+    answered = time.time()
+    dynamo_faults.fail("*")
+    (outage,) = read(manager, using)["problems"]
+    assert outage["since"] > answered > breaker["since"]
+
+
+def test_without_reports_an_outage_begins_with_the_first_open_breaker(
+    reporting, manager, dynamo_faults
+):
+    """The calls are not counted then."""
+    using = reporting(
+        ENDPOINT_URL=dynamo_faults.url, REPORTS={"ENABLED": False}, RETRY={"MAX_RETRIES": 0}
+    )
+    open_breaker(using, dynamo_faults)
+    dynamo_faults.fail("*")
+    found = read(manager, using)
+    (outage,), (breaker,) = found["problems"], found["breakers"]
+    assert outage["since"] == breaker["since"]
 
 
 def test_a_slow_dynamodb_is_reported(reporting, manager, dynamo_faults):

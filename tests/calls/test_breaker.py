@@ -196,6 +196,28 @@ def test_the_status_has_the_time_until_the_next_probe(dynamo_clock: FakeClock):
     assert breaker.status().retry_after == 0.0
 
 
+def test_failed_probes_do_not_change_since_when_it_is_open(dynamo_clock: FakeClock):
+    """Nor do probes that were released; the next try is counted from the last failure."""
+    started = dynamo_clock.now()
+    breaker = make()
+    fail(breaker, 3)
+    dynamo_clock.advance(60)
+    probe = breaker.admit()
+    assert breaker.status().state is State.HALF_OPEN
+    assert breaker.status().since == started
+    breaker.failed(probe, "ReadTimeoutError")
+    dynamo_clock.advance(20)
+    assert breaker.status() == BreakerStatus(State.OPEN, 4, "ReadTimeoutError", started, 40.0)
+    dynamo_clock.advance(40)
+    breaker.release(breaker.admit())
+    assert breaker.status().since == started
+    breaker.succeeded(breaker.admit())
+    assert breaker.status().since == started + 120
+    dynamo_clock.advance(5)
+    fail(breaker, 3)
+    assert breaker.status().since == started + 125
+
+
 def test_every_change_is_reported_once(dynamo_clock: FakeClock):
     """Opened, half open, opened again, closed by a probe; resetting a closed one is no change."""
     changes = []

@@ -11,7 +11,7 @@ import sys
 import pytest
 from django.conf import settings
 from django.core import checks
-from django.core.management import CommandError
+from django.core.management import CommandError, call_command
 from django.test import override_settings
 from django.urls import clear_url_caches
 
@@ -121,11 +121,23 @@ def test_the_command_shows_the_same(reporting, run):
         run("dynamo_status", table=[get_config(missing).store_table])
 
 
-def test_the_command_without_dynamodb(reporting, run):
-    """A sentence, and a non-zero exit status."""
+def test_the_command_without_dynamodb(reporting, capsys):
+    """One sentence, without what the outage is to its own process, and an exit status."""
     using = reporting(make_tables=False, ENDPOINT_URL="http://127.0.0.1:9")
-    with pytest.raises(CommandError, match=r"DynamoDB does not answer at endpoint 127\.0\.0\.1:9"):
-        run("dynamo_status", table=[get_config(using).store_table])
+    sentence = (
+        "DynamoDB does not answer at endpoint 127.0.0.1:9, region us-east-1: connection refused"
+    )
+    with override_settings(DYNAMO_STORES={"default": settings.DYNAMO_STORES[using]}):
+        with pytest.raises(CommandError) as raised:
+            call_command("dynamo_status")
+        assert str(raised.value) == f"{sentence}."
+        printed = capsys.readouterr().out
+        assert "unknown, because DynamoDB did not answer" in printed
+        assert sentence not in printed
+        with pytest.raises(CommandError):
+            call_command("dynamo_status", "--json")
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert (problem["problem"], problem["since"], problem["next_try"]) == (sentence, None, None)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.capacity.usage import Usage
 from dynamo_stores.conf import get_config
-from dynamo_stores.exceptions import StoreUnavailable
+from dynamo_stores.exceptions import StoreUnavailable, ThrottlingError
 from dynamo_stores.monitoring.report import KEPT, Calls
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.reporter import get_reporter
@@ -322,6 +322,25 @@ def test_the_begin_of_an_outage_is_known_until_the_next_answer(reporting, dynamo
     with contextlib.suppress(StoreUnavailable):
         store.get("k")
     assert reporter.unanswered_since == since
+
+
+def test_a_throttle_ends_an_outage(reporting, dynamo_faults):
+    """It is an answer."""
+    using = reporting(
+        ENDPOINT_URL=dynamo_faults.url,
+        REPORTS={"INTERVAL": 3600.0},
+        RETRY={"MAX_RETRIES": 0},
+    )
+    store, reporter = CacheStore(using), get_reporter(using)
+    dynamo_faults.fail("*")
+    with pytest.raises(StoreUnavailable):
+        store.get("k")
+    assert reporter.unanswered_since is not None
+    dynamo_faults.clear()
+    dynamo_faults.throttle("*")
+    with pytest.raises(ThrottlingError):
+        store.get("k")
+    assert reporter.unanswered_since is None
 
 
 def test_a_breaker_is_reported_with_its_next_try(reporting, dynamo_faults):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from argparse import ArgumentParser
+from dataclasses import replace
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -61,25 +62,26 @@ class Command(BaseCommand):
     def _show(self, names: list[str] | None, *, as_object: bool) -> None:
         with command_errors():
             wanted = {(spec.using, spec.name) for spec in chosen_tables(names)}
-            statuses = read_all(lambda using: get_reporter(using).report())
+            found = read_all(lambda using: get_reporter(using).report())
+        statuses = [_without_process(each) for each in found]
         tables = [
             each
             for status in statuses
             for each in status.tables
             if (each.using, each.table) in wanted
         ]
+        problems = [problem for status in statuses for problem in status.problems]
+        is_unknown = any(each.status == "unknown" for each in tables)
         if as_object:
-            found = as_json(statuses)
-            found["capacity"] = [
-                each for each in found["capacity"] if (each["using"], each["table"]) in wanted
+            data = as_json(statuses)
+            data["capacity"] = [
+                each for each in data["capacity"] if (each["using"], each["table"]) in wanted
             ]
-            self.stdout.write(json.dumps(found, indent=1))
+            self.stdout.write(json.dumps(data, indent=1))
         else:
-            for line in self._lines(statuses, tables):
+            for line in self._lines(statuses, tables, with_problems=not is_unknown):
                 self.stdout.write(line)
-        unknown = [each.table for each in tables if each.status == "unknown"]
-        if unknown:
-            problems = [problem for status in statuses for problem in status.problems]
+        if is_unknown:
             raise CommandError(f"{'. '.join(problems)}.")
         if missing := [each.table for each in tables if each.status == "missing"]:
             raise CommandError(
@@ -88,7 +90,9 @@ class Command(BaseCommand):
             )
 
     @staticmethod
-    def _lines(statuses: list[AliasStatus], tables: list[TableStatus]) -> list[str]:
+    def _lines(
+        statuses: list[AliasStatus], tables: list[TableStatus], *, with_problems: bool
+    ) -> list[str]:
         now = clock.now()
         lines = [line for table in tables for line in table_lines(table, now)]
         for status in statuses:
@@ -105,8 +109,20 @@ class Command(BaseCommand):
                 else f"alias {status.using}: other processes are not known"
             )
             lines += [_breaker(row, now) for row in status.breakers if row.state != "closed"]
-            lines += [f"  {each}" for each in (*status.problems, *status.notes)]
+            problems = status.problems if with_problems else ()
+            lines += [f"  {each}" for each in (*problems, *status.notes)]
         return lines
+
+
+def _without_process(status: AliasStatus) -> AliasStatus:
+    """
+    Return ``status`` without what its outage is to this process. The process of a command has
+    only begun, and its breakers are not those of the application.
+    """
+    if status.outage is None:
+        return status
+    outage = replace(status.outage, since=None, next_try=None)
+    return replace(status, outage=outage, problems=(outage.sentence(status.at).removesuffix("."),))
 
 
 def table_lines(table: TableStatus, now: float) -> list[str]:
