@@ -62,7 +62,7 @@ def check_caches(app_configs: Any = None, **kwargs: object) -> Iterable[checks.C
     found = _errors(problems or list(_find_codec_problems()))
     if not problems:
         found += [*_unindexed_caches(), *_unsafe_sessions()]
-    return [*found, *_useless_options()]
+    return [*found, *_useless_options(), *_settings_of_django_redis()]
 
 
 # Settings of django-ratelimit that have no effect here, and the reasons.
@@ -160,8 +160,9 @@ def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.
             f"The aliases {', '.join(map(repr, provisioned))} have provisioned tables, but Celery "
             "beat does not run 'dynamo_stores.reconcile_capacity': capacity that is raised, "
             "automatically or manually, may never be lowered.",
-            hint="Add the entries of dynamo_stores.tasks.beat_schedule() to beat_schedule, or run "
-            "'manage.py dynamo_reconcile' every minute by cron and silence this check.",
+            hint="Add the entries of dynamo_stores.tasks.beat_schedule() to beat_schedule, and "
+            "import the Celery app in the __init__.py of the project; or run 'manage.py "
+            "dynamo_reconcile' every minute by cron and silence this check.",
             id="dynamo_stores.W003",
         )
     ]
@@ -193,6 +194,28 @@ def _useless_options() -> Iterator[checks.CheckMessage]:
                 f"CACHES[{name!r}] sets {', '.join(useless)}, which has no effect with DynamoDB.",
                 hint="Remove it: the number of entries is not limited, and none are culled.",
                 id="dynamo_stores.W001",
+            )
+
+
+# Settings of django-redis, and what stands for them.
+_OF_DJANGO_REDIS = {
+    "IGNORE_EXCEPTIONS": "Set IGNORE_EXCEPTIONS in the OPTIONS of the cache.",
+    "LOG_IGNORED_EXCEPTIONS": "Remove it: they are always logged.",
+    "LOGGER": "Remove it: the logger is 'dynamo_stores.cache.fallback'.",
+    "SCAN_ITERSIZE": "Remove it: itersize is an argument of the methods.",
+}
+
+
+def _settings_of_django_redis() -> Iterator[checks.CheckMessage]:
+    backends = [str(cache.get("BACKEND")) for cache in settings.CACHES.values()]
+    if not options.our_caches() or any(each.startswith("django_redis.") for each in backends):
+        return
+    for name, hint in _OF_DJANGO_REDIS.items():
+        if hasattr(settings, f"DJANGO_REDIS_{name}"):
+            yield checks.Warning(
+                f"DJANGO_REDIS_{name} has no effect with DynamoDB.",
+                hint=hint,
+                id="dynamo_stores.W015",
             )
 
 

@@ -21,6 +21,7 @@ the caller as PynamoDB's own exception. botocore's original is the ``__cause__``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -171,6 +172,11 @@ class ThrottlingError(StoreUnavailable):
 
 class OperationTimeoutError(StoreUnavailable):
     """The operation, with all its attempts and waits, did not finish before its deadline."""
+
+
+def retry_after_of(exc: BaseException) -> int:
+    """Return the whole seconds after which to try again, 1 if ``exc`` does not know."""
+    return max(1, math.ceil(getattr(exc, "retry_after", 0.0)))
 
 
 # The errors that a call to DynamoDB can raise, for callers that treat all of them alike.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 
 from django.http import HttpRequest, HttpResponse
 from django.template import TemplateDoesNotExist, loader
 from django.utils.deprecation import MiddlewareMixin
 
-from .exceptions import CircuitBreakerOpenError, LockError, StoreUnavailable
+from .exceptions import CircuitBreakerOpenError, LockError, StoreUnavailable, retry_after_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +33,7 @@ class StoreUnavailableMiddleware(MiddlewareMixin):
         # The breaker logs once that it opened; a call that it refuses is not worth a line.
         is_refused = isinstance(error, CircuitBreakerOpenError)
         logger.log(logging.DEBUG if is_refused else logging.WARNING, "%s", exception)
-        seconds = max(1, math.ceil(getattr(error, "retry_after", 0.0)))
-        headers = {"Retry-After": str(seconds)}
+        headers = {"Retry-After": str(retry_after_of(error))}
         try:
             body = loader.get_template(_TEMPLATE).render()
         except TemplateDoesNotExist:

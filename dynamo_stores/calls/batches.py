@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import itertools
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -216,6 +217,16 @@ class BatchWriter(Generic[T]):
         if batch is not None:
             self._send(batch)
         return self.leftovers
+
+    def __del__(self) -> None:
+        if getattr(self, "_pending", None):
+            warnings.warn(
+                f"A BatchWriter was dropped with {len(self._pending)} items that it did not write. "
+                "Use it in a 'with' block, or call flush().",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ from django.views import View
 from ..client_address import request_of
 from ..concurrency.threads import in_thread
 from ..conf import DEFAULT_ALIAS
-from ..exceptions import ConfigurationError, StoreUnavailable
+from ..exceptions import ConfigurationError, StoreUnavailable, retry_after_of
 from .requests import MAX_KEY, client_of, key_of, payload_of
 from .responses import answer, problem, retry_later
 from .running import Running
@@ -132,7 +132,9 @@ class _Rule:
         except StoreUnavailable as exc:
             logger.warning("An idempotent request was answered by 503: %s", exc)
             return retry_later(
-                503, "Whether this request was done before is unknown now. Try again later.", 1
+                503,
+                "Whether this request was done before is unknown now. Try again later.",
+                retry_after_of(exc),
             )
         return Running(store, request, job, claim.fence, ttl=self.ttl, max_bytes=self.max_bytes)
 

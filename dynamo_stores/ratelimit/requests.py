@@ -169,12 +169,16 @@ def get_key(key: Any, group: str, request: HttpRequest, using: str = DEFAULT_ALI
 
 
 def group_of(function: Any) -> str:
-    """Return the name of a view: its module, its class if it is a method, its qualified name."""
+    """
+    Return the name of a view: its module, its class if it is a method, its qualified name. The
+    module of an inherited method is that of the class.
+    """
     while isinstance(function, functools.partial):
         function = function.func
-    parts = [function.__module__] if hasattr(function, "__module__") else []
     if hasattr(function, "__self__"):
-        parts.append(type(function.__self__).__name__)
+        kind = type(function.__self__)
+        return f"{kind.__module__}.{kind.__name__}.{function.__qualname__}"
+    parts = [function.__module__] if hasattr(function, "__module__") else []
     return ".".join([*parts, getattr(function, "__qualname__", type(function).__name__)])
 
 

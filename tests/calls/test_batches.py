@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import warnings
 
 import pytest
 
@@ -82,6 +83,19 @@ def test_writer_sends_full_batches_and_returns_leftovers():
     assert sent == [25, 25]
     assert writer.flush() == [0, 20, 40]
     assert sent == [25, 25, 10]
+
+
+def test_a_writer_that_is_dropped_warns_of_its_items():
+    """Those that were not written; not after a flush."""
+    writer = BatchWriter(lambda items: None, batch_size=10)
+    writer.add(1)
+    with pytest.warns(ResourceWarning, match="dropped with 1 items that it did not write"):
+        del writer
+    with BatchWriter(lambda items: None) as writer:
+        writer.add(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del writer
 
 
 def test_writer_loses_nothing_when_writing_fails():

@@ -193,6 +193,17 @@ def test_a_wrong_codec_is_an_error_of_the_first_call(options):
         DynamoDBCache("default", {"OPTIONS": options}).get("k")
 
 
+@override_settings(DJANGO_REDIS_IGNORE_EXCEPTIONS=True)
+def test_settings_of_django_redis_are_named():
+    """Unless one of its caches is left."""
+    ours = {"default": {"BACKEND": BACKEND}}
+    with override_settings(CACHES=ours):
+        (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.W015"]
+    assert found.msg == "DJANGO_REDIS_IGNORE_EXCEPTIONS has no effect with DynamoDB."
+    with override_settings(CACHES={**ours, "redis": {"BACKEND": "django_redis.cache.RedisCache"}}):
+        assert list(check_caches()) == []
+
+
 def test_options_of_django_redis_are_named():
     """They are to be removed."""
     redis = {"CLIENT_CLASS": "django_redis.client.DefaultClient", "SERIALIZER": "json"}

@@ -73,9 +73,7 @@ def test_wrong_literals_are_found_by_a_check(decorator, number):
 
 def test_a_decorator_without_arguments_says_so():
     """And not its first request."""
-    with pytest.raises(
-        TypeError, match=r"@ratelimit needs arguments, such as"
-    ):
+    with pytest.raises(TypeError, match=r"@ratelimit needs arguments, such as"):
         ratelimit(ok)
 
 
