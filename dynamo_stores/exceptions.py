@@ -356,7 +356,7 @@ def _misconfigured(
         return ConfigurationError(
             f"{operation}: the table {table!r}{several} of the alias {using!r} does not exist"
             f"{_details(place)}. Create it with 'manage.py dynamo_create_tables', or correct "
-            "REGION or ENDPOINT_URL."
+            "TABLE_NAME, REGION or ENDPOINT_URL."
         )
     if code != _INVALID:
         return None

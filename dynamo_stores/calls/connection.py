@@ -132,7 +132,7 @@ class Connection(PynamoConnection):
         if operation_name == "TransactWriteItems":
             # A retry with the same token does not repeat a transaction that was carried out.
             operation_kwargs.setdefault("ClientRequestToken", str(uuid.uuid4()))
-        policy = self.policy_for(_table_of(operation_kwargs))
+        policy = self.policy_for(table_of(operation_kwargs))
         if "RequestItems" in operation_kwargs:
             return _Batch(self._send, operation_name, operation_kwargs).call(policy, self._breaker)
         return policy.call(
@@ -173,7 +173,7 @@ class Connection(PynamoConnection):
                 # Idle connections may be dead; the probe opens a new one.
                 self.close()
             logger.log(
-                logging.WARNING if new is State.OPEN else logging.INFO,
+                logging.INFO if new is State.HALF_OPEN else logging.WARNING,
                 "The circuit breaker of table %s went from %s to %s%s.",
                 table, old, new, f" after {error}" if error else "",
                 extra={"dynamodb_table": table, "dynamodb_using": self.using},
@@ -254,7 +254,7 @@ def _is_full(responses: dict[str, list[Any]]) -> bool:
     return size > MAX_PARTITION_READ_BYTES - MAX_ITEM_BYTES
 
 
-def _table_of(kwargs: dict[str, Any]) -> str:
+def table_of(kwargs: dict[str, Any]) -> str:
     """Return the table whose policy applies: the alphabetically first, if there are several."""
     if "TableName" in kwargs:
         return str(kwargs["TableName"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..concurrency.per_process import PerProcess
 from ..exceptions import store_error
-from .connection import Connection
+from .connection import Connection, table_of
 from .policy import original_error
 
 # Seconds for connecting, and for each wait for the answer.
@@ -29,9 +29,12 @@ class DirectConnection(Connection):
             return self._send(operation_name, operation_kwargs, DIRECT_SECONDS)
         except Exception as exc:
             original = original_error(exc)
-            table = str(operation_kwargs.get("TableName", "the control table"))
             failure = store_error(
-                original, operation=operation_name, table=table, using=self.using, place=self.place
+                original,
+                operation=operation_name,
+                table=table_of(operation_kwargs),
+                using=self.using,
+                place=self.place,
             )
             if failure is None or failure is exc:
                 raise

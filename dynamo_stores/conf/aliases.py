@@ -33,9 +33,10 @@ from .groups import (
 from .rules import (
     FILLED_TEXT,
     MAPPING,
+    NAME,
     NOT_A_DICT,
     POSITIVE,
-    TEXT,
+    PREFIX_NAME,
     URL,
     WHOLE_POSITIVE,
     Problem,
@@ -59,8 +60,8 @@ C = TypeVar("C")
 class StoreConfig:
     """One alias of ``DYNAMO_STORES``."""
 
-    table_name: str = setting("dynamo-stores", FILLED_TEXT, 10)
-    table_prefix: str = setting("", TEXT, 4)
+    table_name: str = setting("dynamo-stores", NAME, 10)
+    table_prefix: str = setting("", PREFIX_NAME, 4)
     region: str | None = setting(None, or_none(FILLED_TEXT), 11)
     endpoint_url: str | None = setting(None, or_none(URL), 12)
     billing_mode: str = setting("PAY_PER_REQUEST", one_of("PAY_PER_REQUEST", "PROVISIONED"), 13)

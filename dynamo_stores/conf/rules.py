@@ -79,9 +79,18 @@ SHARE = Rule("a number above 0, at most 1", lambda value: is_number(value) and 0
 FACTOR = Rule("a number above 1", lambda value: is_number(value) and value > 1)
 SCALING = Rule("a number, 1 or more", lambda value: is_number(value) and value >= 1)
 BOOLEAN = Rule("True or False", lambda value: isinstance(value, bool))
-TEXT = Rule("a string", lambda value: isinstance(value, str))
 FILLED_TEXT = Rule(
     "a string that is not empty", lambda value: isinstance(value, str) and value != ""
+)
+# "Naming rules" of the DynamoDB Developer Guide; the length is that of prefix and name.
+_NAME = re.compile(r"[A-Za-z0-9_.-]*")
+PREFIX_NAME = Rule(
+    "a string of A-Z, a-z, 0-9, '_', '-' and '.'",
+    lambda value: isinstance(value, str) and _NAME.fullmatch(value) is not None,
+)
+NAME = Rule(
+    f"{PREFIX_NAME.expected} that is not empty",
+    lambda value: value != "" and PREFIX_NAME.accepts(value),
 )
 URL = Rule(
     "a URL such as 'http://127.0.0.1:8400'",

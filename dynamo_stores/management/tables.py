@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from django.core.management.base import CommandError
 
 from .. import clock
+from ..calls.connection import get_connection
 from ..calls.transport import is_loopback
 from ..conf import get_config
 from ..exceptions import StoreError, StoreUnavailable
@@ -47,15 +48,20 @@ def add_choice_of_tables(parser: ArgumentParser) -> None:
 
 
 def for_each_table(
-    names: list[str] | None, using: list[str] | None, work: Callable[[TableSpec], None]
+    names: list[str] | None,
+    using: list[str] | None,
+    work: Callable[[TableSpec], None],
+    write: Callable[[str], object],
 ) -> list[str]:
     """
-    Call ``work`` for each chosen table, and return a sentence for each that failed.
+    Call ``work`` for each chosen table, and return a sentence for each that failed. The endpoint
+    and the region of each alias are written first.
 
     If DynamoDB does not answer for an alias, its other tables are left out.
     """
     failed: list[str] = []
     silent: set[str] = set()
+    named: set[str] = set()
     with command_errors():
         tables = chosen_tables(names, using)
     for table in tables:
@@ -63,12 +69,22 @@ def for_each_table(
             continue
         try:
             with command_errors():
+                if table.using not in named:
+                    named.add(table.using)
+                    write(f"Alias {table.using}: {_place_of(table.using)}")
                 work(table)
         except CommandError as exc:
             failed.append(f"{table.name} of alias {table.using!r}: {exc}")
             if isinstance(exc.__cause__, StoreUnavailable):
                 silent.add(table.using)
     return failed
+
+
+def _place_of(using: str) -> str:
+    connection = get_connection(using)
+    # The client knows the region and the endpoint that the settings leave out.
+    _ = connection.client
+    return connection.place
 
 
 def await_engines(aliases: Iterable[str], write: Callable[[str], object]) -> None:

@@ -52,6 +52,12 @@ def test_everything_is_optional():
             "DYNAMO_STORES['default']['RETRY']['MAX_RETRIES'] is True; "
             "expected a whole number, 0 or more.",
         ),
+        (
+            {"TABLE_NAME": "my project!"},
+            "DYNAMO_STORES['default']['TABLE_NAME'] is 'my project!'; expected a string of A-Z, "
+            "a-z, 0-9, '_', '-' and '.' that is not empty.",
+        ),
+        ({"TABLE_PREFIX": "a b"}, "expected a string of A-Z, a-z, 0-9, '_', '-' and '.'."),
         ({"RETRY": 3}, "DYNAMO_STORES['default']['RETRY'] is int; expected a dict of settings."),
         (
             {"TABLES": {"t": {"REGION": "eu-west-1"}}},

@@ -7,7 +7,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ...calls.connection import get_connection
 from ...infrastructure.tables import TableSpec, TableState, create_table, inspect_table
 from ..tables import (
     add_choice_of_tables,
@@ -38,12 +37,8 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         different: list[str] = []
-        named: set[str] = set()
 
         def create(spec: TableSpec) -> None:
-            if spec.using not in named:
-                named.add(spec.using)
-                self.stdout.write(f"Alias {spec.using}: {_place_of(spec.using)}")
             found = inspect_table(spec)
             if found.status is None and not dry_run:
                 is_created = create_table(spec, self.stdout.write)
@@ -57,7 +52,7 @@ class Command(BaseCommand):
         with command_errors():
             tables = chosen_tables(table, using)
         await_engines({spec.using for spec in tables}, self.stdout.write)
-        failed = for_each_table(table, using, create)
+        failed = for_each_table(table, using, create, self.stdout.write)
         problems = []
         if different:
             problems.append(
@@ -74,13 +69,6 @@ class Command(BaseCommand):
             self.stdout.write(f"{spec.name}: would be created, {_summary(spec)}")
         elif not found.differences:
             self.stdout.write(f"{spec.name}: exists ({found.status})")
-
-
-def _place_of(using: str) -> str:
-    connection = get_connection(using)
-    # The client knows the region and the endpoint that the settings leave out.
-    _ = connection.client
-    return connection.place
 
 
 def _summary(spec: TableSpec) -> str:

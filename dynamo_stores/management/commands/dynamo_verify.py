@@ -34,7 +34,7 @@ class Command(BaseCommand):
             else:
                 self.stdout.write(f"{spec.name}: matches its model ({found.status})")
 
-        failed = for_each_table(table, using, verify)
+        failed = for_each_table(table, using, verify, self.stdout.write)
         problems = []
         if wrong:
             problems.append("Tables differ from their models:\n  " + "\n  ".join(wrong))
