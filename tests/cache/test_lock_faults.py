@@ -274,7 +274,7 @@ def test_the_end_of_a_block_raises_nothing(faulty, dynamo_faults, until, caplog)
 @pytest.mark.parametrize("is_async", [False, True])
 def test_an_interrupted_release_is_tried_again(faulty, dynamo_faults, until, is_async):
     """The exception from outside is raised, and the lock is free long before its lease ends."""
-    slow = {"DELAY": 0.5, "MAX_DELAY": 0.5, "MAX_RETRIES": 3}
+    slow = {"DELAY": 0.5, "MAX_DELAY": 0.5, "MAX_RETRIES": 50}
     cache = faulty(RETRY=slow, CIRCUIT_BREAKER={"ENABLED": False})
     other = cache.lock("k", 600)
 

@@ -180,9 +180,12 @@ def test_work_on_all_entries_ends_on_a_small_table(small, verb):
     time.sleep(2.5)
     if verb == "delete_pattern":
         assert throttled.delete_pattern("k*") == 120
+    elif verb == "clear":
+        assert throttled.store.clear() == 120
     else:
-        # A delete whose first attempt timed out, and was carried out, is not counted.
-        assert 100 <= getattr(throttled.store, verb)() <= 120
+        # Not counted: a delete whose first attempt timed out and was carried out, and those of the
+        # engine itself, which deletes what has expired once a minute.
+        assert throttled.store.cleanup() <= 120
     assert direct.store.get_stats().total_items == 0
 
 
