@@ -286,14 +286,17 @@ class RateCounter(LimitsStore):
                 "ConsistentRead": True,
             },
         )["Items"]
-        _, error = batch_write(
-            table.connection,
-            table.table_name,
-            [{"DeleteRequest": {"Key": each}} for each in found],
-        )
-        if error is not None:
-            raise error
-        self._memory.forget(pk)
+        try:
+            _, error = batch_write(
+                table.connection,
+                table.table_name,
+                [{"DeleteRequest": {"Key": each}} for each in found],
+            )
+            if error is not None:
+                raise error
+        finally:
+            # Without an answer the items may be deleted all the same.
+            self._memory.forget(pk)
 
 
 def _is_uncertain(times: Times) -> bool:

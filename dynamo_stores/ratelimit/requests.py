@@ -176,7 +176,8 @@ def group_of(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     if hasattr(function, "__self__"):
-        kind = type(function.__self__)
+        owner = function.__self__
+        kind = owner if isinstance(owner, type) else type(owner)
         return f"{kind.__module__}.{kind.__name__}.{function.__qualname__}"
     parts = [function.__module__] if hasattr(function, "__module__") else []
     return ".".join([*parts, getattr(function, "__qualname__", type(function).__name__)])

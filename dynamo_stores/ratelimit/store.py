@@ -119,10 +119,19 @@ class RateLimitStore(RateCounter):
                 if self._refund(shard, cost):
                     return
 
-    def reset(self, resource: str, *, key: str = "") -> None:
-        """Delete the counts of ``key``, of every rate and algorithm."""
+    def reset(self, resource: str, *, key: str = "", shards: int | None = None) -> None:
+        """
+        Delete the counts of ``key``, of every rate and algorithm.
+
+        They are in as many ``shards`` as the limit has that the settings or the table hold for the
+        resource or path; a limit that only a decorator has must be told.
+        """
         with self._in_time():
-            limit = self._resolve(resource, key, None)
-            shards = limit.config.shards if limit is not None else 1
-            for shard_number in range(shards):
-                self._reset(self._item_key(resource, key, "", shard_number).pk)
+            for number in range(shards or self._shards_of(resource)):
+                self._reset(self._item_key(resource, key, "", number).pk)
+
+    def _shards_of(self, scope: str) -> int:
+        # The name of a limit of some methods ends with them.
+        name = scope.rpartition(" ")[0] or scope
+        path = self._settings.paths.get(name.removeprefix("path:"), {})
+        return max(self._config(scope).shards, self._config(name).shards, path.get("SHARDS") or 1)

@@ -9,11 +9,13 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 from django.test import RequestFactory, override_settings
+from django.views import View
 
 from dynamo_stores.decorators import ratelimit
 from dynamo_stores.exceptions import ConfigurationError, RateLimited
 from dynamo_stores.ratelimit import decorators as limits
 from dynamo_stores.ratelimit.middleware import RateLimitMiddleware
+from dynamo_stores.ratelimit.requests import group_of
 from dynamo_stores.stores import AdaptiveRateLimitStore, RateLimitStore
 from tests.helpers.limits import get, ok
 
@@ -69,6 +71,19 @@ def test_wrong_literals_are_found_by_a_check(decorator, number):
     finally:
         limits.problems.clear()
         limits.problems.update(before)
+
+
+def test_a_method_is_counted_under_the_module_of_its_class():
+    """Also an inherited one, and one of the class itself."""
+
+    class Page(View):
+        @classmethod
+        def show(cls, request):
+            return ok(request)
+
+    assert group_of(Page().dispatch) == f"{__name__}.Page.View.dispatch"
+    assert group_of(Page.show).startswith(f"{__name__}.Page.")
+    assert group_of(Page.show).endswith("Page.show")
 
 
 def test_a_decorator_without_arguments_says_so():

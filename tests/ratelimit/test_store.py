@@ -12,6 +12,7 @@ import pytest
 from dynamo_stores import keys
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.conf.rates import parse_resource
 from dynamo_stores.exceptions import ConfigurationError, StoreUnavailable
 from dynamo_stores.ratelimit import counting as settling
 from dynamo_stores.ratelimit.items import RateWindow, StoredRate
@@ -252,6 +253,33 @@ def test_a_reset_has_effect_at_once(resource, dynamo_clock: FakeClock, block):
     assert admitted == 40
     assert not store.acquire(resource, key="b", rate="2/h").allowed
     assert not store.acquire(resource, key="b").allowed
+
+
+@pytest.mark.parametrize("name", ["{} POST", "path:/shards/", "path:/shards/ GET,HEAD", "own"])
+def test_a_reset_finds_the_shards(alias, resource, name):
+    """Of the resource, or of the path; those of a limit that only a decorator has are told."""
+    limit = {"RATE": "16/h", "SHARDS": 4}
+    paths = {"/shards/": {**limit, "KEY": "ip"}}
+    using = alias(RATE_LIMIT={"RESOURCES": {resource: limit}, "PATHS": paths})
+    store, scope = RateLimitStore(using), f"{name.format(resource)}"
+    key = secrets.token_hex(6)
+    config = parse_resource(limit, algorithm="sliding")
+    for _ in range(2):
+        assert sum(store.acquire(scope, key=key, rate=config).allowed for _ in range(40)) == 16
+        store.reset(scope, key=key, **({"shards": 4} if name == "own" else {}))
+
+
+def test_an_unanswered_reset_leaves_nothing_counted_ahead(alias, resource, dynamo_faults):
+    """The items may be deleted all the same."""
+    store = RateLimitStore(alias(ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 0}))
+    store.set_resource_config(resource, {"RATE": "800/h", "BLOCK": 50})
+    for _ in range(120):
+        store.acquire(resource)
+    dynamo_faults.lose_answer("BatchWriteItem")
+    with pytest.raises(StoreUnavailable):
+        store.reset(resource)
+    dynamo_faults.clear()
+    assert sum(store.acquire(resource).allowed for _ in range(900)) == 800
 
 
 def test_keys_of_any_kind(store, resource, dynamo_clock):
