@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 # The waits between attempts grow from the first to the second number of seconds.
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
+# Less time than this before the end of a ``deadline`` block is not enough for another attempt.
+_SHORTEST_ATTEMPT = 0.05
 # Seconds for which a released lock is kept, so that the next fence is larger. After that the time
 # in milliseconds is larger anyway.
 _KEPT = 86_400
@@ -328,6 +330,7 @@ class _BaseLock:
         self._renews = renew
         self._holding: Holding | None = None
         self._error: StoreUnavailable | None = None
+        self._is_held = False
 
     @property
     def fence(self) -> int | None:
@@ -342,6 +345,7 @@ class _BaseLock:
 
     def _acquire(self, blocking: bool | None, blocking_timeout: float | None) -> Steps:
         """Return the steps that return whether the lock was taken."""
+        self._error, self._is_held = None, False
         holding = Holding(self._store, self._key, self.timeout, renews=self._renews)
         wait = self._waits(
             self.blocking if blocking is None else blocking,
@@ -353,7 +357,7 @@ class _BaseLock:
                 if seconds < 0:
                     return False
                 yield Wait(seconds)
-                if not time_left(1.0):
+                if time_left(1.0) < _SHORTEST_ATTEMPT:
                     return False
             self._holding = holding
             return True
@@ -362,13 +366,19 @@ class _BaseLock:
                 holding.give_up()
 
     def _try(self, holding: Holding) -> float | None:
-        self._error = None
         try:
-            return holding.take()
+            left = holding.take()
         except StoreUnavailable as exc:
-            logger.warning("An attempt to take a lock failed: %s", exc)
-            self._error = exc
+            # The breaker logs once that it opened.
+            is_refused = isinstance(exc, CircuitBreakerOpenError)
+            level = logging.DEBUG if is_refused else logging.WARNING
+            logger.log(level, "An attempt to take a lock failed: %s", exc)
+            # One that only had too little time left says nothing new about a lock that is held.
+            if exc.counts or not self._is_held:
+                self._error = exc
             return _LONGEST_WAIT
+        self._error, self._is_held = None, left is not None
+        return left
 
     def _lock_error(self) -> LockError:
         if self._error is None:
@@ -379,11 +389,12 @@ class _BaseLock:
         """Return a function from a lease's seconds to those to wait; below 0: stop trying."""
         until = None if blocking_timeout is None else clock.monotonic() + blocking_timeout
         waits = Waits(min(_FIRST_WAIT, self.sleep), self.sleep)
+        after_errors = Waits(_FIRST_WAIT, max(_LONGEST_WAIT, self.sleep))
 
         def wait(left: float) -> float:
             if not blocking:
                 return -1.0
-            seconds = waits.next(left)
+            seconds = (waits if self._error is None else after_errors).next(left)
             remaining = time_left(math.inf if until is None else until - clock.monotonic())
             return min(seconds, remaining) if remaining > 0 else -1.0
 

@@ -34,6 +34,10 @@ class Lead:
         self.flight = Flight()
 
     def __del__(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the flight if it has no outcome yet."""
         if not self.flight.done():
             self.flight.set_result(AGAIN)
 

@@ -170,6 +170,27 @@ def test_a_deadline_ends_the_wait_for_a_lock(faulty, dynamo_faults, is_held, is_
     assert 1.4 <= time.monotonic() - began_at < LONG
 
 
+def test_a_held_lock_is_not_called_unavailable(faulty):
+    """Where the deadline leaves too little time for the last attempt."""
+    cache = faulty()
+    assert cache.lock("k", 600).acquire()
+    for _ in range(10):
+        with deadline(0.4), pytest.raises(LockError, match="held by another owner"):
+            cache.lock("k", sleep=0.03).__enter__()
+
+
+def test_attempts_are_far_apart_while_dynamodb_does_not_answer(faulty, dynamo_faults, caplog):
+    """However short ``sleep`` is; those that the breaker refuses are no warnings."""
+    cache = faulty(RETRY={"MAX_RETRIES": 0})
+    cache.get("k")
+    dynamo_faults.fail("*", status=500)
+    before = dynamo_faults.requests.total()
+    assert not cache.lock("k", sleep=0.001, blocking_timeout=3).acquire()
+    assert dynamo_faults.requests.total() - before < 12
+    failed = [each for each in caplog.records if "attempt to take a lock" in each.message]
+    assert len([each for each in failed if each.levelno == logging.WARNING]) < 12
+
+
 def losses(caplog):
     """The records that say that a lock was lost."""
     return [each for each in caplog.records if "was lost" in each.message]

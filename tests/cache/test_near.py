@@ -244,6 +244,24 @@ def test_an_interrupted_read_can_be_made_again(monkeypatch):
     assert time.monotonic() - began_at < 30
 
 
+def test_a_read_after_an_interrupted_one_does_not_wait(monkeypatch):
+    """Also while its exception is handled, whose traceback keeps what the read held."""
+    tier = NearTier(10, 10_000)
+
+    def interrupted(own, fetch):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tier, "_lead", interrupted)
+        try:
+            tier.fetch(["k"], lambda pks: {}, join=True, wait=60.0)
+        except KeyboardInterrupt:
+            patch.undo()
+            began_at = time.monotonic()
+            assert tier.fetch(["k"], lambda pks: {}, join=True, wait=60.0) == {}
+            assert time.monotonic() - began_at < 30
+
+
 def found(size=10):
     return Entry({"PK": {"S": "p"}, "SK": {"S": "s"}, "w": {"S": "w"}, "v": {"B": b"x" * size}})
 

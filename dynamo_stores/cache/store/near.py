@@ -112,14 +112,20 @@ class NearTier:
         """
         own: dict[str, Lead] = {}
         joined: dict[str, Flight] = {}
-        with self._lock:
-            for pk in pks:
-                flight = self._flights.join(pk) if join else self._flights.lead(pk)
-                if isinstance(flight, Lead):
-                    own[pk] = flight
-                else:
-                    joined[pk] = flight
-        found = self._lead(own, fetch) if own else {}
+        try:
+            with self._lock:
+                for pk in pks:
+                    flight = self._flights.join(pk) if join else self._flights.lead(pk)
+                    if isinstance(flight, Lead):
+                        own[pk] = flight
+                    else:
+                        joined[pk] = flight
+            found = self._lead(own, fetch) if own else {}
+        except BaseException:
+            # The traceback of an exception from outside keeps the leads.
+            for lead in own.values():
+                lead.end()
+            raise
         again = []
         for pk, flight in joined.items():
             try:
