@@ -134,6 +134,9 @@ class Running:
 
         for database in databases:
             transaction.on_commit(functools.partial(committed, database), using=database)
+            # First, because Django drops the callbacks after one that fails.
+            callbacks = connections[database].run_on_commit
+            callbacks.insert(0, callbacks.pop())
         # Without a commit the request ends without an outcome.
         response._resource_closers.append(self.free)
 

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from django.db import transaction
 from django.http import HttpResponse
 from django.test import RequestFactory
 
@@ -172,6 +173,30 @@ def test_a_request_that_was_not_freed_is_freed_later(
         until(lambda: post().status_code == 201)
     assert not outcomes
     until(lambda: not any(isinstance(each, Renewal) for each in threading.enumerate()))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_committed_request_is_stored_although_a_callback_fails(key):
+    """It must not be carried out again."""
+    calls = []
+
+    @idempotent
+    def view(request):
+        calls.append(1)
+        transaction.on_commit(fail)
+        return HttpResponse("done", status=201)
+
+    def fail():
+        raise StoreUnavailable("GetItem on t got no answer.")
+
+    def post():
+        with transaction.atomic():
+            return view(RequestFactory().post("/", headers={"Idempotency-Key": key}))
+
+    with pytest.raises(StoreUnavailable):
+        post()
+    assert post().status_code == 201
+    assert calls == [1]
 
 
 def test_many_unanswered_claims_leave_no_job(alias, key, dynamo_faults, until):
