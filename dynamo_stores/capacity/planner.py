@@ -142,9 +142,10 @@ def plan_down(
     the capacity for ``need`` (units a second, used lately) at the target utilisation.
 
     With ``floor``, only the kinds in it are lowered, and not below it. If the use is not known, a
-    plan lowers by ``SCALE_UP_FACTOR`` at most. A kind is not lowered within ``SCALE_DOWN_DELAY`` of
-    the time at which it was throttled for lack of capacity (``throttled_at``). A resource that has
-    only ``reserve`` decreases left is lowered later, and does not delay the others.
+    plan lowers by ``SCALE_UP_FACTOR`` at most. Nothing is lowered within ``SCALE_DOWN_DELAY`` of
+    the time at which one of these kinds was throttled for lack of capacity (``throttled_at``): both
+    kinds take one decrease together, and a table that is being changed cannot be raised. A resource
+    that has only ``reserve`` decreases left is lowered later, and does not delay the others.
     """
     if capacity.is_on_demand:
         return Plan("on_demand", f"{capacity.table} is on demand and has no capacity to lower")
@@ -157,12 +158,15 @@ def plan_down(
         for kind in kinds
         if floor is None or (name, kind) in floor
     }
-    lately = {
-        kind: now - at for kind, at in throttled_at.items() if now - at < config.scale_down_delay
-    }
-    may_come_down = {each: units for each, units in lowest.items() if each[1] not in lately}
+    ago = [now - throttled_at[kind] for _, kind in lowest if kind in throttled_at]
+    if ago and min(ago) < config.scale_down_delay:
+        return Plan(
+            "throttled_lately",
+            f"{capacity.table} was throttled {min(ago):.0f} s ago",
+            again=True,
+        )
     wanted = {
-        name: _lowered(resource.units, name, may_come_down, need, config, is_use_known=is_use_known)
+        name: _lowered(resource.units, name, lowest, need, config, is_use_known=is_use_known)
         for name, resource in capacity.resources.items()
     }
     changes = {
@@ -176,12 +180,10 @@ def plan_down(
         for name, units in wanted.items()
         if units != capacity.resources[name].units and name not in changes
     ]
-    kinds_above = {
-        kind
+    above = any(
+        changes.get(name, capacity.resources[name].units).of(kind) > units
         for (name, kind), units in lowest.items()
-        if changes.get(name, capacity.resources[name].units).of(kind) > units
-    }
-    above = bool(kinds_above)
+    )
     end = "its baseline"
     if any(units > _baseline(config, kind) for (_, kind), units in lowest.items()):
         end = "the capacity that it had before it was raised"
@@ -196,12 +198,6 @@ def plan_down(
             "no_decreases_left",
             f"the budget of decreases of {_resources(waiting)} is used up: DynamoDB allows 4 in a "
             "UTC day, and then one after each hour without a decrease",
-            again=True,
-        )
-    if ago := [lately[kind] for kind in kinds_above if kind in lately]:
-        return Plan(
-            "throttled_lately",
-            f"{capacity.table} was throttled {min(ago):.0f} s ago",
             again=True,
         )
     if above:

@@ -136,7 +136,7 @@ class UsageHistory(DirectStore[UsageItem]):
             minute = int(item["SK"]["S"].partition("#")[0])
             resources = json.loads(string_of(item, UsageItem.use))
             found.setdefault(minute, {}).update(
-                {name: Usage(*each) for name, each in resources.items()}
+                {name: Usage(*each[: len(Usage._fields)]) for name, each in resources.items()}
             )
         return found
 

@@ -410,22 +410,20 @@ def test_the_write_capacity_of_replicas_is_not_lowered():
 )
 def test_nothing_is_lowered_within_the_delay_after_a_throttle(seconds, code):
     """SCALE_DOWN_DELAY, 600 seconds."""
-    plan = plan_down(table(_=(5, 40)), CONFIG, NOW, throttled_at={"Write": NOW - seconds})
+    plan = plan_down(table(_=(80, 40)), CONFIG, NOW, throttled_at={"Write": NOW - seconds})
     assert plan.code == code
     if code != "lowered":
         assert plan.why == f"t was throttled {seconds} s ago"
 
 
-def test_a_throttle_delays_the_lowering_of_its_own_kind():
-    """Reads come down while writes are throttled; a table at its baseline stays there."""
-    throttled_at = {"Write": NOW - 1}
-    plan = plan_down(table(_=(80, 40)), CONFIG, NOW, throttled_at=throttled_at)
-    assert (plan.changes, plan.again) == ({"": (5, 40)}, True)
-    plan = plan_down(
-        table(_=(80, 40)), CONFIG, NOW, throttled_at=throttled_at, floor={("", "Read"): 10}
-    )
+def test_a_throttle_of_a_kind_that_was_not_raised_delays_nothing():
+    """One of a kind that was raised delays both, which take one decrease together."""
+    throttled_at, high = {"Write": NOW - 1}, table(_=(80, 40))
+    plan = plan_down(high, CONFIG, NOW, throttled_at=throttled_at, floor={("", "Read"): 10})
     assert (plan.changes, plan.again) == ({"": (10, 40)}, False)
-    assert plan_down(table(), CONFIG, NOW, throttled_at=throttled_at).code == "at_baseline"
+    floor = {("", "Read"): 10, ("", "Write"): 10}
+    plan = plan_down(high, CONFIG, NOW, throttled_at=throttled_at, floor=floor)
+    assert (plan.code, plan.changes, plan.again) == ("throttled_lately", {}, True)
 
 
 @pytest.mark.parametrize(
