@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template import TemplateDoesNotExist, loader
 from django.utils.deprecation import MiddlewareMixin
 
+from .calls.policy import deadline
 from .exceptions import CircuitBreakerOpenError, LockError, StoreUnavailable, retry_after_of
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,11 @@ class StoreUnavailableMiddleware(MiddlewareMixin):
         logger.log(logging.DEBUG if is_refused else logging.WARNING, "%s", exception)
         headers = {"Retry-After": str(retry_after_of(error))}
         try:
-            body = loader.get_template(_TEMPLATE).render()
-        except TemplateDoesNotExist:
+            # A template that needs DynamoDB does not wait for it again.
+            with deadline(0.0):
+                body = loader.get_template(_TEMPLATE).render()
+        except Exception as exc:  # noqa: BLE001 - the answer is a 503 whatever the template does
+            if not isinstance(exc, TemplateDoesNotExist):
+                logger.warning("The template %s was not rendered: %s", _TEMPLATE, exc)
             return HttpResponse(_TEXT, status=503, headers=headers, content_type="text/plain")
         return HttpResponse(body, status=503, headers=headers)

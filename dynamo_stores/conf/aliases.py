@@ -121,6 +121,8 @@ class StoreConfig:
 
 # The names of all settings of an alias.
 _NAMES = frozenset([*settings_of(StoreConfig), *groups_of(StoreConfig)])
+# DynamoDB's limit of 255, without "-control".
+_MAX_NAME = 247
 # The settings that TABLES may change for one table.
 TABLE_SETTINGS = frozenset(
     ["TABLE_NAME", "BILLING_MODE", "OPERATION_TIMEOUT", "RETRY", "CIRCUIT_BREAKER", "SCALING"]
@@ -251,6 +253,15 @@ def _find_problems(using: str, values: Any, raw: Mapping[str, Any]) -> list[Prob
     if problems:
         return problems
     config: StoreConfig = _merge(StoreConfig(), values)
+    if not 3 <= len(config.store_table) <= _MAX_NAME:
+        problems.append(
+            Problem(
+                "dynamo_stores.E010",
+                f"{where}: the name of the table, {config.store_table!r}, has "
+                f"{len(config.store_table)} characters; expected 3 to {_MAX_NAME}.",
+                "Change TABLE_NAME or TABLE_PREFIX. The control table is '<name>-control'.",
+            )
+        )
     problems += (of_alias := _contradictions(config, where))
     for table in config.tables:
         of_table = f"{where}['TABLES'][{table!r}]"

@@ -184,9 +184,10 @@ def read_usage(use: Mapping[Any, Any]) -> dict[int, dict[str, Usage]]:
 
 def usage_of(value: Any) -> Usage:
     """Return the usage from a list of its figures. Raises ValueError if one is not a number."""
-    if len(list_of(value)) != len(Usage._fields):
-        raise ValueError(f"Expected {len(Usage._fields)} figures, not {len(value)}.")
-    return Usage._make([*map(number_of, value[:2]), *map(count_of, value[2:])])
+    if len(list_of(value)) < 4:
+        raise ValueError(f"Expected 4 figures or more, not {len(value)}.")
+    read, write, *throttled = value[: len(Usage._fields)]
+    return Usage(number_of(read), number_of(write), *map(count_of, throttled))
 
 
 def _items(values: Mapping[Any, Any], name: str) -> Iterable[tuple[str, Any]]:

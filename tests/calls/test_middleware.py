@@ -98,6 +98,17 @@ def test_a_lock_of_an_unavailable_store_is_a_503():
     assert (answer.status_code, answer["Retry-After"]) == (503, "42")
 
 
+def test_a_template_that_fails_is_left_out(caplog):
+    """It may need DynamoDB, too."""
+    loader = ("django.template.loaders.locmem.Loader", {"503.html": "{% extends missing %}"})
+    broken = {**TEMPLATES[0], "OPTIONS": {"loaders": [loader]}}
+    with override_settings(TEMPLATES=[broken]):
+        answer = get("sync", "unavailable")
+    assert answer.status_code == 503
+    assert "try again later" in answer.text
+    assert "503.html was not rendered" in caplog.text
+
+
 def test_the_body_is_the_projects_template():
     """As HTML."""
     with override_settings(TEMPLATES=TEMPLATES):

@@ -57,6 +57,7 @@ def test_everything_is_optional():
             "DYNAMO_STORES['default']['TABLE_NAME'] is 'my project!'; expected a string of A-Z, "
             "a-z, 0-9, '_', '-' and '.' that is not empty.",
         ),
+        ({"TABLE_NAME": "ab"}, "the name of the table, 'ab', has 2 characters; expected 3 to 247."),
         ({"TABLE_PREFIX": "a b"}, "expected a string of A-Z, a-z, 0-9, '_', '-' and '.'."),
         ({"RETRY": 3}, "DYNAMO_STORES['default']['RETRY'] is int; expected a dict of settings."),
         (

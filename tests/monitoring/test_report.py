@@ -18,6 +18,7 @@ from dynamo_stores.monitoring.report import (
     Throttling,
     read_report,
     total_usage,
+    usage_of,
 )
 from dynamo_stores.monitoring.reporter import role_of
 
@@ -48,6 +49,8 @@ def test_a_report_is_read_as_it_was_written():
 
 def test_another_versions_fields_do_no_harm():
     """Unknown ones are ignored, missing ones have their defaults."""
+    assert usage_of([1.0, 2.0, 3, 4]) == Usage(1.0, 2.0, 3, 4)
+    assert usage_of([1.0, 2.0, 3, 4, 5, 6, 7]) == Usage(1.0, 2.0, 3, 4, 5, 6)
     values = json.loads(FULL.as_text())
     del values["cache_hits"]
     assert read_report(json.dumps({**values, "more": 1})) == replace(FULL, cache_hits=0)
@@ -60,7 +63,7 @@ def test_another_versions_fields_do_no_harm():
         {"reasons": []}, {"reasons": {"t": {"R": "1"}}}, {"host": "\ud800"}, {"version": None},
         {"calls": {"t": {"attempts": "1", "errors": 0, "throttled": 0}}}, {"breakers": [None]},
         {"breakers": [{"table": "t", "state": "open", "failures": 1, "error": "", "since": None}]},
-        {"use": {"33": {"t": ["1", 2, 0, 0]}}}, {"use": {"33": {"t": [1, 2, 3, 4, 5]}}},
+        {"use": {"33": {"t": ["1", 2, 0, 0]}}}, {"use": {"33": {"t": [1, 2, 3]}}},
         {"use": {str(10**30): {}}}, {"throttling": {"t": 1}}, {"cache_hits": -1},
     ],
 )  # fmt: skip
