@@ -380,7 +380,7 @@ def test_an_alias_without_a_region_is_found(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     local = {"ENDPOINT_URL": "http://127.0.0.1:8400"}
-    with override_settings(DYNAMO_STORES={"default": local, "other": {"TABLE_NAME": "t"}}):
+    with override_settings(DYNAMO_STORES={"default": local, "other": {"TABLE_NAME": "other"}}):
         (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.E126"]
         assert found.msg.startswith("DYNAMO_STORES['other']['REGION'] is not set")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")

@@ -295,8 +295,9 @@ def test_racing_callers_without_waiting(key):
     with measuring() as measurements, ThreadPoolExecutor(6) as threads:
         found = list(threads.map(call, range(6)))
     assert sorted(map(str, found)) == ["None"] * 5 + ["done"]
-    writes = [each for each in measurements if each.operation == "UpdateItem"]
-    assert len(writes) == 7
+    # Other tests' aliases may still release leases in the background.
+    own = [each.operation for each in measurements if each.using == "default"]
+    assert own.count("UpdateItem") == 7
     assert work(key) == "done"
 
 
