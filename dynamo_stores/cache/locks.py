@@ -429,8 +429,8 @@ class Lock(_BaseLock):
         """
         Return whether the lock was taken. With ``blocking``, wait for it at most
         ``blocking_timeout`` seconds (None: without limit) and to the end of a ``deadline`` block,
-        also while DynamoDB does not answer. Errors of DynamoDB are logged, not
-        raised; a lock that an unanswered attempt takes after all is released again.
+        also while DynamoDB does not answer. Errors of DynamoDB are logged, not raised; a lock that
+        an unanswered attempt takes after all is released again.
         """
         taken: bool = run(self._acquire(blocking, blocking_timeout), Computation(None))
         return taken

@@ -123,8 +123,9 @@ class RateLimitStore(RateCounter):
         """
         Delete the counts of ``key``, of every rate and algorithm.
 
-        They are in as many ``shards`` as the limit has that the settings or the table hold for the
-        resource or path; a limit that only a decorator has must be told.
+        The number of ``shards`` is that of the limit which the settings or the table have for the
+        resource or path. Name it for a limit whose ``SHARDS`` are in the rate of a decorator.
+        Raises StoreUnavailable; some counts may be deleted then.
         """
         with self._in_time():
             for number in range(shards or self._shards_of(resource)):
@@ -134,4 +135,5 @@ class RateLimitStore(RateCounter):
         # The name of a limit of some methods ends with them.
         name = scope.rpartition(" ")[0] or scope
         path = self._settings.paths.get(name.removeprefix("path:"), {})
-        return max(self._config(scope).shards, self._config(name).shards, path.get("SHARDS") or 1)
+        of_path = path.get("SHARDS") or 1
+        return max(of_path, *(self._config(each).shards for each in {scope, name}))

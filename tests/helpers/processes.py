@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,14 @@ import sys
 
 import pytest
 from django.conf import settings
+
+
+def kill(processes):
+    """Kill the processes and their children, each a session of its own."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
 
 
 @pytest.fixture
@@ -40,13 +49,7 @@ def start_process(dynamo_engine, default_alias, tables, tmp_path):
         return process
 
     yield start
-    for process in started:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-        finally:
-            process.wait(30)
+    kill(started)
     log.close()
 
 

@@ -16,6 +16,7 @@ from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.capacity.update import describe
 from dynamo_stores.conf import get_config
 from dynamo_stores.testing import find_free_port
+from tests.helpers.processes import kill
 
 
 @pytest.fixture(params=["filesystem", "redis"])
@@ -100,12 +101,7 @@ def project(broker, tmp_path):
             return "\n".join(path.read_text() for path in tmp_path.glob("worker*.log"))
 
     yield Project
-    for process in processes:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-        process.wait(30)
+    kill(processes)
 
 
 @pytest.mark.slow
