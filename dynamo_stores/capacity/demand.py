@@ -55,26 +55,31 @@ class LocalDemand:
             elif not measurement.throttled:
                 return
             cost = measurement.units or self._last_cost.get(operation, {measurement.table: 1.0})
-            second = int(clock.monotonic())
-            kind = measurement.kind
-            for name, units in cost.items():
-                table, _, index = name.partition("/")
-                seconds = self._seconds[table]
-                if not seconds or seconds[-1][0] != second:
-                    seconds.append((second, defaultdict(float)))
-                    while seconds[0][0] < second - WINDOW:
-                        seconds.popleft()
-                seconds[-1][1][index, kind] += units
+            self._add(cost, measurement.kind)
 
     def peak(self, table: str) -> Units:
         """Return the units of the busiest second, by resource and kind."""
+        with self._lock:
+            return self._peak(table)
+
+    def _add(self, cost: Mapping[str, float], kind: str) -> None:
+        second = int(clock.monotonic())
+        for name, units in cost.items():
+            table, _, index = name.partition("/")
+            seconds = self._seconds[table]
+            if not seconds or seconds[-1][0] != second:
+                seconds.append((second, defaultdict(float)))
+                while seconds[0][0] < second - WINDOW:
+                    seconds.popleft()
+            seconds[-1][1][index, kind] += units
+
+    def _peak(self, table: str) -> Units:
         since = clock.monotonic() - WINDOW
         found: Units = defaultdict(float)
-        with self._lock:
-            for second, units in self._seconds.get(table, ()):
-                if second >= since:
-                    for resource, cost in units.items():
-                        found[resource] = max(found[resource], cost)
+        for second, units in self._seconds.get(table, ()):
+            if second >= since:
+                for resource, cost in units.items():
+                    found[resource] = max(found[resource], cost)
         return dict(found)
 
 

@@ -38,14 +38,17 @@ class BoundedDict(OrderedDict[K, V]):
     def put(self, key: K, value: V) -> None:
         """Store ``value`` as the newest entry."""
         with self._lock:
-            if key in self:
-                self._remove(key)
-            if self._size_of is not None and not self._fits(self._size_of(value)):
-                return
-            self[key] = value
-            while len(self) > self._max_entries or self.size > self._max_size:
-                self._remove(next(iter(self)))
-                self.evictions += 1
+            self._put(key, value)
+
+    def _put(self, key: K, value: V) -> None:
+        if key in self:
+            self._remove(key)
+        if self._size_of is not None and not self._fits(self._size_of(value)):
+            return
+        self[key] = value
+        while len(self) > self._max_entries or self.size > self._max_size:
+            self._remove(next(iter(self)))
+            self.evictions += 1
 
     def get_or_put(self, key: K, make: Callable[[], V]) -> V:
         """Return the value of ``key``; if it is missing, store and return ``make()``."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
-from collections.abc import Hashable
-from concurrent.futures import Future
+import time
+import weakref
+from collections.abc import Callable, Hashable
 from typing import Any, Final
 
 from .. import clock
@@ -12,14 +15,75 @@ from .per_process import PerProcess
 
 # The outcome of a flight whose leader ended without one: its followers try again.
 AGAIN: Final = object()
+# An exception from outside may come before the leader wakes its followers: they look, too.
+_LOOK_EVERY = 1.0
 
 
-class Flight(Future[Any]):
-    """Work in progress since ``started_at``, in monotonic seconds."""
+class Flight:
+    """
+    Work in progress since ``started_at``, in monotonic seconds, with an outcome or an error later.
 
-    def __init__(self) -> None:
-        super().__init__()
+    No caller holds a lock here. An exception from outside may come at any bytecode, and a lock of
+    Python code (as in a Condition or a Future) would then be held for ever.
+    """
+
+    def __init__(self, lead: Lead) -> None:
         self.started_at = clock.monotonic()
+        self._lead = weakref.ref(lead)
+        self._has_ended = False
+        self._outcome: Any = AGAIN
+        self._error: BaseException | None = None
+        self._waiting: list[Callable[[], object]] = []
+
+    def done(self) -> bool:
+        """Return whether the flight has ended, with its leader at the latest."""
+        return self._has_ended or self._lead() is None
+
+    def end(self, outcome: Any, error: BaseException | None = None) -> None:
+        """Give the outcome or the error to all followers, unless the flight has ended."""
+        if not self._has_ended:
+            self._outcome, self._error, self._has_ended = outcome, error, True
+        while self._waiting:
+            self._waiting.pop()()
+
+    def result(self, seconds: float) -> Any:
+        """Wait for the outcome, at most so many seconds. Raises the error, or TimeoutError."""
+        until = time.monotonic() + seconds
+        gate = threading.Lock()
+        gate.acquire()
+        self._waiting.append(gate.release)
+        while not self.done():
+            gate.acquire(timeout=_next_look(until))
+        return self._get()
+
+    async def aresult(self, seconds: float) -> Any:
+        """The same on an event loop."""
+        until = time.monotonic() + seconds
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            # The loop may be closed by now.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(woken.set)
+
+        self._waiting.append(wake)
+        while not self.done():
+            seconds = _next_look(until)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(woken.wait(), seconds)
+        return self._get()
+
+    def _get(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._outcome
+
+
+def _next_look(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return min(left, _LOOK_EVERY)
 
 
 class Lead:
@@ -28,18 +92,17 @@ class Lead:
     come before the leader gives an outcome.
     """
 
-    __slots__ = ("flight",)
+    __slots__ = ("__weakref__", "flight")
 
     def __init__(self) -> None:
-        self.flight = Flight()
+        self.flight = Flight(self)
 
     def __del__(self) -> None:
         self.end()
 
     def end(self) -> None:
         """End the flight if it has no outcome yet."""
-        if not self.flight.done():
-            self.flight.set_result(AGAIN)
+        self.flight.end(AGAIN)
 
 
 class Flights:
@@ -86,10 +149,7 @@ class Flights:
             was_current = self._joinable.get(name) is lead.flight
             if was_current:
                 del self._joinable[name]
-        if error is not None:
-            lead.flight.set_exception(error)
-        else:
-            lead.flight.set_result(outcome)
+        lead.flight.end(outcome, error)
         return was_current
 
     def _lead(self, name: Hashable) -> Lead:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NamedTuple
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from .. import clock
 from ..exceptions import StoreError, copy_of
+from .flights import Flight
 from .threads import in_thread
 
 # Values of these types can be serialised in any thread: that never reads the database.
@@ -45,9 +44,9 @@ class Wait(NamedTuple):
 
 
 class Join(NamedTuple):
-    """A wait for another thread's or task's outcome. Raises FutureTimeoutError."""
+    """A wait for another thread's or task's outcome. Raises TimeoutError."""
 
-    future: Future[Any]
+    flight: Flight
     seconds: float
 
 
@@ -131,9 +130,9 @@ def _run_step(step: Any, computation: Computation) -> Any:
             return function()
         case Wait(seconds):
             clock.sleep(seconds)
-        case Join(future, seconds):
+        case Join(flight, seconds):
             try:
-                return future.result(seconds)
+                return flight.result(seconds)
             except StoreError as exc:
                 raise copy_of(exc) from exc
         case _:
@@ -149,13 +148,11 @@ async def _arun_step(step: Any, computation: Computation, using: str) -> Any:
             return function() if type(value) in PLAIN_TYPES else await sync_to_async(function)()
         case Wait(seconds):
             await asyncio.sleep(seconds)
-        case Join(future, seconds):
+        case Join(flight, seconds):
             try:
-                return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), seconds)
+                return await flight.aresult(seconds)
             except StoreError as exc:
                 raise copy_of(exc) from exc
-            except TimeoutError as exc:
-                raise FutureTimeoutError from exc
         case _:
             return await computation.arun()
     return None

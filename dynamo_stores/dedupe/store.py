@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
 from typing import Any, Final
 
@@ -126,7 +125,7 @@ def _shared(
         if not isinstance(joined, Lead):
             try:
                 outcome = yield Join(joined, max(0.0, until - clock.monotonic()))
-            except FutureTimeoutError:
+            except TimeoutError:
                 raise _timed_out() from None
             if outcome is AGAIN:
                 continue

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -94,4 +97,34 @@ def test_a_flight_ends_with_its_lead():
     del lead
     assert follower.result(0) is AGAIN
     assert len(flights) == 0
+    assert isinstance(flights.join("k"), Lead)
+
+
+@pytest.mark.parametrize("wait", [Flight.result, lambda *args: asyncio.run(Flight.aresult(*args))])
+def test_followers_wait_for_the_outcome(wait):
+    """Until it is there, and at most as long as they said."""
+    flights = Flights()
+    lead, follower = flights.join("k"), flights.join("k")
+    with pytest.raises(TimeoutError):
+        wait(follower, 0.01)
+    with ThreadPoolExecutor(3) as threads:
+        waiting = [threads.submit(wait, follower, 60) for _ in range(3)]
+        while len(follower._waiting) < 4:
+            time.sleep(0.001)
+        flights.land("k", lead, 1)
+        assert [each.result(60) for each in waiting] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("wait", [Flight.result, lambda *args: asyncio.run(Flight.aresult(*args))])
+def test_followers_notice_a_lead_that_could_not_end_its_flight(monkeypatch, wait):
+    """An exception from outside came as the lead was dropped."""
+    flights = Flights()
+    lead, follower = flights.join("k"), flights.join("k")
+    monkeypatch.setattr(Lead, "__del__", lambda lead: None)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(wait, follower, 600)
+        while not follower._waiting:
+            time.sleep(0.001)
+        del lead
+        assert waiting.result(60) is AGAIN
     assert isinstance(flights.join("k"), Lead)

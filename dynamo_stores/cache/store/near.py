@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import NamedTuple
 
 from ... import clock
@@ -130,7 +129,7 @@ class NearTier:
         for pk, flight in joined.items():
             try:
                 outcome = flight.result(wait)
-            except (FutureTimeoutError, OperationTimeoutError):
+            except (TimeoutError, OperationTimeoutError):
                 outcome = AGAIN
             except StoreUnavailable as exc:
                 error = copy_of(exc)
@@ -154,10 +153,19 @@ class NearTier:
         finally:
             with self._lock:
                 for pk, lead in own.items():
-                    outcome = AGAIN if found is None else found.get(pk)
-                    was_current = self._flights.land(pk, lead, outcome, error)
-                    if was_current and found is not None and pk in found:
-                        self._keep(pk, found[pk], lead.flight.started_at)
+                    self._land(pk, lead, found, error)
+
+    def _land(
+        self,
+        pk: str,
+        lead: Lead,
+        found: Mapping[str, Entry] | None,
+        error: StoreUnavailable | None,
+    ) -> None:
+        outcome = AGAIN if found is None else found.get(pk)
+        was_current = self._flights.land(pk, lead, outcome, error)
+        if was_current and found is not None and pk in found:
+            self._keep(pk, found[pk], lead.flight.started_at)
 
     def begin_write(self, pks: Iterable[str]) -> float:
         """Record that these keys are being written; return the monotonic time."""
@@ -172,15 +180,18 @@ class NearTier:
         """Keep the entries that were ``written``, and drop the others of ``pks``."""
         with self._lock:
             for pk in pks:
-                writing = self._writing[pk]
-                writing.count -= 1
-                if not writing.count:
-                    del self._writing[pk]
-                self._flights.detach(pk)
-                self._kept.drop(pk)
-                # Of two overlapping writes, this process does not know which came last.
-                if pk in written and not writing.overlapped:
-                    self._keep(pk, written[pk], began_at)
+                self._end_write(pk, written.get(pk), began_at)
+
+    def _end_write(self, pk: str, written: Entry | None, began_at: float) -> None:
+        writing = self._writing[pk]
+        writing.count -= 1
+        if not writing.count:
+            del self._writing[pk]
+        self._flights.detach(pk)
+        self._kept.drop(pk)
+        # Of two overlapping writes, this process does not know which came last.
+        if written is not None and not writing.overlapped:
+            self._keep(pk, written, began_at)
 
     def forget(self, pks: Iterable[str]) -> None:
         """Drop the entries of keys that were written."""
