@@ -17,7 +17,7 @@ from django.utils.module_loading import import_string
 from . import conf
 from .cache import options
 from .cache.store import codecs
-from .calls.transport import has_region
+from .calls.environment import has_region
 from .conf.groups import BreakerConfig, RateLimitConfig, ScalingConfig
 from .conf.rules import Problem, settings_of
 from .exceptions import ConfigurationError

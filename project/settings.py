@@ -125,6 +125,7 @@ DYNAMO_STORES = {
         "CONNECT_TIMEOUT": env.float("DYNAMODB_CONNECTION_TIMEOUT", default=5_000) / 1000,
         "OPERATION_TIMEOUT": env.float("DYNAMODB_REQUEST_TIMEOUT", default=30_000) / 1000,
         "MAX_POOL_CONNECTIONS": env.int("DYNAMODB_MAX_SOCKETS", default=50),
+        "TRANSPORT": env.str("DYNAMODB_TRANSPORT", default="auto"),
         "RETRY": {
             "MAX_RETRIES": env.int("DYNAMODB_MAX_RETRIES", default=3),
             "DELAY": env.float("DYNAMODB_INITIAL_RETRY_DELAY", default=100) / 1000,

@@ -23,11 +23,12 @@ from ..exceptions import StoreUnavailable, ThrottlingError
 from . import observer
 from .backpressure import Backpressure
 from .breaker import CircuitBreaker, State
+from .client import attempt_until
 from .control import get_control
 from .item_size import MAX_ITEM_BYTES, MAX_PARTITION_READ_BYTES, item_size
 from .policy import CallPolicy
 from .server_time import ServerClock
-from .transport import SharedTransport, attempt_until
+from .transport import SharedTransport
 
 if TYPE_CHECKING:
     from pynamodb.models import Model
@@ -76,7 +77,7 @@ class Connection(PynamoConnection):
     @property
     def client(self) -> Any:
         """The transport that PynamoDB uses instead of a botocore client."""
-        return self._transport.get()
+        return self._transport
 
     @property
     def server_clock(self) -> ServerClock:

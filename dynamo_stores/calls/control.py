@@ -15,7 +15,8 @@ from .. import clock
 from ..concurrency.per_process import PerProcess
 from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import TABLE_MISSING, StoreRefused, StoreUnavailable, code_of, unavailable
-from .transport import SharedTransport, Transport, attempt_until
+from .client import attempt_until
+from .transport import SharedTransport
 
 # Seconds before each further attempt after an error inside DynamoDB.
 _WAITS = (0.1, 0.3)
@@ -42,7 +43,7 @@ class ControlPlane:
         until = clock.monotonic() + seconds
         token = attempt_until.set(until)
         try:
-            return self._attempts(self._transport.get(), operation, kwargs, until)
+            return self._attempts(self._transport, operation, kwargs, until)
         except Exception as exc:
             table = kwargs.get("TableName", "the account")
             place = self._transport.place
@@ -55,7 +56,7 @@ class ControlPlane:
 
     @staticmethod
     def _attempts(
-        transport: Transport, operation: str, kwargs: dict[str, Any], until: float
+        transport: SharedTransport, operation: str, kwargs: dict[str, Any], until: float
     ) -> dict[str, Any]:
         repeats = 0
         while True:

@@ -1,85 +1,128 @@
 """
 The transport of one request: from an operation and its DynamoDB-JSON to the answer's DynamoDB-JSON.
 
-The end of an attempt limits connecting, the TLS handshake and the wait for the answer. botocore
-cannot limit the DNS lookup, nor the total time of an answer that arrives in many pieces.
+``TRANSPORT`` chooses. The lean one sends requests over connections of its own; it takes from
+botocore what :mod:`.environment` has. The other one is botocore's client.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
-import json
+import logging
 import threading
-import zlib
-from contextvars import ContextVar
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.session import get_session
-from urllib3.util import Timeout
 
-from .. import __version__, clock
+from .. import clock
 from ..conf import StoreConfig
-from ..exceptions import OperationTimeoutError, StoreUnavailable, client_error
+from ..exceptions import ConfigurationError, OperationTimeoutError, client_error, code_of
+from .client import ClientTransport, attempt_until
+from .environment import Environment, place_of
+from .hooks import find_hook
+from .pool import Pool
 from .server_time import ServerClock
+from .wire import Answer, Signer, decode, encode
 
-# The end of the current attempt, in monotonic seconds.
-attempt_until: ContextVar[float | None] = ContextVar("dynamo_stores_attempt", default=None)
+logger = logging.getLogger(__name__)
 
-# Tables are described in parallel.
-_CONTROL_CONNECTIONS = 10
 # Looking for credentials may take seconds; where none were found they are looked for again after
 # so many.
 _CREDENTIALS_PAUSE = 5.0
+# DynamoDB does not notice if it carries out one of these twice.
+_MAY_REPEAT = frozenset(["BatchGetItem", "GetItem", "Query", "Scan", "TransactGetItems"])
+# DynamoDB refuses a signature that is five minutes old, or five minutes ahead.
+_SKEW_CODES = frozenset(["InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed"])
+_MAX_SKEW = 240.0
 
 
-class Transport:
-    """One botocore client, shared by the threads of a process, that makes one attempt a call."""
+class LeanTransport:
+    """Sends requests over kept-alive connections, shared by the threads of a process."""
 
     def __init__(
-        self, config: StoreConfig, server_clock: ServerClock, *, control_plane: bool = False
+        self, config: StoreConfig, server_clock: ServerClock, environment: Environment
     ) -> None:
-        self._client: Any = make_client(
-            config, max_connections=_CONTROL_CONNECTIONS if control_plane else None
-        )
-        meta = self._client.meta
-        self.endpoint_url: str = meta.endpoint_url
-        self.place = _place(meta.endpoint_url, meta.region_name)
-        self._client.meta.events.register_first("before-call.dynamodb", self._record_time)
-        self._client.meta.events.register_first("after-call.dynamodb", self._inspect_answer)
+        self._environment = environment
         self._server_clock = server_clock
-        _limit_time(self._client)
+        self._connect_timeout = config.connect_timeout
+        self._read_timeout = config.read_timeout
+        self._keep = config.max_pool_connections
+        # Seconds by which AWS's clock is ahead, once it has refused a signature for it.
+        self._ahead = 0.0
+        self._connect()
+
+    @property
+    def place(self) -> str:
+        """The endpoint and the region of the requests as text, for messages."""
+        return place_of(self._pool.endpoint.url, self._pool.endpoint.region)
 
     @property
     def has_credentials(self) -> bool:
-        """Whether requests can be signed; botocore caches that it found no credentials."""
-        return self._client._request_signer._credentials is not None
+        """Whether requests can be signed."""
+        return self._environment.has_credentials
 
     def send(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """Send a request once and return the answer. Raises botocore's errors."""
-        answer: dict[str, Any] = self._client._make_api_call(operation, request)
-        return answer
-
-    # PynamoDB calls a botocore client by this private name.
-    _make_api_call = send
+        body = encode(request)
+        ahead = self._ahead
+        answer = self._ask(operation, body, ahead)
+        try:
+            return decode(operation, answer)
+        except ClientError as exc:
+            if code_of(exc) not in _SKEW_CODES or not self._corrects_clock(answer, ahead):
+                raise
+        # It was refused, so that it was not carried out.
+        return decode(operation, self._ask(operation, body, self._ahead))
 
     def close(self) -> None:
-        """Close the sockets; those in use are closed after their request, and new ones opened."""
-        self._client.close()
+        """Close the idle connections; those in use are closed after their request."""
+        self._pool.close()
 
-    @staticmethod
-    def _record_time(context: dict[str, Any], **kwargs: object) -> None:
-        context["sent_at"] = clock.monotonic()
+    def _connect(self) -> None:
+        endpoint = self._environment.endpoint
+        self._signer = Signer(endpoint)
+        self._pool = Pool(
+            endpoint,
+            connect_timeout=self._connect_timeout,
+            keep=self._keep,
+            make_context=self._environment.ssl_context,
+        )
 
-    def _inspect_answer(
-        self, http_response: Any, context: dict[str, Any], model: Any, **kwargs: object
-    ) -> None:
-        _check_answer(http_response, model.name)
-        if (date := http_response.headers.get("date")) is not None:
-            self._server_clock.record(date, context["sent_at"], clock.monotonic())
+    def _ask(self, operation: str, body: bytes, ahead: float) -> Answer:
+        until = attempt_until.get()
+        if until is None:
+            until = clock.monotonic() + self._read_timeout
+        now = time.time() + ahead
+        credentials = self._environment.credentials(now)
+        pool, signer = self._pool, self._signer
+        if self._environment.endpoint_for(credentials) is not pool.endpoint:
+            self._connect()
+            pool, signer = self._pool, self._signer
+        raw = signer.request(operation, body, credentials, now)
+        sent_at = clock.monotonic()
+        answer = pool.send(raw, until, may_repeat=operation in _MAY_REPEAT)
+        date = answer.headers.get(b"date")
+        if date is not None:
+            self._server_clock.record(date.decode("latin-1"), sent_at, clock.monotonic())
+        return answer
+
+    def _corrects_clock(self, answer: Answer, ahead: float) -> bool:
+        """Learn AWS's time from a refusal; return whether the signature was of another time."""
+        try:
+            date = parsedate_to_datetime(answer.headers[b"date"].decode("latin-1")).timestamp()
+        except (KeyError, TypeError, ValueError):
+            return False
+        found = date - time.time()
+        if abs(found - ahead) < _MAX_SKEW:
+            return False
+        self._ahead = found
+        logger.warning(
+            "The clock of this machine differs by %.0f seconds from AWS's. Requests are signed "
+            "with AWS's time. Correct the clock: expiry and rate limits use it, too.",
+            found,
+        )
+        return True
 
 
 class SharedTransport:
@@ -89,34 +132,65 @@ class SharedTransport:
         self._using = using
         self._config = config
         self._control_plane = control_plane
-        self._transport: Transport | None = None
+        # By the reason to use botocore's client: it is made after a tool has hooked into botocore.
+        self._transports: dict[str, LeanTransport | ClientTransport] = {}
+        self._obstacle = "TRANSPORT says so"
+        if config.transport != "botocore" and not control_plane:
+            self._obstacle = ""
+        self._looked_at: dict[str, float] = {}
+        self._hook_noted = False
         self.server_clock = ServerClock()
         self._lock = threading.RLock()
-        self._looked_at = 0.0
 
     @property
     def place(self) -> str:
         """The endpoint and the region of the requests as text, for messages."""
-        if self._transport is not None:
-            return self._transport.place
-        return _place(self._config.endpoint_url, self._config.region)
+        for transport in self._transports.values():
+            return transport.place
+        return place_of(self._config.endpoint_url, self._config.region)
 
-    def get(self) -> Transport:
-        """
-        Return the transport. Raises OperationTimeoutError if another thread is still making it at
-        the end of the attempt, and ConfigurationError if there can be none.
-        """
-        transport = self._transport
-        if transport is not None and transport.has_credentials:
-            return transport
-        return self._make()
+    def send(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request once and return the answer. Raises botocore's errors, or as ``get``."""
+        return self.get(request).send(operation, request)
+
+    # PynamoDB calls a botocore client by this private name.
+    _make_api_call = send
 
     def close(self) -> None:
         """Close the sockets; the next request opens new ones."""
-        if self._transport is not None:
-            self._transport.close()
+        for transport in list(self._transports.values()):
+            transport.close()
 
-    def _make(self) -> Transport:
+    def get(self, request: dict[str, Any]) -> LeanTransport | ClientTransport:
+        """
+        Return the transport for a request.
+
+        Raises OperationTimeoutError if another thread is still making it at the end of the attempt,
+        and ConfigurationError if there can be none.
+        """
+        reason = self._obstacle or self._hook()
+        if not reason and _has_arn(request):
+            reason = "a table is named by its ARN"
+        transport = self._transports.get(reason)
+        if transport is not None and transport.has_credentials:
+            return transport
+        return self._in_turn(reason)
+
+    def _hook(self) -> str:
+        hook = find_hook()
+        if hook and self._config.transport == "lean":
+            if not self._hook_noted:
+                self._hook_noted = True
+                logger.warning(
+                    "%s, which does not see the requests of the alias %r: its TRANSPORT is 'lean', "
+                    "so they do not go through botocore. Set it to 'auto' or 'botocore' to have "
+                    "them seen.",
+                    _sentence(hook), self._using,
+                )  # fmt: skip
+            return ""
+        return hook
+
+    def _in_turn(self, reason: str) -> LeanTransport | ClientTransport:
         until = attempt_until.get()
         seconds = -1.0 if until is None else max(0.0, until - clock.monotonic())
         try:
@@ -125,12 +199,10 @@ class SharedTransport:
                     "No request was sent: another thread did not finish making the client of the "
                     f"alias {self._using!r} in time, which includes finding AWS credentials."
                 )
-            transport = self._transport
-            if transport is None or self._is_due(transport):
-                transport = Transport(
-                    self._config, self.server_clock, control_plane=self._control_plane
-                )
-                self._transport, self._looked_at = transport, clock.monotonic()
+            transport = self._transports.get(reason)
+            if transport is None or self._is_due(reason, transport):
+                transport = self._transports[reason] = self._make(reason)
+                self._looked_at[reason] = clock.monotonic()
             return transport
         except BotoCoreError as exc:
             error = client_error(exc, self._using)
@@ -142,129 +214,44 @@ class SharedTransport:
             if self._lock._is_owned():  # type: ignore[attr-defined]
                 self._lock.release()
 
-    def _is_due(self, transport: Transport) -> bool:
-        is_over = clock.monotonic() - self._looked_at >= _CREDENTIALS_PAUSE
+    def _make(self, reason: str) -> LeanTransport | ClientTransport:
+        if not reason:
+            environment = Environment(self._config)
+            if not environment.obstacle:
+                return LeanTransport(self._config, self.server_clock, environment)
+            if self._config.transport == "lean":
+                raise ConfigurationError(
+                    f"DYNAMO_STORES[{self._using!r}]['TRANSPORT'] is 'lean', but requests must go "
+                    f"through botocore: {environment.obstacle}. Set it to 'auto' or 'botocore'."
+                )
+            self._obstacle = reason = environment.obstacle
+        if self._config.transport == "auto" and not self._control_plane:
+            logger.warning(
+                "The requests of the alias %r go through botocore: %s. Each takes about five times "
+                "the CPU time. Set DYNAMO_STORES[%r]['TRANSPORT'] to 'botocore' if that is "
+                "intended, or to 'lean' to send them directly, which the tool does not see.",
+                self._using, reason, self._using,
+            )  # fmt: skip
+        return ClientTransport(self._config, self.server_clock, control_plane=self._control_plane)
+
+    def _is_due(self, reason: str, transport: LeanTransport | ClientTransport) -> bool:
+        is_over = clock.monotonic() - self._looked_at[reason] >= _CREDENTIALS_PAUSE
         return is_over and not transport.has_credentials
 
 
-def has_region(config: StoreConfig) -> bool:
-    """Return whether the requests of ``config`` have a region; reads botocore's configuration."""
-    if config.region or (config.endpoint_url is not None and is_loopback(config.endpoint_url)):
+def _has_arn(request: dict[str, Any]) -> bool:
+    """Return whether a table is named by its ARN, whose account is a part of the endpoint."""
+    name = request.get("TableName")
+    if name is not None:
+        return bool(name.startswith("arn:"))
+    if any(name.startswith("arn:") for name in request.get("RequestItems", ())):
         return True
-    try:
-        return bool(get_session().get_config_variable("region"))
-    except BotoCoreError:
-        # The profile cannot be read, which the first call reports.
-        return True
-
-
-def make_client(config: StoreConfig, *, max_connections: int | None = None) -> Any:
-    """
-    Return a botocore client for ``config`` that never retries by itself.
-
-    Credentials are found by botocore. For an endpoint on this machine they are invented, so that
-    real ones are neither needed nor sent there.
-    """
-    session = get_session()
-    credentials: dict[str, Any] = {}
-    if config.endpoint_url is not None and is_loopback(config.endpoint_url):
-        credentials = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    return session.create_client(
-        "dynamodb",
-        region_name=config.region or (_local_region(session) if credentials else None),
-        endpoint_url=config.endpoint_url,
-        config=Config(
-            connect_timeout=config.connect_timeout,
-            read_timeout=config.read_timeout,
-            max_pool_connections=max_connections or config.max_pool_connections,
-            # One attempt: the call policy retries within the deadline.
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            parameter_validation=False,
-            tcp_keepalive=True,
-            user_agent_extra=f"dynamo-stores/{__version__}",
-        ),
-        **credentials,
+    return any(
+        content["TableName"].startswith("arn:")
+        for action in request.get("TransactItems", ())
+        for content in action.values()
     )
 
 
-def is_loopback(url: str) -> bool:
-    """Return whether ``url`` is on this machine."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
-
-
-def _local_region(session: Any) -> str:
-    region: str | None = session.get_config_variable("region")
-    return region or "us-east-1"
-
-
-def _place(url: str | None, region: str | None) -> str:
-    # A URL may have a name and a password.
-    parts = (("endpoint", urlsplit(url or "").netloc.rpartition("@")[2]), ("region", region))
-    return ", ".join(f"{name} {value}" for name, value in parts if value)
-
-
-class _AttemptTimeout(Timeout):
-    """Ends connecting and reading with the current attempt, however the time is divided."""
-
-    def clone(self) -> _AttemptTimeout:
-        return _AttemptTimeout(connect=self._connect, read=self._read)
-
-    @property
-    def connect_timeout(self) -> Any:
-        return _within_attempt(super().connect_timeout)
-
-    @property
-    def read_timeout(self) -> Any:
-        return _within_attempt(super().read_timeout)
-
-
-def _within_attempt(seconds: Any) -> Any:
-    until = attempt_until.get()
-    return seconds if until is None else min(seconds, max(0.001, until - clock.monotonic()))
-
-
-def _limit_time(client: Any) -> None:
-    # botocore allows a read timeout for each request, which does not shrink while it connects. Its
-    # pools clone this object for each request, and read the timeouts when they are used.
-    session = client._endpoint.http_session
-    timeout = session._timeout
-    session._timeout = _AttemptTimeout(connect=timeout.connect_timeout, read=timeout.read_timeout)
-    session._manager.connection_pool_kw["timeout"] = session._timeout
-
-
-def _check_answer(http_response: Any, operation: str) -> None:
-    # botocore treats a body that is not JSON as an empty answer, as if a write had succeeded.
-    body: bytes = http_response.content
-    status: int = http_response.status_code
-    checksum = http_response.headers.get("x-amz-crc32")
-    is_whole = is_complete_json(body) if checksum is None else str(zlib.crc32(body)) == checksum
-    # Errors are checked too: botocore puts a body that it cannot parse into the error's message. A
-    # 5xx is retried whatever its body is.
-    if is_whole or (checksum is None and status >= 500):
-        return
-    if checksum is None and body[:1] not in (b"", b"{"):
-        # A page of a proxy; botocore's error for an answer without a code of DynamoDB.
-        raise ClientError(
-            {"Error": {"Code": str(status)}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
-            operation,
-        )
-    error = "is not complete JSON" if checksum is None else "failed its checksum"
-    raise StoreUnavailable(f"The response of DynamoDB {error}.")
-
-
-def is_complete_json(body: bytes) -> bool:
-    """Return whether ``body`` is a complete JSON object; botocore takes a part of one for {}."""
-    if body[:1] != b"{" or body[-1:] != b"}":
-        return False
-    if body.count(b"{") == body.count(b"}"):
-        return True
-    try:
-        json.loads(body)
-    except ValueError:
-        return False
-    return True
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -16,7 +16,7 @@ from botocore.session import get_session
 
 from .. import clock
 from ..calls.batches import chunks
-from ..calls.transport import is_loopback
+from ..calls.environment import is_loopback
 from ..concurrency.per_process import PerProcess
 from ..conf import get_config
 from ..conf.groups import ScalingConfig

@@ -69,6 +69,7 @@ class StoreConfig:
     read_timeout: float = setting(10.0, POSITIVE, 15)
     operation_timeout: float = setting(30.0, POSITIVE, 16)
     max_pool_connections: int = setting(50, WHOLE_POSITIVE, 17)
+    transport: str = setting("auto", one_of("auto", "lean", "botocore"), 24)
     failover: str | None = setting(None, or_none(FILLED_TEXT), 18)
     retry: RetryConfig = field(default_factory=RetryConfig)
     circuit_breaker: BreakerConfig = field(default_factory=BreakerConfig)

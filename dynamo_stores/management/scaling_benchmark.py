@@ -15,8 +15,8 @@ from django.test.utils import override_settings
 
 from ..cache.options import CacheOptions
 from ..cache.store.store import CacheStore
+from ..calls.client import make_client
 from ..calls.control import get_control
-from ..calls.transport import make_client
 from ..capacity.description import Units
 from ..capacity.records import CapacityRecords
 from ..capacity.scale_down import reconcile

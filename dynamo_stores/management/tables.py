@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 
 from .. import clock
 from ..calls.connection import get_connection
-from ..calls.transport import is_loopback
+from ..calls.environment import is_loopback
 from ..conf import get_config
 from ..exceptions import StoreError, StoreUnavailable
 from ..infrastructure.tables import TableSpec, wanted_tables

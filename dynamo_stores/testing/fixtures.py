@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..calls.transport import is_loopback
+from ..calls.environment import is_loopback
 from .clock import FakeClock
 from .connected import connected, test_tables
 from .engine import EmbeddedEngine

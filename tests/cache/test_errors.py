@@ -149,7 +149,7 @@ def test_an_alias_without_a_valid_region(alias, make_cache, monkeypatch, tmp_pat
             cache.get("k")
     assert cache.store.get_circuit_breaker_status().state is State.CLOSED
     with pytest.raises(ConfigurationError, match=words):
-        _ = get_connection(using).client
+        get_connection(using).client.get({})
 
 
 def test_a_name_in_the_endpoint_is_not_shown(alias, make_cache):

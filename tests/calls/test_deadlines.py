@@ -109,8 +109,8 @@ def slow_handshake(tmp_path, monkeypatch):
 
 
 def test_the_handshake_and_the_answer_have_one_end(alias, make_cache, slow_handshake):
-    """The read timeout is what the handshake has left of the attempt's time."""
-    using = alias(ENDPOINT_URL=slow_handshake, RETRY={"MAX_RETRIES": 0})
+    """The read timeout of botocore is what the handshake has left of the attempt's time."""
+    using = alias(ENDPOINT_URL=slow_handshake, RETRY={"MAX_RETRIES": 0}, TRANSPORT="botocore")
     cache = make_cache(using, OPTIONS={"OPERATION_TIMEOUT": 3.0})
     with pytest.raises(OperationTimeoutError) as caught:
         cache.store.get("k")
@@ -185,12 +185,12 @@ def test_credentials_are_looked_for_again_after_a_while(
     """Those that came meanwhile are found."""
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     connection = get_connection(alias(ENDPOINT_URL="http://192.0.2.1:8000"))
-    assert not connection.client.has_credentials
+    assert not connection.client.get({}).has_credentials
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    assert not connection.client.has_credentials
+    assert not connection.client.get({}).has_credentials
     dynamo_clock.advance(5.0)
-    assert connection.client.has_credentials
+    assert connection.client.get({}).has_credentials
 
 
 def test_an_async_call_has_the_deadline_of_its_task(alias, make_cache, dynamo_clock: FakeClock):

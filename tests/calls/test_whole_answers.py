@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamo_stores.calls.transport import is_complete_json
+from dynamo_stores.calls.wire import is_complete_json
 
 VALUES = st.recursive(
     st.text() | st.sampled_from(["{", "}", "}}"]), lambda each: st.dictionaries(st.text(), each)

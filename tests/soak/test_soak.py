@@ -22,7 +22,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from dynamo_stores.calls.transport import make_client
+from dynamo_stores.calls.client import make_client
 from dynamo_stores.conf import get_config
 from dynamo_stores.stores import LockStore
 from tests.soak.models import most_in_any

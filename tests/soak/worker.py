@@ -219,7 +219,7 @@ class LockClient:
     def __init__(self, seed):
         from django.core.cache import caches
 
-        from dynamo_stores.calls.transport import make_client
+        from dynamo_stores.calls.client import make_client
         from dynamo_stores.conf import get_config
 
         self.random = random.Random(f"{seed}-locks")

@@ -17,12 +17,15 @@ from pynamodb.transactions import TransactGet, TransactWrite
 from dynamo_stores import keys, models
 from dynamo_stores.admin.actions import ActionItem
 from dynamo_stores.cache.store.items import CacheEntry, CachePart, InvalidationNumber, LockItem
+from dynamo_stores.calls.client import ClientTransport
 from dynamo_stores.calls.connection import Connection, get_connection
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.calls.server_time import ServerClock
 from dynamo_stores.capacity.demand import DemandItem
 from dynamo_stores.capacity.history import DecisionItem
 from dynamo_stores.capacity.records import CapacityClaim, CapacityRecord, CapacityTables
 from dynamo_stores.capacity.usage import UsageItem
+from dynamo_stores.conf import get_config
 from dynamo_stores.dedupe.items import DedupeJob, ResultPart
 from dynamo_stores.exceptions import DedupeFailedError, StoreUnavailable, code_of
 from dynamo_stores.infrastructure.tables import create_table, inspect_table, table_of
@@ -265,7 +268,7 @@ def test_the_private_names_of_botocore_that_the_transport_uses():
 
     If this fails after an upgrade of botocore, connecting is no longer limited to the deadline.
     """
-    transport = get_connection().client
+    transport = ClientTransport(get_config(), ServerClock())
     session = transport._client._endpoint.http_session
     assert type(session._timeout).__name__ == "_AttemptTimeout"
     request = type("Request", (), {"context": {"read_timeout": 0.25}})()

@@ -21,7 +21,7 @@ from django.test.utils import override_settings
 from ... import conf
 from ...cache.backend import DynamoDBCache
 from ...calls.control import get_control
-from ...calls.transport import is_loopback
+from ...calls.environment import is_loopback
 from ...conf.rules import WHOLE_POSITIVE
 from ...exceptions import CircuitBreakerOpenError, StoreUnavailable
 from ...infrastructure.tables import create_table, table_of

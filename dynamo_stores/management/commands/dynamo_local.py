@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import conf
-from ...calls.transport import is_loopback
+from ...calls.environment import is_loopback
 from ...conf.rules import NOT_NEGATIVE, POSITIVE
 from ...exceptions import ConfigurationError
 from ...testing.engine import EmbeddedEngine, EngineError

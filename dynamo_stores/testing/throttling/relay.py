@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
-from ...calls.transport import is_loopback
+from ...calls.environment import is_loopback
 from ..engine import HOST, EngineError
 from .buckets import BURST, Partitions
 from .ledger import Ledger

@@ -1,0 +1,151 @@
+"""
+botocore's client as a transport: one attempt a call, within the attempt's time.
+
+The end of an attempt limits connecting, the TLS handshake and the wait for the answer. botocore
+cannot limit the DNS lookup, nor the total time of an answer that arrives in many pieces.
+"""
+
+from __future__ import annotations
+
+import zlib
+from contextvars import ContextVar
+from typing import Any
+
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from botocore.session import get_session
+from urllib3.util import Timeout
+
+from .. import clock
+from ..conf import StoreConfig
+from ..exceptions import StoreUnavailable
+from .environment import USER_AGENT, is_loopback, local_region, place_of
+from .server_time import ServerClock
+from .wire import is_complete_json
+
+# The end of the current attempt, in monotonic seconds.
+attempt_until: ContextVar[float | None] = ContextVar("dynamo_stores_attempt", default=None)
+
+# Tables are described in parallel.
+_CONTROL_CONNECTIONS = 10
+
+
+class ClientTransport:
+    """One botocore client, shared by the threads of a process, that makes one attempt a call."""
+
+    def __init__(
+        self, config: StoreConfig, server_clock: ServerClock, *, control_plane: bool = False
+    ) -> None:
+        self._client: Any = make_client(
+            config, max_connections=_CONTROL_CONNECTIONS if control_plane else None
+        )
+        meta = self._client.meta
+        self.endpoint_url: str = meta.endpoint_url
+        self.place = place_of(meta.endpoint_url, meta.region_name)
+        self._client.meta.events.register_first("before-call.dynamodb", self._record_time)
+        self._client.meta.events.register_first("after-call.dynamodb", self._inspect_answer)
+        self._server_clock = server_clock
+        _limit_time(self._client)
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether requests can be signed; botocore caches that it found no credentials."""
+        return self._client._request_signer._credentials is not None
+
+    def send(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request once and return the answer. Raises botocore's errors."""
+        answer: dict[str, Any] = self._client._make_api_call(operation, request)
+        return answer
+
+    def close(self) -> None:
+        """Close the sockets; those in use are closed after their request, and new ones opened."""
+        self._client.close()
+
+    @staticmethod
+    def _record_time(context: dict[str, Any], **kwargs: object) -> None:
+        context["sent_at"] = clock.monotonic()
+
+    def _inspect_answer(
+        self, http_response: Any, context: dict[str, Any], model: Any, **kwargs: object
+    ) -> None:
+        _check_answer(http_response, model.name)
+        if (date := http_response.headers.get("date")) is not None:
+            self._server_clock.record(date, context["sent_at"], clock.monotonic())
+
+
+def make_client(config: StoreConfig, *, max_connections: int | None = None) -> Any:
+    """
+    Return a botocore client for ``config`` that never retries by itself.
+
+    Credentials are found by botocore. For an endpoint on this machine they are invented, so that
+    real ones are neither needed nor sent there.
+    """
+    session = get_session()
+    credentials: dict[str, Any] = {}
+    if config.endpoint_url is not None and is_loopback(config.endpoint_url):
+        credentials = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+    return session.create_client(
+        "dynamodb",
+        region_name=config.region or (local_region(session) if credentials else None),
+        endpoint_url=config.endpoint_url,
+        config=Config(
+            connect_timeout=config.connect_timeout,
+            read_timeout=config.read_timeout,
+            max_pool_connections=max_connections or config.max_pool_connections,
+            # One attempt: the call policy retries within the deadline.
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            parameter_validation=False,
+            tcp_keepalive=True,
+            user_agent_extra=USER_AGENT,
+        ),
+        **credentials,
+    )
+
+
+class _AttemptTimeout(Timeout):
+    """Ends connecting and reading with the current attempt, however the time is divided."""
+
+    def clone(self) -> _AttemptTimeout:
+        return _AttemptTimeout(connect=self._connect, read=self._read)
+
+    @property
+    def connect_timeout(self) -> Any:
+        return _within_attempt(super().connect_timeout)
+
+    @property
+    def read_timeout(self) -> Any:
+        return _within_attempt(super().read_timeout)
+
+
+def _within_attempt(seconds: Any) -> Any:
+    until = attempt_until.get()
+    return seconds if until is None else min(seconds, max(0.001, until - clock.monotonic()))
+
+
+def _limit_time(client: Any) -> None:
+    # botocore allows a read timeout for each request, which does not shrink while it connects. Its
+    # pools clone this object for each request, and read the timeouts when they are used.
+    session = client._endpoint.http_session
+    timeout = session._timeout
+    session._timeout = _AttemptTimeout(connect=timeout.connect_timeout, read=timeout.read_timeout)
+    session._manager.connection_pool_kw["timeout"] = session._timeout
+
+
+def _check_answer(http_response: Any, operation: str) -> None:
+    # botocore treats a body that is not JSON as an empty answer, as if a write had succeeded.
+    body: bytes = http_response.content
+    status: int = http_response.status_code
+    checksum = http_response.headers.get("x-amz-crc32")
+    is_whole = is_complete_json(body) if checksum is None else str(zlib.crc32(body)) == checksum
+    # Errors are checked too: botocore puts a body that it cannot parse into the error's message. A
+    # 5xx is retried whatever its body is.
+    if is_whole or (checksum is None and status >= 500):
+        return
+    if checksum is None and body[:1] not in (b"", b"{"):
+        # A page of a proxy; botocore's error for an answer without a code of DynamoDB.
+        raise ClientError(
+            {"Error": {"Code": str(status)}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+            operation,
+        )
+    error = "is not complete JSON" if checksum is None else "failed its checksum"
+    raise StoreUnavailable(f"The response of DynamoDB {error}.")

@@ -1,0 +1,286 @@
+"""
+Kept-alive connections to one endpoint, shared by the threads of a process.
+
+A connection carries one request at a time. After any exception it is closed: bytes that arrive
+later would be taken for the answer to another request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import ssl
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from botocore import exceptions as botocore
+
+from .. import clock
+from .wire import Answer, DamagedAnswerError, Endpoint, Reader
+
+_BUFFER = 64 * 1024
+
+
+class ClosedError(ConnectionError):
+    """The connection ended before the first byte of the answer."""
+
+
+class Link:
+    """A connected socket with the state of its TLS and of its answers."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext | None, host: str) -> None:
+        self._sock = sock
+        self._reader = Reader()
+        self._buffer = bytearray(_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None
+        if context is not None:
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+
+    def shake_hands(self, until: float) -> None:
+        """Begin TLS. Raises TimeoutError, OSError or ssl.SSLError."""
+        tls = self._tls
+        if tls is None:
+            return
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._flush(until)
+                if not self._receive(until):
+                    raise ConnectionResetError("The server closed the TLS handshake.") from None
+        self._flush(until)
+
+    def ask(self, request: bytes, until: float) -> Answer:
+        """
+        Send the request and return the answer. Raises TimeoutError, ClosedError if no byte of it
+        came, or another OSError.
+        """
+        try:
+            if self._tls is None:
+                self._sock.settimeout(_left(until))
+                self._sock.sendall(request)
+            else:
+                self._tls.write(request)
+                self._flush(until)
+            count = self._receive(until)
+        except TimeoutError:
+            raise
+        except OSError as exc:
+            raise ClosedError("The connection was closed.") from exc
+        if not count:
+            raise ClosedError("The connection was closed.")
+        while (answer := self._feed(count)) is None:
+            count = self._receive(until)
+            if not count:
+                raise ConnectionResetError("The connection was closed within the answer.")
+        return answer
+
+    def is_alive(self) -> bool:
+        """Return whether the idle connection can be used: it is open, and nothing came unasked."""
+        try:
+            self._sock.settimeout(0)
+            count = self._sock.recv_into(self._buffer)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not count or self._tls is None:
+            return False
+        # Messages of TLS itself, such as session tickets, may come at any time.
+        try:
+            return self._feed(count) is None
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    def _feed(self, count: int) -> Answer | None:
+        """Return the answer that the received bytes complete, None while it is incomplete."""
+        tls = self._tls
+        if tls is None:
+            return self._reader.feed(self._view[:count])
+        self._incoming.write(self._view[:count])
+        answer = None
+        try:
+            while True:
+                data = tls.read(_BUFFER)
+                if answer is not None:
+                    raise DamagedAnswerError("There is more than one response.")
+                answer = self._reader.feed(data)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            # The server may end TLS right after the answer.
+            if answer is None:
+                raise
+        return answer
+
+    def _receive(self, until: float) -> int:
+        # An answer that trickles in has the time of one that does not.
+        self._sock.settimeout(_left(until))
+        return self._sock.recv_into(self._buffer)
+
+    def _flush(self, until: float) -> None:
+        if self._outgoing.pending:
+            self._sock.settimeout(_left(until))
+            self._sock.sendall(self._outgoing.read())
+
+
+class Pool:
+    """The connections to one endpoint. The one used last is used first; ``keep`` stay idle."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        connect_timeout: float,
+        keep: int,
+        make_context: Callable[[], ssl.SSLContext],
+    ) -> None:
+        self.endpoint = endpoint
+        self._connect_timeout = connect_timeout
+        self._keep = keep
+        self._make_context = make_context
+        self._idle: deque[Link] = deque()
+        # A pool is dropped when settings change and after a fork.
+        weakref.finalize(self, _close_all, self._idle)
+
+    def send(self, request: bytes, until: float, *, may_repeat: bool) -> Answer:
+        """
+        Return the answer. Raises botocore's errors of connections, ReadTimeoutError at ``until``.
+
+        If a kept connection turns out to be closed before the answer begins, a request that
+        ``may_repeat`` is sent again on another one.
+        """
+        idle = self._idle
+        while True:
+            kept = _take(idle)
+            link = kept or self._connect(until)
+            try:
+                answer = link.ask(request, until)
+            except BaseException as exc:
+                link.close()
+                if isinstance(exc, ClosedError) and kept is not None and may_repeat:
+                    continue
+                if isinstance(exc, TimeoutError):
+                    raise self._error(botocore.ReadTimeoutError, exc) from exc
+                if isinstance(exc, OSError):
+                    raise self._error(botocore.ConnectionClosedError, exc) from exc
+                raise
+            if answer.keeps_connection and idle is self._idle:
+                self._keep_open(link)
+            else:
+                link.close()
+            return answer
+
+    def close(self) -> None:
+        """Close the idle connections. Those in use are closed after their request."""
+        idle, self._idle = self._idle, deque()
+        weakref.finalize(self, _close_all, self._idle)
+        _close_all(idle)
+
+    def _keep_open(self, link: Link) -> None:
+        idle = self._idle
+        idle.append(link)
+        if len(idle) > self._keep:
+            with contextlib.suppress(IndexError):
+                idle.popleft().close()
+
+    def _connect(self, until: float) -> Link:
+        endpoint = self.endpoint
+        until = min(until, clock.monotonic() + self._connect_timeout)
+        try:
+            return self._open(_addresses(endpoint.host, endpoint.port, until), until)
+        except TimeoutError as exc:
+            raise self._error(botocore.ConnectTimeoutError, exc) from exc
+        except ssl.SSLError as exc:
+            raise self._error(botocore.SSLError, exc) from exc
+        except OSError as exc:
+            raise self._error(botocore.EndpointConnectionError, exc) from exc
+
+    def _open(self, addresses: list[Any], until: float) -> Link:
+        error: OSError = OSError("The name has no address.")
+        while addresses:
+            family, kind, protocol, _, address = addresses.pop(0)
+            # An address that does not answer leaves time for the others.
+            share = _left(until) / (len(addresses) + 1)
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(share)
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                context = self._make_context() if self.endpoint.is_tls else None
+                link = Link(sock, context, self.endpoint.host)
+                link.shake_hands(until)
+            except OSError as exc:
+                sock.close()
+                error = exc
+                if isinstance(exc, ssl.SSLError):
+                    break
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return link
+        raise error
+
+    def _error(self, kind: Any, error: BaseException) -> Exception:
+        made: Exception = kind(endpoint_url=self.endpoint.url, error=error)
+        return made
+
+
+def _take(idle: deque[Link]) -> Link | None:
+    while True:
+        try:
+            link = idle.pop()
+        except IndexError:
+            return None
+        if link.is_alive():
+            return link
+        link.close()
+
+
+def _left(until: float) -> float:
+    left = until - clock.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _addresses(host: str, port: int, until: float) -> list[Any]:
+    """Look up the addresses of a name until then. Raises TimeoutError or OSError."""
+    with contextlib.suppress(socket.gaierror):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    found: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as exc:
+            found.put(exc)
+
+    # The system's lookup cannot be ended. It has a thread of its own, which is left behind.
+    threading.Thread(target=look_up, name="dynamo-stores-lookup", daemon=True).start()
+    try:
+        outcome = found.get(timeout=_left(until))
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(outcome, OSError):
+        raise outcome
+    return outcome
+
+
+def _close_all(idle: deque[Link]) -> None:
+    with contextlib.suppress(IndexError):
+        while True:
+            idle.pop().close()
