@@ -53,8 +53,10 @@ class Link:
                 break
             except ssl.SSLWantReadError:
                 self._flush(until)
-                if not self._receive(until):
+                count = self._receive(until)
+                if not count:
                     raise ConnectionResetError("The server closed the TLS handshake.") from None
+                self._incoming.write(self._view[:count])
         self._flush(until)
 
     def ask(self, request: bytes, until: float) -> Answer:
@@ -110,18 +112,14 @@ class Link:
             return self._reader.feed(self._view[:count])
         self._incoming.write(self._view[:count])
         answer = None
-        try:
-            while True:
-                data = tls.read(_BUFFER)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while data := tls.read(_BUFFER):
                 if answer is not None:
                     raise DamagedAnswerError("There is more than one response.")
                 answer = self._reader.feed(data)
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLError:
-            # The server may end TLS right after the answer.
+            # The server ended TLS, which it may do right after the answer.
             if answer is None:
-                raise
+                raise ConnectionResetError("The server ended TLS within the answer.")
         return answer
 
     def _receive(self, until: float) -> int:

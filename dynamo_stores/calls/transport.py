@@ -23,7 +23,7 @@ from .environment import Environment, place_of
 from .hooks import find_hook
 from .pool import Pool
 from .server_time import ServerClock
-from .wire import Answer, Signer, decode, encode
+from .wire import Answer, Endpoint, Signer, decode, encode
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +50,13 @@ class LeanTransport:
         self._keep = config.max_pool_connections
         # Seconds by which AWS's clock is ahead, once it has refused a signature for it.
         self._ahead = 0.0
-        self._connect()
+        self._connect(environment.endpoint)
 
     @property
     def place(self) -> str:
         """The endpoint and the region of the requests as text, for messages."""
-        return place_of(self._pool.endpoint.url, self._pool.endpoint.region)
+        endpoint = self._environment.endpoint
+        return place_of(endpoint.url, endpoint.region)
 
     @property
     def has_credentials(self) -> bool:
@@ -77,17 +78,18 @@ class LeanTransport:
 
     def close(self) -> None:
         """Close the idle connections; those in use are closed after their request."""
-        self._pool.close()
+        _, pool = self._route
+        pool.close()
 
-    def _connect(self) -> None:
-        endpoint = self._environment.endpoint
-        self._signer = Signer(endpoint)
-        self._pool = Pool(
+    def _connect(self, endpoint: Endpoint) -> tuple[Signer, Pool]:
+        pool = Pool(
             endpoint,
             connect_timeout=self._connect_timeout,
             keep=self._keep,
             make_context=self._environment.ssl_context,
         )
+        self._route = (Signer(endpoint), pool)
+        return self._route
 
     def _ask(self, operation: str, body: bytes, ahead: float) -> Answer:
         until = attempt_until.get()
@@ -95,10 +97,10 @@ class LeanTransport:
             until = clock.monotonic() + self._read_timeout
         now = time.time() + ahead
         credentials = self._environment.credentials(now)
-        pool, signer = self._pool, self._signer
-        if self._environment.endpoint_for(credentials) is not pool.endpoint:
-            self._connect()
-            pool, signer = self._pool, self._signer
+        signer, pool = self._route
+        endpoint = self._environment.endpoint_for(credentials)
+        if endpoint is not pool.endpoint:
+            signer, pool = self._connect(endpoint)
         raw = signer.request(operation, body, credentials, now)
         sent_at = clock.monotonic()
         answer = pool.send(raw, until, may_repeat=operation in _MAY_REPEAT)
@@ -201,7 +203,9 @@ class SharedTransport:
                 )
             transport = self._transports.get(reason)
             if transport is None or self._is_due(reason, transport):
-                transport = self._transports[reason] = self._make(reason)
+                transport = self._make(reason)
+                reason = reason or self._obstacle
+                self._transports[reason] = transport
                 self._looked_at[reason] = clock.monotonic()
             return transport
         except BotoCoreError as exc:

@@ -1,0 +1,409 @@
+"""Connections of the lean transport, against servers that do everything that servers do."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import socket
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from botocore import exceptions as botocore
+
+from dynamo_stores.calls import pool as pools
+from dynamo_stores.calls.pool import Link, Pool
+from dynamo_stores.calls.wire import Endpoint, decode
+from tests.helpers.peers import Peer, answering, item_response, make_certificate, reset, response
+
+REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def contexts(request, tmp_path):
+    """The TLS contexts of server and client, or None."""
+    if request.param == "plain":
+        return None, None
+    path = tmp_path / "server.pem"
+    return make_certificate(path), ssl.create_default_context(cafile=path)
+
+
+@pytest.fixture
+def make_pool():
+    """Return a function that makes a pool; closed at the end."""
+    made = []
+
+    def make(url, context=None, **kwargs):
+        kwargs = {"connect_timeout": 30.0, "keep": 10, **kwargs}
+        made.append(Pool(Endpoint(url, "r", "a"), make_context=lambda: context, **kwargs))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def send(pool, *, seconds=60.0, may_repeat=False, request=REQUEST):
+    """Send a request and return the answer's body."""
+    return pool.send(request, time.monotonic() + seconds, may_repeat=may_repeat).body
+
+
+def open_files():
+    """Return how many files this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_one_connection_serves_one_request_after_the_other(contexts, make_pool):
+    """It is kept, with TLS too, whose server sends session tickets at any time."""
+    server, client = contexts
+    with Peer(answering(response(b"1"), response(b"2")), server) as peer:
+        pool = make_pool(peer.url, client)
+        assert [send(pool) for _ in range(20)] == [b"1"] + [b"2"] * 19
+        assert peer.connections == 1
+        pool.close()
+
+
+@pytest.mark.parametrize("size", [1, 65_536, 3_000_000])
+def test_large_requests_and_answers(contexts, make_pool, size):
+    """In as many pieces as they need."""
+    server, client = contexts
+    body = random.Random(size).randbytes(size)
+    with Peer(answering(response(body)), server) as peer:
+        pool = make_pool(peer.url, client)
+        request = REQUEST.replace(b"2\r\n\r\n{}", b"%d\r\n\r\n%b" % (size, body))
+        for _ in range(3):
+            assert send(pool, request=request) == body
+        assert peer.requests == [body] * 3
+        pool.close()
+
+
+@pytest.mark.parametrize("end", [socket.socket.close, reset])
+def test_a_kept_connection_that_was_closed_is_not_used(make_pool, end):
+    """A write is sent once, on a new one."""
+
+    def serve(peer, connection, number):
+        peer.receive(connection)
+        connection.sendall(response(b"%d" % number))
+        end(connection)
+
+    with Peer(serve) as peer:
+        pool = make_pool(peer.url)
+        for number in range(3):
+            assert send(pool) == b"%d" % number
+            deadline = time.monotonic() + 30
+            while pool._idle and pool._idle[0].is_alive() and time.monotonic() < deadline:
+                time.sleep(0.001)
+        assert len(peer.requests) == 3
+
+
+@pytest.mark.parametrize("end", [socket.socket.close, reset])
+def test_a_connection_that_ends_before_the_answer(contexts, make_pool, end):
+    """A read is sent again if the connection was a kept one; a write is an error."""
+    server, client = contexts
+
+    def serve(peer, connection, number):
+        for _ in range(2 - number % 2):
+            peer.receive(connection)
+            connection.sendall(response(b"whole"))
+        peer.receive(connection)
+        end(connection)
+
+    with Peer(serve, server) as peer:
+        pool = make_pool(peer.url, client)
+        assert [send(pool), send(pool)] == [b"whole"] * 2
+        # The third request of the first connection, then the first one of the second.
+        assert send(pool, may_repeat=True) == b"whole"
+        assert (peer.connections, len(peer.requests)) == (2, 4)
+        with pytest.raises(botocore.ConnectionClosedError):
+            send(pool)
+        assert (peer.connections, len(peer.requests)) == (2, 5)
+
+
+def test_a_new_connection_that_ends_is_an_error_for_reads_too(make_pool):
+    """Otherwise a server that closes every connection would be asked for ever."""
+
+    def serve(peer, connection, number):
+        peer.receive(connection)
+
+    with Peer(serve) as peer:
+        pool = make_pool(peer.url)
+        with pytest.raises(botocore.ConnectionClosedError):
+            send(pool, may_repeat=True)
+        assert peer.connections == 1
+
+
+BROKEN = [
+    b"220 mail.example ESMTP\r\n",
+    response(b"old") + b"HTTP/1.1 200 OK\r\n",
+    response(b"old") + response(b"older"),
+    response(b"old", Content_Length="3, 4"),
+    response(b"old", Transfer_Encoding="chunked"),
+    b"HTTP/1.1 200 OK\r\n\r\nold",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nold",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nold\r\n",
+    b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 2,
+    b"",
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
+def test_a_broken_answer_is_an_error_and_the_next_one_is_right(make_pool, broken):
+    """No byte of the first one is taken for the second."""
+
+    def serve(peer, connection, number):
+        peer.receive(connection)
+        connection.sendall(response(b"new") if number else broken)
+        if number:
+            peer.receive(connection)
+
+    with Peer(serve) as peer:
+        pool = make_pool(peer.url)
+        with pytest.raises((botocore.ConnectionClosedError, botocore.ReadTimeoutError)):
+            send(pool, seconds=5)
+        assert send(pool) == b"new"
+        pool.close()
+
+
+def test_a_late_answer_is_nobodys(make_pool):
+    """The connection of a request that ran out of time is closed."""
+    go = threading.Event()
+
+    def serve(peer, connection, number):
+        peer.receive(connection)
+        if not number:
+            go.wait(60)
+        connection.sendall(response(b"%d" % number))
+        peer.receive(connection)
+
+    with Peer(serve) as peer:
+        pool = make_pool(peer.url)
+        with pytest.raises(botocore.ReadTimeoutError):
+            send(pool, seconds=0.05)
+        go.set()
+        assert send(pool) == b"1"
+        pool.close()
+
+
+def test_an_answer_that_trickles_has_the_time_of_others(contexts, make_pool, monkeypatch):
+    """Each wait is for what is left, in the handshake and in the answer."""
+    server, client = contexts
+    waits = []
+    settimeout = socket.socket.settimeout
+
+    class Recording(socket.socket):
+        def settimeout(self, seconds):
+            if threading.current_thread() is threading.main_thread():
+                waits.append((seconds, time.monotonic()))
+            settimeout(self, seconds)
+
+    def serve(peer, connection, number):
+        peer.receive(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        while not peer.ended.wait(0.01):
+            connection.sendall(b"y")
+
+    with Peer(serve, server) as peer:
+        pool = make_pool(peer.url, client)
+        monkeypatch.setattr(pools.socket, "socket", Recording)
+        until = time.monotonic() + 1.5
+        with pytest.raises(botocore.ReadTimeoutError):
+            pool.send(REQUEST, until, may_repeat=True)
+        assert len(waits) > 10
+        assert all(seconds <= until - at + 0.1 for seconds, at in waits)
+
+
+def test_connecting_ends_with_the_request(make_pool):
+    """Or with CONNECT_TIMEOUT, if that is earlier."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        held = []
+        for _ in range(4):
+            held.append(socket.socket())
+            held[-1].setblocking(False)
+            held[-1].connect_ex(full.getsockname())
+        for pool, seconds in (
+            (make_pool(url), 0.2),
+            (make_pool(url, connect_timeout=0.2), 600),
+        ):
+            with pytest.raises(botocore.ConnectTimeoutError):
+                send(pool, seconds=seconds)
+        for each in held:
+            each.close()
+
+
+def test_a_server_that_is_not_there(make_pool):
+    """The error names the endpoint."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    with pytest.raises(botocore.EndpointConnectionError, match=url):
+        send(make_pool(url))
+
+
+def test_a_certificate_of_another_name_is_refused(tmp_path, make_pool):
+    """And so is one that the CA bundle does not know."""
+    path = tmp_path / "other.pem"
+    server = make_certificate(path, of="127.0.0.2")
+    for client in (ssl.create_default_context(cafile=path), ssl.create_default_context()):
+        with Peer(answering(response()), server) as peer:
+            with pytest.raises(botocore.SSLError, match="CERTIFICATE_VERIFY_FAILED"):
+                send(make_pool(peer.url, client))
+            assert not peer.requests
+
+
+def test_an_answer_with_the_end_of_tls_is_an_answer(tmp_path, make_pool):
+    """The connection is not used again."""
+    path = tmp_path / "server.pem"
+    server, client = make_certificate(path), ssl.create_default_context(cafile=path)
+
+    def serve(peer, connection, number):
+        peer.receive(connection)
+        connection.sendall(response(b"%d" % number, Connection="close"))
+        connection.unwrap()
+
+    with Peer(serve, server) as peer:
+        pool = make_pool(peer.url, client)
+        assert [send(pool) for _ in range(3)] == [b"0", b"1", b"2"]
+
+
+def test_a_name_whose_lookup_hangs_ends_in_time(make_pool, monkeypatch):
+    """The rest of the process goes on."""
+    go = threading.Event()
+    getaddrinfo = socket.getaddrinfo
+
+    def hang(host, *args, **kwargs):
+        if host == "hangs.example" and not kwargs.get("flags"):
+            go.wait(60)
+            raise socket.gaierror("no such name")
+        return getaddrinfo(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    pool = make_pool("http://hangs.example")
+    with pytest.raises(botocore.ConnectTimeoutError):
+        send(pool, seconds=0.1)
+    go.set()
+    with pytest.raises(botocore.EndpointConnectionError, match=r"hangs\.example"):
+        send(pool)
+
+
+def test_a_dead_address_leaves_time_for_the_others(make_pool, monkeypatch):
+    """Of a name with several."""
+    with Peer(answering(response(b"here"))) as peer:
+        port = int(peer.url.rpartition(":")[2])
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
+            for host in ("192.0.2.1", "127.0.0.1")
+        ]
+        monkeypatch.setattr(pools, "_addresses", lambda *args: list(found))
+        pool = make_pool(peer.url)
+        assert send(pool, seconds=4) == b"here"
+        pool.close()
+
+
+def test_closing_ends_the_connections_in_use_after_their_request(make_pool):
+    """None of them is kept."""
+    begun, go = threading.Event(), threading.Event()
+
+    def serve(peer, connection, number):
+        peer.receive(connection)
+        begun.set()
+        go.wait(60)
+        connection.sendall(response(b"%d" % number))
+        peer.receive(connection)
+
+    with Peer(serve) as peer, ThreadPoolExecutor(1) as threads:
+        pool = make_pool(peer.url)
+        early = threads.submit(send, pool)
+        assert begun.wait(60)
+        pool.close()
+        go.set()
+        assert early.result(60) == b"0"
+        assert not pool._idle
+        assert send(pool) == b"1"
+        pool.close()
+
+
+def test_a_pool_that_is_dropped_closes_its_connections(make_pool):
+    """Settings changed, or the process forked: nothing else refers to them."""
+    with Peer(answering(response())) as peer:
+        before = open_files()
+        pool = Pool(
+            Endpoint(peer.url, "r", "a"), connect_timeout=5, keep=5, make_context=lambda: None
+        )
+        send(pool)
+        link = pool._idle[0]
+        del pool
+        gc.collect()
+        assert link._sock.fileno() == -1
+        del link
+    assert open_files() <= before
+
+
+def test_no_more_idle_connections_are_kept_than_configured(make_pool):
+    """Those of a burst are closed after it."""
+    barrier = threading.Barrier(8)
+
+    def serve(peer, connection, number):
+        peer.receive(connection)
+        barrier.wait(60)
+        connection.sendall(response())
+        peer.receive(connection)
+
+    with Peer(serve) as peer, ThreadPoolExecutor(8) as threads:
+        pool = make_pool(peer.url, keep=3)
+        assert list(threads.map(lambda _: send(pool), range(8))) == [b"{}"] * 8
+        assert len(pool._idle) == 3
+        pool.close()
+
+
+def test_threads_with_short_deadlines_get_their_own_answers(make_pool):
+    """Each answer repeats its request, and many requests run out of time."""
+
+    def serve(peer, connection, number):
+        chance = random.Random(number)
+        while True:
+            body = peer.receive(connection)
+            if chance.random() < 0.1:
+                time.sleep(0.03)
+            connection.sendall(item_response(body.decode()))
+            if chance.random() < 0.02:
+                return
+
+    with Peer(serve) as peer:
+        pool = make_pool(peer.url)
+        before = open_files()
+        late = []
+
+        def ask(number):
+            for count in range(150):
+                text = f"{number}-{count}"
+                request = REQUEST.replace(b"2\r\n\r\n{}", f"{len(text)}\r\n\r\n{text}".encode())
+                try:
+                    answer = pool.send(request, time.monotonic() + 0.02, may_repeat=True)
+                except (botocore.ReadTimeoutError, botocore.ConnectTimeoutError):
+                    late.append(text)
+                except botocore.ConnectionClosedError:
+                    pass
+                else:
+                    assert decode("GetItem", answer)["Item"]["k"]["S"] == text
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(ask, range(8)))
+        assert late
+        pool.close()
+        assert open_files() <= before + peer.connections
+
+
+def test_an_idle_connection_with_unasked_bytes_is_not_used():
+    """They would be the answer to the next request."""
+    ours, theirs = socket.socketpair()
+    link = Link(ours, None, "x")
+    assert link.is_alive()
+    theirs.sendall(response(b"stray"))
+    assert not link.is_alive()
+    link.close()
+    theirs.close()
