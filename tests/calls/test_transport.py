@@ -271,15 +271,15 @@ def test_a_clock_that_is_off_is_corrected(alias, make_cache, caplog, ahead):
 @pytest.mark.parametrize(
     "refused",
     [
-        skewed(0),
-        skewed(10_000, "UnrecognizedClientException"),
-        refusal(),
-        refusal(Date="nonsense"),
+        lambda: skewed(0),
+        lambda: skewed(10_000, "UnrecognizedClientException"),
+        refusal,
+        lambda: refusal(Date="nonsense"),
     ],
 )
 def test_a_refusal_for_another_reason_is_not_repeated(alias, refused):
     """The clock is right, or the reason is another one."""
-    with Peer(answering(refused)) as peer:
+    with Peer(answering(refused())) as peer:
         connection = get_connection(alias(ENDPOINT_URL=peer.url, TRANSPORT="lean"))
         with pytest.raises(StoreRefused):
             connection.dispatch("GetItem", dict(KEY))
