@@ -80,9 +80,16 @@ class Store(Generic[K]):
         self, key: ItemKey, *, consistent: bool, attributes: Sequence[str] | None = None
     ) -> RawItem | None:
         table = self._table
-        kwargs = table.get_operation_kwargs(
-            key.pk, key.sk, consistent_read=consistent, attributes_to_get=attributes
-        )
+        if attributes is None:
+            kwargs: dict[str, Any] = {
+                "TableName": table.table_name,
+                "Key": key.raw(),
+                "ConsistentRead": consistent,
+            }
+        else:
+            kwargs = table.get_operation_kwargs(
+                key.pk, key.sk, consistent_read=consistent, attributes_to_get=attributes
+            )
         item: RawItem | None = self._call(table, "GetItem", kwargs).get("Item")
         return item
 

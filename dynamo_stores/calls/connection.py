@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pynamodb.connection import Connection as PynamoConnection
 from pynamodb.connection import TableConnection as PynamoTableConnection
+from pynamodb.signals import post_dynamodb_send, pre_dynamodb_send
 
 from .. import clock, signals
 from ..concurrency.per_process import PerProcess
@@ -150,7 +151,9 @@ class Connection(PynamoConnection):
     def _send(self, operation: str, kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
         token = attempt_until.set(clock.monotonic() + seconds)
         try:
-            return super().dispatch(operation, kwargs)
+            if pre_dynamodb_send.receivers or post_dynamodb_send.receivers:
+                return super().dispatch(operation, kwargs)
+            return self._transport.send(operation, kwargs)
         finally:
             attempt_until.reset(token)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from .. import signals
 from ..exceptions import ThrottlingReason
@@ -14,10 +14,10 @@ from ..exceptions import ThrottlingReason
 logger = logging.getLogger(__name__)
 
 _READS = frozenset(["GetItem", "BatchGetItem", "Query", "Scan", "TransactGetItems"])
+_NO_UNITS: Final[Mapping[str, float]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(NamedTuple):
     """
     One request to DynamoDB and its outcome.
 
@@ -32,11 +32,16 @@ class Measurement:
     operation: str
     seconds: float
     attempt: int = 1
-    units: Mapping[str, float] = field(default_factory=dict)
+    units: Mapping[str, float] = _NO_UNITS
     error: str = ""
     reasons: tuple[ThrottlingReason, ...] = ()
     throttled: bool = False
-    partition: str = field(default="", repr=False)
+    partition: str = ""
+
+    def __repr__(self) -> str:
+        fields = zip(self._fields, self, strict=True)
+        shown = ", ".join(f"{name}={value!r}" for name, value in fields if name != "partition")
+        return f"Measurement({shown})"
 
     @property
     def kind(self) -> str:
@@ -108,15 +113,22 @@ def observe(measurement: Measurement) -> None:
         )
 
 
+_INDEXED = frozenset(["GlobalSecondaryIndexes", "LocalSecondaryIndexes"])
+
+
 def units_of(answer: Mapping[str, Any]) -> dict[str, float]:
     """Return the units in ``ConsumedCapacity`` of a response, by table and ``table/index``."""
     consumed = answer.get("ConsumedCapacity") or ()
+    if isinstance(consumed, dict) and not (_INDEXED & consumed.keys()):
+        name = consumed.get("TableName", "").rpartition("/")[2]
+        own = consumed.get("Table") or consumed
+        return {name: float(own.get("CapacityUnits", 0.0))}
     units: dict[str, float] = {}
     for each in (consumed,) if isinstance(consumed, Mapping) else consumed:
         table = each.get("TableName", "").rpartition("/")[2]
         own = each.get("Table")
         _add(units, table, own if own is not None else each)
-        for kind in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes"):
+        for kind in _INDEXED:
             for index, capacity in (each.get(kind) or {}).items():
                 _add(units, f"{table}/{index}", capacity)
     return units

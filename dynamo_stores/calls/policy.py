@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -167,7 +167,7 @@ class CallPolicy:
         *,
         probe: bool,
     ) -> dict[str, Any]:
-        waits = delays(self.retry)
+        waits: Iterator[float] | None = None
         attempt = failures = throttles = 0
         last: StoreUnavailable | None = None
         is_out = probe
@@ -182,6 +182,7 @@ class CallPolicy:
                 error = exc
             # What says nothing about DynamoDB does not replace an error that does.
             last = error if error.counts or last is None else last
+            waits = waits or delays(self.retry)
             wait = next(waits)
             is_throttled = isinstance(error, ThrottlingError)
             if is_throttled and not error.counts:
@@ -259,7 +260,7 @@ class CallPolicy:
         observer.observe(
             observer.Measurement(
                 using=self.using,
-                table=_named_table(reasons) or self.table,
+                table=(_named_table(reasons) if reasons else "") or self.table,
                 operation=operation,
                 seconds=clock.monotonic() - started,
                 attempt=attempt,

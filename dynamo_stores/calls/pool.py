@@ -124,7 +124,10 @@ class Link:
 
     def _receive(self, until: float) -> int:
         # An answer that trickles in has the time of one that does not.
-        self._sock.settimeout(_left(until))
+        left = until - clock.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
         return self._sock.recv_into(self._buffer)
 
     def _flush(self, until: float) -> None:

@@ -68,6 +68,8 @@ class ServerClock:
             except (TypeError, ValueError):
                 return
             self._last = (date, second)
+        elif self._narrows_nothing(second, sent_at, received_at):
+            return
         answer = _Ahead(
             second - received_at - _SERVER_SKEW,
             second + 1 - sent_at + _SERVER_SKEW,
@@ -96,6 +98,14 @@ class ServerClock:
                 "before it.",
                 max(answer.low - known.high, known.low - answer.high),
             )
+
+    def _narrows_nothing(self, second: float, sent_at: float, received_at: float) -> bool:
+        known = self._ahead
+        return (
+            known is not None
+            and known.low >= second - received_at - _SERVER_SKEW
+            and known.high <= second + 1 - sent_at + _SERVER_SKEW
+        )
 
     def times(self) -> Times:
         """Return the interval; before any answer it is the local time plus and minus its skew."""

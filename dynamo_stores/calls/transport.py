@@ -170,7 +170,8 @@ class SharedTransport:
         Raises OperationTimeoutError if another thread is still making it at the end of the attempt,
         and ConfigurationError if there can be none.
         """
-        reason = self._obstacle or self._hook()
+        hook = find_hook()
+        reason = self._obstacle or (self._reason_of(hook) if hook else "")
         if not reason and _has_arn(request):
             reason = "a table is named by its ARN"
         transport = self._transports.get(reason)
@@ -178,19 +179,18 @@ class SharedTransport:
             return transport
         return self._in_turn(reason)
 
-    def _hook(self) -> str:
-        hook = find_hook()
-        if hook and self._config.transport == "lean":
-            if not self._hook_noted:
-                self._hook_noted = True
-                logger.warning(
-                    "%s, which does not see the requests of the alias %r: its TRANSPORT is 'lean', "
-                    "so they do not go through botocore. Set it to 'auto' or 'botocore' to have "
-                    "them seen.",
-                    _sentence(hook), self._using,
-                )  # fmt: skip
-            return ""
-        return hook
+    def _reason_of(self, hook: str) -> str:
+        if self._config.transport != "lean":
+            return hook
+        if not self._hook_noted:
+            self._hook_noted = True
+            logger.warning(
+                "%s, which does not see the requests of the alias %r: its TRANSPORT is 'lean', so "
+                "they do not go through botocore. Set it to 'auto' or 'botocore' to have them "
+                "seen.",
+                _sentence(hook), self._using,
+            )  # fmt: skip
+        return ""
 
     def _in_turn(self, reason: str) -> LeanTransport | ClientTransport:
         until = attempt_until.get()

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ QUIET = 60.0
 # Answers that an application expects. Where another error than throttling and a conflict cancels a
 # transaction, a condition has failed.
 _REFUSALS = frozenset([CONDITION_FAILED, "TransactionCanceledException"])
+# The places of a Usage's fields: reads, and writes after them.
+_READ, _WRITE, _THROTTLED, _INCURABLE = 0, 1, 2, 4
 # Errors without an answer.
 _NO_ANSWER = frozenset(["StoreUnavailable", "StoreRefused", "OperationTimeoutError"])
 
@@ -68,7 +70,8 @@ class Reporter:
         self._costs: dict[tuple[str, str], float] = {}
         self._answered_at = 0.0
         self._unanswered_since: float | None = None
-        self._use: dict[int, dict[str, Usage]] = {}
+        # By minute and resource: the fields of a Usage, added up in place.
+        self._use: dict[int, dict[str, list[Any]]] = {}
         self._refused = 0
         self._has_published = self._has_ended = self._has_warned = False
         self._lock = threading.Lock()
@@ -88,11 +91,10 @@ class Reporter:
                 self._errors[table] += 1
             if measurement.units:
                 self._record_cost(measurement)
-                kind = measurement.kind
+                field = _READ if measurement.kind == "Read" else _WRITE
                 resources = self._this_minute()
                 for name, units in measurement.units.items():
-                    used = Usage(read=units) if kind == "Read" else Usage(write=units)
-                    resources[name] = resources.get(name, Usage()).plus(used)
+                    resources[name][field] += units
             if self._thread is None:
                 self._start()
 
@@ -142,7 +144,10 @@ class Reporter:
                     for name in names
                 },
                 reasons={name: dict(reasons) for name, reasons in self._reasons.items()},
-                use={minute: dict(resources) for minute, resources in self._use.items()},
+                use={
+                    minute: {name: Usage(*used) for name, used in resources.items()}
+                    for minute, resources in self._use.items()
+                },
                 cache_hits=hits,
                 cache_misses=misses,
                 limits_refused=self._refused,
@@ -201,12 +206,10 @@ class Reporter:
         curable = {each.index for each in measurement.reasons if is_curable(each)}
         for index in {each.index for each in measurement.reasons} or {""}:
             incurable = int(bool(measurement.reasons) and index not in curable)
-            if measurement.kind == "Read":
-                one = Usage(throttled_reads=1, incurable_reads=incurable)
-            else:
-                one = Usage(throttled_writes=1, incurable_writes=incurable)
-            name = f"{table}/{index}" if index else table
-            resources[name] = resources.get(name, Usage()).plus(one)
+            used = resources[f"{table}/{index}" if index else table]
+            field = _READ if measurement.kind == "Read" else _WRITE
+            used[_THROTTLED + field] += 1
+            used[_INCURABLE + field] += incurable
 
     def _record_cost(self, measurement: Measurement) -> None:
         table = measurement.table
@@ -218,11 +221,11 @@ class Reporter:
             if measurement.attempt == 1:
                 throttling.asked += cost
 
-    def _this_minute(self) -> dict[str, Usage]:
+    def _this_minute(self) -> dict[str, list[Any]]:
         minute = minute_of(clock.now())
         resources = self._use.get(minute)
         if resources is None:
-            resources = self._use[minute] = {}
+            resources = self._use[minute] = defaultdict(lambda: [*Usage()])
             for old in [each for each in self._use if each < minute - MINUTES]:
                 del self._use[old]
         return resources

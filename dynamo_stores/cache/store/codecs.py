@@ -144,7 +144,7 @@ def _bytes(secret: str | bytes) -> bytes:
 
 
 def _join(fields: tuple[bytes, ...]) -> bytes:
-    return b"".join(b"%d:%b" % (len(each), each) for each in fields)
+    return b"".join([b"%d:%b" % (len(each), each) for each in fields])
 
 
 class InvalidSignature(Exception):

@@ -138,8 +138,11 @@ class EntriesStore(ValidityStore):
         self, key: ItemKey, attributes: Sequence[str] | None = None, *, strongly: bool = False
     ) -> RawItem | None:
         """Return the item under ``key`` unless it is invalid; its expiry is not checked."""
-        numbers_read = self._not_fresh(self._numbers_for(key.pk))
+        numbers = self._numbers
         consistent = strongly or self._is_read_strongly(key.pk)
+        has_generation = self.options.clear == "generation"
+        has_numbers = has_generation or bool(numbers.tags_of(key.pk))
+        numbers_read = self._not_fresh(self._numbers_for(key.pk)) if has_numbers else []
         with self._in_time():
             while True:
                 if numbers_read:
@@ -148,7 +151,10 @@ class EntriesStore(ValidityStore):
                     head = self._get(key, consistent=consistent, attributes=attributes)
                 if head is None:
                     return None
-                self._numbers.remember_tags(key.pk, tags_of(head))
+                if not has_numbers and TAGS not in head:
+                    return head
+                has_numbers = True
+                numbers.remember_tags(key.pk, tags_of(head))
                 # Tags that this process did not know, or numbers that expired during a slow read.
                 more = [
                     each
