@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from botocore.exceptions import ClientError
-from pynamodb.expressions.condition import Condition
-from pynamodb.expressions.update import Action
 
 from .calls.batches import batch_get, batch_write, chunks, execute_in_parallel
 from .calls.breaker import BreakerStatus, CircuitBreaker
@@ -16,6 +14,7 @@ from .calls.policy import deadline
 from .calls.server_time import ServerClock, Times
 from .conf import DEFAULT_ALIAS, get_config
 from .exceptions import CONDITION_FAILED, StoreUnavailable, code_of
+from .expressions import Change, Condition, to_arguments
 from .keys import ItemKey
 from .models import DynamoModel, RawItem
 
@@ -80,16 +79,13 @@ class Store(Generic[K]):
         self, key: ItemKey, *, consistent: bool, attributes: Sequence[str] | None = None
     ) -> RawItem | None:
         table = self._table
-        if attributes is None:
-            kwargs: dict[str, Any] = {
-                "TableName": table.table_name,
-                "Key": key.raw(),
-                "ConsistentRead": consistent,
-            }
-        else:
-            kwargs = table.get_operation_kwargs(
-                key.pk, key.sk, consistent_read=consistent, attributes_to_get=attributes
-            )
+        kwargs: dict[str, Any] = {
+            "TableName": table.table_name,
+            "Key": key.raw(),
+            "ConsistentRead": consistent,
+        }
+        if attributes is not None:
+            kwargs["ProjectionExpression"] = ", ".join(attributes)
         item: RawItem | None = self._call(table, "GetItem", kwargs).get("Item")
         return item
 
@@ -98,17 +94,7 @@ class Store(Generic[K]):
     ) -> RawItem | None:
         """Put ``item``; with ``return_old`` return the item it replaced. Raises ConditionFailed."""
         table = self._table
-        if condition is None:
-            kwargs: dict[str, Any] = {"TableName": table.table_name, "Item": item}
-        else:
-            kwargs = table.get_operation_kwargs(
-                item["PK"]["S"],
-                item["SK"]["S"],
-                key="Item",
-                attributes=item,
-                condition=condition,
-                return_values_on_condition_failure="ALL_OLD",
-            )
+        kwargs = {"TableName": table.table_name, "Item": item, **to_arguments(condition)}
         if return_old:
             kwargs["ReturnValues"] = "ALL_OLD"
         old: RawItem | None = self._call(table, "PutItem", kwargs).get("Attributes")
@@ -117,30 +103,31 @@ class Store(Generic[K]):
     def _update(
         self,
         key: ItemKey,
-        actions: Sequence[Action],
+        change: Change,
         condition: Condition | None = None,
         *,
         returns: str = "UPDATED_NEW",
     ) -> RawItem:
         """Return the changed attributes with their new values. Raises ConditionFailed."""
         table = self._table
-        kwargs = table.get_operation_kwargs(
-            key.pk,
-            key.sk,
-            actions=actions,
-            condition=condition,
-            return_values=returns,
-            return_values_on_condition_failure="ALL_OLD" if condition is not None else None,
-        )
+        kwargs = {
+            "TableName": table.table_name,
+            "Key": key.raw(),
+            "ReturnValues": returns,
+            **to_arguments(condition, change),
+        }
         attributes: RawItem = self._call(table, "UpdateItem", kwargs).get("Attributes", {})
         return attributes
 
     def _delete(self, key: ItemKey, condition: Condition | None = None) -> RawItem | None:
         """Delete the item and return its attributes. Raises ConditionFailed."""
         table = self._table
-        kwargs = table.get_operation_kwargs(
-            key.pk, key.sk, condition=condition, return_values="ALL_OLD"
-        )
+        kwargs = {
+            "TableName": table.table_name,
+            "Key": key.raw(),
+            "ReturnValues": "ALL_OLD",
+            **to_arguments(condition),
+        }
         old: RawItem | None = self._call(table, "DeleteItem", kwargs).get("Attributes")
         return old
 

@@ -16,19 +16,18 @@ import math
 import os
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from pynamodb.attributes import UnicodeAttribute
-from pynamodb.expressions.condition import Condition
-from pynamodb.expressions.update import Action
 
 from . import clock
 from .calls.server_time import Times
 from .concurrency.background import Background
 from .concurrency.per_process import PerProcess
 from .exceptions import StoreError, code_of
+from .expressions import NO_CHANGE, Change, Condition, at_most, equals, less, missing, put
 from .item_access import ConditionFailed
 from .models import IntegerAttribute, RawItem, integer_of, string_of
 
@@ -41,8 +40,8 @@ _MOST = 10_000
 # A request of an owner that gave up may be carried out so many seconds later than its time-out.
 LATE = 5.0
 
-# Writes actions under a condition. Raises ConditionFailed, which carries the item as it is.
-Update = Callable[[Sequence[Action], Condition], object]
+# Makes a change under a condition. Raises ConditionFailed, which carries the item as it is.
+Update = Callable[[Change, Condition], object]
 
 
 class Lease(NamedTuple):
@@ -85,7 +84,7 @@ class LeaseAttributes:
         self,
         update: Update,
         seconds: float,
-        actions: Callable[[int], Sequence[Action]] = lambda end: (),
+        changes: Callable[[int], Change] = lambda end: NO_CHANGE,
         condition: Condition | None = None,
         *,
         owner: str | None = None,
@@ -94,7 +93,7 @@ class LeaseAttributes:
         """
         Take the lease for ``seconds`` if it has no owner; return it, or else the item as it is.
 
-        ``actions`` gets the end of the lease (ms since the epoch) and returns what else is written;
+        ``changes`` gets the end of the lease (ms since the epoch) and returns what else is written;
         ``condition`` must hold too. An ``owner`` whose earlier take had no answer takes the lease
         again. One write; a second one if the fence is ahead of the time.
         """
@@ -102,12 +101,10 @@ class LeaseAttributes:
         now, end = int(times.low * 1000), end_after(times, seconds)
         fence, ahead = now, self._is_behind(now)
         while True:
-            written = [self._owner.set(mine), self._end.set(end), *actions(end)]
+            written = put(self._owner, mine) + put(self._end, end) + changes(end)
             if self._fence is not None:
-                written.append(self._fence.set(fence))
-            is_free: Condition = (
-                self._end.does_not_exist() | (self._end <= now) | (self._owner == mine)
-            )
+                written += put(self._fence, fence)
+            is_free = missing(self._end) | at_most(self._end, now) | equals(self._owner, mine)
             for each in (ahead, condition):
                 if each is not None:
                     is_free = is_free & each
@@ -121,7 +118,7 @@ class LeaseAttributes:
                     return Lease(mine, seen, end)
                 if self._fence is None or (self.end_of(old) > now and not is_own):
                     return old
-                fence, ahead = max(seen + 1, now), self._fence == seen
+                fence, ahead = max(seen + 1, now), equals(self._fence, seen)
             else:
                 return Lease(mine, 0 if self._fence is None else fence, end)
 
@@ -148,8 +145,7 @@ class LeaseAttributes:
     def _is_behind(self, now: int) -> Condition | None:
         if self._fence is None:
             return None
-        behind: Condition = self._fence.does_not_exist() | (self._fence < now)
-        return behind
+        return missing(self._fence) | less(self._fence, now)
 
 
 class Renewal(threading.Thread):

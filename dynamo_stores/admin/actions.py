@@ -13,6 +13,7 @@ from ..capacity.update import describe_changes
 from ..concurrency.bounded import BoundedDict
 from ..conf import aliases, get_config
 from ..exceptions import CALL_ERRORS
+from ..expressions import missing
 from ..infrastructure.tables import wanted_tables
 from ..item_access import ConditionFailed, DirectStore
 from ..models import ControlItem
@@ -241,7 +242,7 @@ class Receipts(DirectStore[ActionItem]):
         try:
             self._put(
                 ActionItem(key.pk, key.sk, ttl=int(clock.now()) + _TTL).serialize(),
-                ActionItem.pk.does_not_exist(),
+                missing(ActionItem.pk),
             )
         except ConditionFailed:
             return False

@@ -8,12 +8,9 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
-
-from pynamodb.expressions.condition import Condition
-from pynamodb.expressions.update import Action
 
 from .. import clock, keys
 from ..calls.policy import time_left
@@ -27,6 +24,7 @@ from ..exceptions import (
     StoreError,
     StoreUnavailable,
 )
+from ..expressions import Change, Condition, equals, put, remove
 from ..item_access import ConditionFailed
 from ..keys import ItemKey
 from ..leases import (
@@ -52,7 +50,7 @@ _SHORTEST_ATTEMPT = 0.05
 # in milliseconds is larger anyway.
 _KEPT = 86_400
 _LEASE = LeaseAttributes(LockItem.owner, LockItem.lease_end, LockItem.fence)
-_RELEASE = (LockItem.lease_end.set(0), LockItem.owner.remove())
+_RELEASE = put(LockItem.lease_end, 0) + remove(LockItem.owner)
 
 
 class LockStore(PrefixedStore[LockItem]):
@@ -75,9 +73,9 @@ class LockStore(PrefixedStore[LockItem]):
         with self._in_time():
             times = self._learned_times(item_key)
             taken = _LEASE.take(
-                lambda actions, condition: self._change(key, actions, condition),
+                lambda change, condition: self._change(key, change, condition),
                 timeout,
-                lambda end: [LockItem.ttl.set(end // 1000 + _KEPT)],
+                lambda end: put(LockItem.ttl, end // 1000 + _KEPT),
                 owner=owner,
                 times=times,
             )
@@ -92,9 +90,9 @@ class LockStore(PrefixedStore[LockItem]):
         """
         with self._in_time():
             end = end_after(self._learned_times(self.item_key(key)), timeout)
-            actions = [LockItem.lease_end.set(end), LockItem.ttl.set(end // 1000 + _KEPT)]
+            change = put(LockItem.lease_end, end) + put(LockItem.ttl, end // 1000 + _KEPT)
             try:
-                self._change(key, actions, _is_of(lease))
+                self._change(key, change, _is_of(lease))
             except ConditionFailed:
                 return False
         return True
@@ -112,7 +110,7 @@ class LockStore(PrefixedStore[LockItem]):
     def release_owner(self, key: str, owner: str) -> bool:
         """Free the lock whatever lease ``owner`` has; False if it has none."""
         try:
-            self._change(key, _RELEASE, LockItem.owner == owner)
+            self._change(key, _RELEASE, equals(LockItem.owner, owner))
         except ConditionFailed:
             return False
         return True
@@ -135,9 +133,9 @@ class LockStore(PrefixedStore[LockItem]):
         is_same = (_LEASE.owner_of(item), _LEASE.fence_of(item)) == (lease.owner, lease.fence)
         return is_valid and is_same
 
-    def _change(self, key: str, actions: Sequence[Action], condition: Condition) -> None:
+    def _change(self, key: str, change: Change, condition: Condition) -> None:
         with self._in_time():
-            self._update(self.item_key(key), actions, condition)
+            self._update(self.item_key(key), change, condition)
 
     def item_key(self, key: str) -> ItemKey:
         """Return the partition and sort key of the lock ``key``."""
@@ -152,8 +150,7 @@ class LeaseStore(LockStore):
 
 
 def _is_of(lease: Lease) -> Condition:
-    is_of: Condition = (LockItem.owner == lease.owner) & (LockItem.fence == lease.fence)
-    return is_of
+    return equals(LockItem.owner, lease.owner) & equals(LockItem.fence, lease.fence)
 
 
 class Holding:

@@ -8,11 +8,11 @@ later would be taken for the answer to another request.
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import socket
 import ssl
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +41,13 @@ class Link:
         self._tls: ssl.SSLObject | None = None
         if context is not None:
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+
+    def connect(self, address: Any, seconds: float) -> None:
+        """Connect the socket. Raises TimeoutError or OSError."""
+        self._sock.settimeout(seconds)
+        self._sock.connect(address)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def shake_hands(self, until: float) -> None:
         """Begin TLS. Raises TimeoutError, OSError or ssl.SSLError."""
@@ -152,8 +159,6 @@ class Pool:
         self._keep = keep
         self._make_context = make_context
         self._idle: deque[Link] = deque()
-        # A pool is dropped when settings change and after a fork.
-        weakref.finalize(self, _close_all, self._idle)
 
     def send(self, request: bytes, until: float, *, may_repeat: bool) -> Answer:
         """
@@ -186,8 +191,9 @@ class Pool:
     def close(self) -> None:
         """Close the idle connections. Those in use are closed after their request."""
         idle, self._idle = self._idle, deque()
-        weakref.finalize(self, _close_all, self._idle)
-        _close_all(idle)
+        with contextlib.suppress(IndexError):
+            while True:
+                idle.pop().close()
 
     def _keep_open(self, link: Link) -> None:
         idle = self._idle
@@ -214,23 +220,17 @@ class Pool:
             family, kind, protocol, _, address = addresses.pop(0)
             # An address that does not answer leaves time for the others.
             share = _left(until) / (len(addresses) + 1)
-            sock = socket.socket(family, kind, protocol)
+            context = self._make_context() if self.endpoint.is_tls else None
+            sock = _closing(socket.socket)(family, kind, protocol)
+            link = Link(sock, context, self.endpoint.host)
             try:
-                sock.settimeout(share)
-                sock.connect(address)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                context = self._make_context() if self.endpoint.is_tls else None
-                link = Link(sock, context, self.endpoint.host)
+                link.connect(address, share)
                 link.shake_hands(until)
             except OSError as exc:
-                sock.close()
+                link.close()
                 error = exc
                 if isinstance(exc, ssl.SSLError):
                     break
-            except BaseException:
-                sock.close()
-                raise
             else:
                 return link
         raise error
@@ -238,6 +238,20 @@ class Pool:
     def _error(self, kind: Any, error: BaseException) -> Exception:
         made: Exception = kind(endpoint_url=self.endpoint.url, error=error)
         return made
+
+
+@functools.cache
+def _closing(base: type[socket.socket]) -> type[socket.socket]:
+    """Return a class of sockets that close without a warning when nothing refers to them."""
+
+    # Pools are dropped when settings change and after a fork, and an exception from outside may
+    # come before any caller can close a connection.
+    class Socket(base):  # type: ignore[misc, valid-type]
+        def __del__(self) -> None:
+            with contextlib.suppress(AttributeError):
+                self.close()
+
+    return Socket
 
 
 def _take(idle: deque[Link]) -> Link | None:
@@ -279,9 +293,3 @@ def _addresses(host: str, port: int, until: float) -> list[Any]:
     if isinstance(outcome, OSError):
         raise outcome
     return outcome
-
-
-def _close_all(idle: deque[Link]) -> None:
-    with contextlib.suppress(IndexError):
-        while True:
-            idle.pop().close()

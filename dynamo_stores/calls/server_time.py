@@ -103,6 +103,7 @@ class ServerClock:
         known = self._ahead
         return (
             known is not None
+            and not _was_set(known, received_at)
             and known.low >= second - received_at - _SERVER_SKEW
             and known.high <= second + 1 - sent_at + _SERVER_SKEW
         )
@@ -122,10 +123,14 @@ class ServerClock:
 
 def _at(found: _Ahead | None, monotonic: float) -> _Ahead | None:
     """Return the interval with the drift until then, None if a clock was set meanwhile."""
-    if found is None or abs(clock.now() - monotonic - found.wall_ahead) > _MAX_DIVERGENCE:
+    if found is None or _was_set(found, monotonic):
         return None
     drift = max(0.0, monotonic - found.at) * _DRIFT
     return found._replace(low=found.low - drift, high=found.high + drift)
+
+
+def _was_set(found: _Ahead, monotonic: float) -> bool:
+    return abs(clock.now() - monotonic - found.wall_ahead) > _MAX_DIVERGENCE
 
 
 def _agreed(answer: _Ahead, other: _Ahead) -> _Ahead | None:

@@ -18,11 +18,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
-from pynamodb.expressions.condition import Condition
-from pynamodb.expressions.update import Action
 
 from .. import keys
 from ..calls.batches import MAX_READS, chunks
+from ..expressions import (
+    Change,
+    Condition,
+    add,
+    at_most,
+    equals,
+    less,
+    missing,
+    put,
+    remove,
+)
 from ..item_access import ConditionFailed, DirectStore, Store
 from ..leases import Lease, LeaseAttributes, end_after
 from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of, strings_of
@@ -101,6 +110,14 @@ class Record:
         return floor
 
 
+# Each change of a record is of a later generation.
+_NEXT = add(CapacityRecord.generation, 1)
+
+
+def _is_as_read(record: Record) -> Condition:
+    return equals(CapacityRecord.generation, record.generation)
+
+
 @dataclass(frozen=True)
 class RecordedRaise:
     """A raise of ``table`` that was recorded; ``before`` is the item of its record before."""
@@ -120,10 +137,10 @@ class CapacityRecords(Store[CapacityRecord]):
         key = keys.capacity(table, keys.CLAIM)
         times = self._learned_times(key)
         now, until = int(times.low * 1000), end_after(times, seconds)
-        free = CapacityClaim.until.does_not_exist() | (CapacityClaim.until <= now)
-        ttl = CapacityClaim.ttl.set(until // 1000 + 3600)
+        free = missing(CapacityClaim.until) | at_most(CapacityClaim.until, now)
+        change = put(CapacityClaim.until, until) + put(CapacityClaim.ttl, until // 1000 + 3600)
         try:
-            self._update(key, [CapacityClaim.until.set(until), ttl], free)
+            self._update(key, change, free)
         except ConditionFailed:
             return False
         return True
@@ -146,24 +163,24 @@ class CapacityRecords(Store[CapacityRecord]):
         Application Auto Scaling.
         """
         table, raise_id = capacity.table, secrets.token_hex(8)
-        self._update(keys.capacity_tables(), [CapacityTables.tables.add({table})])
-        actions = [
-            CapacityRecord.generation.add(1),
-            CapacityRecord.deadline.set(_ms(deadline)),
-            CapacityRecord.decision.set(json.dumps(decision)),
-            CapacityRecord.raise_id.set(raise_id),
-        ]
+        self._update(keys.capacity_tables(), add(CapacityTables.tables, {table}))
+        change = (
+            _NEXT
+            + put(CapacityRecord.deadline, _ms(deadline))
+            + put(CapacityRecord.decision, json.dumps(decision))
+            + put(CapacityRecord.raise_id, raise_id)
+        )
         if floor := _floor_entries(decision, capacity.table_id, of_minimums=of_minimums):
-            actions.append(CapacityRecord.floor.add(floor))
+            change += add(CapacityRecord.floor, floor)
         key = keys.capacity(table, keys.RECORD)
         while True:
             before = self._get(key, consistent=True) or {}
             generation = integer_of(before, CapacityRecord.generation)
-            unchanged = CapacityRecord.generation == generation
+            unchanged = equals(CapacityRecord.generation, generation)
             if not generation:
-                unchanged |= CapacityRecord.generation.does_not_exist()
+                unchanged |= missing(CapacityRecord.generation)
             try:
-                self._update(key, actions, unchanged)
+                self._update(key, change, unchanged)
             except ConditionFailed as failed:
                 # Unless the answer to its own write was lost, another process raised the table.
                 if string_of(failed.old or {}, CapacityRecord.raise_id) != raise_id:
@@ -178,27 +195,22 @@ class CapacityRecords(Store[CapacityRecord]):
         before = raised.before
         deadline = integer_of(before, CapacityRecord.deadline)
         floor = strings_of(before, CapacityRecord.floor)
-        actions = [
-            CapacityRecord.deadline.set(deadline) if deadline else CapacityRecord.deadline.remove(),
-            CapacityRecord.floor.set(set(floor)) if floor else CapacityRecord.floor.remove(),
-            CapacityRecord.decision.set(json.dumps(decision)),
-            CapacityRecord.generation.add(1),
-        ]
-        unchanged = CapacityRecord.generation == raised.generation
-        return self._change(raised.table, actions, unchanged)
+        change = _NEXT + put(CapacityRecord.decision, json.dumps(decision))
+        change += (
+            put(CapacityRecord.deadline, deadline) if deadline else remove(CapacityRecord.deadline)
+        )
+        change += put(CapacityRecord.floor, set(floor)) if floor else remove(CapacityRecord.floor)
+        unchanged = equals(CapacityRecord.generation, raised.generation)
+        return self._change(raised.table, change, unchanged)
 
     def forget(self, record: Record, decision: Mapping[str, Any]) -> bool:
         """
         Remove the deadline of a table that is at its baseline again; False, without a change, if it
         was raised since ``record`` was read.
         """
-        actions = [
-            CapacityRecord.deadline.remove(),
-            CapacityRecord.floor.remove(),
-            CapacityRecord.decision.set(json.dumps(decision)),
-            CapacityRecord.generation.add(1),
-        ]
-        return self._change(record.table, actions, CapacityRecord.generation == record.generation)
+        change = _NEXT + put(CapacityRecord.decision, json.dumps(decision))
+        change += remove(CapacityRecord.deadline, CapacityRecord.floor)
+        return self._change(record.table, change, _is_as_read(record))
 
     def lower_to_baseline(self, record: Record, capacity: TableCapacity) -> bool:
         """
@@ -208,13 +220,13 @@ class CapacityRecords(Store[CapacityRecord]):
         floor = {
             f"{kind}#0#{capacity.table_id}#{name}" for name in capacity.resources for kind in KINDS
         }
-        actions = [CapacityRecord.floor.set(floor), CapacityRecord.generation.add(1)]
-        return self._change(record.table, actions, CapacityRecord.generation == record.generation)
+        change = _NEXT + put(CapacityRecord.floor, floor)
+        return self._change(record.table, change, _is_as_read(record))
 
     def postpone(self, table: str, deadline: float) -> bool:
         """Move an earlier deadline of ``table`` to ``deadline``; return whether there was one."""
-        actions = [CapacityRecord.deadline.set(_ms(deadline)), CapacityRecord.generation.add(1)]
-        return self._change(table, actions, CapacityRecord.deadline < _ms(deadline))
+        change = _NEXT + put(CapacityRecord.deadline, _ms(deadline))
+        return self._change(table, change, less(CapacityRecord.deadline, _ms(deadline)))
 
     def get(self, table: str) -> Record | None:
         """Return the record of ``table``, by a strongly consistent read."""
@@ -245,11 +257,9 @@ class CapacityRecords(Store[CapacityRecord]):
         record has changed or another process holds the lease.
         """
         key = keys.capacity(record.table, keys.RECORD)
-        as_found = (CapacityRecord.generation == record.generation) & (
-            CapacityRecord.deadline == _ms(record.deadline or 0)
-        )
+        as_found = _is_as_read(record) & equals(CapacityRecord.deadline, _ms(record.deadline or 0))
         taken = _LEASE.take(
-            lambda actions, condition: self._update(key, actions, condition),
+            lambda change, condition: self._update(key, change, condition),
             seconds,
             condition=as_found,
             times=self._learned_times(key),
@@ -266,24 +276,24 @@ class CapacityRecords(Store[CapacityRecord]):
         if the table was raised in the meantime or another process holds the lease.
         """
         key = keys.capacity(record.table, keys.RECORD)
-        release = [CapacityRecord.lease_end.remove(), CapacityRecord.owner.remove()]
-        is_ours = CapacityRecord.owner == record.owner
-        done = [CapacityRecord.decision.set(json.dumps(decision)), *release]
+        release = remove(CapacityRecord.lease_end, CapacityRecord.owner)
+        is_ours = equals(CapacityRecord.owner, record.owner)
+        done = put(CapacityRecord.decision, json.dumps(decision)) + release
         if next_deadline is None:
-            done += [CapacityRecord.deadline.remove(), CapacityRecord.floor.remove()]
+            done += remove(CapacityRecord.deadline, CapacityRecord.floor)
         else:
-            done.append(CapacityRecord.deadline.set(_ms(next_deadline)))
+            done += put(CapacityRecord.deadline, _ms(next_deadline))
         try:
-            self._update(key, done, is_ours & (CapacityRecord.generation == record.generation))
+            self._update(key, done, is_ours & _is_as_read(record))
         except ConditionFailed as refused:
             if _LEASE.owner_of(refused.old or {}) == record.owner:
                 self._change(record.table, release, is_ours)
             return False
         return True
 
-    def _change(self, table: str, actions: Sequence[Action], condition: Condition) -> bool:
+    def _change(self, table: str, change: Change, condition: Condition) -> bool:
         try:
-            self._update(keys.capacity(table, keys.RECORD), actions, condition)
+            self._update(keys.capacity(table, keys.RECORD), change, condition)
         except ConditionFailed:
             return False
         return True

@@ -7,16 +7,15 @@ import hashlib
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
-
-from pynamodb.expressions.update import Action
 
 from .. import clock, keys
 from ..concurrency.threads import in_thread
 from ..conf import get_config
 from ..conf.groups import DedupeConfig
 from ..exceptions import CircuitBreakerOpenError, DedupeError
+from ..expressions import Change, equals, put, remove
 from ..item_access import ConditionFailed, Store
 from ..leases import LATE, Lease, Renewal, end_after, new_owner, release_later
 from ..models import RawItem, ttl_of
@@ -43,6 +42,9 @@ _PART_BYTES = 380 * 1024
 # An outcome that could not be stored is tried again with waits up to the second, in seconds, for as
 # long as the third.
 _FIRST_WAIT, _LONGEST_WAIT, _TRIES = 0.5, 10.0, 300.0
+
+_BEGIN = put(DedupeJob.state, RUNNING) + remove(DedupeJob.result, DedupeJob.parts, DedupeJob.error)
+_IS_RUNNING = equals(DedupeJob.state, RUNNING)
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +86,8 @@ class JobStore(Store[DedupeJob]):
     def extend(self, key: str, fence: int) -> bool:
         """Renew the lease; False if another fence has the job."""
         end = end_after(self._learned_times(keys.dedupe_job(key)), self.settings.lease)
-        return self._change_own(
-            key, fence, [DedupeJob.until.set(end), self._ttl_of_lease(end)], RUNNING
-        )
+        change = put(DedupeJob.until, end) + self._ttl_of_lease(end)
+        return self._change_own(key, fence, change, RUNNING)
 
     def is_in_progress(self, key: str) -> bool:
         """Return whether the job is in progress now, read strongly."""
@@ -130,21 +131,17 @@ class JobStore(Store[DedupeJob]):
         After an error, a job that was taken all the same is freed in the background.
         """
         item_key, mine = keys.dedupe_job(key), owner or new_owner()
-        changes = [
-            DedupeJob.state.set(RUNNING),
-            DedupeJob.result.remove(),
-            DedupeJob.parts.remove(),
-            DedupeJob.error.remove(),
-            DedupeJob.payload.remove()
+        changes = _BEGIN + (
+            remove(DedupeJob.payload)
             if payload is None
-            else DedupeJob.payload.set(self.payload_hash(payload)),
-        ]
+            else put(DedupeJob.payload, self.payload_hash(payload))
+        )
         try:
             with self._in_time():
                 taken = LEASE.take(
-                    lambda actions, condition: self._update(item_key, actions, condition),
+                    lambda change, condition: self._update(item_key, change, condition),
                     self.settings.lease,
-                    lambda end: [*changes, self._ttl_of_lease(end)],
+                    lambda end: changes + self._ttl_of_lease(end),
                     owner=mine,
                     times=self._learned_times(item_key),
                 )
@@ -159,7 +156,7 @@ class JobStore(Store[DedupeJob]):
         """Free the job in the background if ``owner`` has it, or takes it later. Does not wait."""
 
         def free() -> bool:
-            is_owned = (DedupeJob.owner == owner) & (DedupeJob.state == RUNNING)
+            is_owned = equals(DedupeJob.owner, owner) & _IS_RUNNING
             try:
                 with self._in_time():
                     self._update(keys.dedupe_job(key), self._failure(key, 0.0, None), is_owned)
@@ -180,13 +177,10 @@ class JobStore(Store[DedupeJob]):
         item_key = keys.dedupe_job(key)
         seconds = self.settings.ttl if ttl is None else ttl
         until = end_after(self._learned_times(item_key), seconds)
-        actions = [
-            DedupeJob.state.set(COMPLETED),
-            DedupeJob.until.set(until),
-            DedupeJob.ttl.set(ttl_of(until)),
-        ]
+        change = put(DedupeJob.state, COMPLETED) + put(DedupeJob.until, until)
+        change += put(DedupeJob.ttl, ttl_of(until))
         if len(data) <= _INLINE_BYTES:
-            actions.append(DedupeJob.result.set(data))
+            change += put(DedupeJob.result, data)
         else:
             parts = [data[at : at + _PART_BYTES] for at in range(0, len(data), _PART_BYTES)]
             self._put_in_groups(
@@ -197,8 +191,8 @@ class JobStore(Store[DedupeJob]):
                     for number, part in enumerate(parts)
                 ]
             )
-            actions.append(DedupeJob.parts.set(len(parts)))
-        return self._change_own(key, fence, actions, COMPLETED)
+            change += put(DedupeJob.parts, len(parts))
+        return self._change_own(key, fence, change, COMPLETED)
 
     def read_result(self, key: str, item: RawItem) -> bytes | None:
         """Return the encoded result of a completed job; None if a part is missing."""
@@ -225,24 +219,21 @@ class JobStore(Store[DedupeJob]):
         """The present setting ``DEDUPE``."""
         return get_config(self.using).dedupe
 
-    def _ttl_of_lease(self, end: int) -> Action:
+    def _ttl_of_lease(self, end: int) -> Change:
         # The item is kept longer than its lease, so that the next fence is larger.
-        return DedupeJob.ttl.set(ttl_of(end) + math.ceil(self.settings.ttl))
+        return put(DedupeJob.ttl, ttl_of(end) + math.ceil(self.settings.ttl))
 
-    def _failure(self, key: str, seconds: float, error: str | None) -> list[Action]:
+    def _failure(self, key: str, seconds: float, error: str | None) -> Change:
         end = end_after(self._learned_times(keys.dedupe_job(key)), seconds)
-        return [
-            DedupeJob.state.set(FAILED),
-            DedupeJob.until.set(end if seconds else 0),
-            DedupeJob.ttl.set(ttl_of(end)),
-            DedupeJob.error.remove() if error is None else DedupeJob.error.set(error),
-        ]
+        change = put(DedupeJob.state, FAILED) + put(DedupeJob.until, end if seconds else 0)
+        change += put(DedupeJob.ttl, ttl_of(end))
+        return change + (remove(DedupeJob.error) if error is None else put(DedupeJob.error, error))
 
-    def _change_own(self, key: str, fence: int, actions: Sequence[Any], state: str) -> bool:
-        is_ours = (DedupeJob.fence == fence) & (DedupeJob.state == RUNNING)
+    def _change_own(self, key: str, fence: int, change: Change, state: str) -> bool:
+        is_ours = equals(DedupeJob.fence, fence) & _IS_RUNNING
         try:
             with self._in_time():
-                self._update(keys.dedupe_job(key), actions, is_ours)
+                self._update(keys.dedupe_job(key), change, is_ours)
         except ConditionFailed as refused:
             old = refused.old or {}
             # The answer to this call's own write was lost, and the write was repeated.

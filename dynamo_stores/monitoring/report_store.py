@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 
 from .. import clock, keys
+from ..expressions import add, equals, exists, put, remove
 from ..item_access import ConditionFailed, DirectStore
 from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of, strings_of
 from .report import KEPT, Report, read_report
@@ -39,12 +40,10 @@ class ReportStore(DirectStore[StatusItem]):
         """
         old = self._update(
             keys.process_status(report.process),
-            [
-                StatusItem.at.set(int(report.at * 1000)),
-                StatusItem.report.set(report.as_text()),
-                StatusItem.ttl.set(int(report.at + KEPT) + 1),
-                StatusItem.resets.remove(),
-            ],
+            put(StatusItem.at, int(report.at * 1000))
+            + put(StatusItem.report, report.as_text())
+            + put(StatusItem.ttl, int(report.at + KEPT) + 1)
+            + remove(StatusItem.resets),
             returns="UPDATED_OLD",
         )
         return set(strings_of(old, StatusItem.resets))
@@ -82,10 +81,9 @@ class ReportStore(DirectStore[StatusItem]):
         Request that a process resets its breakers of ``tables`` at its next report; return False
         if there is no such process.
         """
-        exists = StatusItem.report.exists()
+        change = add(StatusItem.resets, set(tables))
         try:
-            actions = [StatusItem.resets.add(set(tables))]
-            self._update(keys.process_status(process), actions, exists)
+            self._update(keys.process_status(process), change, exists(StatusItem.report))
         except ConditionFailed:
             return False
         return True
@@ -94,7 +92,7 @@ class ReportStore(DirectStore[StatusItem]):
         """Delete the items of ``reports`` unless the processes have reported again."""
         for report in reports:
             try:
-                unchanged = StatusItem.at == int(report.at * 1000)
+                unchanged = equals(StatusItem.at, int(report.at * 1000))
                 self._delete(keys.process_status(report.process), unchanged)
             except ConditionFailed:
                 continue

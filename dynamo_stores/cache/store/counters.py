@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...expressions import add, at_least, at_most, equals, missing
 from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem
@@ -44,9 +45,9 @@ class CountingStore(WritingStore):
                 return self._replace_number(item_key, delta, None)
             # DynamoDB refuses a sum of over 38 digits; it is then stored as bytes, as by set.
             largest = MAX_NUMBER - 1 - abs(delta)
-            fits = CacheEntry.number.between(-largest, largest)
+            fits = at_least(CacheEntry.number, -largest) & at_most(CacheEntry.number, largest)
             try:
-                changed = self._update_live(item_key, [CacheEntry.number.add(delta)], fits)
+                changed = self._update_live(item_key, add(CacheEntry.number, delta), fits)
             except ConditionFailed as refused:
                 return self._replace_number(item_key, delta, refused.old)
         return CacheEntry.number.deserialize(changed[NUMBER]["N"])
@@ -66,13 +67,11 @@ class CountingStore(WritingStore):
             written = self._values.write(key, new, expiry)
             # Whatever invalidates the old value must invalidate the new one.
             head = {**written.head, **stamps_of(found.head)}
-            unchanged = CacheEntry.write == write_of(found.head)
+            unchanged = equals(CacheEntry.write, write_of(found.head))
             if NUMBER in found.head:
-                unchanged &= CacheEntry.number == value
+                unchanged &= equals(CacheEntry.number, value)
             unchanged &= (
-                CacheEntry.expiry.does_not_exist()
-                if expiry is None
-                else CacheEntry.expiry == expiry
+                missing(CacheEntry.expiry) if expiry is None else equals(CacheEntry.expiry, expiry)
             )
             self._put_in_groups(written.parts)
             try:

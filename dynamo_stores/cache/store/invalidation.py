@@ -6,12 +6,11 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from pynamodb.expressions.condition import Condition
-
 from ... import clock, keys
 from ...calls.batches import batch_get
 from ...concurrency.bounded import BoundedDict
 from ...concurrency.per_process import PerProcess
+from ...expressions import Condition, at_least, at_most, exists, less, missing, more
 from ...keys import ItemKey
 from ...models import RawItem
 from .items import (
@@ -29,6 +28,10 @@ from .parts import PartsStore
 _REMEMBERED = 20_000
 MAX_TAGS = 50
 _MAX_TAG_BYTES = 255
+
+
+_EXISTS, _MISSING = exists(CacheEntry.pk), missing(CacheEntry.pk)
+_ENDLESS, _UNSTAMPED = missing(CacheEntry.expiry), missing(CacheEntry.generation)
 
 
 class _Known(NamedTuple):
@@ -204,19 +207,15 @@ class ValidityStore(PartsStore):
     def _live(self) -> Condition:
         """Return the condition that an entry without tags is live and valid."""
         now = clock.now_ms()
-        live: Condition = CacheEntry.pk.exists() & (
-            CacheEntry.expiry.does_not_exist() | (CacheEntry.expiry > now)
-        )
-        if number := self._known_generation():
-            live &= CacheEntry.generation >= number
-        return live
+        live = _EXISTS & (_ENDLESS | more(CacheEntry.expiry, now))
+        number = self._known_generation()
+        return live & at_least(CacheEntry.generation, number) if number else live
 
     def _free(self) -> Condition:
         """Return the condition that no entry exists, or one that is not live and valid."""
-        free: Condition = CacheEntry.pk.does_not_exist() | (CacheEntry.expiry <= clock.now_ms())
-        if number := self._known_generation():
-            free = free | CacheEntry.generation.does_not_exist() | (CacheEntry.generation < number)
-        return free
+        free = _MISSING | at_most(CacheEntry.expiry, clock.now_ms())
+        number = self._known_generation()
+        return free | _UNSTAMPED | less(CacheEntry.generation, number) if number else free
 
     def _known_generation(self) -> int:
         return max((self._numbers.number(key.pk) or 0 for key in self._generation), default=0)

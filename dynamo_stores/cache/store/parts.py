@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from ...calls.batches import batch_get, batch_write, execute_in_parallel
 from ...conf import get_config
 from ...exceptions import StoreUnavailable
+from ...expressions import exists, put, remove
 from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem, ttl_of
@@ -63,12 +64,12 @@ class PartsStore(PrefixedStore[CacheEntry]):
         return [found[key.pk] for key in wanted]
 
     def _touch_parts(self, head: RawItem, removal: int | None) -> None:
-        ttl = CachePart.ttl.remove() if removal is None else CachePart.ttl.set(ttl_of(removal))
+        ttl = remove(CachePart.ttl) if removal is None else put(CachePart.ttl, ttl_of(removal))
 
         def touch(key: ItemKey) -> None:
             try:
                 with self._in_time():
-                    self._update(key, [ttl], CachePart.pk.exists())
+                    self._update(key, ttl, exists(CachePart.pk))
             except ConditionFailed:
                 # The value was overwritten or deleted meanwhile.
                 logger.debug("A part of a touched value does not exist any more.")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from pynamodb.expressions.update import Action
-
 from ... import clock, keys
 from ...calls.batches import MAX_WRITES, chunks, execute_in_parallel
+from ...expressions import add, equals, exists, missing, put, remove
 from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import ttl_of
@@ -33,6 +32,9 @@ from .sweeps import CacheStats, Progress, Sweep
 from .writing import expiry_after
 
 __all__ = ["MISSING", "CacheStore", "expiry_after"]
+
+_ENDLESS = remove(CacheEntry.expiry, CacheEntry.ttl)
+_IN_ONE_ITEM = exists(CacheEntry.write) & missing(CacheEntry.parts)
 
 
 class CacheStore(CountingStore, ManyStore):
@@ -118,25 +120,24 @@ class CacheStore(CountingStore, ManyStore):
             return self.delete(key)
         item_key = self.item_key(key)
         removal = self._values.removal(expiry)
-        actions: list[Action] = []
         if expiry is None or removal is None:
-            actions += [CacheEntry.expiry.remove(), CacheEntry.ttl.remove()]
+            change = _ENDLESS
         else:
-            actions += [CacheEntry.expiry.set(expiry), CacheEntry.ttl.set(ttl_of(removal))]
+            change = put(CacheEntry.expiry, expiry) + put(CacheEntry.ttl, ttl_of(removal))
         if self._is_indexed:
-            actions.append(CacheEntry.gsi1sk.set(keys.expiry_index_sort_key(item_key.pk, removal)))
-        condition = CacheEntry.write.exists() & CacheEntry.parts.does_not_exist()
+            change += put(CacheEntry.gsi1sk, keys.expiry_index_sort_key(item_key.pk, removal))
+        condition = _IN_ONE_ITEM
         while True:
             try:
                 with self._writing([item_key.pk]), self._in_time():
-                    self._update_live(item_key, actions, condition)
+                    self._update_live(item_key, change, condition)
             except ConditionFailed as refused:
                 head = refused.old or {}
                 if not self._parts_of(head) or not self._is_live_and_valid(head):
                     return False
                 # The parts first: with a head that is kept for longer, the value would be missing.
                 self._touch_parts(head, removal)
-                condition = CacheEntry.write == write_of(head)
+                condition = equals(CacheEntry.write, write_of(head))
             else:
                 return True
 
@@ -157,7 +158,7 @@ class CacheStore(CountingStore, ManyStore):
 
     def _raise_number(self, key: ItemKey) -> int:
         with self._in_time():
-            changed = self._update(key, [InvalidationNumber.number.add(1)])
+            changed = self._update(key, add(InvalidationNumber.number, 1))
         return invalidation_of(changed)
 
     def iter_keys(self, pattern: str = "*", *, page_size: int | None = None) -> Iterator[str]:

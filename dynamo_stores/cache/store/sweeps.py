@@ -11,6 +11,7 @@ from ...calls.batches import execute_in_parallel
 from ...calls.connection import TableConnection
 from ...calls.pages import pages
 from ...calls.policy import deadline
+from ...expressions import equals, exists, missing, to_arguments
 from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem
@@ -222,16 +223,19 @@ class Sweep:
 
     def _delete_unchanged(self, item: RawItem, pace: Pace | None = None) -> bool:
         """Delete ``item`` if it is unchanged since it was read; return whether it was deleted."""
-        condition = CacheEntry.pk.exists()
+        condition = exists(CacheEntry.pk)
         for attribute, name in ((CacheEntry.ttl, "TTL"), (CacheEntry.expiry, EXPIRY)):
             condition &= (
-                attribute == int(item[name]["N"]) if name in item else attribute.does_not_exist()
+                equals(attribute, int(item[name]["N"])) if name in item else missing(attribute)
             )
         if write := write_of(item):
-            condition &= CacheEntry.write == write
-        key = ItemKey(item["PK"]["S"], item["SK"]["S"])
-        kwargs = self._table.get_operation_kwargs(key.pk, key.sk, condition=condition)
-        kwargs["ReturnConsumedCapacity"] = "INDEXES"
+            condition &= equals(CacheEntry.write, write)
+        kwargs = {
+            "TableName": self._table.table_name,
+            "Key": {"PK": item["PK"], "SK": item["SK"]},
+            "ReturnConsumedCapacity": "INDEXES",
+            **to_arguments(condition),
+        }
         try:
             answer = self._call("DeleteItem", kwargs)
         except ConditionFailed:

@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pynamodb.expressions.condition import Condition
-from pynamodb.expressions.update import Action
-
 from ... import clock
+from ...expressions import Change, Condition, equals, missing
 from ...item_access import ConditionFailed
 from ...keys import ItemKey
 from ...models import RawItem
@@ -21,6 +19,7 @@ from .values import Written
 
 # Seconds since the epoch, in the year 5138: what is kept for longer never expires.
 _FOREVER = 1e11
+_UNTAGGED = missing(CacheEntry.tags)
 
 
 class WritingStore(EntriesStore):
@@ -102,7 +101,7 @@ class WritingStore(EntriesStore):
         """Put ``head`` if it may; return the replaced item, if known, or the failed condition."""
         condition = self._free()
         if seen is not None:
-            condition = condition | (CacheEntry.write == write_of(seen))
+            condition = condition | equals(CacheEntry.write, write_of(seen))
         while True:
             try:
                 with self._in_time():
@@ -117,7 +116,7 @@ class WritingStore(EntriesStore):
                 if self._is_live_and_valid(old) and self._values.is_readable(old):
                     return refused
                 # One of its tags was invalidated, or another key or serializer signed it: a miss.
-                condition, seen = CacheEntry.write == write_of(old), old
+                condition, seen = equals(CacheEntry.write, write_of(old)), old
             else:
                 return seen
 
@@ -133,9 +132,7 @@ class WritingStore(EntriesStore):
         self._numbers.remember_tags(pk, written.tags)
         kept[pk] = Entry(head, [data_of(part) or b"" for part in written.parts])
 
-    def _update_live(
-        self, key: ItemKey, actions: Sequence[Action], extra: Condition | None = None
-    ) -> RawItem:
+    def _update_live(self, key: ItemKey, change: Change, extra: Condition | None = None) -> RawItem:
         """
         Change a live and valid entry; return the attributes that changed.
 
@@ -146,12 +143,12 @@ class WritingStore(EntriesStore):
         if generation := self._not_fresh(self._generation):
             with self._in_time():
                 self._read_numbers(generation)
-        unchanged: Condition = CacheEntry.tags.does_not_exist()
+        unchanged = _UNTAGGED
         seen: str | None = None
         while True:
             condition = self._live() & unchanged
             try:
-                return self._update(key, actions, condition if extra is None else condition & extra)
+                return self._update(key, change, condition if extra is None else condition & extra)
             except ConditionFailed as refused:
                 old = refused.old
                 if old is None or not write_of(old) or not self._is_live_and_valid(old):
@@ -160,9 +157,8 @@ class WritingStore(EntriesStore):
                 if write == seen:
                     raise
                 seen = write
-                unchanged = (
-                    CacheEntry.tags.does_not_exist() if write is None else CacheEntry.write == write
-                )
+                # ``extra`` may name another write.
+                unchanged = _UNTAGGED if write is None else equals(CacheEntry.write, write, "seen")
 
     def delete(self, key: str) -> bool:
         """Delete the value and its parts; return whether the key existed."""
@@ -178,7 +174,7 @@ class WritingStore(EntriesStore):
         """Delete the entry if ``write`` made it; return whether it did."""
         try:
             with self._writing([key.pk]), self._in_time():
-                old = self._delete(key, CacheEntry.write == write)
+                old = self._delete(key, equals(CacheEntry.write, write))
         except ConditionFailed:
             return False
         self._delete_parts(old or {})
