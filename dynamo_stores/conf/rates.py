@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -128,6 +129,8 @@ def parse_resource(config: Any, *, algorithm: str = "sliding") -> ResourceConfig
     """
     if isinstance(config, ResourceConfig):
         return config
+    if isinstance(config, str):
+        return _parse_text(config, algorithm)
     if not isinstance(config, Mapping):
         return _checked(ResourceConfig(rates=parse_rates(config), algorithm=algorithm))
     for name in config:
@@ -148,6 +151,12 @@ def parse_resource(config: Any, *, algorithm: str = "sliding") -> ResourceConfig
             block=config.get("BLOCK") or 1,
         )
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse_text(rate: str, algorithm: str) -> ResourceConfig:
+    # The rate of a decorator is given with each request.
+    return _checked(ResourceConfig(rates=parse_rates(rate), algorithm=algorithm))
 
 
 def _checked(config: ResourceConfig) -> ResourceConfig:

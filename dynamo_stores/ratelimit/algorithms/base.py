@@ -97,11 +97,12 @@ class Algorithm(Protocol):
 def tightest(levels: Sequence[Level], cost: int) -> RateLimitStatus:
     """Return the status of the rate that refuses longest, else of the one with least left."""
     refusing = [level for level in levels if level.free < cost]
-    level = (
-        max(refusing, key=lambda each: each.retry_after)
-        if refusing
-        else min(levels, key=lambda each: (each.free, -each.rate.window))
-    )
+    if len(levels) == 1:
+        (level,) = levels
+    elif refusing:
+        level = max(refusing, key=lambda each: each.retry_after)
+    else:
+        level = min(levels, key=lambda each: (each.free, -each.rate.window))
     return RateLimitStatus(
         allowed=not refusing,
         limit=level.rate.limit,
