@@ -117,8 +117,8 @@ def batch_write(
     connection: Connection, table: str, requests: Iterable[Item]
 ) -> tuple[list[Item], StoreUnavailable | None]:
     """
-    Write ``requests`` (``PutRequest`` and ``DeleteRequest``, one per key), at most 25 and 16 MB a
-    call, several calls in parallel.
+    Write ``requests`` (``PutRequest`` and ``DeleteRequest``, one per key), at most 25 a call,
+    several calls in parallel.
 
     Return the requests that were unprocessed at the deadline, and the error that is the reason
     (``[], None`` if all were processed). Raises StoreUnavailable without an answer, or if no batch
@@ -137,7 +137,8 @@ def batch_write(
             return (exc.unprocessed or {table: chunk}).get(table, []), exc
         return [], None
 
-    todo = list(chunks(requests, MAX_WRITES, max_bytes=MAX_BATCH_BYTES, size_of=_request_size))
+    # 25 items of 400 KB are less than the 16 MB that a request may have.
+    todo = list(chunks(requests, MAX_WRITES))
     done = execute_in_parallel(todo, write, max_concurrency=_BATCHES_AT_ONCE)
     left = [request for unprocessed, _ in done for request in unprocessed]
     is_answered = any(exc is None or isinstance(exc, ThrottlingError) for _, exc in done)
@@ -146,11 +147,6 @@ def batch_write(
             failure.unprocessed = {table: left}
             raise failure
     return left, next((exc for _, exc in done if exc is not None), None)
-
-
-def _request_size(request: Item) -> int:
-    ((_, content),) = request.items()
-    return item_size(content.get("Item") or content["Key"])
 
 
 @dataclass(eq=False)

@@ -103,10 +103,14 @@ class Link:
         if not count or self._tls is None:
             return False
         # Messages of TLS itself, such as session tickets, may come at any time.
+        self._incoming.write(self._view[:count])
         try:
-            return self._feed(count) is None
+            self._tls.read(1)
+        except ssl.SSLWantReadError:
+            return True
         except OSError:
-            return False
+            pass
+        return False
 
     def close(self) -> None:
         """Close the socket."""

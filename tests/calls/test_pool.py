@@ -395,6 +395,31 @@ def test_threads_with_short_deadlines_get_their_own_answers(make_pool):
         assert open_files() <= before + peer.connections
 
 
+def test_unasked_bytes_are_no_answer(contexts, make_pool):
+    """Neither a whole one nor a part of one that came before the request."""
+    server, client = contexts
+    received, sent = threading.Event(), threading.Event()
+
+    def serve(peer, connection, number):
+        peer.receive(connection)
+        connection.sendall(response(b"%d" % number))
+        received.wait(60)
+        received.clear()
+        connection.sendall([b"HTTP/1.1 200 OK\r\nX: ", response(b"unasked"), b""][number])
+        sent.set()
+        peer.ended.wait(60)
+
+    with Peer(serve, server) as peer:
+        pool = make_pool(peer.url, client)
+        for number in range(3):
+            assert send(pool) == b"%d" % number
+            received.set()
+            assert sent.wait(60)
+            sent.clear()
+            time.sleep(0.05)
+        pool.close()
+
+
 def test_an_idle_connection_with_unasked_bytes_is_not_used():
     """They would be the answer to the next request."""
     ours, theirs = socket.socketpair()

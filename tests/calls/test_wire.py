@@ -397,6 +397,7 @@ WHOLE = b'{"Item": {"k": {"B": "aGk="}}}'
         (WHOLE, {"content_encoding": b"gzip"}),
         (gzip.compress(bytes(wire.MAX_BODY + 1)), {"content_encoding": b"gzip"}),
     ],
+    ids=range(17),
 )
 def test_a_damaged_answer_is_no_value(body, headers):
     """It is an error that is retried, never a part of an answer, or an empty one."""
