@@ -82,6 +82,7 @@ def default_alias(dynamo_engine: str, dynamo_prefix: str) -> dict[str, Any]:
         "ENDPOINT_URL": dynamo_engine,
         "REGION": "us-east-1",
         "TABLE_PREFIX": dynamo_prefix,
+        "TRANSPORT": os.environ.get("TEST_TRANSPORT", "auto"),
         # Calls are counted in many tests; those of the reports are for the tests of reports.
         "REPORTS": {"ENABLED": False},
     }

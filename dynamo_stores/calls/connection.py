@@ -153,7 +153,8 @@ class Connection(PynamoConnection):
         try:
             if pre_dynamodb_send.receivers or post_dynamodb_send.receivers:
                 return super().dispatch(operation, kwargs)
-            return self._transport.send(operation, kwargs)
+            # Without PynamoDB's signals, and its log lines with the content of requests.
+            return self._make_api_call(operation, kwargs)
         finally:
             attempt_until.reset(token)
 
