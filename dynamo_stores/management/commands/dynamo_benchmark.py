@@ -3,80 +3,54 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import signal
-import statistics
 import sys
 import threading
-import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-import boto3
-from botocore.config import Config
 from django.core.management.base import BaseCommand, CommandError
-from django.test.utils import override_settings
 
 from ... import conf
-from ...cache.backend import DynamoDBCache
-from ...calls.control import get_control
-from ...calls.environment import is_loopback
 from ...conf.rules import WHOLE_POSITIVE
-from ...exceptions import CircuitBreakerOpenError, StoreUnavailable
-from ...infrastructure.tables import create_table, table_of
-from ...models import ControlItem, StoreItem
-from ...ratelimit.store import RateLimitStore
-from ...testing.engine import EmbeddedEngine, EngineError
+from ...testing.engine import EngineError
+from ..benchmark.operations import SUBJECTS, operations_of
 from ..options import between, check_options, whole_between
 from ..tables import command_errors
 
-Call = Callable[[], object]
-
-
-class Timing(NamedTuple):
-    """Microseconds per call."""
-
-    cpu: float
-    wall: float
+# Without --processes: those that measure, or for the scenario status those that report.
+_MEASURING, _REPORTING = 3, 100
 
 
 class Command(BaseCommand):
     help = (
-        "Compares cache operations and limits with a bare boto3 client that makes the same calls, "
-        "alternating between both. Works on a table of its own, which it deletes."
+        "Compares the stores and other clients with a bare boto3 client that makes the least "
+        "equivalent call. The clients take turns, in several processes. Works on tables of its "
+        "own, which it deletes."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--scenario",
-            choices=["calls", "scaling", "status"],
+            choices=["calls", "growth", "cold-start", "scaling", "status"],
             default="calls",
-            help="calls: compared with a bare client. scaling: a throttled table under load, on "
-            "an embedded engine behind a throttling relay. status: the status pages while many "
-            "processes report, on an embedded engine (default: %(default)s).",
+            help="calls: compared with a bare client. growth: with the size of values, batches and "
+            "the table, and with concurrency. cold-start: fresh processes until their first get. "
+            "scaling: a throttled table under load, on an embedded engine behind a throttling "
+            "relay. status: the status pages while many processes report, on an embedded engine "
+            "(default: %(default)s).",
         )
-        parser.add_argument(
-            "--processes",
-            type=int,
-            default=100,
-            help="Number of processes that report, for status (default: %(default)s).",
-        )
-        parser.add_argument(
-            "--kind",
-            choices=["puts", "gets", "batches"],
-            default="puts",
-            help="Kind of operation, for scaling (default: %(default)s).",
-        )
-        parser.add_argument("--rate", type=int, default=160, help="Values a second, for scaling.")
-        parser.add_argument("--seconds", type=float, default=20.0, help="Duration, for scaling.")
         parser.add_argument("--using", default=conf.DEFAULT_ALIAS, help="Alias to measure.")
         parser.add_argument(
             "--engine",
-            choices=["alias", "embedded"],
+            choices=["alias", "embedded", "canned"],
             default="alias",
-            help="The endpoint of the alias, or an embedded engine (default: %(default)s).",
+            help="The endpoint of the alias, an embedded engine, or a server that answers from a "
+            "dict, so that little but the client is measured (default: %(default)s).",
         )
+        parser.add_argument("--tls", action="store_true", help="Use HTTPS, with --engine canned.")
         parser.add_argument(
             "--rounds", type=int, default=15, help="Rounds of each client (default: %(default)s)."
         )
@@ -87,12 +61,58 @@ class Command(BaseCommand):
             "--bytes", type=int, default=1000, help="Size of a value (default: %(default)s)."
         )
         parser.add_argument(
+            "--processes",
+            type=int,
+            help="Number of processes that measure one after the other, of which the best is "
+            f"shown (default: {_MEASURING}); for status, of those that report "
+            f"(default: {_REPORTING}).",
+        )
+        parser.add_argument(
+            "--operation",
+            action="append",
+            metavar="NAME",
+            help="Only this line of the table, such as 'get'; may be repeated.",
+        )
+        parser.add_argument(
+            "--subject",
+            action="append",
+            metavar="NAME",
+            help=f"Only this client beside boto3; may be repeated. One of: {', '.join(SUBJECTS)}.",
+        )
+        parser.add_argument(
+            "--items",
+            type=int,
+            default=10_000,
+            help="Size to which growth fills the table (default: %(default)s).",
+        )
+        parser.add_argument("--redis", metavar="URL", help="Measure Django's cache on this Redis.")
+        parser.add_argument(
+            "--memcached", metavar="HOST:PORT", help="Measure Django's cache on this Memcached."
+        )
+        parser.add_argument(
             "--allow-remote",
             action="store_true",
             help="Allow an endpoint on another machine, where calls cost money.",
         )
+        output = parser.add_mutually_exclusive_group()
+        output.add_argument("--json", action="store_true", help="Write the figures as JSON.")
+        output.add_argument(
+            "--markdown", action="store_true", help="Write a short table of ratios as Markdown."
+        )
+        parser.add_argument("--svg", type=Path, metavar="FILE", help="Write a chart to this file.")
+        parser.add_argument(
+            "--kind",
+            choices=["puts", "gets", "batches"],
+            default="puts",
+            help="Kind of operation, for scaling (default: %(default)s).",
+        )
+        parser.add_argument("--rate", type=int, default=160, help="Values a second, for scaling.")
+        parser.add_argument("--seconds", type=float, default=20.0, help="Duration, for scaling.")
 
-    def handle(self, *args: Any, using: str, engine: str, **options: Any) -> None:
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["processes"] is None:
+            is_status = options["scenario"] == "status"
+            options["processes"] = _REPORTING if is_status else _MEASURING
         check_options(
             options,
             rounds=WHOLE_POSITIVE,
@@ -100,38 +120,28 @@ class Command(BaseCommand):
             # Larger values are stored in parts, which a bare client does not do.
             bytes=whole_between(1, 300_000),
             processes=WHOLE_POSITIVE,
+            items=whole_between(0, 1_000_000),
             rate=WHOLE_POSITIVE,
             seconds=between(0.1, 3600),
         )
-        with _exit_at_sigterm():
-            self._benchmark(using, engine, options)
-
-    def _benchmark(self, using: str, engine: str, options: dict[str, Any]) -> None:
-        with command_errors():
-            if options["scenario"] == "scaling":
-                self._benchmark_scaling(options)
-                return
-            if options["scenario"] == "status":
-                self._benchmark_status(options)
-                return
-            if engine == "alias":
-                self._run(using, conf.get_config(using).endpoint_url, options)
-                return
+        _check_names(options)
+        with _exit_at_sigterm(), command_errors():
             try:
-                with EmbeddedEngine() as embedded:
-                    self._run(using, embedded.url, options)
+                self._run(options)
             except EngineError as exc:
                 raise CommandError(str(exc)) from exc
 
-    def _benchmark_status(self, options: dict[str, Any]) -> None:
-        from ..status_benchmark import status_benchmark
+    def _run(self, options: dict[str, Any]) -> None:
+        if options["scenario"] == "scaling":
+            self._benchmark_scaling(options)
+        elif options["scenario"] == "status":
+            from ..status_benchmark import status_benchmark
 
-        try:
             status_benchmark(
                 self.stdout.write, processes=options["processes"], rounds=options["rounds"]
             )
-        except EngineError as exc:
-            raise CommandError(str(exc)) from exc
+        else:
+            self._measure(options)
 
     def _benchmark_scaling(self, options: dict[str, Any]) -> None:
         try:
@@ -146,48 +156,47 @@ class Command(BaseCommand):
         except (EngineError, ImportError) as exc:
             raise CommandError(f"{exc} Install dynamo-stores[local] for this scenario.") from exc
 
-    def _run(self, using: str, url: str | None, options: dict[str, Any]) -> None:
-        if not options["allow_remote"] and (url is None or not is_loopback(url)):
-            raise CommandError(
-                f"The endpoint {url or 'of AWS'} is not on this machine, and calls there cost "
-                "money. Add --allow-remote to allow it, or --engine embedded."
-            )
-        prefix = f"benchmark-{secrets.token_hex(4)}-"
-        alias = {
-            "ENDPOINT_URL": url,
-            "TABLE_PREFIX": prefix,
-            "REGION": conf.get_config(using).region,
-        }
-        with override_settings(DYNAMO_STORES={"default": alias}):
-            # With the control table, because the process publishes its reports there.
-            specs = [table_of(model) for model in (StoreItem, ControlItem)]
-            try:
-                for spec in specs:
-                    create_table(spec, lambda line: None)
-                self._compare(specs[0].name, options)
-            finally:
-                for spec in specs:
-                    _delete_table(spec.name)
+    def _measure(self, options: dict[str, Any]) -> None:
+        from ..benchmark import report
+        from ..benchmark.scenarios import about, measure
 
-    def _compare(self, table: str, options: dict[str, Any]) -> None:
-        rounds, calls = options["rounds"], options["calls"]
-        self.stdout.write(
-            f"{rounds} rounds of {calls} calls, values of {options['bytes']} bytes; "
-            "CPU and wall time in µs a call, medians of the rounds.\n"
+        # Standard output has nothing but the figures.
+        progress = self.stderr.write if options["verbosity"] > 1 else lambda line: None
+        rows, skipped = measure(options, progress)
+        described = about(options)
+        if options["svg"]:
+            options["svg"].write_text(report.as_svg(described, rows))
+        if options["json"]:
+            self.stdout.write(report.as_json(described, rows, skipped))
+            return
+        if options["markdown"]:
+            self.stdout.write(report.as_markdown(rows))
+        else:
+            self.stdout.write(
+                "CPU and wall time of a call in µs, with their ratios to boto3: medians of the "
+                "rounds, of the process with the lowest CPU ratio."
+            )
+            self.stdout.write(report.as_table(rows))
+        for name, reason in skipped.items():
+            self.stderr.write(f"{name} is skipped: {reason}.")
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    """Raise CommandError for options that name nothing, or do not go together."""
+    if options["tls"] and options["engine"] != "canned":
+        raise CommandError(
+            "--tls is given without --engine canned. The URL of another endpoint says whether it "
+            "uses TLS."
         )
-        self.stdout.write(f"{'':>14}{'boto3 CPU':>11}{'stores':>8}{'ratio':>8}{'wall ratio':>12}")
-        for name, (bare, stores) in _pairs(table, options["bytes"]).items():
-            for call in (bare, stores):
-                _time(call, max(1, calls // 4))
-            pairs = [(_time(bare, calls), _time(stores, calls)) for _ in range(rounds)]
-            bare_cpu = statistics.median(one.cpu for one, _ in pairs)
-            store_cpu = statistics.median(other.cpu for _, other in pairs)
-            ratio = statistics.median(other.cpu / one.cpu for one, other in pairs)
-            wall = statistics.median(other.wall / one.wall for one, other in pairs)
-            self.stdout.write(f"{name:>14}{bare_cpu:11.0f}{store_cpu:8.0f}{ratio:8.2f}{wall:12.2f}")
-        for name, call in _without_counterpart(options["bytes"]).items():
-            store_cpu = statistics.median(_time(call, calls).cpu for _ in range(rounds))
-            self.stdout.write(f"{name}: {store_cpu:.1f} µs")
+    for name in options["subject"] or ():
+        if name not in SUBJECTS:
+            raise CommandError(f"--subject is {name}; expected one of: {', '.join(SUBJECTS)}.")
+    known = [each.name for each in operations_of(options["scenario"], options["bytes"])]
+    for name in options["operation"] or ():
+        if name not in known:
+            raise CommandError(f"--operation is {name}; expected one of: {'; '.join(known)}.")
+    if options["svg"] and not options["svg"].resolve().parent.is_dir():
+        raise CommandError(f"--svg is {options['svg']}; expected a file in a folder that exists.")
 
 
 @contextlib.contextmanager
@@ -201,106 +210,3 @@ def _exit_at_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _delete_table(name: str) -> None:
-    control = get_control()
-    if control.describe(name) is not None:
-        control.call("DeleteTable", {"TableName": name})
-
-
-def _pairs(table: str, size: int) -> dict[str, tuple[Call, Call]]:
-    """Return for each operation a bare boto3 call and the equal call of a store."""
-    cache = DynamoDBCache("default", {"KEY_PREFIX": "benchmark"})
-    value = "x" * size
-    cache.set("k", value, 300)
-    cache.set_many({f"k{number}": value for number in range(25)}, 300)
-    config = conf.get_config()
-    client = boto3.client(
-        "dynamodb",
-        region_name=config.region or "us-east-1",
-        endpoint_url=config.endpoint_url,
-        config=Config(retries={"total_max_attempts": 1, "mode": "standard"}),
-        **(
-            {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-            if config.endpoint_url and is_loopback(config.endpoint_url)
-            else {}
-        ),
-    )
-
-    def key(name: str) -> dict[str, Any]:
-        made = cache.store.item_key(cache.make_key(name))
-        return {"PK": {"S": made.pk}, "SK": {"S": made.sk}}
-
-    item = client.get_item(TableName=table, Key=key("k"))["Item"]
-    bare = {**item, "PK": {"S": "bare"}}
-    limits = RateLimitStore()
-    limits.acquire("benchmark", rate="1000000/h")
-    count = {
-        "TableName": table,
-        "Key": {"PK": {"S": "bare count"}, "SK": {"S": "SW"}},
-        "UpdateExpression": "SET c0 = if_not_exists(c0, :zero) + :n",
-        "ConditionExpression": "attribute_not_exists(c0) OR c0 <= :most",
-        "ExpressionAttributeValues": {
-            ":n": {"N": "1"},
-            ":zero": {"N": "0"},
-            ":most": {"N": "1000000"},
-        },
-        "ReturnValues": "ALL_NEW",
-    }
-    names = [f"k{number}" for number in range(25)]
-    keys = [key(name) for name in names]
-    request = {table: {"Keys": keys}}
-    return {
-        "get": (
-            lambda: client.get_item(TableName=table, Key=key("k")),
-            lambda: cache.get("k"),
-        ),
-        "set": (
-            lambda: client.put_item(TableName=table, Item=bare),
-            lambda: cache.set("k", value, 300),
-        ),
-        "get_many(25)": (
-            lambda: client.batch_get_item(RequestItems=request),
-            lambda: cache.get_many(names),
-        ),
-        "acquire": (
-            lambda: client.update_item(**count),
-            lambda: limits.acquire("benchmark", rate="1000000/h"),
-        ),
-    }
-
-
-def _without_counterpart(size: int) -> dict[str, Call]:
-    """Return the calls that a bare client does not have, by their description."""
-    unreachable = {"ENDPOINT_URL": "http://127.0.0.1:9", "RETRY": {"MAX_RETRIES": 0}}
-    aliases = {"default": {**unreachable, "CIRCUIT_BREAKER": {"FAILURE_THRESHOLD": 1}}}
-    with override_settings(DYNAMO_STORES=aliases):
-        refused = DynamoDBCache("default", {})
-        with contextlib.suppress(StoreUnavailable):
-            refused.get("k")
-        # The closure keeps the connection with its open breaker after the settings are restored.
-        connection = refused.store._table.connection
-
-    def fail_fast() -> None:
-        with contextlib.suppress(CircuitBreakerOpenError):
-            connection.dispatch("GetItem", {"TableName": "dynamo-stores", "Key": {}})
-
-    near = DynamoDBCache("default", {"KEY_PREFIX": "near", "OPTIONS": {"LOCAL_TIMEOUT": 3600}})
-    near.set("k", "x" * size, 3600)
-    limits = RateLimitStore()
-    limits.acquire("benchmark", key="refused", rate="1/h")
-    return {
-        "a cached refusal": lambda: limits.acquire("benchmark", key="refused", rate="1/h"),
-        "a hit in the near cache": lambda: near.get("k"),
-        "creating a cache": lambda: DynamoDBCache("default", {"KEY_PREFIX": "p"}),
-        "a call refused by an open breaker": fail_fast,
-    }
-
-
-def _time(call: Call, times: int) -> Timing:
-    cpu, wall = time.process_time(), time.perf_counter()
-    for _ in range(times):
-        call()
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return Timing(cpu / times * 1e6, wall / times * 1e6)
