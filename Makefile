@@ -43,9 +43,9 @@ check-project: $(STAMP)
 local: $(STAMP)
 	@$(BIN)/python manage.py dynamo_local
 
-## make benchmark: cache operations against a bare boto3 client
+## make benchmark [ARGS="--operation get"]: clients against a bare boto3 client, a few minutes
 benchmark: $(STAMP)
-	@$(BIN)/python manage.py dynamo_benchmark --engine embedded
+	@$(BIN)/python manage.py dynamo_benchmark --engine canned --rounds 7 --calls 100 $(ARGS)
 
 ## make mutants: mutation testing of the pure modules, about ten minutes; needs no engine
 mutants: $(STAMP)

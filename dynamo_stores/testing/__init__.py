@@ -6,12 +6,14 @@ Help for tests: a clock to advance, faults by name, an embedded engine.
 ``dynamo_capacity``.
 """
 
+from .canned import CannedServer
 from .clock import FakeClock
 from .connected import connected, test_tables
 from .engine import EmbeddedEngine, EngineError, find_free_port
 from .faults import FaultProxy
 
 __all__ = [
+    "CannedServer",
     "EmbeddedEngine",
     "EngineError",
     "FakeClock",

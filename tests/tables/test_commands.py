@@ -192,6 +192,8 @@ def test_every_table_of_the_project_is_found(tables, dynamo_prefix):
         ("dynamo_benchmark", "bytes", -1),
         ("dynamo_benchmark", "bytes", 400_000),
         ("dynamo_benchmark", "processes", 0),
+        ("dynamo_benchmark", "items", -1),
+        ("dynamo_benchmark", "items", 1_000_001),
         ("dynamo_benchmark", "rate", 0),
         ("dynamo_benchmark", "seconds", NAN),
         ("dynamo_benchmark", "seconds", -1.0),
@@ -297,7 +299,15 @@ def test_a_benchmark_that_is_terminated_deletes_its_tables(dynamo_engine, until)
 
     before = own_tables()
     process = subprocess.Popen(
-        [sys.executable, "manage.py", "dynamo_benchmark", "--rounds", "100000"],
+        [
+            sys.executable,
+            "manage.py",
+            "dynamo_benchmark",
+            "--rounds",
+            "100000",
+            "--subject",
+            "lean",
+        ],
         env={
             **os.environ,
             "ENV_FILE": os.devnull,

@@ -53,7 +53,7 @@ class Operation:
 class Plan:
     """
     What one measuring process does; it is passed as JSON. ``names`` and ``subjects`` choose
-    operations and clients, empty for all. ``label`` is added to the names of the operations.
+    operations and clients, empty for all.
     """
 
     url: str | None
@@ -68,7 +68,6 @@ class Plan:
     subjects: list[str] = field(default_factory=list)
     redis: str | None = None
     memcached: str | None = None
-    label: str = ""
 
     def chooses(self, subject: str) -> bool:
         """Return whether this client is measured."""
@@ -83,6 +82,27 @@ class Plan:
 def operations_of(scenario: str, size: int) -> list[Operation]:
     """Return the operations of ``calls`` with values of ``size`` bytes, or those of ``growth``."""
     return [*(_growth() if scenario == "growth" else _calls(size))]
+
+
+def names_of(scenario: str) -> list[str]:
+    """Return the names of the operations of a scenario, for ``--operation``."""
+    if scenario not in ("calls", "growth"):
+        return []
+    names = [each.name for each in operations_of(scenario, _KB)]
+    if scenario == "growth":
+        names += [name_together(count) for count in TOGETHER]
+        names += [name_in_table(verb, size) for size in TABLE_SIZES for verb in ("get", "set")]
+    return names
+
+
+def name_together(count: int) -> str:
+    """Return the name of ``get`` by processes at the same time."""
+    return f"get, processes: {count}"
+
+
+def name_in_table(verb: str, size: int) -> str:
+    """Return the name of ``verb`` in a table of ``size`` items."""
+    return f"{verb}, items: {size:,}"
 
 
 def _calls(size: int) -> Iterator[Operation]:

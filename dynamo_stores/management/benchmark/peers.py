@@ -91,6 +91,11 @@ class DynamoDBPeer(CacheSubject):
             yield count
 
 
+def has_dynamodb_cache() -> bool:
+    """Return whether django-dynamodb-cache is installed."""
+    return not _missing("django_dynamodb_cache", DYNAMODB_CACHE)
+
+
 def make_peers(plan: Plan) -> tuple[list[Subject], dict[str, str]]:
     """Return the peers to measure, and why the others are skipped, by name."""
     makers: dict[str, tuple[Callable[[], Subject], str]] = {
@@ -119,7 +124,10 @@ def make_peers(plan: Plan) -> tuple[list[Subject], dict[str, str]]:
 
 def _django_cache(backend: str, name: str, location: str, size: int) -> Subject:
     make = import_string(f"django.core.cache.backends.{backend}")
-    return CacheSubject(name, make(location, {"KEY_PREFIX": own_name("benchmark")}), size)
+    cache = make(location, {"KEY_PREFIX": own_name("benchmark")})
+    # A server that does not answer ends the run here.
+    cache.get("k")
+    return CacheSubject(name, cache, size)
 
 
 def _missing(module: str, package: str) -> str:

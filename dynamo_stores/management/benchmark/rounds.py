@@ -109,7 +109,7 @@ def _measure_operation(operation: Operation, runs: dict[Subject, Run], plan: Pla
         order.reverse()
     bare = next((found for subject, found in timings.items() if subject.name == BARE), None)
     return [
-        _row(operation.name + plan.label, subject, found, bare, runs[subject])
+        _row(operation.name, subject, found, bare, runs[subject])
         for subject, found in timings.items()
     ]
 
@@ -190,8 +190,8 @@ async def _in_tasks(call: Call, times: int, at_once: int) -> list[float]:
         for _ in range(times):
             await one()
         return taken
-    for _ in range(max(1, times // at_once)):
-        await asyncio.gather(*(one() for _ in range(at_once)))
+    while len(taken) < times:
+        await asyncio.gather(*(one() for _ in range(min(at_once, times - len(taken)))))
     return taken
 
 

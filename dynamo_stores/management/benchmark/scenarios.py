@@ -15,7 +15,15 @@ from ... import __version__
 from .clients import local_keys
 from .cold_start import measure_cold_start
 from .endpoint import fill, serving, tables
-from .operations import DYNAMODB_CACHE, TABLE_SIZES, TOGETHER, Plan
+from .operations import (
+    DYNAMODB_CACHE,
+    TABLE_SIZES,
+    TOGETHER,
+    Plan,
+    name_in_table,
+    name_together,
+)
+from .peers import has_dynamodb_cache
 from .processes import measure_in_processes, measure_together
 from .rounds import Row
 
@@ -30,6 +38,7 @@ def planned(options: dict[str, Any]) -> Iterator[tuple[Plan, dict[str, str]]]:
     of the measuring processes, and what their environment must have.
     """
     subjects = options["subject"] or []
+    with_peer = has_dynamodb_cache() and (not subjects or DYNAMODB_CACHE in subjects)
     with (
         serving(
             options["engine"],
@@ -37,9 +46,7 @@ def planned(options: dict[str, Any]) -> Iterator[tuple[Plan, dict[str, str]]]:
             tls=options["tls"],
             allow_remote=options["allow_remote"],
         ) as server,
-        tables(
-            server, options["using"], with_peer=not subjects or DYNAMODB_CACHE in subjects
-        ) as made,
+        tables(server, options["using"], with_peer=with_peer) as made,
     ):
         environment = dict(server.environment)
         if server.url is not None:
@@ -83,7 +90,10 @@ def measure(options: dict[str, Any], progress: Progress) -> Found:
     with planned(options) as (plan, environment):
         if options["scenario"] == "cold-start":
             return measure_cold_start(plan, environment, local_keys(plan)), {}
-        rows, skipped = measure_in_processes(plan, environment, options["processes"], progress)
+        rows: list[Row] = []
+        skipped: dict[str, str] = {}
+        if plan.operations():
+            rows, skipped = measure_in_processes(plan, environment, options["processes"], progress)
         if options["scenario"] == "growth":
             rows += _growth_of_processes(plan, environment, progress)
             rows += _growth_of_table(plan, environment, options, progress)
@@ -94,9 +104,13 @@ def _growth_of_processes(
     plan: Plan, environment: dict[str, str], progress: Progress
 ) -> Iterator[Row]:
     for count in TOGETHER:
+        name = name_together(count)
+        if plan.names and name not in plan.names:
+            continue
         progress(f"{count} at the same time")
-        one = replace(plan, scenario="calls", names=["get"], label=f", processes: {count}")
-        yield from measure_together(one, environment, count)
+        one = replace(plan, scenario="calls", names=["get"])
+        for row in measure_together(one, environment, count):
+            yield replace(row, operation=name)
 
 
 def _growth_of_table(
@@ -104,10 +118,17 @@ def _growth_of_table(
 ) -> Iterator[Row]:
     filled = 0
     for size in TABLE_SIZES:
-        if size > options["items"]:
-            return
+        verbs = [
+            verb
+            for verb in ("get", "set")
+            if not plan.names or name_in_table(verb, size) in plan.names
+        ]
+        if size > options["items"] or not verbs:
+            continue
         progress(f"a table of {size:,} items")
         fill(plan.table, filled, size)
         filled = size
-        of_size = replace(plan, scenario="calls", names=["get", "set"], label=f", items: {size:,}")
-        yield from measure_in_processes(of_size, environment, options["processes"], progress)[0]
+        of_size = replace(plan, scenario="calls", names=verbs)
+        rows, _ = measure_in_processes(of_size, environment, options["processes"], progress)
+        for row in rows:
+            yield replace(row, operation=name_in_table(row.operation, size))

@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ... import conf
 from ...conf.rules import WHOLE_POSITIVE
 from ...testing.engine import EngineError
-from ..benchmark.operations import SUBJECTS, operations_of
+from ..benchmark.operations import SUBJECTS, names_of
 from ..options import between, check_options, whole_between
 from ..tables import command_errors
 
@@ -191,8 +191,13 @@ def _check_names(options: dict[str, Any]) -> None:
     for name in options["subject"] or ():
         if name not in SUBJECTS:
             raise CommandError(f"--subject is {name}; expected one of: {', '.join(SUBJECTS)}.")
-    known = [each.name for each in operations_of(options["scenario"], options["bytes"])]
+    known = names_of(options["scenario"])
     for name in options["operation"] or ():
+        if not known:
+            raise CommandError(
+                "--operation is given for a scenario that has none to choose; expected it with "
+                "--scenario calls or growth."
+            )
         if name not in known:
             raise CommandError(f"--operation is {name}; expected one of: {'; '.join(known)}.")
     if options["svg"] and not options["svg"].resolve().parent.is_dir():

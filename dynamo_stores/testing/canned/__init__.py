@@ -39,26 +39,19 @@ class CannedServer:
         self._process: subprocess.Popen[str] | None = None
         if tls:
             self.certificate = Path(self._folder.name) / "certificate.pem"
-            write_certificate(self.certificate, self._key)
+            try:
+                write_certificate(self.certificate, self._key)
+            except BaseException:
+                self._folder.cleanup()
+                raise
 
     def start(self) -> Self:
         """Start the server; return when it listens. Raises EngineError if it does not start."""
-        arguments = [str(self._key)] if self.certificate else []
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
-            [sys.executable, "-c", _START, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            # Ctrl-C in a terminal reaches only the parent, which stops the server.
-            start_new_session=True,
-        )
-        if self._process.stdout is not None:
-            port = self._process.stdout.readline().strip()
-        if not port.isdecimal():
+        try:
+            return self._start()
+        except BaseException:
             self.stop()
-            raise EngineError("The canned server did not start; its error is above.")
-        self.url = f"{'https' if self.certificate else 'http'}://{HOST}:{port}"
-        return self
+            raise
 
     def stop(self) -> None:
         """End the server and delete its certificate."""
@@ -81,6 +74,22 @@ class CannedServer:
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
+
+    def _start(self) -> Self:
+        arguments = [str(self._key)] if self.certificate else []
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
+            [sys.executable, "-c", _START, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Ctrl-C in a terminal reaches only the parent, which stops the server.
+            start_new_session=True,
+        )
+        port = "" if self._process.stdout is None else self._process.stdout.readline().strip()
+        if not port.isdecimal():
+            raise EngineError("The canned server did not start; its error is above.")
+        self.url = f"{'https' if self.certificate else 'http'}://{HOST}:{port}"
+        return self
 
 
 def write_certificate(certificate: Path, with_key: Path) -> None:

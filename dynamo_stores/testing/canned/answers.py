@@ -198,11 +198,10 @@ class Answers:
 def updated(item: Item, request: Request) -> tuple[Item, dict[str, Any]]:
     """Return the item after an UpdateItem, and the attributes that it set, with their values."""
     new, changed = dict(item), {}
-    expression = _named_in_full(request.get("UpdateExpression", ""), request)
     values = request.get("ExpressionAttributeValues", {})
-    _, *pieces = _CLAUSE.split(expression)
+    _, *pieces = _CLAUSE.split(request.get("UpdateExpression", ""))
     for clause, actions in zip(pieces[::2], pieces[1::2], strict=True):
-        for action in map(str.strip, _COMMA.split(actions)):
+        for action in map(str.strip, _COMMA.split(_named_in_full(actions, request))):
             match clause.upper():
                 case "SET":
                     name, _, operand = (part.strip() for part in action.partition("="))
