@@ -110,7 +110,7 @@ def counting_client(client: Any) -> Iterator[Count]:
     count, events = Count(), client.meta.events
 
     def ask(params: dict[str, Any], **kwargs: Any) -> None:
-        params.setdefault("ReturnConsumedCapacity", "TOTAL")
+        params.setdefault("ReturnConsumedCapacity", "INDEXES")
 
     def add(parsed: dict[str, Any], **kwargs: Any) -> None:
         count.requests += 1

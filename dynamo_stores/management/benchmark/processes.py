@@ -93,19 +93,13 @@ def _measuring(plan: Plan, environment: Mapping[str, str]) -> Iterator[subproces
 
 def best(rows: Iterable[Row]) -> list[Row]:
     """Return for each operation and client the row with the lowest ratio, or else the least CPU."""
-    found: dict[tuple[str, str], Row] = {}
-    for row in rows:
-        known = found.setdefault((row.operation, row.subject), row)
-        if _rank(row) < _rank(known):
-            found[row.operation, row.subject] = row
-    return list(found.values())
+    return [
+        replace(min(same, key=_rank), ratios=[row.ratio for row in same]) for same in _grouped(rows)
+    ]
 
 
 def _of_machine(rows: Iterable[Row], count: int) -> list[Row]:
     """Return one row for the rows of processes that measured at the same time."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        found.setdefault((row.operation, row.subject), []).append(row)
     return [
         replace(
             same[0],
@@ -113,9 +107,17 @@ def _of_machine(rows: Iterable[Row], count: int) -> list[Row]:
             wall=statistics.median(row.wall for row in same) / count,
             ratio=statistics.median(row.ratio or 1.0 for row in same),
             wall_ratio=statistics.median(row.wall_ratio or 1.0 for row in same),
+            ratios=[row.ratio for row in same],
         )
-        for same in found.values()
+        for same in _grouped(rows)
     ]
+
+
+def _grouped(rows: Iterable[Row]) -> Iterable[list[Row]]:
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.operation, row.subject), []).append(row)
+    return found.values()
 
 
 def _rank(row: Row) -> tuple[float, float]:

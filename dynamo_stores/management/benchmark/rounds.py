@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import django
@@ -32,7 +32,8 @@ _RECENT = 1.1
 class Row:
     """
     The figures of one operation by one client, in microseconds a call. The ratios are to boto3,
-    None where it has no such call. ``requests`` and ``units`` are those of one call.
+    None where it has no such call. ``requests`` and ``units`` are those of one call, ``ratios``
+    the CPU ratios of all processes that measured.
     """
 
     operation: str
@@ -46,6 +47,7 @@ class Row:
     p99: float | None = None
     requests: float | None = None
     units: float | None = None
+    ratios: list[float | None] = field(default_factory=list)
 
 
 class Timing(NamedTuple):
