@@ -45,7 +45,7 @@ local: $(STAMP)
 
 ## make benchmark [ARGS="--operation get"]: clients against a bare boto3 client, a few minutes
 benchmark: $(STAMP)
-	@$(BIN)/python manage.py dynamo_benchmark --engine canned --rounds 7 --calls 100 $(ARGS)
+	@$(BIN)/python manage.py dynamo_benchmark --engine canned --rounds 11 --calls 60 $(ARGS)
 
 ## make mutants: mutation testing of the pure modules, about ten minutes; needs no engine
 mutants: $(STAMP)

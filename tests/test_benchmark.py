@@ -353,6 +353,13 @@ def test_wrong_options_are_sentences(options, error):
         run(**options)
 
 
+def test_processes_that_cannot_start_are_sentences(monkeypatch):
+    """The last line of their error."""
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "nowhere.settings")
+    with pytest.raises(CommandError, match="^A measuring process ended with status 1: Module"):
+        run(operation=["get"])
+
+
 def test_remote_endpoints_are_refused(alias):
     """Calls there cost money."""
     using = alias(ENDPOINT_URL="http://192.0.2.1:8000")

@@ -21,12 +21,10 @@ _MEASURE = "from dynamo_stores.management.benchmark.rounds import main; main()"
 
 
 @contextlib.contextmanager
-def python(
-    code: str, environment: Mapping[str, str], *arguments: str
-) -> Iterator[subprocess.Popen[str]]:
+def python(code: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     """Run Python code in a process of its own, which is killed at the end of the block."""
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -85,8 +83,10 @@ def measure_together(plan: Plan, environment: Mapping[str, str], count: int) -> 
 def _measuring(plan: Plan, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     with python(_MEASURE, environment) as process:
         if process.stdin is not None:
-            process.stdin.write(json.dumps(asdict(plan)))
-            process.stdin.close()
+            # If it has ended already, its status and its error say why.
+            with contextlib.suppress(OSError):
+                process.stdin.write(json.dumps(asdict(plan)))
+                process.stdin.close()
             process.stdin = None
         yield process
 
