@@ -172,10 +172,12 @@ class Command(BaseCommand):
         if options["markdown"]:
             self.stdout.write(report.as_markdown(rows))
         else:
-            self.stdout.write(
-                "CPU and wall time of a call in µs, with their ratios to boto3: medians of the "
-                "rounds, of the process with the lowest CPU ratio."
+            measured = (
+                "medians of fresh processes."
+                if options["scenario"] == "cold-start"
+                else "medians of the rounds, of the process with the lowest CPU ratio."
             )
+            self.stdout.write(f"CPU and wall time in µs, with their ratios to boto3: {measured}")
             self.stdout.write(report.as_table(rows))
         for name, reason in skipped.items():
             self.stderr.write(f"{name} is skipped: {reason}.")
