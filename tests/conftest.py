@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
