@@ -232,6 +232,7 @@ _SET_CREDENTIALS = "Set them by environment, profile or role, as for every AWS c
 _WRONG_CONFIGURATION = (
     botocore.ConfigNotFound,
     botocore.ConfigParseError,
+    botocore.EndpointProviderError,
     botocore.InvalidConfigError,
     botocore.InvalidRegionError,
     botocore.ProfileNotFound,

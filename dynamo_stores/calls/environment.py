@@ -52,8 +52,8 @@ class Environment:
         self._credentials: Any = _INVENTED if is_local else session.get_credentials()
         self._given_url: str | None = url or _configured_url(session)
         self._user_agent = _user_agent(session)
-        self._account: str | None = None
-        self.endpoint = self._resolve()
+        self._account = self._find_account()
+        self.endpoint = self._resolve(self._account)
         self.obstacle = self._find_obstacle()
 
     @property
@@ -77,9 +77,10 @@ class Environment:
 
     def endpoint_for(self, credentials: ReadOnlyCredentials) -> Endpoint:
         """Return the endpoint: by default there is one for each AWS account."""
-        if credentials.account_id != self._account and self._given_url is None:
-            self._account = credentials.account_id
-            self.endpoint = self._resolve()
+        account = credentials.account_id
+        if account != self._account and self._given_url is None:
+            self.endpoint = self._resolve(account)
+            self._account = account
         return self.endpoint
 
     def ssl_context(self) -> ssl.SSLContext:
@@ -88,14 +89,20 @@ class Environment:
         bundle: Any = verify or os.environ.get("REQUESTS_CA_BUNDLE") or True
         return _ssl_context(get_cert_path(bundle))
 
-    def _resolve(self) -> Endpoint:
+    def _find_account(self) -> str | None:
+        if self._credentials is None or self._given_url is not None:
+            return None
+        account: str | None = self._credentials.get_frozen_credentials().account_id
+        return account
+
+    def _resolve(self, account: str | None) -> Endpoint:
         ask = self._session.get_config_variable
         found = _rules(self._session).resolve_endpoint(
             Region=self._region,
             UseFIPS=self._given_url is None and bool(ask("use_fips_endpoint")),
             UseDualStack=self._given_url is None and bool(ask("use_dualstack_endpoint")),
             Endpoint=self._given_url,
-            AccountId=self._account,
+            AccountId=account,
             AccountIdEndpointMode=ask("account_id_endpoint_mode"),
         )
         schemes = found.properties.get("authSchemes") or [{}]
@@ -181,6 +188,9 @@ def _rules(session: Session) -> EndpointProvider:
 def _ssl_context(bundle: str) -> ssl.SSLContext:
     # Reading a CA bundle takes 17 ms, so all connections of the process share it.
     is_folder = os.path.isdir(bundle)
-    return ssl.create_default_context(
+    context = ssl.create_default_context(
         cafile=None if is_folder else bundle, capath=bundle if is_folder else None
     )
+    # As botocore: certificates of companies may lack what RFC 5280 requires beside the signature.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context

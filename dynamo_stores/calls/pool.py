@@ -131,6 +131,7 @@ class Link:
             # The server ended TLS, which it may do right after the answer.
             if answer is None:
                 raise ConnectionResetError("The server ended TLS within the answer.")
+            return answer._replace(keeps_connection=False)
         return answer
 
     def _receive(self, until: float) -> int:
@@ -278,7 +279,7 @@ def _left(until: float) -> float:
 
 def _addresses(host: str, port: int, until: float) -> list[Any]:
     """Look up the addresses of a name until then. Raises TimeoutError or OSError."""
-    with contextlib.suppress(socket.gaierror):
+    with contextlib.suppress(OSError, UnicodeError):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     found: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
 
@@ -287,9 +288,16 @@ def _addresses(host: str, port: int, until: float) -> list[Any]:
             found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except OSError as exc:
             found.put(exc)
+        except UnicodeError as exc:
+            found.put(OSError(f"The name of the host is not valid: {exc}."))
 
     # The system's lookup cannot be ended. It has a thread of its own, which is left behind.
-    threading.Thread(target=look_up, name="dynamo-stores-lookup", daemon=True).start()
+    thread = threading.Thread(target=look_up, name="dynamo-stores-lookup", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        # No thread can be started: there are too many, or the interpreter shuts down.
+        look_up()
     try:
         outcome = found.get(timeout=_left(until))
     except queue.Empty:

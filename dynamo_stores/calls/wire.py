@@ -37,6 +37,12 @@ CONTENT_TYPE = "application/x-amz-json-1.0"
 # An answer of DynamoDB has at most 16 MB of items, and base64 makes them a third longer.
 MAX_HEAD, MAX_BODY = 64 * 1024, 64 * 2**20
 
+# Bytes that a piece of a body takes in memory, beside its content.
+_OVERHEAD = 64
+# Headers that decide what an answer means. Proxies may repeat others, such as Set-Cookie.
+_SINGLE = frozenset(
+    [b"content-encoding", b"content-length", b"date", b"transfer-encoding", b"x-amz-crc32"]
+)
 _TARGET = "DynamoDB_20120810."
 _SERVICE = "dynamodb"
 _BINARY = (bytes, bytearray, memoryview)
@@ -99,7 +105,9 @@ class Signer:
         )  # fmt: skip
 
     def _head(self, operation: str, second: int, credentials: ReadOnlyCredentials) -> _Head:
-        endpoint, token = self._endpoint, credentials.token
+        endpoint = self._endpoint
+        # A header is signed, and read by the server, without blanks around its value.
+        token = " ".join((credentials.token or "").split())
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
         scope = f"{stamp[:8]}/{endpoint.region}/{_SERVICE}/aws4_request"
         signed = {
@@ -190,13 +198,13 @@ class Reader:
         """Called by the parser."""
         name = name.lower()
         self._size += len(name) + len(value)
-        if name in self._headers or self._size > MAX_HEAD:
+        if self._size > MAX_HEAD or (name in self._headers and name in _SINGLE):
             raise DamagedAnswerError("The response has a header twice, or too many.")
         self._headers[name] = value
 
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""
-        self._size += len(data)
+        self._size += len(data) + _OVERHEAD
         if self._size > MAX_HEAD + MAX_BODY:
             raise DamagedAnswerError("The response is too long.")
         self._body.append(data)
@@ -288,7 +296,7 @@ def is_complete_json(body: bytes) -> bool:
         return True
     try:
         json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -9,8 +9,10 @@ import pytest
 from botocore.credentials import RefreshableCredentials
 
 from dynamo_stores.calls.client import make_client
+from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.environment import Environment
 from dynamo_stores.conf import get_config
+from dynamo_stores.exceptions import ConfigurationError
 from tests.helpers.peers import make_certificate
 
 PROFILES = """
@@ -29,6 +31,9 @@ use_dualstack_endpoint = true
 [profile accounts]
 region = us-east-1
 account_id_endpoint_mode = disabled
+[profile required]
+region = us-east-1
+account_id_endpoint_mode = required
 [profile ignoring]
 region = us-east-1
 endpoint_url = https://elsewhere.example
@@ -93,6 +98,7 @@ def requested(config):
         ({"AWS_USE_DUALSTACK_ENDPOINT": "true"}, {}),
         ({"AWS_ACCOUNT_ID": "123456789012"}, {}),
         ({"AWS_ACCOUNT_ID": "123456789012", "AWS_PROFILE": "accounts"}, {}),
+        ({"AWS_ACCOUNT_ID": "123456789012", "AWS_PROFILE": "required"}, {}),
         ({"AWS_ACCOUNT_ID": "123456789012", "AWS_USE_FIPS_ENDPOINT": "true"}, {}),
         ({"AWS_ACCOUNT_ID": "123456789012"}, {"ENDPOINT_URL": "https://given.example"}),
         ({}, {"ENDPOINT_URL": "http://127.0.0.1:8400"}),
@@ -113,6 +119,14 @@ def test_the_endpoint_is_botocores(alias, monkeypatch, environment, settings):
     assert endpoint.user_agent.startswith(agent)
     assert "dynamo-stores/" in endpoint.user_agent
     assert not found.obstacle
+
+
+def test_a_required_account_that_is_not_known(alias, monkeypatch):
+    """The error says what is wrong in the configuration."""
+    monkeypatch.setenv("AWS_PROFILE", "required")
+    using = alias(REGION="us-east-1", ENDPOINT_URL=None, TRANSPORT="lean")
+    with pytest.raises(ConfigurationError, match=r"AccountIdEndpointMode is required"):
+        get_connection(using).client.get({})
 
 
 def test_the_endpoint_follows_the_account(alias, monkeypatch):
@@ -158,6 +172,15 @@ def test_botocore_is_asked_for_credentials_once_a_second(alias):
         ({"HTTPS_PROXY": "http://proxy.example:3128"}, "eu-west-1", "proxy"),
         ({"HTTPS_PROXY": "http://proxy.example", "NO_PROXY": "amazonaws.com"}, "eu-west-1", ""),
         ({"HTTP_PROXY": "http://proxy.example"}, "eu-west-1", ""),
+        (
+            {
+                "AWS_ACCOUNT_ID": "123456789012",
+                "HTTPS_PROXY": "http://proxy.example",
+                "NO_PROXY": "dynamodb.eu-west-1.amazonaws.com",
+            },
+            "eu-west-1",
+            "proxy",
+        ),
         ({}, "fips-us-east-1", "fips-us-east-1"),
     ],
 )
@@ -182,4 +205,5 @@ def test_the_ca_bundle_is_botocores(alias, monkeypatch, tmp_path, name):
     assert len(context.get_ca_certs()) == 1
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.check_hostname
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
     assert Environment(config).ssl_context() is context

@@ -262,7 +262,8 @@ def test_an_answer_with_the_end_of_tls_is_an_answer(tmp_path, make_pool):
 
     def serve(peer, connection, number):
         peer.receive(connection)
-        connection.sendall(response(b"%d" % number, Connection="close"))
+        connection.sendall(response(b"%d" % number))
+        # TCP stays open until the client closes it.
         connection.unwrap()
 
     with Peer(serve, server) as peer:
@@ -288,6 +289,29 @@ def test_a_name_whose_lookup_hangs_ends_in_time(make_pool, monkeypatch):
     go.set()
     with pytest.raises(botocore.EndpointConnectionError, match=r"hangs\.example"):
         send(pool)
+
+
+@pytest.mark.parametrize("host", ["no..name", "x" * 64 + ".example"])
+def test_a_name_that_is_not_valid(make_pool, host):
+    """An error of the endpoint, as for a name that does not exist."""
+    with pytest.raises(botocore.EndpointConnectionError):
+        send(make_pool(f"http://{host}"))
+
+
+def test_a_name_is_looked_up_where_no_thread_can_start(make_pool, monkeypatch):
+    """As while the interpreter shuts down."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with Peer(answering(response(b"here"))) as peer:
+        monkeypatch.setattr(pools.threading.Thread, "start", start)
+        with pytest.raises(botocore.EndpointConnectionError):
+            send(make_pool("http://no-such-name.invalid"), seconds=30)
+        monkeypatch.undo()
+        pool = make_pool(peer.url.replace("127.0.0.1", "localhost"))
+        assert send(pool) == b"here"
+        pool.close()
 
 
 def test_a_dead_address_leaves_time_for_the_others(make_pool, monkeypatch):

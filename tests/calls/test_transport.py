@@ -10,7 +10,9 @@ import os
 import subprocess
 import sys
 
+import botocore
 import pytest
+from botocore import awsrequest
 from botocore.client import BaseClient
 
 from dynamo_stores.calls.client import ClientTransport
@@ -69,22 +71,45 @@ def test_a_proxy_goes_through_botocore(alias, monkeypatch, caplog):
         kind(using)
 
 
-@pytest.mark.parametrize("name", ["_make_api_call", "__init__"])
-def test_a_tool_that_hooks_into_botocore_sees_the_requests(alias, monkeypatch, caplog, name):
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (BaseClient, "_make_api_call"),
+        (BaseClient, "__init__"),
+        (awsrequest, "AWSHTTPConnection"),
+        (awsrequest.AWSHTTPSConnectionPool, "ConnectionCls"),
+    ],
+)
+def test_a_tool_that_hooks_into_botocore_sees_the_requests(alias, monkeypatch, caplog, owner, name):
     """As long as it does; 'lean' stays lean, and says once who will not see its requests."""
     auto, lean = alias(TRANSPORT="auto"), alias(TRANSPORT="lean")
     assert (kind(auto), kind(lean)) == (LeanTransport, LeanTransport)
-    own = getattr(BaseClient, name)
+    own = getattr(owner, name)
+
+    class Wrapper(own if isinstance(own, type) else object):
+        pass
+
+    def wrapper(*args, **kwargs):
+        return own(*args, **kwargs)
+
     with monkeypatch.context() as patch:
-        patch.setattr(BaseClient, name, lambda *args, **kwargs: own(*args, **kwargs))
+        patch.setattr(owner, name, Wrapper if isinstance(own, type) else wrapper)
         for _ in range(3):
             assert (kind(auto), kind(lean)) == (ClientTransport, LeanTransport)
     first, second = [record.getMessage() for record in caplog.records]
-    replaced = f"a function of {__name__} replaced BaseClient.{name}"
+    replaced = f"code of {__name__} replaced {owner.__name__}.{name}"
     assert f"{auto!r} go through botocore: {replaced}. Each takes" in first
     assert "['TRANSPORT'] to 'botocore'" in first
-    assert second.startswith(f"A{replaced[1:]}, which does not see the requests of the alias")
+    assert second.startswith(f"C{replaced[1:]}, which does not see the requests of the alias")
     assert (kind(auto), find_hook()) == (LeanTransport, "")
+
+
+def test_handlers_of_all_sessions_see_the_requests(alias, monkeypatch):
+    """Those that ``botocore.register_initializer`` adds."""
+    using = alias(TRANSPORT="auto")
+    assert kind(using) is LeanTransport
+    monkeypatch.setattr(botocore, "_INITIALIZERS", [lambda session: None])
+    assert kind(using) is ClientTransport
 
 
 CALLS = """
@@ -199,7 +224,7 @@ def test_instrumentations_see_the_requests(module, before, after, expected, name
         seen, messages = run(peer.url, before, after)
         assert seen == expected
         assert messages.count("go through botocore") == 1
-        assert f"a function of {name}" in messages
+        assert f"code of {name}" in messages
         seen, messages = run(peer.url, before, after, "lean")
         assert seen == []
         assert messages.count("which does not see the requests of the alias 'default'") == 1

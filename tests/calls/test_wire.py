@@ -321,12 +321,23 @@ def test_a_signature_changes_with_the_second_the_operation_and_the_credentials()
     assert signer.request("GetItem", b"{}", first, 1.9) == made[1]
 
 
-@pytest.mark.parametrize("token", ["a\r\nX-Other: 1", "a\nb"])
-def test_a_header_with_a_line_break_is_refused(token):
+@pytest.mark.parametrize("agent", ["a\r\nX-Other: 1", "a\nb"])
+def test_a_header_with_a_line_break_is_refused(agent):
     """It would be another header."""
-    signer = wire.Signer(wire.Endpoint("http://localhost", "r", "a"))
+    signer = wire.Signer(wire.Endpoint("http://localhost", "r", agent))
     with pytest.raises(ValueError, match="line break"):
-        signer.request("GetItem", b"", ReadOnlyCredentials("A", "b", token, None), 0)
+        signer.request("GetItem", b"", ReadOnlyCredentials("A", "b", None, None), 0)
+
+
+@pytest.mark.parametrize("token", [" tok en ", "tok  en\n", "tok\r\nen"])
+def test_blanks_in_a_token_are_not_signed(token):
+    """As by botocore: the environment or a file may have one at the end."""
+    signer = wire.Signer(wire.Endpoint("http://localhost", "r", "a"))
+    made = [
+        signer.request("GetItem", b"", ReadOnlyCredentials("A", "b", each, None), 0)
+        for each in (token, "tok en")
+    ]
+    assert made[0] == made[1]
 
 
 @given(ANSWERS)
@@ -392,12 +403,13 @@ WHOLE = b'{"Item": {"k": {"B": "aGk="}}}'
         (b'{"Item": [{"B": "aGk="}]}', {}),
         (b'{"Items": {"k": "B"}, "x": {"B": 1}}', {}),
         (b'{"Item": {"k": {"S": "\xff"}}}', {}),
+        (b'{"a": "{", "b": ' + b"[" * 200_000 + b"}", {}),
         (b'{"Item": {"k": ' + b'{"L": [' * 100_000 + b"]}" * 100_000 + b', "B": 1}}', {}),
         (gzip.compress(WHOLE)[:-9], {"content_encoding": b"gzip"}),
         (WHOLE, {"content_encoding": b"gzip"}),
         (gzip.compress(bytes(wire.MAX_BODY + 1)), {"content_encoding": b"gzip"}),
     ],
-    ids=range(17),
+    ids=range(18),
 )
 def test_a_damaged_answer_is_no_value(body, headers):
     """It is an error that is retried, never a part of an answer, or an empty one."""
@@ -465,6 +477,8 @@ def test_an_answer_is_read_from_any_pieces(size):
         RESPONSE + RESPONSE,
         RESPONSE.replace(b"Server:", b"content-length: 3\r\nServer:"),
         RESPONSE.replace(b"Server:", b"Date: 1\r\ndate: 2\r\nServer:"),
+        RESPONSE.replace(b"Server:", b"x-amz-crc32: 2\r\nServer:"),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 1_100_000,
         b"HTTP/1.1 200 OK\r\n" + b"".join(b"H%d: v\r\n" % n for n in range(20_000)),
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * (wire.MAX_HEAD + 1) + b"\r\n\r\n",
         CHUNKED.replace(b"5\r\n", b"-5\r\n", 1),
@@ -475,6 +489,13 @@ def test_bytes_that_are_no_answer_are_refused(data):
     """And not taken for an answer of another request."""
     with pytest.raises(wire.DamagedAnswerError):
         wire.Reader().feed(data)
+
+
+def test_other_headers_may_be_repeated():
+    """A proxy may set two cookies; the write was carried out all the same."""
+    twice = RESPONSE.replace(b"Server:", b"Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nServer:")
+    found = wire.Reader().feed(twice)
+    assert (found.body, found.headers[b"set-cookie"]) == (WHOLE, b"b=2")
 
 
 def test_an_answer_without_a_length_is_never_complete():
