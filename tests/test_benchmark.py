@@ -301,7 +301,7 @@ def test_other_engines_lose_the_tables_at_the_end(dynamo_engine):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="It reads /proc.")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_benchmark_leaves_no_process(sent, until):
+def test_an_interrupted_benchmark_leaves_no_process(sent, until, interruptible):
     """Neither its server nor what measures."""
     command = [sys.executable, "manage.py", "dynamo_benchmark", "--engine", "canned", "-v2"]
     process = subprocess.Popen(

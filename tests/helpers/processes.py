@@ -21,6 +21,14 @@ def kill(processes):
 
 
 @pytest.fixture
+def interruptible():
+    """Children get SIGINT, also where the parent of the tests ignores it, as in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def start_process(dynamo_engine, default_alias, tables, tmp_path):
     """
     ``start_process("gunicorn", …, NAME="value")``: a process of ``python -m gunicorn …``, which is

@@ -140,14 +140,6 @@ def test_the_command_without_dynamodb(reporting, capsys):
     assert (problem["problem"], problem["since"], problem["next_try"]) == (sentence, None, None)
 
 
-@pytest.fixture
-def interruptible():
-    """Children get SIGINT, also where the parent of the tests ignores it, as in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_the_command_watches_until_it_is_stopped(
     tables, dynamo_engine, default_alias, interruptible
 ):

@@ -52,7 +52,7 @@ def ask(port, path, client):
     try:
         connection.request("GET", path, headers={"X-Client": client})
         response = connection.getresponse()
-        return response.status, dict(response.getheaders()), response.read().decode()
+        return response.status, response.headers, response.read().decode()
     finally:
         connection.close()
 
