@@ -199,15 +199,17 @@ class EntriesStore(ValidityStore):
 
     def _fetch_many(self, pks: Iterable[str]) -> dict[str, Entry]:
         wanted = [ItemKey(pk, keys.ENTRY) for pk in pks]
-        numbers_read = self._not_fresh(each for key in wanted for each in self._numbers_for(key.pk))
+        numbers_read: list[ItemKey] = []
+        if self.options.clear == "generation" or self._numbers.knows_tags:
+            numbers_read = self._not_fresh(
+                each for key in wanted for each in self._numbers_for(key.pk)
+            )
         try:
             with self._in_time():
                 read: Iterable[RawItem] = (
                     self._read_numbers(numbers_read, wanted).values()
                     if numbers_read
-                    else self._get_items(
-                        wanted, strongly=any(self._is_read_strongly(key.pk) for key in wanted)
-                    )
+                    else self._get_items(wanted, strongly=self._is_any_read_strongly(wanted))
                 )
                 heads = self._live_and_valid(read, numbers_read)
         except StoreUnavailable as exc:
@@ -231,8 +233,11 @@ class EntriesStore(ValidityStore):
         self, heads: Iterable[RawItem], numbers_read: Iterable[ItemKey] = ()
     ) -> list[RawItem]:
         """Return the live and valid ones of ``heads``, which were read with ``numbers_read``."""
-        live = [head for head in heads if is_live(head)]
-        numbers, has_generation = self._numbers, bool(self._generation)
+        now = clock.now()
+        live = [head for head in heads if CacheEntry.is_raw_live(head, now)]
+        numbers, has_generation = self._numbers, self.options.clear == "generation"
+        if not (has_generation or numbers.knows_tags or any(TAGS in head for head in live)):
+            return live
         wanted: list[ItemKey] = []
         for head in live:
             numbers.remember_tags(head["PK"]["S"], tags_of(head))
@@ -315,6 +320,12 @@ class EntriesStore(ValidityStore):
             or pk in get_recent_writes(self.using, self.prefix)
             or self._is_of_session(pk)
         )
+
+    def _is_any_read_strongly(self, wanted: Iterable[ItemKey]) -> bool:
+        if self.options.consistent_read:
+            return True
+        recent = get_recent_writes(self.using, self.prefix)
+        return any(key.pk in recent or self._is_of_session(key.pk) for key in wanted)
 
     def _is_of_session(self, pk: str) -> bool:
         return self.options.consistent_read is None and _SESSIONS in pk

@@ -75,6 +75,11 @@ class InvalidationNumbers:
         if known is not None and number > known.number:
             self.record(pk, number, known.requested_at)
 
+    @property
+    def knows_tags(self) -> bool:
+        """Whether this process has seen an entry with tags."""
+        return bool(self._tags)
+
     def tags_of(self, pk: str) -> tuple[str, ...]:
         """Return the tags that the entry had when it was last read."""
         return self._tags.get(pk, ())
