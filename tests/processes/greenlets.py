@@ -75,7 +75,7 @@ def operate(number):
 def work():
     global ended_early
     for _ in range(OPERATIONS):
-        limit = gevent.Timeout(random.uniform(0.001, 0.2))
+        limit = gevent.Timeout(random.uniform(0.0005, 0.03))
         limit.start()
         try:
             operate(random.randrange(70))
