@@ -194,8 +194,8 @@ def test_missing_package_for_certificates_is_named(monkeypatch):
 def run(**options):
     """Return what a short benchmark wrote to standard output, and to standard error."""
     out, err = io.StringIO(), io.StringIO()
-    given = {"engine": "canned", "rounds": 1, "calls": 2, "processes": 1, **options}
-    call_command("dynamo_benchmark", stdout=out, stderr=err, **given)
+    given = {"engine": "canned", "rounds": 1, "calls": 2, "processes": 1, "stderr": err, **options}
+    call_command("dynamo_benchmark", stdout=out, **given)
     return out.getvalue(), err.getvalue()
 
 
@@ -287,16 +287,18 @@ def test_cold_start_is_measured():
 def test_other_engines_lose_the_tables_at_the_end(dynamo_engine):
     """Those of the alias's endpoint, also after an error."""
 
-    def own_tables():
-        names = get_control().call("ListTables", {})["TableNames"]
-        return [name for name in names if name.startswith("benchmark-")]
+    def table_of(progress):
+        prefix = progress.splitlines()[0].removeprefix("the tables ").removesuffix("*")
+        return f"{prefix}dynamo-stores"
 
-    before = own_tables()
-    out, _ = run(engine="alias", operation=["get"], subject=["lean"])
+    chosen = {"engine": "alias", "operation": ["get"], "verbosity": 2}
+    out, err = run(**chosen, subject=["lean"])
     assert "lean" in out
+    assert get_control().describe(table_of(err)) is None
+    err = io.StringIO()
     with pytest.raises(CommandError, match=r"^A measuring process ended .*ConnectionError"):
-        run(engine="alias", operation=["get"], subject=["Redis"], redis="redis://127.0.0.1:9")
-    assert own_tables() == before
+        run(**chosen, subject=["Redis"], redis="redis://127.0.0.1:9", stderr=err)
+    assert get_control().describe(table_of(err.getvalue())) is None
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="It reads /proc.")
@@ -311,6 +313,7 @@ def test_an_interrupted_benchmark_leaves_no_process(sent, until, interruptible):
         text=True,
     )
     try:
+        assert "the tables benchmark-" in process.stderr.readline()
         assert "process 1 of 3" in process.stderr.readline()
         children = until(lambda: len(found := [*_children(process.pid)]) == 2 and found)
         process.send_signal(sent)

@@ -289,42 +289,31 @@ def test_only_the_tables_of_the_chosen_aliases(alias, default_alias):
     assert listed(shared, other) == listed(shared) + listed(other)
 
 
-def test_a_benchmark_that_is_terminated_deletes_its_tables(dynamo_engine, until):
+def test_a_benchmark_that_is_terminated_deletes_its_tables(dynamo_engine):
     """SIGTERM while it measures."""
-    control = get_control()
-
-    def own_tables():
-        names = control.call("ListTables", {})["TableNames"]
-        return {each for each in names if each.startswith("benchmark-")}
-
-    before = own_tables()
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "manage.py",
-            "dynamo_benchmark",
-            "--rounds",
-            "100000",
-            "--subject",
-            "lean",
-        ],
+        [sys.executable, "manage.py", "dynamo_benchmark", "-v2", "--rounds", "100000"],
         env={
             **os.environ,
             "ENV_FILE": os.devnull,
             "DYNAMODB_ENDPOINT": dynamo_engine,
             "AWS_REGION": "us-east-1",
         },
-        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        until(lambda: len(own_tables() - before) == 2)
+        prefix = process.stderr.readline().removeprefix("the tables ").strip().removesuffix("*")
+        control = get_control()
+        names = [f"{prefix}dynamo-stores", f"{prefix}dynamo-stores-control"]
+        assert all(control.describe(name) for name in names)
+        assert "process 1 of 3" in process.stderr.readline()
         process.terminate()
         process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM
-    assert own_tables() == before
+    assert not any(control.describe(name) for name in names)
 
 
 def test_tables_are_created_as_soon_as_a_local_engine_answers(default_alias, capsys):

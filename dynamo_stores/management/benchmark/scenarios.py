@@ -88,6 +88,7 @@ def about(options: dict[str, Any]) -> dict[str, Any]:
 def measure(options: dict[str, Any], progress: Progress) -> Found:
     """Return the rows of the chosen scenario, and why clients were skipped, by name."""
     with planned(options) as (plan, environment):
+        progress(f"the tables {plan.prefix}*")
         if options["scenario"] == "cold-start":
             return measure_cold_start(plan, environment, local_keys(plan)), {}
         rows: list[Row] = []
