@@ -7,21 +7,18 @@ cannot limit the DNS lookup, nor the total time of an answer that arrives in man
 
 from __future__ import annotations
 
-import zlib
 from contextvars import ContextVar
 from typing import Any
 
 from botocore.config import Config
-from botocore.exceptions import ClientError
 from botocore.session import get_session
 from urllib3.util import Timeout
 
 from .. import clock
 from ..conf import StoreConfig
-from ..exceptions import StoreUnavailable
 from .environment import USER_AGENT, is_loopback, local_region, place_of
 from .server_time import ServerClock
-from .wire import is_complete_json
+from .wire import check_body
 
 # The end of the current attempt, in monotonic seconds.
 attempt_until: ContextVar[float | None] = ContextVar("dynamo_stores_attempt", default=None)
@@ -40,7 +37,6 @@ class ClientTransport:
             config, max_connections=_CONTROL_CONNECTIONS if control_plane else None
         )
         meta = self._client.meta
-        self.endpoint_url: str = meta.endpoint_url
         self.place = place_of(meta.endpoint_url, meta.region_name)
         self._client.meta.events.register_first("before-call.dynamodb", self._record_time)
         self._client.meta.events.register_first("after-call.dynamodb", self._inspect_answer)
@@ -68,7 +64,14 @@ class ClientTransport:
     def _inspect_answer(
         self, http_response: Any, context: dict[str, Any], model: Any, **kwargs: object
     ) -> None:
-        _check_answer(http_response, model.name)
+        # botocore treats a body that is not JSON as an empty answer, as if a write had succeeded.
+        checksum = http_response.headers.get("x-amz-crc32")
+        check_body(
+            model.name,
+            http_response.status_code,
+            http_response.content,
+            None if checksum is None else checksum.encode(),
+        )
         if (date := http_response.headers.get("date")) is not None:
             self._server_clock.record(date, context["sent_at"], clock.monotonic())
 
@@ -129,23 +132,3 @@ def _limit_time(client: Any) -> None:
     timeout = session._timeout
     session._timeout = _AttemptTimeout(connect=timeout.connect_timeout, read=timeout.read_timeout)
     session._manager.connection_pool_kw["timeout"] = session._timeout
-
-
-def _check_answer(http_response: Any, operation: str) -> None:
-    # botocore treats a body that is not JSON as an empty answer, as if a write had succeeded.
-    body: bytes = http_response.content
-    status: int = http_response.status_code
-    checksum = http_response.headers.get("x-amz-crc32")
-    is_whole = is_complete_json(body) if checksum is None else str(zlib.crc32(body)) == checksum
-    # Errors are checked too: botocore puts a body that it cannot parse into the error's message. A
-    # 5xx is retried whatever its body is.
-    if is_whole or (checksum is None and status >= 500):
-        return
-    if checksum is None and body[:1] not in (b"", b"{"):
-        # A page of a proxy; botocore's error for an answer without a code of DynamoDB.
-        raise ClientError(
-            {"Error": {"Code": str(status)}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
-            operation,
-        )
-    error = "is not complete JSON" if checksum is None else "failed its checksum"
-    raise StoreUnavailable(f"The response of DynamoDB {error}.")

@@ -49,7 +49,7 @@ class Link:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
-    def shake_hands(self, until: float) -> None:
+    def start_tls(self, until: float) -> None:
         """Begin TLS. Raises TimeoutError, OSError or ssl.SSLError."""
         tls = self._tls
         if tls is None:
@@ -230,7 +230,7 @@ class Pool:
             link = Link(sock, context, self.endpoint.host)
             try:
                 link.connect(address, share)
-                link.shake_hands(until)
+                link.start_tls(until)
             except OSError as exc:
                 link.close()
                 error = exc

@@ -35,6 +35,7 @@ _MAY_REPEAT = frozenset(["BatchGetItem", "GetItem", "Query", "Scan", "TransactGe
 # DynamoDB refuses a signature that is five minutes old, or five minutes ahead.
 _SKEW_CODES = frozenset(["InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed"])
 _MAX_SKEW = 240.0
+_ARN = "a table is named by its ARN"
 
 
 class LeanTransport:
@@ -170,10 +171,11 @@ class SharedTransport:
         Raises OperationTimeoutError if another thread is still making it at the end of the attempt,
         and ConfigurationError if there can be none.
         """
-        hook = find_hook()
-        reason = self._obstacle or (self._reason_of(hook) if hook else "")
+        reason = self._obstacle
+        if not reason and (hook := find_hook()):
+            reason = self._reason_of(hook)
         if not reason and _has_arn(request):
-            reason = "a table is named by its ARN"
+            reason = _ARN
         transport = self._transports.get(reason)
         if transport is not None and transport.has_credentials:
             return transport
@@ -229,12 +231,14 @@ class SharedTransport:
                     f"through botocore: {environment.obstacle}. Set it to 'auto' or 'botocore'."
                 )
             self._obstacle = reason = environment.obstacle
-        if self._config.transport == "auto" and not self._control_plane:
+        if self._config.transport != "botocore" and not self._control_plane:
+            lean = ", or to 'lean' to send them directly, which the tool does not see"
+            remedy = "" if reason in (_ARN, self._obstacle) else lean
             logger.warning(
                 "The requests of the alias %r go through botocore: %s. Each takes about five times "
                 "the CPU time. Set DYNAMO_STORES[%r]['TRANSPORT'] to 'botocore' if that is "
-                "intended, or to 'lean' to send them directly, which the tool does not see.",
-                self._using, reason, self._using,
+                "intended%s.",
+                self._using, reason, self._using, remedy,
             )  # fmt: skip
         return ClientTransport(self._config, self.server_clock, control_plane=self._control_plane)
 

@@ -273,15 +273,29 @@ def _loads(body: bytes) -> dict[str, Any]:
 
 def _checked(operation: str, answer: Answer) -> bytes:
     """Return the body, unless it is incomplete or damaged."""
-    body, status = answer.body, answer.status
     checksum = answer.headers.get(b"x-amz-crc32")
-    if checksum is not None and str(zlib.crc32(body)).encode() != checksum:
-        raise StoreUnavailable("The response of DynamoDB failed its checksum.")
-    if answer.headers.get(b"content-encoding") == b"gzip":
-        body = _unzip(body)
+    if answer.headers.get(b"content-encoding") != b"gzip":
+        check_body(operation, answer.status, answer.body, checksum)
+        return answer.body
+    body = _unzip(answer.body)
+    # The checksum is of the bytes that travelled.
+    check_body(operation, answer.status, body if checksum is None else answer.body, checksum)
+    return body
+
+
+def check_body(operation: str, status: int, body: bytes, checksum: bytes | None) -> None:
+    """
+    Raise StoreUnavailable for a body that is incomplete or damaged, and ClientError, with the
+    status as its code, for a page of a proxy.
+    """
+    # Errors are checked too: botocore puts a body that it cannot parse into the error's message.
+    if checksum is not None:
+        if str(zlib.crc32(body)).encode() != checksum:
+            raise StoreUnavailable("The response of DynamoDB failed its checksum.")
+        return
     # A 5xx is retried whatever its body is.
-    if checksum is not None or status >= 500 or is_complete_json(body):
-        return body
+    if status >= 500 or is_complete_json(body):
+        return
     if body[:1] not in (b"", b"{"):
         # A page of a proxy; botocore's error for an answer without a code of DynamoDB.
         raise _client_error(operation, {"Error": {"Code": str(status)}}, {"HTTPStatusCode": status})

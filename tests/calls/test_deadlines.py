@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import re
 import socket
-import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +17,7 @@ from dynamo_stores.calls.policy import deadline
 from dynamo_stores.concurrency.threads import in_thread
 from dynamo_stores.exceptions import OperationTimeoutError, StoreRefused, StoreUnavailable
 from dynamo_stores.testing import FakeClock
+from tests.helpers.peers import make_certificate
 
 
 def test_a_hung_connection_leaves_time_for_another(faulty, dynamo_faults):
@@ -59,38 +57,9 @@ def test_an_open_breaker_drops_idle_connections(faulty, dynamo_faults, dynamo_cl
 @pytest.fixture
 def slow_handshake(tmp_path, monkeypatch):
     """The URL of a server whose TLS handshake takes a second, and which never answers."""
-    x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
     pem = tmp_path / "server.pem"
-    pem.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    context = make_certificate(pem)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(pem))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
     done = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
 

@@ -92,9 +92,9 @@ class CannedServer:
         return self
 
 
-def write_certificate(certificate: Path, with_key: Path) -> None:
+def write_certificate(certificate: Path, with_key: Path, host: str = HOST) -> None:
     """
-    Write a certificate for 127.0.0.1 that is valid for a day, alone and with its key.
+    Write a certificate for an address that is valid for a day, alone and with its key.
 
     Raises EngineError if the package ``cryptography`` is not installed.
     """
@@ -110,7 +110,7 @@ def write_certificate(certificate: Path, with_key: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "dynamo-stores")])
     now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address(HOST))
+    address = x509.IPAddress(ipaddress.ip_address(host))
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
