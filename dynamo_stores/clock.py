@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -50,6 +51,15 @@ def now_ms() -> int:
 def sleep(seconds: float) -> None:
     """Wait ``seconds``."""
     _clock.sleep(seconds)
+
+
+async def asleep(seconds: float) -> None:
+    """Wait ``seconds`` on the running event loop."""
+    if type(_clock) is Clock:
+        await asyncio.sleep(seconds)
+    else:
+        _clock.sleep(seconds)
+        await asyncio.sleep(0)
 
 
 def skew() -> float:

@@ -1,17 +1,19 @@
-"""Reading and writing one kind of item: the base of every store."""
+"""Reading and writing one kind of item, for every store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from botocore.exceptions import ClientError
 
-from .calls.batches import batch_get, batch_write, chunks, execute_in_parallel
+from . import clock
+from .calls.batches import batch_get, batch_write, chunks
 from .calls.breaker import BreakerStatus, CircuitBreaker
 from .calls.connection import TableConnection
 from .calls.policy import deadline
 from .calls.server_time import ServerClock, Times
+from .concurrency.effects import together
 from .conf import DEFAULT_ALIAS, get_config
 from .exceptions import CONDITION_FAILED, StoreUnavailable, code_of
 from .expressions import Change, Condition, to_arguments
@@ -32,75 +34,84 @@ class ConditionFailed(Exception):
         self.old = old
 
 
-class Store(Generic[K]):
-    """A store of one kind of item. Creating one opens no connection and costs microseconds."""
+class Items(Generic[K]):
+    """
+    Reads and writes the items of one kind, in the form in which DynamoDB has them.
 
-    kind: type[K]
+    Its coroutines are verbs (:mod:`.concurrency.effects`). Making one opens no connection and costs
+    microseconds. Each call has ``timeout`` seconds at most, by default ``OPERATION_TIMEOUT``, which
+    a ``deadline`` replaces. With ``direct`` each call is one attempt of two seconds, without
+    circuit breaker. ``keeps_table`` is for objects that belong to one process and to its settings.
+    """
 
-    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+    _table: TableConnection | None = None
+
+    def __init__(
+        self,
+        kind: type[K],
+        using: str = DEFAULT_ALIAS,
+        *,
+        timeout: float | None = None,
+        direct: bool = False,
+        keeps_table: bool = False,
+    ) -> None:
         self.using = using
-
-    def get_circuit_breaker_status(self) -> BreakerStatus:
-        """Return the present status of this process's breaker of the store's table."""
-        return self._breaker.status()
-
-    def reset_circuit_breaker(self) -> None:
-        """Close this process's breaker of the store's table."""
-        self._breaker.reset()
-
-    def close(self) -> None:
-        """Close this process's idle connections of the alias; the next call opens new ones."""
-        self._table.connection.close()
+        self.timeout = timeout
+        self._model = kind.bound_to(using)
+        self._direct = direct
+        self._table = self.table if keeps_table else None
 
     @property
-    def _items(self) -> type[K]:
-        return self.kind.bound_to(self.using)
+    def table(self) -> TableConnection:
+        """This process's connection to the table."""
+        if self._table is not None:
+            return self._table
+        if self._direct:
+            return self._model.direct_connection()
+        return self._model._get_connection()  # type: ignore[return-value]
 
     @property
-    def _table(self) -> TableConnection:
-        return self._items._get_connection()  # type: ignore[return-value]
-
-    @property
-    def _breaker(self) -> CircuitBreaker:
-        table = self._table
+    def breaker(self) -> CircuitBreaker:
+        """This process's circuit breaker of the table."""
+        table = self.table
         return table.connection.policy_for(table.table_name).breaker
 
-    def _call(self, table: TableConnection, operation: str, kwargs: dict[str, Any]) -> Any:
-        try:
-            return table.connection.dispatch(operation, kwargs)
-        except ClientError as exc:
-            if code_of(exc) != CONDITION_FAILED:
-                raise
-            # PynamoDB's exception does not carry the old item; its cause does.
-            response: Any = getattr(exc.__cause__, "response", exc.response)
-            raise ConditionFailed(response.get("Item")) from exc
+    @property
+    def server_clock(self) -> ServerClock:
+        """DynamoDB's clock, as far as its answers to this process tell it."""
+        return self.table.connection.server_clock
 
-    def _get(
+    async def call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to a request on the table, which need not name it."""
+        table = self.table
+        return await self._call(table, operation, {"TableName": table.table_name, **request})
+
+    async def get(
         self, key: ItemKey, *, consistent: bool, attributes: Sequence[str] | None = None
     ) -> RawItem | None:
-        table = self._table
-        kwargs: dict[str, Any] = {
+        """Return the item, or only these attributes of it; None if it does not exist."""
+        table = self.table
+        request: dict[str, Any] = {
             "TableName": table.table_name,
             "Key": key.raw(),
             "ConsistentRead": consistent,
         }
         if attributes is not None:
-            kwargs["ProjectionExpression"] = ", ".join(attributes)
-        item: RawItem | None = self._call(table, "GetItem", kwargs).get("Item")
-        return item
+            request["ProjectionExpression"] = ", ".join(attributes)
+        answer = await table.connection.call("GetItem", request, self.timeout)
+        return answer.get("Item")
 
-    def _put(
+    async def put(
         self, item: RawItem, condition: Condition | None = None, *, return_old: bool = False
     ) -> RawItem | None:
         """Put ``item``; with ``return_old`` return the item it replaced. Raises ConditionFailed."""
-        table = self._table
-        kwargs = {"TableName": table.table_name, "Item": item, **to_arguments(condition)}
+        table = self.table
+        request = {"TableName": table.table_name, "Item": item, **to_arguments(condition)}
         if return_old:
-            kwargs["ReturnValues"] = "ALL_OLD"
-        old: RawItem | None = self._call(table, "PutItem", kwargs).get("Attributes")
-        return old
+            request["ReturnValues"] = "ALL_OLD"
+        return (await self._call(table, "PutItem", request)).get("Attributes")
 
-    def _update(
+    async def update(
         self,
         key: ItemKey,
         change: Change,
@@ -109,103 +120,143 @@ class Store(Generic[K]):
         returns: str = "UPDATED_NEW",
     ) -> RawItem:
         """Return the changed attributes with their new values. Raises ConditionFailed."""
-        table = self._table
-        kwargs = {
+        table = self.table
+        request = {
             "TableName": table.table_name,
             "Key": key.raw(),
             "ReturnValues": returns,
             **to_arguments(condition, change),
         }
-        attributes: RawItem = self._call(table, "UpdateItem", kwargs).get("Attributes", {})
+        answer = await self._call(table, "UpdateItem", request)
+        attributes: RawItem = answer.get("Attributes", {})
         return attributes
 
-    def _delete(self, key: ItemKey, condition: Condition | None = None) -> RawItem | None:
+    async def delete(self, key: ItemKey, condition: Condition | None = None) -> RawItem | None:
         """Delete the item and return its attributes. Raises ConditionFailed."""
-        table = self._table
-        kwargs = {
+        table = self.table
+        request = {
             "TableName": table.table_name,
             "Key": key.raw(),
             "ReturnValues": "ALL_OLD",
             **to_arguments(condition),
         }
-        old: RawItem | None = self._call(table, "DeleteItem", kwargs).get("Attributes")
-        return old
+        return (await self._call(table, "DeleteItem", request)).get("Attributes")
 
-    def _get_in_groups(self, wanted: Sequence[ItemKey]) -> list[RawItem]:
+    async def query(self, request: dict[str, Any], most: int | None = None) -> list[RawItem]:
+        """Return the items that a Query finds, one request for each MB; ``most`` at most."""
+        found: list[RawItem] = []
+        while True:
+            answer = await self.call("Query", request)
+            found += answer["Items"]
+            if "LastEvaluatedKey" not in answer or (most is not None and len(found) >= most):
+                return found[:most]
+            request = {**request, "ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    async def get_many(
+        self,
+        keys: Iterable[RawItem],
+        *,
+        consistent: bool,
+        attributes: Sequence[str] | None = None,
+    ) -> list[RawItem]:
+        """
+        Return the items with these keys (as DynamoDB has them, each once) that exist, in no order;
+        see :func:`.calls.batches.batch_get`.
+        """
+        table = self.table
+        shown = {"ProjectionExpression": ", ".join(attributes)} if attributes else None
+        return await batch_get(
+            table.connection,
+            table.table_name,
+            keys,
+            consistent=consistent,
+            attributes=shown,
+            timeout=self.timeout,
+        )
+
+    async def write_many(
+        self, requests: Iterable[RawItem]
+    ) -> tuple[list[RawItem], StoreUnavailable | None]:
+        """Put and delete items; see :func:`.calls.batches.batch_write`."""
+        table = self.table
+        return await batch_write(table.connection, table.table_name, requests, timeout=self.timeout)
+
+    async def get_large(self, wanted: Sequence[ItemKey]) -> list[RawItem]:
         """
         Return the large items that exist, read strongly, ten a request, requests in parallel.
 
         Each request has the full timeout of an operation.
         """
-        table = self._table
 
-        def read(group: list[ItemKey]) -> list[RawItem]:
-            with self._in_time():
-                return batch_get(
-                    table.connection, table.table_name, self._raw_keys(group), consistent=True
-                )
+        async def read(group: list[ItemKey]) -> list[RawItem]:
+            return await self.get_many(raw_keys(group), consistent=True)
 
         groups = list(chunks(wanted, _LARGE_ITEMS_PER_REQUEST))
-        found = execute_in_parallel(groups, read, max_concurrency=4)
+        found = await together(groups, read, max_concurrency=4)
         return [item for group in found for item in group]
 
-    def _put_in_groups(self, items: Sequence[RawItem]) -> None:
+    async def put_large(self, items: Sequence[RawItem]) -> None:
         """Put large items, ten a request. Raises StoreUnavailable if one was not written."""
-        if not items:
-            return
-        for error in self._write_in_groups({"PutRequest": {"Item": item}} for item in items):
+        for group in chunks(items, _LARGE_ITEMS_PER_REQUEST):
+            _, error = await self.write_many([{"PutRequest": {"Item": each}} for each in group])
             if error is not None:
                 raise error
 
-    def _delete_in_groups(self, unwanted: Iterable[ItemKey]) -> None:
+    async def delete_large(self, unwanted: Iterable[ItemKey]) -> None:
         """Delete large items, ten a request. Items that DynamoDB does not delete in time stay."""
-        for _ in self._write_in_groups({"DeleteRequest": {"Key": key.raw()}} for key in unwanted):
-            pass
+        for group in chunks(unwanted, _LARGE_ITEMS_PER_REQUEST):
+            await self.write_many([{"DeleteRequest": {"Key": each.raw()}} for each in group])
 
-    def _write_in_groups(self, requests: Iterable[RawItem]) -> Iterator[StoreUnavailable | None]:
-        table = self._table
-        for group in chunks(requests, _LARGE_ITEMS_PER_REQUEST):
-            with self._in_time():
-                _, error = batch_write(table.connection, table.table_name, group)
-            yield error
+    def in_time(self, began_at: float | None = None) -> deadline:
+        """
+        Return a deadline for several calls that share the time of one. ``began_at`` is the
+        monotonic time at which the first of them began, by default now.
+        """
+        seconds = get_config(self.using).operation_timeout if self.timeout is None else self.timeout
+        return deadline(seconds if began_at is None else seconds + began_at - clock.monotonic())
 
-    def _in_time(self) -> deadline:
-        return deadline(get_config(self.using).operation_timeout)
-
-    def _learned_times(self, key: ItemKey) -> Times:
+    async def learned_times(self, key: ItemKey) -> Times:
         """
         Return the interval that contains DynamoDB's time, as its answers tell it.
 
         Before the first answer of a process, one is asked for by a read of ``key``.
         """
-        if not self._server_clock.is_learned:
-            self._get(key, consistent=False)
-        return self._server_clock.times()
+        if not self.server_clock.is_learned:
+            await self.get(key, consistent=False)
+        return self.server_clock.times()
 
-    @property
-    def _server_clock(self) -> ServerClock:
-        server: ServerClock = self._table.connection.server_clock
-        return server
+    async def _call(
+        self, table: TableConnection, operation: str, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        try:
+            return await table.connection.call(operation, request, self.timeout)
+        except ClientError as exc:
+            if code_of(exc) != CONDITION_FAILED:
+                raise
+            response: Any = exc.response
+            raise ConditionFailed(response.get("Item")) from exc
 
-    @staticmethod
-    def _raw_keys(keys: Iterable[ItemKey]) -> list[RawItem]:
-        return [key.raw() for key in {(key.pk, key.sk): key for key in keys}.values()]
+
+class Store:
+    """What every store has: an alias, and the circuit breaker of its table."""
+
+    def __init__(self, items: Items[Any]) -> None:
+        self.using = items.using
+        self._items = items
+
+    def get_circuit_breaker_status(self) -> BreakerStatus:
+        """Return the present status of this process's breaker of the store's table."""
+        return self._items.breaker.status()
+
+    def reset_circuit_breaker(self) -> None:
+        """Close this process's breaker of the store's table."""
+        self._items.breaker.reset()
+
+    def close(self) -> None:
+        """Close this process's idle connections of the alias; the next call opens new ones."""
+        self._items.table.connection.close()
 
 
-class DirectStore(Store[K]):
-    """A store over the direct connection: one attempt of two seconds, without circuit breaker."""
-
-    @property
-    def _table(self) -> TableConnection:
-        return self._items.direct_connection()
-
-    def _query(self, request: dict[str, Any]) -> Iterator[RawItem]:
-        """Yield the items that a Query finds, one request for each MB."""
-        table = self._table
-        request = {"TableName": table.table_name, **request}
-        while True:
-            answer = self._call(table, "Query", request)
-            yield from answer["Items"]
-            if "LastEvaluatedKey" not in answer:
-                return
-            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+def raw_keys(keys: Iterable[ItemKey]) -> list[RawItem]:
+    """Return the keys as DynamoDB has them, each once."""
+    return [key.raw() for key in {(key.pk, key.sk): key for key in keys}.values()]

@@ -25,6 +25,7 @@ from pynamodb.attributes import UnicodeAttribute
 from . import clock
 from .calls.server_time import Times
 from .concurrency.background import Background
+from .concurrency.effects import Verb
 from .concurrency.per_process import PerProcess
 from .exceptions import StoreError, code_of
 from .expressions import NO_CHANGE, Change, Condition, at_most, equals, less, missing, put
@@ -40,8 +41,8 @@ _MOST = 10_000
 # A request of an owner that gave up may be carried out so many seconds later than its time-out.
 LATE = 5.0
 
-# Makes a change under a condition. Raises ConditionFailed, which carries the item as it is.
-Update = Callable[[Change, Condition], object]
+# Makes a change under a condition: a verb. Raises ConditionFailed, which has the item as it is.
+Update = Callable[[Change, Condition], Verb[object]]
 
 
 class Lease(NamedTuple):
@@ -80,7 +81,7 @@ class LeaseAttributes:
         self._end = end
         self._fence = fence
 
-    def take(
+    async def take(
         self,
         update: Update,
         seconds: float,
@@ -91,7 +92,8 @@ class LeaseAttributes:
         times: Times,
     ) -> Lease | RawItem:
         """
-        Take the lease for ``seconds`` if it has no owner; return it, or else the item as it is.
+        Take the lease for ``seconds`` if it has no owner; return it, or else the item as it is. A
+        verb.
 
         ``changes`` gets the end of the lease (ms since the epoch) and returns what else is written;
         ``condition`` must hold too. An ``owner`` whose earlier take had no answer takes the lease
@@ -109,7 +111,7 @@ class LeaseAttributes:
                 if each is not None:
                     is_free = is_free & each
             try:
-                update(written, is_free)
+                await update(written, is_free)
             except ConditionFailed as failed:
                 old = failed.old or {}
                 is_own, seen = self.owner_of(old) == mine, self.fence_of(old)

@@ -14,7 +14,9 @@ resource, ``""`` is the table), ``code`` and ``why``.
 (:class:`~dynamo_stores.stores.RateLimitStatus`), ``priority`` (None, ``"user"`` or
 ``"background"``). Sent for each refusal, also cached ones; it carries no key.
 
-Receivers run in the thread that made the call, after the attempt; their errors are logged.
+Receivers run after the attempt, in the thread that made the call; their errors are logged. On an
+event loop those of ``rate_limited`` run on Django's thread-sensitive thread, and the others on the
+loop: they must be plain functions that do not block.
 """
 
 from django.dispatch import Signal

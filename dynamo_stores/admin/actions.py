@@ -11,11 +11,12 @@ from ..capacity.planner import Plan
 from ..capacity.scale_down import reconcile
 from ..capacity.update import describe_changes
 from ..concurrency.bounded import BoundedDict
-from ..conf import aliases, get_config
+from ..concurrency.effects import run
+from ..conf import DEFAULT_ALIAS, aliases, get_config
 from ..exceptions import CALL_ERRORS
 from ..expressions import missing
 from ..infrastructure.tables import wanted_tables
-from ..item_access import ConditionFailed, DirectStore
+from ..item_access import ConditionFailed, Items
 from ..models import ControlItem
 from ..monitoring import reporter as reports
 from ..monitoring.formatting import exact, span
@@ -227,10 +228,12 @@ ACTIONS = {
 }
 
 
-class Receipts(DirectStore[ActionItem]):
+class Receipts:
     """The forms that were carried out, so that a double click acts once, in any process."""
 
-    kind = ActionItem
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+        self._items = Items(ActionItem, using, direct=True)
 
     def take(self, token: str) -> bool:
         """
@@ -240,9 +243,11 @@ class Receipts(DirectStore[ActionItem]):
         """
         key = keys.action(token)
         try:
-            self._put(
-                ActionItem(key.pk, key.sk, ttl=int(clock.now()) + _TTL).serialize(),
-                missing(ActionItem.pk),
+            run(
+                self._items.put(
+                    ActionItem(key.pk, key.sk, ttl=int(clock.now()) + _TTL).serialize(),
+                    missing(ActionItem.pk),
+                )
             )
         except ConditionFailed:
             return False

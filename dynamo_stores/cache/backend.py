@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
-from ..concurrency.steps import PLAIN_TYPES
-from ..concurrency.threads import in_thread
 from ..conf import DEFAULT_ALIAS
 from ..exceptions import StoreUnavailable
 from .extras import CacheExtras
@@ -18,12 +16,7 @@ from .fallback import all_keys, default_argument, fallback, raise_value_error, v
 from .options import get_cache_options
 from .stampede import StampedeProtection
 from .store.codecs import get_codec
-from .store.entries import MISSING
 from .store.store import CacheStore
-from .store.values import Written
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
@@ -32,9 +25,8 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
 
     Creating one opens no connection: client, breaker and codec belong to the process. Methods raise
     StoreUnavailable when DynamoDB cannot answer, or with ``IGNORE_EXCEPTIONS`` return what they
-    return for a miss. The ``a*`` methods are as atomic as the others. Their calls run in separate
-    threads; values that may read the database when they are serialised are serialised on Django's
-    thread-sensitive thread.
+    return for a miss. The ``a*`` methods are as atomic as the others. Values that may read the
+    database when they are serialised are serialised on Django's thread-sensitive thread then.
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
@@ -117,11 +109,16 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
     @fallback(raise_value_error)
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move the value to another version, with its expiry; return that version."""
-        return self._move(key, delta, version)
+        old = self.version if version is None else version
+        full_key, new = self._full_key(key, old), self._full_key(key, old + delta)
+        return _moved(key, old + delta, self.store.move(full_key, new))
 
     @fallback(values_read)
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        return self._get_many(self._full_keys(keys, version))
+        full_keys = self._full_keys(keys, version)
+        with _original_keys(full_keys):
+            found = self.store.get_many(full_keys)
+        return {full_keys[key]: value for key, value in found.items()}
 
     @fallback(all_keys)
     def set_many(
@@ -134,7 +131,8 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
     ) -> list[Any]:
         full_keys = self._full_keys(data, version)
         values = {key: data[original] for key, original in full_keys.items()}
-        return [full_keys[key] for key in self.store.set_many(values, self._seconds(timeout), tags)]
+        failed = self.store.set_many(values, self._seconds(timeout), tags)
+        return [full_keys[key] for key in failed]
 
     @fallback(returns=None)
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
@@ -146,11 +144,7 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
 
     @fallback(default_argument)
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        full_key = self._full_key(key, version)
-        value = self.store.peek(full_key)
-        if value is MISSING:
-            value = await self._in_thread(self.store.get, full_key, default)
-        return value
+        return await self.store.aget(self._full_key(key, version), default)
 
     @fallback(returns=None)
     async def aset(
@@ -165,9 +159,7 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
     ) -> None:
         if others:
             raise _unknown("aset", others)
-        full_key = self._full_key(key, version)
-        written = await self._prepare(full_key, value, self._seconds(timeout), tags)
-        await self._in_thread(self.store.commit, full_key, written)
+        await self.store.aset(self._full_key(key, version), value, self._seconds(timeout), tags)
 
     @fallback(returns=False)
     async def aadd(
@@ -179,27 +171,22 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         *,
         tags: Iterable[str] | None = None,
     ) -> bool:
-        full_key = self._full_key(key, version)
-        return await self._in_thread(
-            self.store.commit_new,
-            full_key,
-            await self._prepare(full_key, value, self._seconds(timeout), tags),
-        )
+        full_key, seconds = self._full_key(key, version), self._seconds(timeout)
+        return await self.store.aadd(full_key, value, seconds, tags)
 
     @fallback(returns=False)
     async def atouch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
-        full_key = self._full_key(key, version)
-        return await self._in_thread(self.store.touch, full_key, self._seconds(timeout))
+        return await self.store.atouch(self._full_key(key, version), self._seconds(timeout))
 
     @fallback(returns=False)
     async def adelete(self, key: Any, version: int | None = None) -> bool:
-        return await self._in_thread(self.store.delete, self._full_key(key, version))
+        return await self.store.adelete(self._full_key(key, version))
 
     @fallback(returns=False)
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
-        return await self._in_thread(self.store.has_key, self._full_key(key, version))
+        return await self.store.ahas_key(self._full_key(key, version))
 
     @fallback(raise_value_error)
     async def aincr(
@@ -211,26 +198,29 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         ignore_key_check: bool = False,
         timeout: Any = DEFAULT_TIMEOUT,
     ) -> Any:
-        full_key = self._full_key(key, version)
         if ignore_key_check:
-            add = self.store.incr_or_create
-            return await self._in_thread(add, full_key, delta, self._seconds(timeout))
-        return await self._in_thread(self.store.incr, full_key, delta)
+            seconds = self._seconds(timeout)
+            return await self.store.aincr_or_create(self._full_key(key, version), delta, seconds)
+        return await self.store.aincr(self._full_key(key, version), delta)
 
     async def adecr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
         return await self.aincr(key, -delta, version)
 
     @fallback(raise_value_error)
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        """See :meth:`incr_version`. Values from the cache can be serialised in any thread."""
-        return await self._in_thread(self._move, key, delta, version)
+        old = self.version if version is None else version
+        full_key, new = self._full_key(key, old), self._full_key(key, old + delta)
+        return _moved(key, old + delta, await self.store.amove(full_key, new))
 
     async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         return await self.aincr_version(key, -delta, version)
 
     @fallback(values_read)
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        return await self._in_thread(self._get_many, self._full_keys(keys, version))
+        full_keys = self._full_keys(keys, version)
+        with _original_keys(full_keys):
+            found = await self.store.aget_many(full_keys)
+        return {full_keys[key]: value for key, value in found.items()}
 
     @fallback(all_keys)
     async def aset_many(
@@ -243,20 +233,16 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
     ) -> list[Any]:
         full_keys = self._full_keys(data, version)
         values = {key: data[original] for key, original in full_keys.items()}
-        prepare = self.store.prepare_many
-        if all(type(value) in PLAIN_TYPES for value in values.values()):
-            written = await self._in_thread(prepare, values, self._seconds(timeout), tags)
-        else:
-            written = await sync_to_async(prepare)(values, self._seconds(timeout), tags)
-        return [full_keys[key] for key in await self._in_thread(self.store.commit_many, written)]
+        failed = await self.store.aset_many(values, self._seconds(timeout), tags)
+        return [full_keys[key] for key in failed]
 
     @fallback(returns=None)
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        await self._in_thread(self.store.delete_many, self._full_keys(keys, version))
+        await self.store.adelete_many(self._full_keys(keys, version))
 
     @fallback(returns=None)
     async def aclear(self) -> None:
-        await self._in_thread(self.store.clear)
+        await self.store.aclear()
 
     def _full_key(self, key: Any, version: int | None) -> str:
         full_key: str = self.make_and_validate_key(key, version=version)
@@ -265,35 +251,26 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
     def _full_keys(self, keys: Iterable[Any], version: int | None) -> dict[str, Any]:
         return {self._full_key(key, version): key for key in keys}
 
-    def _get_many(self, full_keys: Mapping[str, Any]) -> dict[Any, Any]:
-        try:
-            found = self.store.get_many(full_keys)
-        except StoreUnavailable as exc:
-            exc.found = {full_keys[key]: value for key, value in (exc.found or {}).items()}
-            raise
-        return {full_keys[key]: value for key, value in found.items()}
-
-    def _move(self, key: Any, delta: int, version: int | None) -> int:
-        old = self.version if version is None else version
-        full_key, new = self._full_key(key, old), self._full_key(key, old + delta)
-        if not self.store.move(full_key, new):
-            raise ValueError(f"Key '{key}' not found")
-        return old + delta
-
     def _seconds(self, timeout: Any) -> float | None:
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
         return None if timeout is None else float(timeout)
 
-    async def _prepare(
-        self, full_key: str, value: Any, timeout: float | None, tags: Iterable[str] | None
-    ) -> Written | None:
-        if type(value) in PLAIN_TYPES:
-            return self.store.prepare(full_key, value, timeout, tags)
-        return await sync_to_async(self.store.prepare)(full_key, value, timeout, tags)
 
-    async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await in_thread(self._location, function, *args, **kwargs)
+@contextlib.contextmanager
+def _original_keys(full_keys: Mapping[str, Any]) -> Iterator[None]:
+    """Let a StoreUnavailable have the values that were read under the caller's keys."""
+    try:
+        yield
+    except StoreUnavailable as exc:
+        exc.found = {full_keys[key]: value for key, value in (exc.found or {}).items()}
+        raise
+
+
+def _moved(key: Any, version: int, has_moved: bool) -> int:
+    if not has_moved:
+        raise ValueError(f"Key '{key}' not found")
+    return version
 
 
 def _unknown(method: str, arguments: Iterable[str]) -> TypeError:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
 from django.utils.module_loading import import_string
@@ -16,13 +15,7 @@ from .fallback import fallback, no_keys, record_ignored
 from .locks import AsyncLock, Lock, LockStore
 from .store import patterns
 from .store.store import CacheStore
-from .store.writing import expiry_at
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-# Keys that an async iteration fetches at once in a thread.
-_KEYS_AT_ONCE = 100
+from .store.writer import expiry_at
 
 
 class CacheExtras:
@@ -43,9 +36,6 @@ class CacheExtras:
 
         def _full_key(self, key: Any, version: int | None) -> str: ...
         def _seconds(self, timeout: Any) -> float | None: ...
-        async def _in_thread(
-            self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
-        ) -> R: ...
 
     @fallback(returns=0)
     def ttl(self, key: Any, version: int | None = None) -> int | None:
@@ -66,18 +56,15 @@ class CacheExtras:
     @fallback(returns=False)
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """Let the key expire at ``when`` (aware, or seconds since the epoch); False if missing."""
-        moment = when.timestamp() if isinstance(when, datetime) else when
-        return self.store.touch_until(self._full_key(key, version), expiry_at(moment))
+        return self.store.touch_until(self._full_key(key, version), _expiry_at(when))
 
     def pexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
         """Let the key expire in ``timeout`` milliseconds; return whether it existed."""
-        is_default = timeout is DEFAULT_TIMEOUT
-        return self.expire(key, timeout if is_default else timeout / 1000, version)
+        return self.expire(key, _in_seconds(timeout), version)
 
     def pexpire_at(self, key: Any, when: datetime | int, version: int | None = None) -> bool:
         """Let the key expire at ``when`` (aware, or ms since the epoch); False if missing."""
-        moment = when if isinstance(when, datetime) else when / 1000
-        return self.expire_at(key, moment, version)
+        return self.expire_at(key, _moment_of(when), version)
 
     @fallback(returns=False)
     def persist(self, key: Any, version: int | None = None) -> bool:
@@ -209,44 +196,74 @@ class CacheExtras:
         store = self.store
         return LockStore(store.using, prefix=store.prefix, options=store.options)
 
+    @fallback(returns=0)
     async def attl(self, key: Any, version: int | None = None) -> int | None:
-        return await self._in_thread(self.ttl, key, version)
+        left = await self.apttl(key, version)
+        return None if left is None else math.ceil(left / 1000)
 
+    @fallback(returns=0)
     async def apttl(self, key: Any, version: int | None = None) -> int | None:
-        return await self._in_thread(self.pttl, key, version)
+        return await self.store.attl(self._full_key(key, version))
 
+    @fallback(returns=False)
     async def aexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
-        return await self._in_thread(self.expire, key, timeout, version)
+        return await self.store.atouch(self._full_key(key, version), self._seconds(timeout))
 
+    @fallback(returns=False)
     async def aexpire_at(
         self, key: Any, when: datetime | float, version: int | None = None
     ) -> bool:
-        return await self._in_thread(self.expire_at, key, when, version)
+        return await self.store.atouch_until(self._full_key(key, version), _expiry_at(when))
 
     async def apexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
-        return await self._in_thread(self.pexpire, key, timeout, version)
+        return await self.aexpire(key, _in_seconds(timeout), version)
 
     async def apexpire_at(self, key: Any, when: datetime | int, version: int | None = None) -> bool:
-        return await self._in_thread(self.pexpire_at, key, when, version)
+        return await self.aexpire_at(key, _moment_of(when), version)
 
+    @fallback(returns=False)
     async def apersist(self, key: Any, version: int | None = None) -> bool:
-        return await self._in_thread(self.persist, key, version)
+        return await self.store.atouch(self._full_key(key, version), None)
 
     async def aiter_keys(
         self, pattern: str, itersize: int | None = None, version: int | None = None
     ) -> AsyncIterator[str]:
-        keys = self.iter_keys(pattern, itersize, version)
-        while group := await self._in_thread(list, itertools.islice(keys, _KEYS_AT_ONCE)):
-            for key in group:
+        try:
+            async for key in self._aiter_keys(pattern, itersize, version):
                 yield key
+        except StoreUnavailable as exc:
+            record_ignored(self.store, "aiter_keys", exc)
 
+    async def _aiter_keys(
+        self, pattern: str, itersize: int | None, version: int | None
+    ) -> AsyncIterator[str]:
+        full_pattern = self.make_pattern(pattern, version)
+        async for full_key in self.store.aiter_keys(full_pattern, page_size=itersize):
+            yield self.reverse_key(full_key)
+
+    @fallback(no_keys)
     async def akeys(self, pattern: str, version: int | None = None) -> list[str]:
-        return await self._in_thread(self.keys, pattern, version)
+        return [key async for key in self._aiter_keys(pattern, None, version)]
 
+    @fallback(returns=0)
     async def adelete_pattern(
         self, pattern: str, version: int | None = None, itersize: int | None = None
     ) -> int:
-        return await self._in_thread(self.delete_pattern, pattern, version, itersize)
+        full_pattern = self.make_pattern(pattern, version)
+        return await self.store.adelete_pattern(full_pattern, page_size=itersize)
 
+    @fallback(returns=None)
     async def ainvalidate_tags(self, tags: Iterable[str]) -> None:
-        await self._in_thread(self.invalidate_tags, tags)
+        await self.store.ainvalidate_tags(tags)
+
+
+def _expiry_at(when: datetime | float) -> int | None:
+    return expiry_at(when.timestamp() if isinstance(when, datetime) else when)
+
+
+def _in_seconds(timeout: Any) -> Any:
+    return timeout if timeout is DEFAULT_TIMEOUT else timeout / 1000
+
+
+def _moment_of(when: datetime | int) -> datetime | float:
+    return when if isinstance(when, datetime) else when / 1000

@@ -6,16 +6,14 @@ import contextlib
 import logging
 import math
 import os
-import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Self
 
 from .. import clock, keys
 from ..calls.policy import time_left
-from ..concurrency.steps import Call, Computation, Steps, Wait, arun, run
-from ..concurrency.threads import in_thread
+from ..concurrency.effects import Wait, arun, run
+from ..conf import DEFAULT_ALIAS
 from ..conf.rules import POSITIVE
 from ..exceptions import (
     CircuitBreakerOpenError,
@@ -24,8 +22,8 @@ from ..exceptions import (
     StoreError,
     StoreUnavailable,
 )
-from ..expressions import Change, Condition, equals, put, remove
-from ..item_access import ConditionFailed
+from ..expressions import Condition, at_most, equals, put, remove
+from ..item_access import ConditionFailed, Items, Store
 from ..keys import ItemKey
 from ..leases import (
     LATE,
@@ -37,8 +35,9 @@ from ..leases import (
     new_owner,
     release_later,
 )
+from ..models import RawItem
+from .options import CacheOptions, check_prefix
 from .store.items import LockItem
-from .store.prefixed import PrefixedStore
 
 logger = logging.getLogger(__name__)
 
@@ -50,19 +49,26 @@ _SHORTEST_ATTEMPT = 0.05
 # in milliseconds is larger anyway.
 _KEPT = 86_400
 _LEASE = LeaseAttributes(LockItem.owner, LockItem.lease_end, LockItem.fence)
+_DEFAULT_OPTIONS = CacheOptions()
 _RELEASE = put(LockItem.lease_end, 0) + remove(LockItem.owner)
 
 
-class LockStore(PrefixedStore[LockItem]):
+class LeaseItems:
     """
-    The locks of one alias and prefix. One call per method; durations in seconds.
-
-    Conditions are evaluated per region: on a global table a lock holds within its region.
+    The items of locks, or of the leases of computations, of one alias and prefix. ``key_of`` makes
+    their keys. Its coroutines are verbs; durations in seconds.
     """
 
-    kind = LockItem
+    def __init__(
+        self, using: str, prefix: str, options: CacheOptions, key_of: Callable[[str, str], ItemKey]
+    ) -> None:
+        self.using = using
+        self.timeout = options.operation_timeout
+        self._prefix = prefix
+        self._key_of = key_of
+        self._items = Items(LockItem, using, timeout=options.operation_timeout)
 
-    def take(self, key: str, timeout: float, owner: str | None = None) -> Lease | float:
+    async def take(self, key: str, timeout: float, owner: str | None = None) -> Lease | float:
         """
         Take the lock if it is free. Return the lease, or the seconds until the other owner's ends.
 
@@ -70,10 +76,10 @@ class LockStore(PrefixedStore[LockItem]):
         second one if its fence is ahead of the time, or for the first lock of a process.
         """
         item_key = self.item_key(key)
-        with self._in_time():
-            times = self._learned_times(item_key)
-            taken = _LEASE.take(
-                lambda change, condition: self._change(key, change, condition),
+        with self._items.in_time():
+            times = await self._items.learned_times(item_key)
+            taken = await _LEASE.take(
+                lambda change, condition: self._items.update(item_key, change, condition),
                 timeout,
                 lambda end: put(LockItem.ttl, end // 1000 + _KEPT),
                 owner=owner,
@@ -82,87 +88,123 @@ class LockStore(PrefixedStore[LockItem]):
         # The other owner's lease may have ended since: it is free then.
         return taken if isinstance(taken, Lease) else max(0.0, _LEASE.seconds_left(taken, times))
 
-    def extend(self, key: str, lease: Lease, timeout: float) -> bool:
+    async def extend(
+        self, key: str, lease: Lease, timeout: float, *, never_shortens: bool = False
+    ) -> bool:
         """
-        Let the lease end ``timeout`` seconds from now; False if another owner took the lock.
+        Let the lease end ``timeout`` seconds from now; False if another owner took the lock. With
+        ``never_shortens`` a lease that ends later stays.
 
         A lease that has ended is extended, too, as long as nobody took it.
         """
-        with self._in_time():
-            end = end_after(self._learned_times(self.item_key(key)), timeout)
+        item_key, condition = self.item_key(key), _is_of(lease)
+        with self._items.in_time():
+            end = end_after(await self._items.learned_times(item_key), timeout)
             change = put(LockItem.lease_end, end) + put(LockItem.ttl, end // 1000 + _KEPT)
+            if never_shortens:
+                condition &= at_most(LockItem.lease_end, end)
             try:
-                self._change(key, change, _is_of(lease))
-            except ConditionFailed:
-                return False
+                await self._items.update(item_key, change, condition)
+            except ConditionFailed as failed:
+                old = failed.old or {}
+                return never_shortens and _is_same(old, lease) and _LEASE.end_of(old) > end
         return True
 
-    def release(self, key: str, lease: Lease) -> bool:
+    async def release(self, key: str, lease: Lease) -> bool:
         """Free the lock; False if another owner took it. Its fence is kept."""
         try:
-            self._change(key, _RELEASE, _is_of(lease))
+            await self._items.update(self.item_key(key), _RELEASE, _is_of(lease))
         except ConditionFailed as failed:
             old = failed.old or {}
             # The answer to this call's own write was lost, and the write was repeated.
             return _LEASE.fence_of(old) == lease.fence and not _LEASE.owner_of(old)
         return True
 
-    def release_owner(self, key: str, owner: str) -> bool:
+    async def release_owner(self, key: str, owner: str) -> bool:
         """Free the lock whatever lease ``owner`` has; False if it has none."""
         try:
-            self._change(key, _RELEASE, equals(LockItem.owner, owner))
+            await self._items.update(self.item_key(key), _RELEASE, equals(LockItem.owner, owner))
         except ConditionFailed:
             return False
         return True
+
+    async def seconds_left(self, key: str) -> float:
+        """Return for how many seconds the owner has the lock, 0 if it is free; read strongly."""
+        item = await self._items.get(self.item_key(key), consistent=True)
+        return max(0.0, _LEASE.seconds_left(item or {}, self._items.server_clock.times()))
+
+    async def is_held_by(self, key: str, lease: Lease) -> bool:
+        """Return whether the lock belongs to ``lease`` now, read strongly."""
+        item = await self._items.get(self.item_key(key), consistent=True) or {}
+        is_valid = _LEASE.seconds_left(item, self._items.server_clock.times()) > 0
+        return is_valid and _is_same(item, lease)
+
+    def item_key(self, key: str) -> ItemKey:
+        """Return the partition and sort key of the lock ``key``."""
+        return self._key_of(self._prefix, key)
+
+
+class LockStore(Store):
+    """
+    The locks of one alias and prefix. One call per method; durations in seconds.
+
+    Conditions are evaluated per region: on a global table a lock holds within its region.
+    """
+
+    def __init__(
+        self,
+        using: str = DEFAULT_ALIAS,
+        *,
+        prefix: str = "",
+        options: CacheOptions = _DEFAULT_OPTIONS,
+    ) -> None:
+        check_prefix(prefix)
+        super().__init__(Items(LockItem, using))
+        self.locks = LeaseItems(using, prefix, options, keys.lock)
+
+    def take(self, key: str, timeout: float, owner: str | None = None) -> Lease | float:
+        """See :meth:`LeaseItems.take`."""
+        return run(self.locks.take(key, timeout, owner))
+
+    def extend(self, key: str, lease: Lease, timeout: float) -> bool:
+        """See :meth:`LeaseItems.extend`."""
+        return run(self.locks.extend(key, lease, timeout))
+
+    def release(self, key: str, lease: Lease) -> bool:
+        """See :meth:`LeaseItems.release`."""
+        return run(self.locks.release(key, lease))
 
     def is_taken(self, key: str) -> bool:
         """Return whether the lock has an owner now, read strongly."""
         return self.seconds_left(key) > 0
 
     def seconds_left(self, key: str) -> float:
-        """Return for how many seconds the owner has the lock, 0 if it is free; read strongly."""
-        with self._in_time():
-            item = self._get(self.item_key(key), consistent=True)
-        return max(0.0, _LEASE.seconds_left(item or {}, self._server_clock.times()))
+        """See :meth:`LeaseItems.seconds_left`."""
+        return run(self.locks.seconds_left(key))
 
     def is_held_by(self, key: str, lease: Lease) -> bool:
-        """Return whether the lock belongs to ``lease`` now, read strongly."""
-        with self._in_time():
-            item = self._get(self.item_key(key), consistent=True) or {}
-        is_valid = _LEASE.seconds_left(item, self._server_clock.times()) > 0
-        is_same = (_LEASE.owner_of(item), _LEASE.fence_of(item)) == (lease.owner, lease.fence)
-        return is_valid and is_same
-
-    def _change(self, key: str, change: Change, condition: Condition) -> None:
-        with self._in_time():
-            self._update(self.item_key(key), change, condition)
-
-    def item_key(self, key: str) -> ItemKey:
-        """Return the partition and sort key of the lock ``key``."""
-        return keys.lock(self.prefix, key)
-
-
-class LeaseStore(LockStore):
-    """The leases under which cached values are computed, a kind of item of their own."""
-
-    def item_key(self, key: str) -> ItemKey:
-        return keys.lease(self.prefix, key)
+        """See :meth:`LeaseItems.is_held_by`."""
+        return run(self.locks.is_held_by(key, lease))
 
 
 def _is_of(lease: Lease) -> Condition:
     return equals(LockItem.owner, lease.owner) & equals(LockItem.fence, lease.fence)
 
 
+def _is_same(item: RawItem, lease: Lease) -> bool:
+    return (_LEASE.owner_of(item), _LEASE.fence_of(item)) == (lease.owner, lease.fence)
+
+
 class Holding:
     """
-    One owner of a lock, from its first attempt to its release. Thread-safe.
+    One owner of a lock, from its first attempt to its release. Its coroutines are verbs.
 
     All attempts are made by the same owner: one whose answer was lost is recognised by the next.
     """
 
-    def __init__(self, store: LockStore, key: str, seconds: float, *, renews: bool = True) -> None:
+    def __init__(self, locks: LeaseItems, key: str, seconds: float, *, renews: bool = True) -> None:
         self.renewal: Renewal | None = None
-        self._store = store
+        self._locks = locks
         self._key = key
         self._seconds = seconds
         self._renews = renews
@@ -170,10 +212,9 @@ class Holding:
         self._pid = os.getpid()
         self._lease: Lease | None = None
         self._held_until = 0.0
-        self._state = threading.Lock()
-        self._is_taking = self._is_given_up = self._may_be_taken = False
-        # Held while the end of the lease is written, so that no renewal undoes an extension.
-        self._extending = threading.Lock()
+        # How many times the caller has extended the lease.
+        self._extensions = 0
+        self._may_be_taken = False
 
     @property
     def fence(self) -> int | None:
@@ -182,69 +223,12 @@ class Holding:
         is_late = self.renewal is not None and self.renewal.is_late
         return None if lease is None or is_late else lease.fence
 
-    def take(self) -> float | None:
+    async def take(self) -> float | None:
         """Try to take the lock. Return None if taken, else the seconds until it may be free."""
-        with self._state:
-            self._is_taking = True
-        try:
-            return self._take()
-        finally:
-            with self._state:
-                self._is_taking, is_given_up = False, self._is_given_up
-            if is_given_up:
-                self._undo()
-
-    def give_up(self) -> None:
-        """
-        Release the lock in the background if it was taken, or if a request on its way takes it.
-        """
-        with self._state:
-            self._is_given_up = True
-            if self._is_taking:
-                # In another thread, for a task that was cancelled: that thread ends it.
-                return
-        self._undo()
-
-    def is_held(self) -> bool:
-        """Return whether the lock is held; extends the lease if it may have ended."""
-        return clock.monotonic() < self._held_until or self._extend(self._seconds)
-
-    def is_owner(self) -> bool:
-        """Return whether the lock belongs to this owner, by the table."""
-        lease = self._lease
-        if lease is None or not self._is_ours():
-            return False
-        return self._store.is_held_by(self._key, lease)
-
-    def extend(self, seconds: float) -> bool:
-        """Let the lease end ``seconds`` from now; False if the lock was lost."""
-        if not self._is_ours():
-            return False
-        with self._extending:
-            if clock.monotonic() >= self._held_until or not self._extend(seconds):
-                return False
-            if self.renewal is not None:
-                self.renewal.ends_in(seconds)
-        return True
-
-    def release(self) -> bool:
-        """Free the lock; False if it was lost. After an error it can be called again."""
-        if not self._is_ours():
-            return False
-        if self.renewal is not None:
-            self.renewal.stop()
-        lease = self._lease
-        is_released = lease is not None and self._store.release(self._key, lease)
-        if lease is not None and not is_released:
-            _log_loss()
-        self._lease = self.renewal = None
-        return is_released
-
-    def _take(self) -> float | None:
         requested_at = clock.monotonic()
         before, self._may_be_taken = self._may_be_taken, True
         try:
-            taken = self._store.take(self._key, self._seconds, self._owner)
+            taken = await self._locks.take(self._key, self._seconds, self._owner)
         except CircuitBreakerOpenError:
             self._may_be_taken = before
             raise
@@ -255,10 +239,62 @@ class Holding:
         self._lease, self._may_be_taken = taken, False
         self._held_until = requested_at + self._seconds
         if self._renews:
-            self._start_renewal()
+            await self._start_renewal()
         return None
 
-    def _start_renewal(self) -> None:
+    def give_up(self) -> None:
+        """
+        Release the lock in the background if it was taken, or if a request on its way takes it.
+        """
+        if self.renewal is not None:
+            self.renewal.stop()
+        if self._lease is None and not self._may_be_taken:
+            return
+        untaken = self._locks.timeout + LATE if self._lease is None else None
+        locks, key, owner = self._locks, self._key, self._owner
+        release_later(
+            locks.using,
+            lambda: run(locks.release_owner(key, owner)),
+            self._seconds + LATE,
+            untaken=untaken,
+        )
+        self._lease = None
+
+    async def is_held(self) -> bool:
+        """Return whether the lock is held; extends the lease if it may have ended."""
+        return clock.monotonic() < self._held_until or await self._extend(self._seconds)
+
+    async def is_owner(self) -> bool:
+        """Return whether the lock belongs to this owner, by the table."""
+        lease = self._lease
+        if lease is None or not self._is_ours():
+            return False
+        return await self._locks.is_held_by(self._key, lease)
+
+    async def extend(self, seconds: float) -> bool:
+        """Let the lease end ``seconds`` from now; False if the lock was lost."""
+        if not self._is_ours() or clock.monotonic() >= self._held_until:
+            return False
+        if not await self._extend(seconds):
+            return False
+        if self.renewal is not None:
+            self.renewal.ends_in(seconds)
+        return True
+
+    async def release(self) -> bool:
+        """Free the lock; False if it was lost. After an error it can be called again."""
+        if not self._is_ours():
+            return False
+        if self.renewal is not None:
+            self.renewal.stop()
+        lease = self._lease
+        is_released = lease is not None and await self._locks.release(self._key, lease)
+        if lease is not None and not is_released:
+            _log_loss()
+        self._lease = self.renewal = None
+        return is_released
+
+    async def _start_renewal(self) -> None:
         # The thread must not keep the object alive: a lock without references ends.
         renew = weakref.WeakMethod(self._renew, lambda _: renewal.stop())
         self.renewal = renewal = Renewal(lambda: _call(renew), self._seconds, "lock")
@@ -266,34 +302,31 @@ class Holding:
             renewal.start()
         except BaseException:
             with contextlib.suppress(StoreUnavailable):
-                self.release()
+                await self.release()
             raise
 
     def _renew(self) -> bool:
-        with self._extending:
-            if clock.monotonic() + self._seconds <= self._held_until:
-                # It was extended for longer.
-                return True
-            if self._extend(self._seconds):
-                return True
+        lease, extensions, requested_at = self._lease, self._extensions, clock.monotonic()
+        until = requested_at + self._seconds
+        if until <= self._held_until:
+            # It was extended for longer.
+            return True
+        extend = self._locks.extend
+        if lease is None or not run(extend(self._key, lease, self._seconds, never_shortens=True)):
             self._lease = None
             return False
+        # The caller may have shortened the lease meanwhile.
+        if extensions == self._extensions:
+            self._held_until = max(until, self._held_until)
+        return True
 
-    def _extend(self, seconds: float) -> bool:
+    async def _extend(self, seconds: float) -> bool:
+        self._extensions += 1
         lease, requested_at = self._lease, clock.monotonic()
-        is_extended = lease is not None and self._store.extend(self._key, lease, seconds)
+        is_extended = lease is not None and await self._locks.extend(self._key, lease, seconds)
+        self._extensions += 1
         self._held_until = requested_at + seconds if is_extended else 0.0
         return is_extended
-
-    def _undo(self) -> None:
-        if self.renewal is not None:
-            self.renewal.stop()
-        if self._lease is None and not self._may_be_taken:
-            return
-        untaken = self._store.options.operation_timeout + LATE if self._lease is None else None
-        release = partial(self._store.release_owner, self._key, self._owner)
-        release_later(self._store.using, release, self._seconds + LATE, untaken=untaken)
-        self._lease = None
 
     def _is_ours(self) -> bool:
         # A forked child has a copy of the object, but not the lock.
@@ -322,7 +355,7 @@ class _BaseLock:
         self.blocking = blocking
         self.blocking_timeout = blocking_timeout
         self.sleep = sleep
-        self._store = store
+        self._locks = store.locks
         self._key = key
         self._renews = renew
         self._holding: Holding | None = None
@@ -340,20 +373,19 @@ class _BaseLock:
         """
         return None if self._holding is None else self._holding.fence
 
-    def _acquire(self, blocking: bool | None, blocking_timeout: float | None) -> Steps:
-        """Return the steps that return whether the lock was taken."""
+    async def _acquire(self, blocking: bool | None, blocking_timeout: float | None) -> bool:
         self._error, self._is_held = None, False
-        holding = Holding(self._store, self._key, self.timeout, renews=self._renews)
+        holding = Holding(self._locks, self._key, self.timeout, renews=self._renews)
         wait = self._waits(
             self.blocking if blocking is None else blocking,
             self.blocking_timeout if blocking_timeout is None else blocking_timeout,
         )
         try:
-            while (left := (yield Call(lambda: self._try(holding)))) is not None:
+            while (left := await self._try(holding)) is not None:
                 seconds = wait(left)
                 if seconds < 0:
                     return False
-                yield Wait(seconds)
+                await Wait(seconds)
                 if time_left(1.0) < _SHORTEST_ATTEMPT:
                     return False
             self._holding = holding
@@ -362,9 +394,9 @@ class _BaseLock:
             if self._holding is not holding:
                 holding.give_up()
 
-    def _try(self, holding: Holding) -> float | None:
+    async def _try(self, holding: Holding) -> float | None:
         try:
-            left = holding.take()
+            left = await holding.take()
         except StoreUnavailable as exc:
             # The breaker logs once that it opened.
             is_refused = isinstance(exc, CircuitBreakerOpenError)
@@ -397,15 +429,18 @@ class _BaseLock:
 
         return wait
 
-    def _owned(self) -> bool:
-        return self._holding is not None and self._holding.is_owner()
+    async def _owned(self) -> bool:
+        return self._holding is not None and await self._holding.is_owner()
 
-    def _extend(self, seconds: float) -> bool:
+    async def _extend(self, seconds: float) -> bool:
         _check_seconds("seconds", seconds)
-        return self._holding is not None and self._holding.extend(seconds)
+        return self._holding is not None and await self._holding.extend(seconds)
 
-    def _release(self) -> bool:
-        return self._holding is not None and self._holding.release()
+    async def _release(self) -> bool:
+        return self._holding is not None and await self._holding.release()
+
+    async def _locked(self) -> bool:
+        return await self._locks.seconds_left(self._key) > 0
 
     def _release_in_background(self, exc: BaseException) -> None:
         if self._holding is not None:
@@ -429,8 +464,7 @@ class Lock(_BaseLock):
         also while DynamoDB does not answer. Errors of DynamoDB are logged, not raised; a lock that
         an unanswered attempt takes after all is released again.
         """
-        taken: bool = run(self._acquire(blocking, blocking_timeout), Computation(None))
-        return taken
+        return run(self._acquire(blocking, blocking_timeout))
 
     def release(self) -> bool:
         """
@@ -438,7 +472,7 @@ class Lock(_BaseLock):
 
         Raises StoreUnavailable; it can be called again then. The lease is not renewed any more.
         """
-        return self._release()
+        return run(self._release())
 
     def extend(self, seconds: float) -> bool:
         """
@@ -446,19 +480,19 @@ class Lock(_BaseLock):
 
         Renewals only lengthen it. Raises StoreUnavailable.
         """
-        return self._extend(seconds)
+        return run(self._extend(seconds))
 
     def reacquire(self) -> bool:
         """Let the lease end ``timeout`` seconds from now, as :meth:`extend` does."""
-        return self._extend(self.timeout)
+        return run(self._extend(self.timeout))
 
     def locked(self) -> bool:
         """Return whether the lock has an owner now."""
-        return self._store.is_taken(self._key)
+        return run(self._locked())
 
     def owned(self) -> bool:
         """Return whether this object has the lock now."""
-        return self._owned()
+        return run(self._owned())
 
     def __enter__(self) -> Self:
         if not self.acquire():
@@ -485,29 +519,27 @@ class AsyncLock(_BaseLock):
         self, blocking: bool | None = None, blocking_timeout: float | None = None
     ) -> bool:
         """See :meth:`Lock.acquire`."""
-        steps = self._acquire(blocking, blocking_timeout)
-        taken: bool = await arun(steps, Computation(None), self._store.using)
-        return taken
+        return await arun(self._acquire(blocking, blocking_timeout))
 
     async def release(self) -> bool:
         """See :meth:`Lock.release`."""
-        return await in_thread(self._store.using, self._release)
+        return await arun(self._release())
 
     async def extend(self, seconds: float) -> bool:
         """See :meth:`Lock.extend`."""
-        return await in_thread(self._store.using, self._extend, seconds)
+        return await arun(self._extend(seconds))
 
     async def reacquire(self) -> bool:
         """See :meth:`Lock.reacquire`."""
-        return await in_thread(self._store.using, self._extend, self.timeout)
+        return await arun(self._extend(self.timeout))
 
     async def locked(self) -> bool:
         """See :meth:`Lock.locked`."""
-        return await in_thread(self._store.using, self._store.is_taken, self._key)
+        return await arun(self._locked())
 
     async def owned(self) -> bool:
         """See :meth:`Lock.owned`."""
-        return await in_thread(self._store.using, self._owned)
+        return await arun(self._owned())
 
     async def __aenter__(self) -> Self:
         if not await self.acquire():

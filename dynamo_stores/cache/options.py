@@ -123,6 +123,12 @@ def wrong_prefix(prefix: str) -> str:
     return ""
 
 
+def check_prefix(prefix: str) -> None:
+    """Raise ConfigurationError if ``prefix`` cannot be part of a partition key."""
+    if wrong := wrong_prefix(prefix):
+        raise ConfigurationError(f"The cache's KEY_PREFIX {wrong}.")
+
+
 def our_caches() -> dict[str, Mapping[str, Any]]:
     """Return the caches of ``CACHES`` whose backend is DynamoDBCache or a subclass, by name."""
     return {

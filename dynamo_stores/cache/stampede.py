@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from .. import clock
-from ..concurrency.steps import Call, Computation, Compute, Prepare, Steps, Wait, arun, run
+from ..concurrency.effects import Computation, Prepare, Wait, arun, run
 from ..exceptions import StoreUnavailable
+from ..keys import lease as lease_key
 from ..leases import Waits
-from ..models import RawItem
 from .fallback import record_ignored
-from .locks import Holding, LeaseStore
-from .store.entries import MISSING, is_same_write
+from .locks import Holding, LeaseItems
 from .store.invalidation import checked_tags, is_live
 from .store.items import TOOK, expiry_of, took_of
 from .store.near import Entry
+from .store.reader import MISSING, Reader, is_same_write
 from .store.store import CacheStore
-from .store.values import Written
 
 
 class StampedeProtection:
@@ -51,15 +50,7 @@ class StampedeProtection:
 
         With ``STAMPEDE_LEASE`` one caller computes; the others wait or get a stale value.
         """
-        computation = Computation(default)
-        steps = self._steps(key, timeout, version, tags)
-        try:
-            return run(steps, computation)
-        except StoreUnavailable as exc:
-            if exc is computation.error:
-                raise
-            record_ignored(self.store, "get_or_set", exc)
-            return computation.run()
+        return run(self._get_or_set(key, default, timeout, version, tags))
 
     async def aget_or_set(
         self,
@@ -74,21 +65,25 @@ class StampedeProtection:
         See :meth:`get_or_set`. ``default`` may be a coroutine function; a plain one runs on
         Django's thread-sensitive thread. Waiting blocks no thread.
         """
-        computation = Computation(default)
-        steps = self._steps(key, timeout, version, tags)
+        return await arun(self._get_or_set(key, default, timeout, version, tags))
+
+    async def _get_or_set(
+        self,
+        key: Any,
+        default: Any,
+        timeout: Any,
+        version: int | None,
+        tags: Iterable[str] | None,
+    ) -> Any:
+        store, computation = self.store, Computation(default)
+        full_key, seconds = self._full_key(key, version), self._seconds(timeout)
         try:
-            return await arun(steps, computation, self.store.using)
+            return await get_or_compute(store, computation, full_key, seconds, checked_tags(tags))
         except StoreUnavailable as exc:
             if exc is computation.error:
                 raise
-            record_ignored(self.store, "aget_or_set", exc)
-            return await computation.arun()
-
-    def _steps(
-        self, key: Any, timeout: Any, version: int | None, tags: Iterable[str] | None
-    ) -> Steps:
-        seconds = self._seconds(timeout)
-        return get_or_compute(self.store, self._full_key(key, version), seconds, checked_tags(tags))
+            record_ignored(store, "get_or_set", exc)
+            return await computation
 
 
 logger = logging.getLogger(__name__)
@@ -104,11 +99,15 @@ _computing: ContextVar[frozenset[tuple[str, str, str]]] = ContextVar(
 )
 
 
-def get_or_compute(
-    store: CacheStore, key: str, timeout: float | None, tags: Sequence[str]
-) -> Steps:
+async def get_or_compute(
+    store: CacheStore,
+    computation: Computation,
+    key: str,
+    timeout: float | None,
+    tags: Sequence[str],
+) -> Any:
     """
-    Return the steps that return the value of ``key``, computing it if it is missing.
+    Return the value of ``key``, computing it if it is missing. A verb.
 
     With ``stampede_lease`` one caller of all processes computes, under a lease that is renewed
     meanwhile; the others get the value that expired less than ``stale_timeout`` seconds ago, or
@@ -116,32 +115,35 @@ def get_or_compute(
     for its own key. The error of a computation is raised for its caller only; another caller then
     computes.
     """
-    found = yield Call(lambda: store.find(key, expired=True))
-    store.count_lookups(1, found is not None and is_live(found.head))
-    is_alone = not store.options.stampede_lease or _name(store, key) in _computing.get()
+    reader = store.core.reader
+    found = await reader.find(key, expired=True)
+    is_hit = found is not None and is_live(found.head)
+    store.core.lookups.add(is_hit, not is_hit)
+    compute = _Computing(store, computation, key, timeout, tags)
+    is_alone = not store.options.stampede_lease or compute.name in _computing.get()
     if is_alone or (timeout is not None and timeout <= 0):
-        value = _live_value(store, found)
-        if value is MISSING:
-            value = yield from _compute(store, key, timeout, tags, found)
-        return value
-    leases = LeaseStore(store.using, prefix=store.prefix, options=store.options)
+        value = _live_value(reader, found)
+        return await compute.alone(found) if value is MISSING else value
+    leases = LeaseItems(store.using, store.prefix, store.options, lease_key)
     holding = Holding(leases, key, store.options.stampede_lease)
     waits, until = Waits(_FIRST_WAIT, _LONGEST_WAIT), clock.monotonic() + _longest_wait(store)
-    value = store.value_of(found)
+    value = reader.value_of(found)
     try:
         while value is MISSING or _is_due(store, found):
-            left = yield Call(holding.take)
+            left = await holding.take()
             if left is None:
-                return (yield from _compute_under(holding, store, key, timeout, tags, found))
-            if value is not MISSING and found is not None and store.is_kept(found.head):
+                return await compute.under(holding, found)
+            if value is not MISSING and found is not None and reader.is_kept(found.head):
                 return value
             value = MISSING
             while value is MISSING and left > 0:
                 remaining = until - clock.monotonic()
                 if remaining <= 0:
-                    return (yield from _compute(store, key, timeout, tags, found))
-                yield Wait(min(waits.next(left), remaining))
-                found, value, left = yield Call(lambda: _read_again(store, leases, key))
+                    return await compute.alone(found)
+                await Wait(min(waits.next(left), remaining))
+                found = await reader.find(key, strongly=True, expired=True)
+                value = reader.value_of(found)
+                left = await leases.seconds_left(key) if value is MISSING else 0.0
             if value is not MISSING:
                 return value
         return value
@@ -149,91 +151,78 @@ def get_or_compute(
         holding.give_up()
 
 
-def _name(store: CacheStore, key: str) -> tuple[str, str, str]:
-    return store.using, store.prefix, key
-
-
 def _longest_wait(store: CacheStore) -> float:
     wait, lease = store.options.stampede_wait, store.options.stampede_lease
     return lease * _LEASES if wait is None else wait
 
 
-def _read_again(store: CacheStore, leases: LeaseStore, key: str) -> tuple[Entry | None, Any, float]:
-    found = store.find(key, strongly=True, expired=True)
-    value = store.value_of(found)
-    return found, value, leases.seconds_left(key) if value is MISSING else 0.0
+class _Computing:
+    """Computes the value of a key and stores it. Its coroutines are verbs."""
 
+    def __init__(
+        self,
+        store: CacheStore,
+        computation: Computation,
+        key: str,
+        timeout: float | None,
+        tags: Sequence[str],
+    ) -> None:
+        self.name = store.using, store.prefix, key
+        self._core = store.core
+        self._early_refresh = store.options.early_refresh
+        self._computation = computation
+        self._key = key
+        self._timeout = timeout
+        self._tags = tags
 
-def _compute_under(
-    lease: Holding,
-    store: CacheStore,
-    key: str,
-    timeout: float | None,
-    tags: Sequence[str],
-    seen: Entry | None,
-) -> Steps:
-    try:
-        # Another caller may have stored the value before the lease was taken.
-        again = yield Call(lambda: store.find(key, strongly=True, expired=True))
-        value = _live_value(store, again)
-        is_seen = seen is not None and again is not None and is_same_write(again.head, seen.head)
-        if value is not MISSING and not is_seen:
+    async def under(self, lease: Holding, seen: Entry | None) -> Any:
+        """Compute and store the value under a lease, and release that."""
+        reader = self._core.reader
+        try:
+            # Another caller may have stored the value before the lease was taken.
+            again = await reader.find(self._key, strongly=True, expired=True)
+            value = _live_value(reader, again)
+            is_seen = (
+                seen is not None and again is not None and is_same_write(again.head, seen.head)
+            )
+            if value is not MISSING and not is_seen:
+                return value
+            return await self.alone(again, lease)
+        finally:
+            try:
+                await lease.release()
+            except StoreUnavailable as exc:
+                logger.warning("The lease of a computation was not released; tried again: %s", exc)
+
+    async def alone(self, seen: Entry | None, lease: Holding | None = None) -> Any:
+        """Compute the value, and store it if the key still has what was ``seen``."""
+        core, key, tags = self._core, self._key, self._tags
+        stamps = await core.validity.stamps_for(tags)
+        began_at = clock.monotonic()
+        token = _computing.set(_computing.get() | {self.name})
+        try:
+            value = await self._computation
+        finally:
+            _computing.reset(token)
+        took = clock.monotonic() - began_at
+        timeout, prepare = self._timeout, core.writer.prepare
+        written = await Prepare(lambda: prepare(key, value, timeout, tags), value)
+        if written is None:
             return value
-        return (yield from _compute(store, key, timeout, tags, again, lease))
-    finally:
-        yield Call(lambda: _release(lease))
+        if self._early_refresh:
+            written.head[TOOK] = {"N": str(math.ceil(took * 1000))}
+        if lease is None or await lease.is_held():
+            old = None if seen is None else seen.head
+            if await core.writer.commit_new(key, written, stamps, old):
+                return value
+        # Another value was stored meanwhile: by a set of this key, or by the next owner of the
+        # lease.
+        others = _live_value(core.reader, await core.reader.find(key, strongly=True))
+        return value if others is MISSING else others
 
 
-def _compute(
-    store: CacheStore,
-    key: str,
-    timeout: float | None,
-    tags: Sequence[str],
-    seen: Entry | None,
-    lease: Holding | None = None,
-) -> Steps:
-    stamps = yield Call(lambda: store.stamps_for(tags))
-    began_at = clock.monotonic()
-    token = _computing.set(_computing.get() | {_name(store, key)})
-    try:
-        value = yield Compute()
-    finally:
-        _computing.reset(token)
-    took = clock.monotonic() - began_at
-    written = yield Prepare(lambda: store.prepare(key, value, timeout, tags), value)
-    if written is None:
-        return value
-    if store.options.early_refresh:
-        written.head[TOOK] = {"N": str(math.ceil(took * 1000))}
-    if (yield Call(lambda: _commit(store, key, written, stamps, seen, lease))):
-        return value
-    # Another value was stored meanwhile: by a set of this key, or by the next owner of the lease.
-    others = _live_value(store, (yield Call(lambda: store.find(key, strongly=True))))
-    return value if others is MISSING else others
-
-
-def _commit(
-    store: CacheStore,
-    key: str,
-    written: Written,
-    stamps: RawItem,
-    seen: Entry | None,
-    lease: Holding | None,
-) -> bool:
-    if lease is not None and not lease.is_held():
-        return False
-    return store.commit_new(key, written, stamps, None if seen is None else seen.head)
-
-
-def _release(lease: Holding) -> None:
-    try:
-        lease.release()
-    except StoreUnavailable as exc:
-        logger.warning("The lease of a computation was not released; tried again: %s", exc)
-
-
-def _live_value(store: CacheStore, found: Entry | None) -> Any:
-    return store.value_of(found) if found is not None and is_live(found.head) else MISSING
+def _live_value(reader: Reader, found: Entry | None) -> Any:
+    return reader.value_of(found) if found is not None and is_live(found.head) else MISSING
 
 
 def _is_due(store: CacheStore, found: Entry | None) -> bool:

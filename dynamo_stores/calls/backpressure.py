@@ -18,13 +18,15 @@ from contextvars import ContextVar
 from weakref import WeakSet
 
 from .. import clock
+from ..concurrency.effects import Opened
+from ..concurrency.flights import Gate
 from ..exceptions import ThrottlingError
 
 # One halving for a burst of throttles, in seconds.
 _ROUND = 0.1
 # After so many seconds without a throttle there is no limit.
 _QUIET = 10.0
-# A waiting request looks for lost ones after so many seconds: nobody notifies it of them.
+# A waiting request looks for lost ones after so many seconds: nobody wakes it for them.
 _LONGEST_WAIT = 1.0
 
 _background: ContextVar[bool] = ContextVar("dynamo_stores_background", default=False)
@@ -64,10 +66,9 @@ class Backpressure:
 
     def __init__(self, table: str) -> None:
         self._table = table
-        # An exception from outside cannot come between taking this lock and its block, as it can
-        # with the condition itself.
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        # Of the requests that wait.
+        self._gates: list[Gate] = []
         self._limit: float | None = None
         # Weakly: a request whose frame an exception from outside has ended is not in flight.
         self._in_flight: WeakSet[Request] = WeakSet()
@@ -88,7 +89,7 @@ class Backpressure:
         # Not its length: an exception from outside can keep a dead reference in the set.
         return sum(1 for _ in self._in_flight)
 
-    def enter(self, until: float) -> Request:
+    async def enter(self, until: float) -> Request:
         """
         Begin a request, waiting until the limit allows it, at most until the monotonic ``until``.
 
@@ -101,10 +102,11 @@ class Backpressure:
             if self._limit is not None and clock.monotonic() - self._throttled_at > _QUIET:
                 # No request that ended has lifted it.
                 self._limit = None
-                self._changed.notify_all()
-            if self._limit is not None:
-                self._wait_in(self._background if is_background() else self._users, request)
-            self._in_flight.add(request)
+                self._wake_all()
+            if self._limit is None:
+                self._in_flight.add(request)
+                return request
+        await self._wait_in(self._background if is_background() else self._users, request)
         return request
 
     def leave(self, request: Request, seconds: float, *, throttled: bool) -> None:
@@ -122,34 +124,48 @@ class Backpressure:
                 if now - self._throttled_at > _QUIET:
                     self._limit = None
             self._in_flight.discard(request)
-            if self._users or self._background:
-                self._changed.notify_all()
+            if self._gates:
+                self._wake_all()
 
-    def _wait_in(self, queue: deque[Request], request: Request) -> None:
-        """Wait until ``request`` is the first of ``queue`` and the limit allows it."""
+    async def _wait_in(self, queue: deque[Request], request: Request) -> None:
+        """Wait until ``request`` is the first of ``queue`` and the limit allows it; begin it."""
         try:
-            queue.append(request)
-            while self._limit is not None:
-                now = clock.monotonic()
-                self._drop_overdue(now, request)
-                if queue and queue[0] is request and self._has_capacity():
-                    return
-                left = request.until - now
-                waiting = len(self._users) + len(self._background)
-                wait = waiting * self._seconds / self._limit
-                if left <= 0 or wait > left:
-                    error = ThrottlingError(
-                        f"{self._table} is throttled, and {waiting} requests are waiting.",
-                        retry_after=max(1.0, wait),
-                    )
-                    error.counts = False
-                    raise error
-                self._changed.wait(min(left, self._next_deadline() - now, _LONGEST_WAIT))
+            with self._lock:
+                queue.append(request)
+            while (change := self._begin(queue, request)) is not None:
+                await change
         finally:
-            if request in queue:
-                queue.remove(request)
-            if self._users or self._background:
-                self._changed.notify_all()
+            with self._lock:
+                if request in queue:
+                    queue.remove(request)
+                self._wake_all()
+
+    def _begin(self, queue: deque[Request], request: Request) -> Opened | None:
+        """Begin the request if that is allowed, or return a wait until something changes."""
+        with self._lock:
+            now = clock.monotonic()
+            self._drop_overdue(now, request)
+            limit = self._limit
+            if limit is None or (queue and queue[0] is request and self._has_capacity(limit)):
+                self._in_flight.add(request)
+                return None
+            left = request.until - now
+            waiting = len(self._users) + len(self._background)
+            wait = waiting * self._seconds / limit
+            if left <= 0 or wait > left:
+                error = ThrottlingError(
+                    f"{self._table} is throttled, and {waiting} requests are waiting.",
+                    retry_after=max(1.0, wait),
+                )
+                error.counts = False
+                raise error
+            gate = Gate()
+            self._gates.append(gate)
+            return Opened(gate, min(left, self._next_deadline() - now, _LONGEST_WAIT))
+
+    def _wake_all(self) -> None:
+        while self._gates:
+            self._gates.pop().open()
 
     def _drop_overdue(self, now: float, request: Request) -> None:
         # An exception from outside, such as a soft time limit, can end a request between any two
@@ -161,10 +177,7 @@ class Backpressure:
     def _next_deadline(self) -> float:
         return min(queue[0].until for queue in (self._users, self._background) if queue) + 0.001
 
-    def _has_capacity(self) -> bool:
-        limit = self._limit
-        if limit is None:
-            return True
+    def _has_capacity(self, limit: float) -> bool:
         if is_background():
             return not self._users and self.in_flight < max(1.0, limit / 2)
         return self.in_flight < max(1, int(limit))

@@ -7,16 +7,15 @@ return what is still unprocessed at the deadline.
 
 from __future__ import annotations
 
-import contextvars
 import itertools
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from ..concurrency.effects import run, together
 from ..conf.rules import NOT_NEGATIVE, POSITIVE
 from ..exceptions import (
     ConfigurationError,
@@ -65,43 +64,45 @@ def chunks(
         yield chunk
 
 
-def batch_get(
+async def batch_get(
     connection: Connection,
     table: str,
     keys: Iterable[Item],
     *,
     consistent: bool = False,
     attributes: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
 ) -> list[Item]:
     """
     Return the existing items of ``keys`` (DynamoDB-JSON, no duplicates), in no order: one
-    BatchGetItem per 100 keys, several in parallel.
+    BatchGetItem per 100 keys, several in parallel. A verb.
 
-    ``attributes`` has the request's parameters of a projection (``ProjectionExpression``, …).
-    Raises StoreUnavailable with ``responses`` (the items that were read, by table) and
-    ``unprocessed``.
+    ``attributes`` has the request's parameters of a projection (``ProjectionExpression``, …). Each
+    request has ``timeout`` seconds at most. Raises StoreUnavailable with ``responses`` (the items
+    that were read, by table) and ``unprocessed``.
     """
 
-    def read(chunk: list[Item]) -> list[Item]:
+    async def read(chunk: list[Item]) -> list[Item]:
         request = {"Keys": chunk, "ConsistentRead": consistent, **(attributes or {})}
-        answer = connection.dispatch("BatchGetItem", {"RequestItems": {table: request}})
+        answer = await connection.call("BatchGetItem", {"RequestItems": {table: request}}, timeout)
         items: list[Item] = answer["Responses"].get(table, [])
         return items
 
     wanted = list(chunks(keys, MAX_READS))
     if len(wanted) <= 1:
-        return read(wanted[0]) if wanted else []
+        return await read(wanted[0]) if wanted else []
     found: list[Item] = []
     failure: StoreUnavailable | None = None
     left: list[Item] = []
 
-    def read_or_keep(chunk: list[Item]) -> tuple[list[Item], StoreUnavailable | None]:
+    async def read_or_keep(chunk: list[Item]) -> tuple[list[Item], StoreUnavailable | None]:
         try:
-            return read(chunk), None
+            return await read(chunk), None
         except StoreUnavailable as exc:
             return list((exc.responses or {}).get(table, [])), exc
 
-    for items, exc in execute_in_parallel(wanted, read_or_keep, max_concurrency=_BATCHES_AT_ONCE):
+    read_chunks = await together(wanted, read_or_keep, max_concurrency=_BATCHES_AT_ONCE)
+    for items, exc in read_chunks:
         found += items
         if exc is not None:
             failure = exc
@@ -113,12 +114,16 @@ def batch_get(
     return found
 
 
-def batch_write(
-    connection: Connection, table: str, requests: Iterable[Item]
+async def batch_write(
+    connection: Connection,
+    table: str,
+    requests: Iterable[Item],
+    *,
+    timeout: float | None = None,
 ) -> tuple[list[Item], StoreUnavailable | None]:
     """
     Write ``requests`` (``PutRequest`` and ``DeleteRequest``, one per key), at most 25 a call,
-    several calls in parallel.
+    several calls in parallel. A verb.
 
     Return the requests that were unprocessed at the deadline, and the error that is the reason
     (``[], None`` if all were processed). Raises StoreUnavailable without an answer, or if no batch
@@ -126,11 +131,12 @@ def batch_write(
     """
     failures: list[StoreUnavailable] = []
 
-    def write(chunk: list[Item]) -> tuple[list[Item], StoreUnavailable | None]:
+    async def write(chunk: list[Item]) -> tuple[list[Item], StoreUnavailable | None]:
         if failures:
             return chunk, failures[0]
         try:
-            connection.dispatch("BatchWriteItem", {"RequestItems": {table: chunk}})
+            request = {"RequestItems": {table: chunk}}
+            await connection.call("BatchWriteItem", request, timeout)
         except StoreUnavailable as exc:
             if not isinstance(exc, ThrottlingError):
                 failures.append(exc)
@@ -139,7 +145,7 @@ def batch_write(
 
     # 25 items of 400 KB are less than the 16 MB that a request may have.
     todo = list(chunks(requests, MAX_WRITES))
-    done = execute_in_parallel(todo, write, max_concurrency=_BATCHES_AT_ONCE)
+    done = await together(todo, write, max_concurrency=_BATCHES_AT_ONCE)
     left = [request for unprocessed, _ in done for request in unprocessed]
     is_answered = any(exc is None or isinstance(exc, ThrottlingError) for _, exc in done)
     for failure in failures:
@@ -301,7 +307,7 @@ class _ModelWriter(BatchWriter[Item]):
         return tuple(str(keyed[name]) for name in self._key_names)
 
     def _write_requests(self, requests: list[Item]) -> list[Item]:
-        left, _ = batch_write(self._connection, self._table, requests)
+        left, _ = run(batch_write(self._connection, self._table, requests))
         return left
 
 
@@ -315,22 +321,11 @@ def execute_in_parallel(
     into the threads. The first error is raised as soon as the calls under way have ended; no new
     one is started after it.
     """
-    if not isinstance(max_concurrency, int) or max_concurrency < 1:
-        raise ConfigurationError(f"max_concurrency is {max_concurrency!r}; expected 1 or more.")
-    todo = list(items) if not isinstance(items, Sequence) else items
-    if len(todo) <= 1 or max_concurrency == 1:
-        return [function(item) for item in todo]
-    futures: list[Future[R]] = []
-    with ThreadPoolExecutor(min(max_concurrency, len(todo)), "dynamo-stores") as pool:
-        for item in todo:
-            futures.append(pool.submit(contextvars.copy_context().run, function, item))
-        done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
-        if waiting:
-            for future in waiting:
-                future.cancel()
-    for future in done:
-        future.result()
-    return [future.result() for future in futures]
+
+    async def call(item: T) -> R:
+        return function(item)
+
+    return run(together(items, call, max_concurrency=max_concurrency))
 
 
 class AdaptiveDelayCalculator:

@@ -111,7 +111,7 @@ class CircuitBreaker:
 
         Raises CircuitBreakerOpenError at once if the call is not admitted.
         """
-        if self._is_closed():
+        if self._state is State.CLOSED:
             return self._admission
         with self._lock:
             if self._is_closed():

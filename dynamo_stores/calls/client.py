@@ -15,13 +15,15 @@ from botocore.session import get_session
 from urllib3.util import Timeout
 
 from .. import clock
+from ..concurrency.effects import InThread
 from ..conf import StoreConfig
 from .environment import USER_AGENT, is_loopback, local_region, place_of
+from .pool import not_sent
 from .server_time import ServerClock
 from .wire import check_body
 
 # The end of the current attempt, in monotonic seconds.
-attempt_until: ContextVar[float | None] = ContextVar("dynamo_stores_attempt", default=None)
+_attempt_until: ContextVar[float | None] = ContextVar("dynamo_stores_attempt", default=None)
 
 # Tables are described in parallel.
 _CONTROL_CONNECTIONS = 10
@@ -31,8 +33,14 @@ class ClientTransport:
     """One botocore client, shared by the threads of a process, that makes one attempt a call."""
 
     def __init__(
-        self, config: StoreConfig, server_clock: ServerClock, *, control_plane: bool = False
+        self,
+        using: str,
+        config: StoreConfig,
+        server_clock: ServerClock,
+        *,
+        control_plane: bool = False,
     ) -> None:
+        self._using = using
         self._client: Any = make_client(
             config, max_connections=_CONTROL_CONNECTIONS if control_plane else None
         )
@@ -48,9 +56,22 @@ class ClientTransport:
         """Whether requests can be signed; botocore caches that it found no credentials."""
         return self._client._request_signer._credentials is not None
 
-    def send(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Send a request once and return the answer. Raises botocore's errors."""
-        answer: dict[str, Any] = self._client._make_api_call(operation, request)
+    async def send(self, operation: str, request: dict[str, Any], until: float) -> dict[str, Any]:
+        """
+        Send a request once, until a monotonic time, and return the answer. A verb. Raises
+        botocore's errors.
+        """
+
+        def send() -> Any:
+            if clock.monotonic() >= until:
+                raise not_sent()
+            token = _attempt_until.set(until)
+            try:
+                return self._client._make_api_call(operation, request)
+            finally:
+                _attempt_until.reset(token)
+
+        answer: dict[str, Any] = await InThread(self._using, send)
         return answer
 
     def close(self) -> None:
@@ -121,7 +142,7 @@ class _AttemptTimeout(Timeout):
 
 
 def _within_attempt(seconds: Any) -> Any:
-    until = attempt_until.get()
+    until = _attempt_until.get()
     return seconds if until is None else min(seconds, max(0.001, until - clock.monotonic()))
 
 

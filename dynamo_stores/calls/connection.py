@@ -1,7 +1,7 @@
 """
 PynamoDB's Connection with the call policy, one per alias and process.
 
-All requests of models, stores and transactions are sent by :meth:`Connection.dispatch`.
+All requests of models, stores and transactions are sent by :meth:`Connection.call`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pynamodb.connection import Connection as PynamoConnection
@@ -18,13 +19,13 @@ from pynamodb.connection import TableConnection as PynamoTableConnection
 from pynamodb.signals import post_dynamodb_send, pre_dynamodb_send
 
 from .. import clock, signals
+from ..concurrency.effects import Verb, run
 from ..concurrency.per_process import PerProcess
 from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import StoreUnavailable, ThrottlingError
 from . import observer
 from .backpressure import Backpressure
 from .breaker import CircuitBreaker, State
-from .client import attempt_until
 from .control import get_control
 from .item_size import MAX_ITEM_BYTES, MAX_PARTITION_READ_BYTES, item_size
 from .policy import CallPolicy
@@ -77,8 +78,9 @@ class Connection(PynamoConnection):
 
     @property
     def client(self) -> Any:
-        """The transport that PynamoDB uses instead of a botocore client."""
-        return self._transport
+        """What PynamoDB uses instead of a botocore client."""
+        # PynamoDB's tables keep their connection, also over a fork.
+        return _Client(self if self._pid == os.getpid() else get_connection(self.using))
 
     @property
     def server_clock(self) -> ServerClock:
@@ -118,45 +120,49 @@ class Connection(PynamoConnection):
         return list(self._policies.values())
 
     def dispatch(self, operation_name: str, operation_kwargs: dict[str, Any]) -> dict[str, Any]:
-        """
-        Return DynamoDB's answer; a batch is complete.
-
-        Raises StoreUnavailable without an answer; it has the unprocessed part of a batch.
-        """
+        """Return DynamoDB's answer to PynamoDB, as :meth:`call` does."""
         if operation_name not in DATA_PLANE:
             return get_control(self.using).call(operation_name, operation_kwargs)
-        if self._pid != os.getpid():
-            return get_connection(self.using).dispatch(operation_name, operation_kwargs)
-        if "ReturnConsumedCapacity" not in operation_kwargs:
-            operation_kwargs["ReturnConsumedCapacity"] = (
-                "INDEXES" if observer.is_observed() else "NONE"
-            )
-        if operation_name == "TransactWriteItems":
+        return self._make_api_call(operation_name, operation_kwargs)
+
+    async def call(
+        self, operation: str, request: dict[str, Any], timeout: float | None = None
+    ) -> dict[str, Any]:
+        """
+        Return DynamoDB's answer; a batch is complete. A verb.
+
+        It has ``timeout`` seconds at most, by default ``OPERATION_TIMEOUT``, which a ``deadline``
+        replaces. Raises StoreUnavailable without an answer; it has the unprocessed part of a batch.
+        """
+        if "ReturnConsumedCapacity" not in request:
+            request["ReturnConsumedCapacity"] = "INDEXES" if observer.is_observed() else "NONE"
+        if operation == "TransactWriteItems":
             # A retry with the same token does not repeat a transaction that was carried out.
-            operation_kwargs.setdefault("ClientRequestToken", str(uuid.uuid4()))
-        policy = self.policy_for(table_of(operation_kwargs))
-        if "RequestItems" in operation_kwargs:
-            return _Batch(self._send, operation_name, operation_kwargs).call(policy, self._breaker)
-        return policy.call(
-            operation_name,
-            lambda seconds: self._send(operation_name, operation_kwargs, seconds),
+            request.setdefault("ClientRequestToken", str(uuid.uuid4()))
+        policy = self.policy_for(request.get("TableName") or table_of(request))
+        if "RequestItems" in request:
+            batch = _Batch(self._send, operation, request)
+            return await batch.call(policy, self._breaker, timeout)
+        return await policy.call(
+            operation,
+            partial(self._send, operation, request),
             self._breaker,
-            lambda: self._partition(operation_kwargs),
+            partial(self._partition, request),
+            timeout,
         )
 
     def close(self) -> None:
         """Close the sockets; the next call opens new ones."""
         self._transport.close()
 
-    def _send(self, operation: str, kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
-        token = attempt_until.set(clock.monotonic() + seconds)
-        try:
-            if pre_dynamodb_send.receivers or post_dynamodb_send.receivers:
-                return super().dispatch(operation, kwargs)
-            # Without PynamoDB's signals, and its log lines with the content of requests.
-            return self._make_api_call(operation, kwargs)
-        finally:
-            attempt_until.reset(token)
+    async def _send(self, operation: str, request: dict[str, Any], until: float) -> dict[str, Any]:
+        if not (pre_dynamodb_send.receivers or post_dynamodb_send.receivers):
+            return await self._transport.send(operation, request, until)
+        sent, table = uuid.uuid4(), request.get("TableName")
+        self.send_pre_boto_callback(operation, sent, table)  # type: ignore[no-untyped-call]
+        answer = await self._transport.send(operation, request, until)
+        self.send_post_boto_callback(operation, sent, table)  # type: ignore[no-untyped-call]
+        return answer
 
     def _partition(self, kwargs: dict[str, Any]) -> str:
         """Return the partition key of a call on one item, as text; ``""`` for others."""
@@ -201,6 +207,16 @@ class Connection(PynamoConnection):
         )
 
 
+class _Client:
+    """Makes the calls of PynamoDB, by the name that they have in botocore."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def _make_api_call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        return run(self._connection.call(operation, request))
+
+
 class _Batch:
     """
     A batch whose unprocessed part is sent again until none is left; its answers are joined.
@@ -211,30 +227,32 @@ class _Batch:
 
     def __init__(
         self,
-        send: Callable[[str, dict[str, Any], float], dict[str, Any]],
+        send: Callable[[str, dict[str, Any], float], Verb[dict[str, Any]]],
         operation: str,
-        kwargs: dict[str, Any],
+        request: dict[str, Any],
     ) -> None:
         self._send = send
         self._operation = operation
-        self._kwargs = kwargs
+        self._request = request
         self._responses: dict[str, list[Any]] = {}
 
-    def call(
-        self, policy: CallPolicy, breaker_of: Callable[[str], CircuitBreaker]
+    async def call(
+        self,
+        policy: CallPolicy,
+        breaker_of: Callable[[str], CircuitBreaker],
+        timeout: float | None,
     ) -> dict[str, Any]:
         try:
-            return policy.call(self._operation, self._attempt, breaker_of)
+            return await policy.call(self._operation, self._attempt, breaker_of, timeout=timeout)
         except StoreUnavailable as exc:
-            exc.unprocessed = self._kwargs["RequestItems"]
+            exc.unprocessed = self._request["RequestItems"]
             exc.responses = self._responses
             raise
 
-    def _attempt(self, seconds: float) -> dict[str, Any]:
-        until = clock.monotonic() + seconds
+    async def _attempt(self, until: float) -> dict[str, Any]:
         consumed: list[Any] = []
         while True:
-            answer = self._send(self._operation, self._kwargs, seconds)
+            answer = await self._send(self._operation, self._request, until)
             consumed += answer.get("ConsumedCapacity") or ()
             responses = answer.get("Responses") or {}
             for table, items in responses.items():
@@ -245,9 +263,8 @@ class _Batch:
                 if "Responses" in answer:
                     answer["Responses"] = self._responses
                 return answer
-            self._kwargs = {**self._kwargs, "RequestItems": left}
-            seconds = until - clock.monotonic()
-            if not _is_full(responses) or seconds <= 0:
+            self._request = {**self._request, "RequestItems": left}
+            if not _is_full(responses) or until <= clock.monotonic():
                 raise ThrottlingError(
                     f"{self._operation} on {', '.join(sorted(left))} was only partially processed."
                 )

@@ -12,10 +12,10 @@ from typing import Any, cast
 from botocore.exceptions import ClientError
 
 from .. import clock
+from ..concurrency.effects import run
 from ..concurrency.per_process import PerProcess
 from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import TABLE_MISSING, StoreRefused, StoreUnavailable, code_of, unavailable
-from .client import attempt_until
 from .transport import SharedTransport
 
 # Seconds before each further attempt after an error inside DynamoDB.
@@ -30,6 +30,13 @@ class ControlPlane:
         self._config = get_config(using)
         self._transport = SharedTransport(using, self._config, control_plane=True)
 
+    @property
+    def place(self) -> str:
+        """The endpoint and the region of the requests as text, for messages."""
+        # The client knows the region and the endpoint that the settings leave out.
+        self._transport.prepare(clock.monotonic() + self._config.read_timeout)
+        return self._transport.place
+
     def call(
         self, operation: str, kwargs: dict[str, Any], *, seconds: float | None = None
     ) -> dict[str, Any]:
@@ -41,7 +48,6 @@ class ControlPlane:
         """
         seconds = seconds or self._config.read_timeout
         until = clock.monotonic() + seconds
-        token = attempt_until.set(until)
         try:
             return self._attempts(self._transport, operation, kwargs, until)
         except Exception as exc:
@@ -51,8 +57,6 @@ class ControlPlane:
             if failure is None or failure is exc or _has_code(exc, failure):
                 raise
             raise failure from exc
-        finally:
-            attempt_until.reset(token)
 
     @staticmethod
     def _attempts(
@@ -61,7 +65,7 @@ class ControlPlane:
         repeats = 0
         while True:
             try:
-                return transport.send(operation, kwargs)
+                return run(transport.send(operation, kwargs, until))
             except ClientError as exc:
                 metadata: Any = exc.response.setdefault("ResponseMetadata", cast(Any, {}))
                 metadata["RetryAttempts"] = repeats

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import clock
 from ..concurrency.per_process import PerProcess
 from ..exceptions import store_error
 from .connection import Connection, table_of
-from .policy import original_error
 
 # Seconds for connecting, and for each wait for the answer.
 DIRECT_SECONDS = 2.0
@@ -19,26 +19,27 @@ DIRECT_SECONDS = 2.0
 class DirectConnection(Connection):
     """A connection that sends each request once; one per alias and process."""
 
-    def dispatch(self, operation_name: str, operation_kwargs: dict[str, Any]) -> dict[str, Any]:
+    async def call(
+        self, operation: str, request: dict[str, Any], timeout: float | None = None
+    ) -> dict[str, Any]:
         """
-        Return DynamoDB's answer. Raises StoreUnavailable without one, ConfigurationError for a
-        missing table.
+        Return DynamoDB's answer. A verb. Raises StoreUnavailable without one, ConfigurationError
+        for a missing table.
         """
-        operation_kwargs.setdefault("ReturnConsumedCapacity", "NONE")
+        request.setdefault("ReturnConsumedCapacity", "NONE")
         try:
-            return self._send(operation_name, operation_kwargs, DIRECT_SECONDS)
+            return await self._send(operation, request, clock.monotonic() + DIRECT_SECONDS)
         except Exception as exc:
-            original = original_error(exc)
             failure = store_error(
-                original,
-                operation=operation_name,
-                table=table_of(operation_kwargs),
+                exc,
+                operation=operation,
+                table=table_of(request),
                 using=self.using,
                 place=self.place,
             )
             if failure is None or failure is exc:
                 raise
-            raise failure from original
+            raise failure from exc
 
 
 _direct_connections = PerProcess(DirectConnection)

@@ -75,6 +75,13 @@ class Environment:
             self._frozen_at = int(now)
         return self._frozen  # type: ignore[return-value]
 
+    def blocks(self, now: float) -> bool:
+        """Return whether :meth:`credentials` may wait for a refresh."""
+        if int(now) == self._frozen_at or self._credentials is None:
+            return False
+        is_due = getattr(self._credentials, "refresh_needed", None)
+        return is_due is not None and bool(is_due())
+
     def endpoint_for(self, credentials: ReadOnlyCredentials) -> Endpoint:
         """Return the endpoint: by default there is one for each AWS account."""
         account = credentials.account_id

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from .. import clock
+from ..concurrency.effects import Verb, Wait
 
-Call = Callable[[dict[str, Any]], dict[str, Any]]
+Call = Callable[[dict[str, Any]], Verb[dict[str, Any]]]
 
 
-def pages(
-    call: Call, kwargs: dict[str, Any], *, units_per_second: float | None = None
-) -> Iterator[dict[str, Any]]:
+async def pages(
+    call: Call, request: dict[str, Any], *, units_per_second: float | None = None
+) -> AsyncIterator[dict[str, Any]]:
     """
-    Yield the answers to ``call`` (a Query or Scan with these arguments), up to the last page.
+    Yield the answers to ``call`` (a Query or Scan with these arguments), up to the last page, in a
+    verb.
 
     With ``units_per_second`` the pages are requested so slowly that they consume no more. Each
     answer's ``LastEvaluatedKey`` can be used as ``ExclusiveStartKey`` to resume.
     """
-    kwargs = {**kwargs, "ReturnConsumedCapacity": "TOTAL"}
+    request = {**request, "ReturnConsumedCapacity": "TOTAL"}
     while True:
         started = clock.monotonic()
-        page = call(dict(kwargs))
+        page = await call(dict(request))
         yield page
         if not page.get("LastEvaluatedKey"):
             return
-        kwargs["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+        request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
         if units_per_second is not None:
             units = (page.get("ConsumedCapacity") or {}).get("CapacityUnits", 0.0)
             wait = started + units / units_per_second - clock.monotonic()
             if wait > 0:
-                clock.sleep(wait)
+                await Wait(wait)

@@ -6,6 +6,7 @@ An attempt that is throttled or gets no answer is repeated after a delay if ther
 
 from __future__ import annotations
 
+import contextlib
 import random
 import weakref
 from collections.abc import Callable, Iterator
@@ -14,10 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
-from pynamodb.exceptions import VerboseClientError
 
 from .. import clock
-from ..concurrency.threads import deadline_begins_at
+from ..concurrency.effects import Verb, Wait
 from ..conf.groups import RetryConfig
 from ..exceptions import (
     OperationTimeoutError,
@@ -39,8 +39,8 @@ _SHARE, _SHORTEST = 0.5, 0.2
 # failure. With less it was the deadline that was short.
 _ENOUGH = 0.9
 
-# Sends one request within so many seconds and returns the answer.
-Send = Callable[[float], dict[str, Any]]
+# Sends one request until a monotonic time and returns the answer.
+Send = Callable[[float], Verb[dict[str, Any]]]
 
 
 class _Bound:
@@ -75,8 +75,7 @@ class deadline:
     """
     Set one deadline for all calls of a block, instead of the alias's ``OPERATION_TIMEOUT``.
 
-    Of nested blocks the earlier deadline applies. ``copy_context()`` copies it into threads. For a
-    call of an async method the time that it waits for a thread counts, too.
+    Of nested blocks the earlier deadline applies. ``copy_context()`` copies it into threads.
     """
 
     __slots__ = ("__weakref__", "_bound", "_seconds", "_token")
@@ -85,13 +84,15 @@ class deadline:
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        until = deadline_begins_at() + self._seconds
+        until = clock.monotonic() + self._seconds
         outer = _in_force()
         self._bound = _Bound(until if outer is None else min(until, outer.until), outer, self)
         self._token = _bound.set(self._bound)
 
     def __exit__(self, *exc_info: object) -> None:
-        _bound.reset(self._token)
+        # A task's context is not that of who drops the task.
+        with contextlib.suppress(ValueError):
+            _bound.reset(self._token)
         self._bound.has_ended = True
 
 
@@ -117,24 +118,30 @@ class CallPolicy:
     backpressure: Backpressure
     place_of: Callable[[], str] = str
 
-    def call(
+    async def call(
         self,
         operation: str,
         send: Send,
         breaker_of: Callable[[str], CircuitBreaker] | None = None,
         partition_of: Callable[[], str] = str,
+        timeout: float | None = None,
     ) -> dict[str, Any]:
         """
-        Return the answer of ``send``, with the retries of the policy.
+        Return the answer of ``send``, with the retries of the policy. A verb.
 
         ``partition_of`` returns the partition key of the call, if it has one; ``breaker_of`` the
-        breaker of another table of the same call. Raises StoreUnavailable without an answer, and
-        ConfigurationError or ItemTooLargeError for a call that can have none. Other exceptions of
-        ``send`` are answers (or errors in the call) and are raised unchanged.
+        breaker of another table of the same call. The call has ``timeout`` seconds at most, by
+        default ``OPERATION_TIMEOUT``, which a ``deadline`` replaces. Raises StoreUnavailable
+        without an answer, and ConfigurationError or ItemTooLargeError for a call that can have
+        none. Other exceptions of ``send`` are answers (or errors in the call) and are raised
+        unchanged.
         """
         started = clock.monotonic()
         bound = _in_force()
-        until = deadline_begins_at() + self.timeout if bound is None else bound.until
+        if bound is None:
+            until = started + (timeout or self.timeout)
+        else:
+            until = min(bound.until, started + timeout) if timeout else bound.until
         if started >= until:
             # Not a failure of the store, so it is not reported to the breaker.
             raise OperationTimeoutError(
@@ -142,7 +149,7 @@ class CallPolicy:
             )
         admission = self.breaker.admit()
         try:
-            answer = self._attempts(operation, send, until, partition_of, probe=admission.probe)
+            answer = await self._attempts(operation, send, until, partition_of, admission.probe)
         except StoreUnavailable as exc:
             self._report(exc, admission, clock.monotonic() - started, breaker_of)
             raise
@@ -155,27 +162,27 @@ class CallPolicy:
             self.breaker.succeeded(admission, clock.monotonic() - started)
             return answer
         finally:
-            # Without effect after an outcome, because the admission is of an earlier state then.
-            self.breaker.release(admission)
+            if admission.probe:
+                # Without effect after an outcome: the admission is of an earlier state then.
+                self.breaker.release(admission)
 
-    def _attempts(
+    async def _attempts(
         self,
         operation: str,
         send: Send,
         until: float,
         partition_of: Callable[[], str],
-        *,
-        probe: bool,
+        is_probe: bool,
     ) -> dict[str, Any]:
         waits: Iterator[float] | None = None
         attempt = failures = throttles = 0
         last: StoreUnavailable | None = None
-        is_out = probe
+        is_out = is_probe
         while True:
             attempt += 1
             share = 1.0 if is_out or failures >= self.retry.max_retries else _SHARE
             try:
-                return self._attempt(operation, send, until, attempt, partition_of, share)
+                return await self._attempt(operation, send, until, attempt, partition_of, share)
             except StoreRefused:
                 raise
             except StoreUnavailable as exc:
@@ -200,11 +207,11 @@ class CallPolicy:
                 # One last attempt.
                 wait, is_out = random.uniform(0, _ENOUGH * left), True
             if wait < left:
-                clock.sleep(wait)
+                await Wait(wait)
             if clock.monotonic() >= until or wait >= left:
                 raise self._out_of_time(last, operation, attempt, wait)
 
-    def _attempt(
+    async def _attempt(
         self,
         operation: str,
         send: Send,
@@ -213,32 +220,29 @@ class CallPolicy:
         partition_of: Callable[[], str],
         share: float,
     ) -> dict[str, Any]:
-        request = self.backpressure.enter(until)
+        request = await self.backpressure.enter(until)
         started = clock.monotonic()
         left = until - started
         throttled = False
         try:
             seconds = min(self.read_timeout, left, max(_SHORTEST, share * left))
-            answer = send(max(0.001, seconds))
+            answer = await send(started + max(0.001, seconds))
         except Exception as exc:
-            original = original_error(exc)
             failure = store_error(
-                original,
+                exc,
                 operation=operation,
                 table=self.table,
                 using=self.using,
                 place=self.place_of(),
             )
             throttled = isinstance(failure, ThrottlingError)
-            if isinstance(failure, OperationTimeoutError):
+            if isinstance(failure, OperationTimeoutError) and failure.counts:
                 failure.counts = left >= _ENOUGH * min(self.read_timeout, self.timeout, 1.0)
             hot = partition_of() if _is_hot(failure) else ""
-            self._observe(operation, started, attempt, error=failure or original, partition=hot)
-            if failure is None:
+            self._observe(operation, started, attempt, error=failure or exc, partition=hot)
+            if failure is None or failure is exc:
                 raise
-            if failure is exc:
-                raise
-            raise failure from original
+            raise failure from exc
         finally:
             self.backpressure.leave(request, clock.monotonic() - started, throttled=throttled)
         if observer.is_observed():
@@ -313,13 +317,6 @@ class CallPolicy:
         late.__cause__ = last.__cause__ or last
         late.counts = last.counts
         return late
-
-
-def original_error(exc: Exception) -> Exception:
-    """Return botocore's own error if PynamoDB raised a copy of it."""
-    # PynamoDB raises a copy of botocore's error that has lost the reasons for throttling.
-    cause = exc.__cause__
-    return cause if isinstance(exc, VerboseClientError) and isinstance(cause, ClientError) else exc
 
 
 def _is_hot(failure: StoreError | None) -> bool:

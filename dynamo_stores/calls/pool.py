@@ -1,5 +1,5 @@
 """
-Kept-alive connections to one endpoint, shared by the threads of a process.
+Kept-alive connections to one endpoint, shared by the threads and event loops of a process.
 
 A connection carries one request at a time. After any exception it is closed: bytes that arrive
 later would be taken for the answer to another request.
@@ -7,9 +7,9 @@ later would be taken for the answer to another request.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
-import queue
 import socket
 import ssl
 import threading
@@ -20,6 +20,9 @@ from typing import Any
 from botocore import exceptions as botocore
 
 from .. import clock
+from ..concurrency.effects import Effect, Opened
+from ..concurrency.flights import Gate
+from ..exceptions import OperationTimeoutError
 from .wire import Answer, DamagedAnswerError, Endpoint, Reader
 
 _BUFFER = 64 * 1024
@@ -29,8 +32,79 @@ class ClosedError(ConnectionError):
     """The connection ended before the first byte of the answer."""
 
 
+class _Connected(Effect[None]):
+    """A socket is connected. Raises TimeoutError or OSError."""
+
+    __slots__ = ("_address", "_seconds", "_sock")
+
+    def __init__(self, sock: socket.socket, address: Any, seconds: float) -> None:
+        self._sock = sock
+        self._address = address
+        self._seconds = seconds
+
+    def run(self) -> None:
+        self._sock.settimeout(self._seconds)
+        self._sock.connect(self._address)
+
+    async def arun(self) -> None:
+        self._sock.setblocking(False)
+        async with asyncio.timeout(self._seconds):
+            await asyncio.get_running_loop().sock_connect(self._sock, self._address)
+
+
+class _Sent(Effect[None]):
+    """All of ``data`` is sent. Raises TimeoutError or OSError."""
+
+    __slots__ = ("_data", "_sock", "_until")
+
+    def __init__(self, sock: socket.socket, data: bytes, until: float) -> None:
+        self._sock = sock
+        self._data = data
+        self._until = until
+
+    def run(self) -> None:
+        self._sock.settimeout(_left(self._until))
+        self._sock.sendall(self._data)
+
+    async def arun(self) -> None:
+        left = _left(self._until)
+        self._sock.setblocking(False)
+        try:
+            count = self._sock.send(self._data)
+        except BlockingIOError:
+            count = 0
+        if count < len(self._data):
+            rest = memoryview(self._data)[count:]
+            async with asyncio.timeout(left):
+                await asyncio.get_running_loop().sock_sendall(self._sock, rest)
+
+
+class _Received(Effect[int]):
+    """
+    Bytes have arrived in the buffer: their number, 0 at the end of the connection. Raises
+    TimeoutError or OSError.
+    """
+
+    __slots__ = ("_buffer", "_sock", "_until")
+
+    def __init__(self, sock: socket.socket, buffer: bytearray, until: float) -> None:
+        self._sock = sock
+        self._buffer = buffer
+        self._until = until
+
+    def run(self) -> int:
+        # An answer that trickles in has the time of one that does not.
+        self._sock.settimeout(_left(self._until))
+        return self._sock.recv_into(self._buffer)
+
+    async def arun(self) -> int:
+        self._sock.setblocking(False)
+        async with asyncio.timeout(_left(self._until)):
+            return await asyncio.get_running_loop().sock_recv_into(self._sock, self._buffer)
+
+
 class Link:
-    """A connected socket with the state of its TLS and of its answers."""
+    """A connected socket with the state of its TLS and of its answers. It belongs to no loop."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext | None, host: str) -> None:
         self._sock = sock
@@ -42,15 +116,14 @@ class Link:
         if context is not None:
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
-    def connect(self, address: Any, seconds: float) -> None:
-        """Connect the socket. Raises TimeoutError or OSError."""
-        self._sock.settimeout(seconds)
-        self._sock.connect(address)
+    async def connect(self, address: Any, seconds: float) -> None:
+        """Connect the socket. A verb. Raises TimeoutError or OSError."""
+        await _Connected(self._sock, address, seconds)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
-    def start_tls(self, until: float) -> None:
-        """Begin TLS. Raises TimeoutError, OSError or ssl.SSLError."""
+    async def start_tls(self, until: float) -> None:
+        """Begin TLS. A verb. Raises TimeoutError, OSError or ssl.SSLError."""
         tls = self._tls
         if tls is None:
             return
@@ -59,26 +132,25 @@ class Link:
                 tls.do_handshake()
                 break
             except ssl.SSLWantReadError:
-                self._flush(until)
-                count = self._receive(until)
+                await self._flush(until)
+                count = await _Received(self._sock, self._buffer, until)
                 if not count:
                     raise ConnectionResetError("The server closed the TLS handshake.") from None
                 self._incoming.write(self._view[:count])
-        self._flush(until)
+        await self._flush(until)
 
-    def ask(self, request: bytes, until: float) -> Answer:
+    async def ask(self, request: bytes, until: float) -> Answer:
         """
-        Send the request and return the answer. Raises TimeoutError, ClosedError if no byte of it
-        came, or another OSError.
+        Send the request and return the answer. A verb. Raises TimeoutError, ClosedError if no byte
+        of it came, or another OSError.
         """
         try:
             if self._tls is None:
-                self._sock.settimeout(_left(until))
-                self._sock.sendall(request)
+                await _Sent(self._sock, request, until)
             else:
                 self._tls.write(request)
-                self._flush(until)
-            count = self._receive(until)
+                await self._flush(until)
+            count = await _Received(self._sock, self._buffer, until)
         except TimeoutError:
             raise
         except OSError as exc:
@@ -86,7 +158,7 @@ class Link:
         if not count:
             raise ClosedError("The connection was closed.")
         while (answer := self._feed(count)) is None:
-            count = self._receive(until)
+            count = await _Received(self._sock, self._buffer, until)
             if not count:
                 raise ConnectionResetError("The connection was closed within the answer.")
         return answer
@@ -134,22 +206,93 @@ class Link:
             return answer._replace(keeps_connection=False)
         return answer
 
-    def _receive(self, until: float) -> int:
-        # An answer that trickles in has the time of one that does not.
-        left = until - clock.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._sock.settimeout(left)
-        return self._sock.recv_into(self._buffer)
-
-    def _flush(self, until: float) -> None:
+    async def _flush(self, until: float) -> None:
         if self._outgoing.pending:
-            self._sock.settimeout(_left(until))
-            self._sock.sendall(self._outgoing.read())
+            await _Sent(self._sock, self._outgoing.read(), until)
+
+
+class _Places:
+    """The requests that tasks may have in flight, on all loops together."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+        self._waiting: deque[Gate] = deque()
+        self._lock = threading.Lock()
+
+    def take(self) -> Gate | None:
+        """Take a place, or return the gate that is opened when one is handed over."""
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                return None
+            gate = Gate()
+            self._waiting.append(gate)
+            return gate
+
+    def give_up(self, gate: Gate) -> None:
+        """Wait no more; a place that was handed over meanwhile is left."""
+        with self._lock:
+            if gate in self._waiting:
+                self._waiting.remove(gate)
+                return
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave a place to the task that has waited for the longest time."""
+        with self._lock:
+            if not self._waiting:
+                self._free += 1
+                return
+            gate = self._waiting.popleft()
+        gate.open()
+
+
+class _Place(Effect[_Places | None]):
+    """
+    A place for a request, to be left after it. Threads need none. Raises OperationTimeoutError
+    until when none was free.
+    """
+
+    __slots__ = ("_places", "_until")
+
+    def __init__(self, places: _Places, until: float) -> None:
+        self._places = places
+        self._until = until
+
+    def run(self) -> _Places | None:
+        return None
+
+    async def arun(self) -> _Places | None:
+        gate = self._places.take()
+        if gate is None:
+            return self._places
+        try:
+            while not gate.is_open:
+                await gate.await_opened(_left(self._until))
+        except TimeoutError:
+            self._places.give_up(gate)
+            raise not_sent() from None
+        except BaseException:
+            self._places.give_up(gate)
+            raise
+        return self._places
+
+
+def not_sent() -> OperationTimeoutError:
+    """Return the error of a task's request that had to wait for others until its end."""
+    error = OperationTimeoutError(
+        "No request was sent: as many as MAX_POOL_CONNECTIONS allows were under way all the time."
+    )
+    # It says nothing about DynamoDB.
+    error.counts = False
+    return error
 
 
 class Pool:
-    """The connections to one endpoint. The one used last is used first; ``keep`` stay idle."""
+    """
+    The connections to one endpoint. The one used last is used first; ``keep`` stay idle. Tasks use
+    at most ``keep`` at a time.
+    """
 
     def __init__(
         self,
@@ -163,35 +306,42 @@ class Pool:
         self._connect_timeout = connect_timeout
         self._keep = keep
         self._make_context = make_context
+        self._places = _Places(keep)
         self._idle: deque[Link] = deque()
 
-    def send(self, request: bytes, until: float, *, may_repeat: bool) -> Answer:
+    async def send(self, request: bytes, until: float, may_repeat: bool) -> Answer:
         """
-        Return the answer. Raises botocore's errors of connections, ReadTimeoutError at ``until``.
+        Return the answer. A verb. Raises botocore's errors of connections, ReadTimeoutError at
+        ``until``.
 
         If a kept connection turns out to be closed before the answer begins, a request that
         ``may_repeat`` is sent again on another one.
         """
+        place = await _Place(self._places, until)
         idle = self._idle
-        while True:
-            kept = _take(idle)
-            link = kept or self._connect(until)
-            try:
-                answer = link.ask(request, until)
-            except BaseException as exc:
-                link.close()
-                if isinstance(exc, ClosedError) and kept is not None and may_repeat:
-                    continue
-                if isinstance(exc, TimeoutError):
-                    raise self._error(botocore.ReadTimeoutError, exc) from exc
-                if isinstance(exc, OSError):
-                    raise self._error(botocore.ConnectionClosedError, exc) from exc
-                raise
-            if answer.keeps_connection and idle is self._idle:
-                self._keep_open(link)
-            else:
-                link.close()
-            return answer
+        try:
+            while True:
+                kept = _take(idle)
+                link = kept or await self._connect(until)
+                try:
+                    answer = await link.ask(request, until)
+                except BaseException as exc:
+                    link.close()
+                    if isinstance(exc, ClosedError) and kept is not None and may_repeat:
+                        continue
+                    if isinstance(exc, TimeoutError):
+                        raise self._error(botocore.ReadTimeoutError, exc) from exc
+                    if isinstance(exc, OSError):
+                        raise self._error(botocore.ConnectionClosedError, exc) from exc
+                    raise
+                if answer.keeps_connection and idle is self._idle:
+                    self._keep_open(link)
+                else:
+                    link.close()
+                return answer
+        finally:
+            if place is not None:
+                place.leave()
 
     def close(self) -> None:
         """Close the idle connections. Those in use are closed after their request."""
@@ -207,11 +357,12 @@ class Pool:
             with contextlib.suppress(IndexError):
                 idle.popleft().close()
 
-    def _connect(self, until: float) -> Link:
+    async def _connect(self, until: float) -> Link:
         endpoint = self.endpoint
         until = min(until, clock.monotonic() + self._connect_timeout)
         try:
-            return self._open(_addresses(endpoint.host, endpoint.port, until), until)
+            addresses = await _addresses(endpoint.host, endpoint.port, until)
+            return await self._open(addresses, until)
         except TimeoutError as exc:
             raise self._error(botocore.ConnectTimeoutError, exc) from exc
         except ssl.SSLError as exc:
@@ -219,7 +370,7 @@ class Pool:
         except OSError as exc:
             raise self._error(botocore.EndpointConnectionError, exc) from exc
 
-    def _open(self, addresses: list[Any], until: float) -> Link:
+    async def _open(self, addresses: list[Any], until: float) -> Link:
         error: OSError = OSError("The name has no address.")
         while addresses:
             family, kind, protocol, _, address = addresses.pop(0)
@@ -229,8 +380,8 @@ class Pool:
             sock = _closing(socket.socket)(family, kind, protocol)
             link = Link(sock, context, self.endpoint.host)
             try:
-                link.connect(address, share)
-                link.start_tls(until)
+                await link.connect(address, share)
+                await link.start_tls(until)
             except OSError as exc:
                 link.close()
                 error = exc
@@ -277,19 +428,21 @@ def _left(until: float) -> float:
     return left
 
 
-def _addresses(host: str, port: int, until: float) -> list[Any]:
-    """Look up the addresses of a name until then. Raises TimeoutError or OSError."""
+async def _addresses(host: str, port: int, until: float) -> list[Any]:
+    """Look up the addresses of a name until then. A verb. Raises TimeoutError or OSError."""
     with contextlib.suppress(OSError, UnicodeError):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    found: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
+    found: list[list[Any] | OSError] = []
+    gate = Gate()
 
     def look_up() -> None:
         try:
-            found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except OSError as exc:
-            found.put(exc)
+            found.append(exc)
         except UnicodeError as exc:
-            found.put(OSError(f"The name of the host is not valid: {exc}."))
+            found.append(OSError(f"The name of the host is not valid: {exc}."))
+        gate.open()
 
     # The system's lookup cannot be ended. It has a thread of its own, which is left behind.
     thread = threading.Thread(target=look_up, name="dynamo-stores-lookup", daemon=True)
@@ -298,10 +451,8 @@ def _addresses(host: str, port: int, until: float) -> list[Any]:
     except RuntimeError:
         # No thread can be started: there are too many, or the interpreter shuts down.
         look_up()
-    try:
-        outcome = found.get(timeout=_left(until))
-    except queue.Empty:
-        raise TimeoutError from None
-    if isinstance(outcome, OSError):
-        raise outcome
-    return outcome
+    while not found:
+        await Opened(gate, _left(until))
+    if isinstance(found[0], OSError):
+        raise found[0]
+    return found[0]

@@ -16,9 +16,10 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .. import clock
+from ..concurrency.effects import InThread
 from ..conf import StoreConfig
 from ..exceptions import ConfigurationError, OperationTimeoutError, client_error, code_of
-from .client import ClientTransport, attempt_until
+from .client import ClientTransport
 from .environment import Environment, place_of
 from .hooks import find_hook
 from .pool import Pool
@@ -39,15 +40,15 @@ _ARN = "a table is named by its ARN"
 
 
 class LeanTransport:
-    """Sends requests over kept-alive connections, shared by the threads of a process."""
+    """Sends requests over kept-alive connections, shared by the threads and loops of a process."""
 
     def __init__(
-        self, config: StoreConfig, server_clock: ServerClock, environment: Environment
+        self, using: str, config: StoreConfig, server_clock: ServerClock, environment: Environment
     ) -> None:
+        self._using = using
         self._environment = environment
         self._server_clock = server_clock
         self._connect_timeout = config.connect_timeout
-        self._read_timeout = config.read_timeout
         self._keep = config.max_pool_connections
         # Seconds by which AWS's clock is ahead, once it has refused a signature for it.
         self._ahead = 0.0
@@ -64,18 +65,21 @@ class LeanTransport:
         """Whether requests can be signed."""
         return self._environment.has_credentials
 
-    def send(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Send a request once and return the answer. Raises botocore's errors."""
+    async def send(self, operation: str, request: dict[str, Any], until: float) -> dict[str, Any]:
+        """
+        Send a request once, until a monotonic time, and return the answer. A verb. Raises
+        botocore's errors.
+        """
         body = encode(request)
         ahead = self._ahead
-        answer = self._ask(operation, body, ahead)
+        answer = await self._ask(operation, body, until, ahead)
         try:
             return decode(operation, answer)
         except ClientError as exc:
             if code_of(exc) not in _SKEW_CODES or not self._corrects_clock(answer, ahead):
                 raise
         # It was refused, so that it was not carried out.
-        return decode(operation, self._ask(operation, body, self._ahead))
+        return decode(operation, await self._ask(operation, body, until, self._ahead))
 
     def close(self) -> None:
         """Close the idle connections; those in use are closed after their request."""
@@ -92,19 +96,18 @@ class LeanTransport:
         self._route = (Signer(endpoint), pool)
         return self._route
 
-    def _ask(self, operation: str, body: bytes, ahead: float) -> Answer:
-        until = attempt_until.get()
-        if until is None:
-            until = clock.monotonic() + self._read_timeout
-        now = time.time() + ahead
-        credentials = self._environment.credentials(now)
+    async def _ask(self, operation: str, body: bytes, until: float, ahead: float) -> Answer:
+        now, environment = time.time() + ahead, self._environment
+        if environment.blocks(now):
+            await InThread(self._using, lambda: environment.credentials(now))
+        credentials = environment.credentials(now)
         signer, pool = self._route
-        endpoint = self._environment.endpoint_for(credentials)
+        endpoint = environment.endpoint_for(credentials)
         if endpoint is not pool.endpoint:
             signer, pool = self._connect(endpoint)
         raw = signer.request(operation, body, credentials, now)
         sent_at = clock.monotonic()
-        answer = pool.send(raw, until, may_repeat=operation in _MAY_REPEAT)
+        answer = await pool.send(raw, until, operation in _MAY_REPEAT)
         date = answer.headers.get(b"date")
         if date is not None:
             self._server_clock.record(date.decode("latin-1"), sent_at, clock.monotonic())
@@ -152,34 +155,38 @@ class SharedTransport:
             return transport.place
         return place_of(self._config.endpoint_url, self._config.region)
 
-    def send(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Send a request once and return the answer. Raises botocore's errors, or as ``get``."""
-        return self.get(request).send(operation, request)
+    async def send(self, operation: str, request: dict[str, Any], until: float) -> dict[str, Any]:
+        """
+        Send a request once, until a monotonic time, and return the answer. A verb.
 
-    # PynamoDB calls a botocore client by this private name.
-    _make_api_call = send
+        Raises botocore's errors; OperationTimeoutError if another thread is still making the
+        transport then, and ConfigurationError if there can be none.
+        """
+        reason = self._reason_for(request)
+        transport = self._transports.get(reason)
+        if transport is None or not transport.has_credentials:
+            transport = await InThread(self._using, lambda: self._in_turn(reason, until))
+        return await transport.send(operation, request, until)
+
+    def prepare(
+        self, until: float, request: dict[str, Any] | None = None
+    ) -> LeanTransport | ClientTransport:
+        """Return the transport of a request, before it is sent; raises as :meth:`send`."""
+        return self._in_turn(self._reason_for(request or {}), until)
 
     def close(self) -> None:
         """Close the sockets; the next request opens new ones."""
         for transport in list(self._transports.values()):
             transport.close()
 
-    def get(self, request: dict[str, Any]) -> LeanTransport | ClientTransport:
-        """
-        Return the transport for a request.
-
-        Raises OperationTimeoutError if another thread is still making it at the end of the attempt,
-        and ConfigurationError if there can be none.
-        """
+    def _reason_for(self, request: dict[str, Any]) -> str:
+        """Return why a request goes through botocore, ``""`` if it does not."""
         reason = self._obstacle
         if not reason and (hook := find_hook()):
             reason = self._reason_of(hook)
         if not reason and _has_arn(request):
             reason = _ARN
-        transport = self._transports.get(reason)
-        if transport is not None and transport.has_credentials:
-            return transport
-        return self._in_turn(reason)
+        return reason
 
     def _reason_of(self, hook: str) -> str:
         if self._config.transport != "lean":
@@ -194,11 +201,9 @@ class SharedTransport:
             )  # fmt: skip
         return ""
 
-    def _in_turn(self, reason: str) -> LeanTransport | ClientTransport:
-        until = attempt_until.get()
-        seconds = -1.0 if until is None else max(0.0, until - clock.monotonic())
+    def _in_turn(self, reason: str, until: float) -> LeanTransport | ClientTransport:
         try:
-            if not self._lock.acquire(timeout=seconds):
+            if not self._lock.acquire(timeout=max(0.0, until - clock.monotonic())):
                 raise OperationTimeoutError(
                     "No request was sent: another thread did not finish making the client of the "
                     f"alias {self._using!r} in time, which includes finding AWS credentials."
@@ -224,7 +229,7 @@ class SharedTransport:
         if not reason:
             environment = Environment(self._config)
             if not environment.obstacle:
-                return LeanTransport(self._config, self.server_clock, environment)
+                return LeanTransport(self._using, self._config, self.server_clock, environment)
             if self._config.transport == "lean":
                 raise ConfigurationError(
                     f"DYNAMO_STORES[{self._using!r}]['TRANSPORT'] is 'lean', but requests must go "
@@ -240,7 +245,9 @@ class SharedTransport:
                 "intended%s.",
                 self._using, reason, self._using, remedy,
             )  # fmt: skip
-        return ClientTransport(self._config, self.server_clock, control_plane=self._control_plane)
+        return ClientTransport(
+            self._using, self._config, self.server_clock, control_plane=self._control_plane
+        )
 
     def _is_due(self, reason: str, transport: LeanTransport | ClientTransport) -> bool:
         is_over = clock.monotonic() - self._looked_at[reason] >= _CREDENTIALS_PAUSE

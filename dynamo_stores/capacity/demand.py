@@ -19,8 +19,10 @@ from pynamodb.attributes import UnicodeAttribute
 
 from .. import clock, keys
 from ..calls.observer import Measurement
+from ..concurrency.effects import run
 from ..concurrency.per_process import PerProcess
-from ..item_access import Store
+from ..conf import DEFAULT_ALIAS
+from ..item_access import Items
 from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of
 
 
@@ -83,39 +85,42 @@ class LocalDemand:
         return dict(found)
 
 
-class SharedDemand(Store[DemandItem]):
+class SharedDemand:
     """The demand of all processes on a table: an item of each in the control table, for 60 s."""
 
-    kind = DemandItem
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+        self._items = Items(DemandItem, using)
 
     def publish(self, table: str, units: Units) -> None:
         """Publish the demand of this process to the other processes; one write."""
         key = keys.demand(table, _process(self.using))
-        self._put(
-            DemandItem(
-                key.pk,
-                key.sk,
-                ttl=int(clock.now()) + 60,
-                at=clock.now_ms(),
-                units=json.dumps([[*resource, cost] for resource, cost in units.items()]),
-            ).serialize()
+        run(
+            self._items.put(
+                DemandItem(
+                    key.pk,
+                    key.sk,
+                    ttl=int(clock.now()) + 60,
+                    at=clock.now_ms(),
+                    units=json.dumps([[*resource, cost] for resource, cost in units.items()]),
+                ).serialize()
+            )
         )
 
     def total(self, table: str) -> Units:
         """Return the sum of the demands that were published in the last seconds; one Query."""
-        control = self._table
-        answer = self._call(
-            control,
-            "Query",
-            {
-                "TableName": control.table_name,
-                "KeyConditionExpression": "PK = :pk AND begins_with(SK, :sk)",
-                "ExpressionAttributeValues": {
-                    ":pk": {"S": keys.demand(table, "").pk},
-                    ":sk": {"S": keys.demand(table, "").sk},
+        answer = run(
+            self._items.call(
+                "Query",
+                {
+                    "KeyConditionExpression": "PK = :pk AND begins_with(SK, :sk)",
+                    "ExpressionAttributeValues": {
+                        ":pk": {"S": keys.demand(table, "").pk},
+                        ":sk": {"S": keys.demand(table, "").sk},
+                    },
+                    "ConsistentRead": True,
                 },
-                "ConsistentRead": True,
-            },
+            )
         )
         return total_of(answer["Items"], clock.now())
 

@@ -11,8 +11,10 @@ from typing import Any
 from pynamodb.attributes import UnicodeAttribute
 
 from .. import keys
+from ..concurrency.effects import run
+from ..conf import DEFAULT_ALIAS
 from ..exceptions import CALL_ERRORS
-from ..item_access import DirectStore
+from ..item_access import Items
 from ..models import ControlItem, RawItem, string_of
 
 
@@ -50,22 +52,26 @@ class CapacityDecision:
         return bool(self.after)
 
 
-class Decisions(DirectStore[DecisionItem]):
+class Decisions:
     """Writes the history of one alias, in its control table. A failed write is not repeated."""
 
-    kind = DecisionItem
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+        self._items = Items(DecisionItem, using, direct=True)
 
     def publish(self, table: str, decision: Mapping[str, Any]) -> None:
         """Add a result of :func:`~dynamo_stores.capacity.update.as_decision`; never raises."""
         key = keys.decision(int(decision["at"] * 1000), table)
         try:
-            self._put(
-                DecisionItem(
-                    key.pk,
-                    key.sk,
-                    ttl=int(decision["at"] + KEPT),
-                    decision=json.dumps(decision),
-                ).serialize()
+            run(
+                self._items.put(
+                    DecisionItem(
+                        key.pk,
+                        key.sk,
+                        ttl=int(decision["at"] + KEPT),
+                        decision=json.dumps(decision),
+                    ).serialize()
+                )
             )
         except CALL_ERRORS as exc:
             logger.info(

@@ -20,7 +20,8 @@ from typing import Any
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 
 from .. import keys
-from ..calls.batches import MAX_READS, chunks
+from ..concurrency.effects import run
+from ..conf import DEFAULT_ALIAS
 from ..expressions import (
     Change,
     Condition,
@@ -32,7 +33,7 @@ from ..expressions import (
     put,
     remove,
 )
-from ..item_access import ConditionFailed, DirectStore, Store
+from ..item_access import ConditionFailed, Items, raw_keys
 from ..leases import Lease, LeaseAttributes, end_after
 from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of, strings_of
 from .description import KINDS, TableCapacity
@@ -127,27 +128,29 @@ class RecordedRaise:
     before: RawItem
 
 
-class CapacityRecords(Store[CapacityRecord]):
+class CapacityRecords:
     """The records of one alias, in its control table. Durations in seconds."""
 
-    kind = CapacityRecord
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+        self._items = Items(CapacityRecord, using)
 
     def claim(self, table: str, seconds: float) -> bool:
         """Claim the right to raise ``table``; False if another process has it. One write."""
         key = keys.capacity(table, keys.CLAIM)
-        times = self._learned_times(key)
+        times = run(self._items.learned_times(key))
         now, until = int(times.low * 1000), end_after(times, seconds)
         free = missing(CapacityClaim.until) | at_most(CapacityClaim.until, now)
         change = put(CapacityClaim.until, until) + put(CapacityClaim.ttl, until // 1000 + 3600)
         try:
-            self._update(key, change, free)
+            run(self._items.update(key, change, free))
         except ConditionFailed:
             return False
         return True
 
     def deadline_after(self, seconds: float) -> float:
         """Return the moment ``seconds`` from now by DynamoDB's clock, in s since the epoch."""
-        return self._learned_times(keys.capacity_tables()).high + seconds
+        return run(self._items.learned_times(keys.capacity_tables())).high + seconds
 
     def record_raise(
         self,
@@ -163,7 +166,7 @@ class CapacityRecords(Store[CapacityRecord]):
         Application Auto Scaling.
         """
         table, raise_id = capacity.table, secrets.token_hex(8)
-        self._update(keys.capacity_tables(), add(CapacityTables.tables, {table}))
+        run(self._items.update(keys.capacity_tables(), add(CapacityTables.tables, {table})))
         change = (
             _NEXT
             + put(CapacityRecord.deadline, _ms(deadline))
@@ -174,13 +177,13 @@ class CapacityRecords(Store[CapacityRecord]):
             change += add(CapacityRecord.floor, floor)
         key = keys.capacity(table, keys.RECORD)
         while True:
-            before = self._get(key, consistent=True) or {}
+            before = run(self._items.get(key, consistent=True)) or {}
             generation = integer_of(before, CapacityRecord.generation)
             unchanged = equals(CapacityRecord.generation, generation)
             if not generation:
                 unchanged |= missing(CapacityRecord.generation)
             try:
-                self._update(key, change, unchanged)
+                run(self._items.update(key, change, unchanged))
             except ConditionFailed as failed:
                 # Unless the answer to its own write was lost, another process raised the table.
                 if string_of(failed.old or {}, CapacityRecord.raise_id) != raise_id:
@@ -230,18 +233,18 @@ class CapacityRecords(Store[CapacityRecord]):
 
     def get(self, table: str) -> Record | None:
         """Return the record of ``table``, by a strongly consistent read."""
-        item = self._get(keys.capacity(table, keys.RECORD), consistent=True)
+        item = run(self._items.get(keys.capacity(table, keys.RECORD), consistent=True))
         return None if item is None else _record(table, item)
 
     def tables(self) -> list[str]:
         """Return the tables that have or had a record, sorted."""
-        item = self._get(keys.capacity_tables(), consistent=True)
+        item = run(self._items.get(keys.capacity_tables(), consistent=True))
         return sorted(strings_of(item or {}, CapacityTables.tables))
 
     def due(self) -> list[Record]:
         """Return the records whose deadline has passed and whose lease is free."""
         records = [self.get(table) for table in self.tables()]
-        now = self._learned_times(keys.capacity_tables()).low
+        now = run(self._items.learned_times(keys.capacity_tables())).low
         return [
             record
             for record in records
@@ -258,11 +261,13 @@ class CapacityRecords(Store[CapacityRecord]):
         """
         key = keys.capacity(record.table, keys.RECORD)
         as_found = _is_as_read(record) & equals(CapacityRecord.deadline, _ms(record.deadline or 0))
-        taken = _LEASE.take(
-            lambda change, condition: self._update(key, change, condition),
-            seconds,
-            condition=as_found,
-            times=self._learned_times(key),
+        taken = run(
+            _LEASE.take(
+                lambda change, condition: self._items.update(key, change, condition),
+                seconds,
+                condition=as_found,
+                times=run(self._items.learned_times(key)),
+            )
         )
         if not isinstance(taken, Lease):
             return None
@@ -284,7 +289,7 @@ class CapacityRecords(Store[CapacityRecord]):
         else:
             done += put(CapacityRecord.deadline, _ms(next_deadline))
         try:
-            self._update(key, done, is_ours & _is_as_read(record))
+            run(self._items.update(key, done, is_ours & _is_as_read(record)))
         except ConditionFailed as refused:
             if _LEASE.owner_of(refused.old or {}) == record.owner:
                 self._change(record.table, release, is_ours)
@@ -293,31 +298,27 @@ class CapacityRecords(Store[CapacityRecord]):
 
     def _change(self, table: str, change: Change, condition: Condition) -> bool:
         try:
-            self._update(keys.capacity(table, keys.RECORD), change, condition)
+            run(self._items.update(keys.capacity(table, keys.RECORD), change, condition))
         except ConditionFailed:
             return False
         return True
 
 
-class DirectRecords(DirectStore[CapacityRecord]):
+class DirectRecords:
     """The same records, read through a direct connection and in batches."""
 
-    kind = CapacityRecord
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+        self._items = Items(CapacityRecord, using, direct=True)
 
     def get_many(self, tables: Sequence[str]) -> dict[str, Record]:
         """Return the existing records by table; a BatchGetItem for each 100 tables."""
-        control, found = self._table, {}
-        for some in chunks(tables, MAX_READS):
-            wanted = {keys.capacity(table, keys.RECORD): table for table in some}
-            by_pk = {key.pk: table for key, table in wanted.items()}
-            answer = self._call(
-                control,
-                "BatchGetItem",
-                {"RequestItems": {control.table_name: {"Keys": [key.raw() for key in wanted]}}},
-            )
-            for item in answer["Responses"].get(control.table_name, ()):
-                table = by_pk[item["PK"]["S"]]
-                found[table] = _record(table, item)
+        by_pk = {keys.capacity(table, keys.RECORD).pk: table for table in tables}
+        wanted = [keys.capacity(table, keys.RECORD) for table in tables]
+        found = {}
+        for item in run(self._items.get_many(raw_keys(wanted), consistent=False)):
+            table = by_pk[item["PK"]["S"]]
+            found[table] = _record(table, item)
         return found
 
 

@@ -10,7 +10,9 @@ from typing import NamedTuple
 from pynamodb.attributes import UnicodeAttribute
 
 from .. import clock, keys
-from ..item_access import DirectStore
+from ..concurrency.effects import run
+from ..conf import DEFAULT_ALIAS
+from ..item_access import Items
 from ..models import ControlItem, RawItem, string_of
 
 # So many minutes of usage are in a report, so a roll-up may be that late.
@@ -93,10 +95,12 @@ class UsageItem(ControlItem):
     use = UnicodeAttribute(null=True, attr_name="x")
 
 
-class UsageHistory(DirectStore[UsageItem]):
+class UsageHistory:
     """The usage of one alias's tables, an item per minute and table in its control table."""
 
-    kind = UsageItem
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+        self._items = Items(UsageItem, using, direct=True)
 
     def last_hour(self) -> UsageByMinute:
         """Return the usage of the last 60 minutes by minute and resource; one Query for a MB."""
@@ -118,7 +122,7 @@ class UsageHistory(DirectStore[UsageItem]):
             for table, resources in by_table.items():
                 if all(known.get(minute, {}).get(name) == each for name, each in resources.items()):
                     continue
-                self._put(_item(minute, table, resources))
+                run(self._items.put(_item(minute, table, resources)))
                 written += 1
         return written
 
@@ -132,7 +136,7 @@ class UsageHistory(DirectStore[UsageItem]):
             },
         }
         found: dict[int, dict[str, Usage]] = {}
-        for item in self._query(request):
+        for item in run(self._items.query(request)):
             minute = int(item["SK"]["S"].partition("#")[0])
             resources = json.loads(string_of(item, UsageItem.use))
             found.setdefault(minute, {}).update(

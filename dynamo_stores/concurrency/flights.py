@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import time
 import weakref
@@ -19,12 +20,63 @@ AGAIN: Final = object()
 _LOOK_EVERY = 1.0
 
 
-class Flight:
+class Gate:
     """
-    Work in progress since ``started_at``, in monotonic seconds, with an outcome or an error later.
+    Opened once, by any thread or task; one thread or task waits for it.
 
     No caller holds a lock here. An exception from outside may come at any bytecode, and a lock of
     Python code (as in a Condition or a Future) would then be held for ever.
+    """
+
+    __slots__ = ("_is_open", "_wake")
+
+    def __init__(self) -> None:
+        self._is_open = False
+        self._wake: Callable[[], object] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened."""
+        return self._is_open
+
+    def open(self) -> None:
+        """Open it and wake the waiter."""
+        self._is_open = True
+        if (wake := self._wake) is not None:
+            wake()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it is open, at most so many seconds."""
+        lock = threading.Lock()
+        lock.acquire()
+        self._wake = functools.partial(_release, lock)
+        # It may have been opened before it had somebody to wake.
+        if not self._is_open:
+            lock.acquire(timeout=max(0.0, seconds))
+
+    async def await_opened(self, seconds: float) -> None:
+        """The same on an event loop."""
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            # The loop may be closed by now.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(woken.set)
+
+        self._wake = wake
+        if not self._is_open:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(woken.wait(), seconds)
+
+
+def _release(lock: threading.Lock) -> None:
+    with contextlib.suppress(RuntimeError):
+        lock.release()
+
+
+class Flight:
+    """
+    Work in progress since ``started_at``, in monotonic seconds, with an outcome or an error later.
     """
 
     def __init__(self, lead: Lead) -> None:
@@ -33,7 +85,7 @@ class Flight:
         self._has_ended = False
         self._outcome: Any = AGAIN
         self._error: BaseException | None = None
-        self._waiting: list[Callable[[], object]] = []
+        self._waiting: list[Gate] = []
 
     def done(self) -> bool:
         """Return whether the flight has ended, with its leader at the latest."""
@@ -44,34 +96,28 @@ class Flight:
         if not self._has_ended:
             self._outcome, self._error, self._has_ended = outcome, error, True
         while self._waiting:
-            self._waiting.pop()()
+            self._waiting.pop().open()
 
     def result(self, seconds: float) -> Any:
         """Wait for the outcome, at most so many seconds. Raises the error, or TimeoutError."""
         until = time.monotonic() + seconds
-        gate = threading.Lock()
-        gate.acquire()
-        self._waiting.append(gate.release)
+        gate = self._add_gate()
         while not self.done():
-            gate.acquire(timeout=_next_look(until))
+            gate.wait(_next_look(until))
         return self._get()
 
     async def aresult(self, seconds: float) -> Any:
         """The same on an event loop."""
         until = time.monotonic() + seconds
-        loop, woken = asyncio.get_running_loop(), asyncio.Event()
-
-        def wake() -> None:
-            # The loop may be closed by now.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(woken.set)
-
-        self._waiting.append(wake)
+        gate = self._add_gate()
         while not self.done():
-            seconds = _next_look(until)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), seconds)
+            await gate.await_opened(_next_look(until))
         return self._get()
+
+    def _add_gate(self) -> Gate:
+        gate = Gate()
+        self._waiting.append(gate)
+        return gate
 
     def _get(self) -> Any:
         if self._error is not None:

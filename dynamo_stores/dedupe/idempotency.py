@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponseBase
 from django.views import View
 
 from ..client_address import request_of
-from ..concurrency.threads import in_thread
+from ..concurrency.effects import arun, run
 from ..conf import DEFAULT_ALIAS
 from ..exceptions import ConfigurationError, StoreUnavailable, retry_after_of
+from .jobs import Jobs
 from .requests import MAX_KEY, client_of, key_of, payload_of
 from .responses import answer, problem, retry_later
 from .running import Running
-from .store import DedupeStore
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +63,13 @@ def idempotent(
     return rule.decorate if view is None else rule.decorate(view)
 
 
+class _Keyed(NamedTuple):
+    """The job of a request with a key, and a digest of the request."""
+
+    job: str
+    payload: str
+
+
 @dataclass(frozen=True)
 class _Rule:
     ttl: float
@@ -97,14 +103,14 @@ class _Rule:
                 return await view(*args, **kwargs) if running is None else running
             try:
                 response = await view(*args, **kwargs)
+                await running.aend(response)
             except Exception as exc:
-                await in_thread(self.using, running.free, exc)
+                await running.afree(exc)
                 raise
             except BaseException:
                 # The client went away, or the server stops: nothing may be awaited any more.
                 running.free_in_background()
                 raise
-            await in_thread(self.using, running.end, response)
             return response
 
         chosen: Any = async_wrapper if iscoroutinefunction(view) else wrapper
@@ -113,6 +119,16 @@ class _Rule:
 
     def begin(self, request: HttpRequest) -> Running | HttpResponseBase | None:
         """Return the running request, the response without running it, or None: no key."""
+        keyed = self._identify(request)
+        return run(self._take(request, keyed)) if isinstance(keyed, _Keyed) else keyed
+
+    async def abegin(self, request: HttpRequest) -> Running | HttpResponseBase | None:
+        """See :meth:`begin`. A caller that is cancelled meanwhile leaves nothing running."""
+        # The user, or the caller's scope, may be read from the database.
+        keyed = await sync_to_async(self._identify)(request)
+        return await arun(self._take(request, keyed)) if isinstance(keyed, _Keyed) else keyed
+
+    def _identify(self, request: HttpRequest) -> _Keyed | HttpResponseBase | None:
         if request.method in _SAFE:
             return None
         key = key_of(request, self.field)
@@ -122,13 +138,15 @@ class _Rule:
             return None
         if not 0 < len(key) <= MAX_KEY or not key.isprintable():
             return problem(400, f"Idempotency-Key must have 1 to {MAX_KEY} printable characters.")
-        store = DedupeStore(self.using)
         client = self.scope(request) if self.scope is not None else client_of(request, self.using)
-        job, payload = f"idempotent:{client}:{key}", payload_of(request, self.field)
+        return _Keyed(f"idempotent:{client}:{key}", payload_of(request, self.field))
+
+    async def _take(self, request: HttpRequest, keyed: _Keyed) -> Running | HttpResponseBase:
+        jobs, (job, payload) = Jobs(self.using), keyed
         try:
-            claim = store.claim(job, payload)
+            claim = await jobs.claim(job, payload)
             if claim.fence is None:
-                return answer(store, job, claim.item or {}, payload)
+                return await answer(jobs, job, claim.item or {}, payload)
         except StoreUnavailable as exc:
             logger.warning("An idempotent request was answered by 503: %s", exc)
             return retry_later(
@@ -136,16 +154,10 @@ class _Rule:
                 "Whether this request was done before is unknown now. Try again later.",
                 retry_after_of(exc),
             )
-        return Running(store, request, job, claim.fence, ttl=self.ttl, max_bytes=self.max_bytes)
-
-    async def abegin(self, request: HttpRequest) -> Running | HttpResponseBase | None:
-        """See :meth:`begin`. A caller that is cancelled meanwhile leaves nothing running."""
-        beginning = _Beginning(functools.partial(self.begin, request))
-        try:
-            return await sync_to_async(beginning.run)()
-        except BaseException:
-            beginning.abandon()
-            raise
+        # Nothing is awaited between the claim and an object that frees the job.
+        running = Running(jobs, request, job, claim.fence, ttl=self.ttl, max_bytes=self.max_bytes)
+        await running.start()
+        return running
 
     def _decorate_class(self, view: type) -> type:
         if not issubclass(view, View):
@@ -184,27 +196,3 @@ class _Rule:
 
         setattr(view, name, async_prepared if iscoroutinefunction(prepare) else prepared)
         return view
-
-
-class _Beginning:
-    """Begins a request in a thread, for a task that may be cancelled before it has the result."""
-
-    def __init__(self, begin: Callable[[], Running | HttpResponseBase | None]) -> None:
-        self._begin = begin
-        self._lock = threading.Lock()
-        self._is_abandoned = False
-        self._running: Any = None
-
-    def run(self) -> Running | HttpResponseBase | None:
-        running = self._begin()
-        with self._lock:
-            self._running, is_abandoned = running, self._is_abandoned
-        if is_abandoned and isinstance(running, Running):
-            running.free()
-        return running
-
-    def abandon(self) -> None:
-        with self._lock:
-            self._is_abandoned, running = True, self._running
-        if isinstance(running, Running):
-            running.free_in_background()

@@ -11,7 +11,7 @@ from django.http import HttpResponse, HttpResponseBase, JsonResponse
 from ..models import RawItem
 from ..serialization import load_json
 from .items import COMPLETED, payload_of, state_of
-from .store import DedupeStore
+from .jobs import Jobs, payload_hash
 
 REPLAYED = "Idempotency-Replayed"
 OMITTED = "Idempotency-Body-Omitted"
@@ -50,13 +50,13 @@ def without_body(packed: dict[str, Any]) -> dict[str, Any]:
     return {"status": packed["status"], "headers": [], "body": None}
 
 
-def answer(store: DedupeStore, job: str, item: RawItem, payload: str) -> HttpResponseBase:
-    """Return the response of a request whose key is in use: the stored one, 409 or 422."""
-    if payload_of(item) != store.payload_hash(payload):
+async def answer(jobs: Jobs, job: str, item: RawItem, payload: str) -> HttpResponseBase:
+    """Return the response of a request whose key is in use: the stored one, 409 or 422. A verb."""
+    if payload_of(item) != payload_hash(payload):
         return problem(422, "This Idempotency-Key was used with another request.")
-    data = store.read_result(job, item) if state_of(item) == COMPLETED else None
+    data = await jobs.read_result(job, item) if state_of(item) == COMPLETED else None
     if data is None:
-        seconds = max(1, math.ceil(min(store.seconds_left(item), 60)))
+        seconds = max(1, math.ceil(min(jobs.seconds_left(item), 60)))
         return retry_later(409, "A request with this Idempotency-Key is in progress.", seconds)
     return _unpack(load_json(data))
 

@@ -14,10 +14,10 @@ from django.db import connections, transaction
 from django.dispatch import receiver
 from django.http import HttpRequest
 
+from ..concurrency.effects import run, twins
 from ..leases import release_later
-from .jobs import encode, finish_later
+from .jobs import Jobs, encode, finish_later
 from .responses import is_final, pack, without_body
-from .store import DedupeStore
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Running:
 
     def __init__(
         self,
-        store: DedupeStore,
+        jobs: Jobs,
         request: HttpRequest,
         job: str,
         fence: int,
@@ -44,41 +44,44 @@ class Running:
         ttl: float,
         max_bytes: int,
     ) -> None:
-        self._store = store
+        self._jobs = jobs
         self._job = job
         self._fence = fence
         self._ttl = ttl
         self._max_bytes = max_bytes
         # The first one ends the job.
         self._ends: list[object] = []
-        self._renewal = store.renewal(job, fence, longest=_LONGEST)
-        try:
-            self._renewal.start()
-        except BaseException as exc:
-            self.free(exc)
-            raise
+        self._renewal = jobs.renewal(job, fence, longest=_LONGEST)
         # REST framework's request is a wrapper, made anew for each view.
         origin = getattr(request, "_request", request)
         self._request = weakref.ref(origin)
         weakref.finalize(origin, self.free_in_background).atexit = False
         origin.__dict__.setdefault(_RUNNING, []).append(self)
 
-    def end(self, response: Any) -> None:
+    async def start(self) -> None:
+        """Begin to renew the lease; if that fails, free the job. A verb."""
+        try:
+            self._renewal.start()
+        except BaseException as exc:
+            await self._free(exc)
+            raise
+
+    async def _end(self, response: Any) -> None:
         """Store ``response``, at once or when open transactions are committed, or free the job."""
         if not is_final(response):
-            self.free()
+            await self._free()
         elif not getattr(response, "is_rendered", True):
             self._end_after_rendering(response)
         elif databases := _open_transactions():
             self._end_on_commit(response, databases)
         else:
-            self._complete(pack(response, self._max_bytes))
+            await self._complete(pack(response, self._max_bytes))
 
-    def free(self, error: BaseException | None = None) -> None:
+    async def _free(self, error: BaseException | None = None) -> None:
         """Let the next request run; does nothing after the end."""
         end = object()
         fail = functools.partial(
-            self._store.fail,
+            self._jobs.fail,
             self._job,
             error or ValueError("not stored"),
             fence=self._fence,
@@ -88,15 +91,18 @@ class Running:
             if not self._begins(end):
                 return
             self._renewal.stop()
-            fail()
+            await fail()
         except BaseException as exc:
             if self._ends and self._ends[0] is end:
                 self._renewal.stop()
-                release_later(self._store.using, fail, self._store.settings.lease)
+                release_later(self._jobs.using, lambda: run(fail()), self._jobs.settings.lease)
             if not isinstance(exc, Exception):
                 raise
             # The view's own outcome is the answer.
             logger.warning("An idempotent request was not freed; tried again: %s", exc)
+
+    end, aend = twins(_end)
+    free, afree = twins(_free)
 
     def free_in_background(self) -> None:
         """Do the same in a thread of its own, for callers that must not wait or are cancelled."""
@@ -130,7 +136,7 @@ class Running:
         def committed(database: str, request: HttpRequest | None = request) -> None:
             waiting.discard(database)
             if not waiting:
-                self._complete(packed)
+                run(self._complete(packed))
 
         for database in databases:
             transaction.on_commit(functools.partial(committed, database), using=database)
@@ -140,25 +146,30 @@ class Running:
         # Without a commit the request ends without an outcome.
         response._resource_closers.append(self.free)
 
-    def _complete(self, packed: dict[str, Any]) -> None:
+    async def _complete(self, packed: dict[str, Any]) -> None:
         end = object()
         try:
             if not self._begins(end):
                 return
-            self._store.complete_encoded(self._job, encode(packed), self._fence, self._ttl)
+            await self._store(packed)
         except BaseException as exc:
             # The work is done, and must not be done again.
             if self._ends and self._ends[0] is end:
-                data = encode(without_body(packed))
+                todo = [without_body(packed)]
+                if not isinstance(exc, Exception):
+                    # An interrupted or cancelled request says nothing about the body.
+                    todo.append(packed)
                 finish_later(
-                    lambda: self._store.complete_encoded(self._job, data, self._fence, self._ttl),
-                    self._renewal,
+                    lambda: self._store(todo.pop() if len(todo) > 1 else todo[0]), self._renewal
                 )
             if not isinstance(exc, Exception):
                 raise
             logger.warning("The response of an idempotent request was not stored: %s", exc)
         else:
             self._renewal.stop()
+
+    async def _store(self, packed: dict[str, Any]) -> None:
+        await self._jobs.complete_encoded(self._job, encode(packed), self._fence, self._ttl)
 
     def _begins(self, end: object) -> bool:
         # One step of Python's, so that an interrupted end is either begun or not.

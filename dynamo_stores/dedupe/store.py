@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 from .. import clock
+from ..concurrency.effects import Computation, Join, Verb, Wait, arun, run
 from ..concurrency.flights import AGAIN, Lead, get_flights
-from ..concurrency.steps import Call, Computation, Compute, Join, Steps, Wait, arun, run
+from ..conf import DEFAULT_ALIAS
 from ..exceptions import DedupeError, DedupeTimeoutError, StoreUnavailable
-from ..leases import Renewal, Waits, new_owner
+from ..item_access import Store
+from ..leases import Renewal, Waits
 from ..models import RawItem
 from ..serialization import load_json
 from .items import COMPLETED, FAILED, error_of, state_of
-from .jobs import Claim, JobStore, encode, finish_later
+from .jobs import Jobs, encode, finish_later
 
 
-class DedupeStore(JobStore):
+class DedupeStore(Store):
     """
     Jobs by their ``key``, any string. Durations in seconds.
 
@@ -27,6 +28,10 @@ class DedupeStore(JobStore):
     (:meth:`run`). Its fence only rises: an owner that lost the job can neither complete nor fail
     it. Results are JSON, of any size. Jobs run once per region.
     """
+
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.jobs = Jobs(using)
+        super().__init__(self.jobs.items)
 
     def run(
         self,
@@ -47,8 +52,7 @@ class DedupeStore(JobStore):
         Raises DedupeTimeoutError, StoreUnavailable, or DedupeError if the result is not JSON
         serializable: the function is not called again for ``ttl`` seconds then, either.
         """
-        steps = run_once if wait else run_or_skip
-        return run(steps(self, key, ttl, failure_ttl), Computation(function))
+        return run(self._run(key, function, ttl, failure_ttl, wait))
 
     async def arun(
         self,
@@ -60,8 +64,7 @@ class DedupeStore(JobStore):
         wait: bool = True,
     ) -> Any:
         """See :meth:`run`; ``function`` may be a coroutine function."""
-        steps = run_once if wait else run_or_skip
-        return await arun(steps(self, key, ttl, failure_ttl), Computation(function), self.using)
+        return await arun(self._run(key, function, ttl, failure_ttl, wait))
 
     def wait_for(self, key: str, *, timeout: float | None = None, default: Any = None) -> Any:
         """
@@ -70,13 +73,71 @@ class DedupeStore(JobStore):
 
         Raises DedupeFailedError, DedupeTimeoutError.
         """
-        return run(wait_for(self, key, timeout, default), Computation(None))
+        return run(_wait_for(self.jobs, key, timeout, default))
 
     async def await_for(
         self, key: str, *, timeout: float | None = None, default: Any = None
     ) -> Any:
         """See :meth:`wait_for`."""
-        return await arun(wait_for(self, key, timeout, default), Computation(None), self.using)
+        return await arun(_wait_for(self.jobs, key, timeout, default))
+
+    def register(self, key: str, *, payload: str | None = None) -> int | None:
+        """
+        Take the job and return its fence; None if it is in progress or has an outcome.
+
+        One conditional write. A job whose owner's lease ended is taken over.
+        """
+        return run(self.jobs.claim(key, payload)).fence
+
+    async def aregister(self, key: str, *, payload: str | None = None) -> int | None:
+        """See :meth:`register`. A task that is cancelled meanwhile does not keep the job."""
+        return (await arun(self.jobs.claim(key, payload))).fence
+
+    def extend(self, key: str, fence: int) -> bool:
+        """Renew the lease; False if another fence has the job."""
+        return run(self.jobs.extend(key, fence))
+
+    def complete(self, key: str, result: Any, *, fence: int, ttl: float | None = None) -> bool:
+        """Store the result for ``ttl`` seconds; False if another fence has the job."""
+        return run(self.jobs.complete_encoded(key, encode(result), fence, ttl))
+
+    async def acomplete(
+        self, key: str, result: Any, *, fence: int, ttl: float | None = None
+    ) -> bool:
+        """See :meth:`complete`."""
+        return await arun(self.jobs.complete_encoded(key, encode(result), fence, ttl))
+
+    def fail(self, key: str, error: BaseException, *, fence: int, ttl: float | None = None) -> bool:
+        """
+        Store the error for ``ttl`` seconds (0: the next caller runs the job again). Return False if
+        another fence has the job.
+        """
+        return run(self.jobs.fail(key, error, fence=fence, ttl=ttl))
+
+    async def afail(
+        self, key: str, error: BaseException, *, fence: int, ttl: float | None = None
+    ) -> bool:
+        """See :meth:`fail`."""
+        return await arun(self.jobs.fail(key, error, fence=fence, ttl=ttl))
+
+    def is_in_progress(self, key: str) -> bool:
+        """Return whether the job is in progress now, read strongly."""
+        return run(self.jobs.is_in_progress(key))
+
+    async def ais_in_progress(self, key: str) -> bool:
+        """See :meth:`is_in_progress`."""
+        return await arun(self.jobs.is_in_progress(key))
+
+    def _run(
+        self,
+        key: str,
+        function: Callable[[], Any],
+        ttl: float | None,
+        failure_ttl: float | None,
+        wait: bool,
+    ) -> Verb[Any]:
+        runner = _Runner(self.jobs, key, Computation(function), ttl, failure_ttl)
+        return runner.run_once() if wait else runner.run_or_skip()
 
 
 logger = logging.getLogger(__name__)
@@ -86,45 +147,111 @@ _NO_RESULT: Final = object()
 _LONGEST_WAIT = 1.0
 
 
-def run_once(store: JobStore, key: str, ttl: float | None, failure_ttl: float | None) -> Steps:
-    """Return the steps that return the job's result, running the job if it has none."""
-    until = clock.monotonic() + store.settings.max_wait
-    data = yield from _shared(
-        store, ("run", key), until, lambda: _lead(store, key, ttl, failure_ttl, until)
-    )
-    return load_json(data)
+class _Runner:
+    """One caller that runs a job or gets its result. Its coroutines are verbs."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        key: str,
+        computation: Computation,
+        ttl: float | None,
+        failure_ttl: float | None,
+    ) -> None:
+        self._jobs = jobs
+        self._key = key
+        self._computation = computation
+        self._ttl = ttl
+        self._failure_ttl = failure_ttl
+
+    async def run_once(self) -> Any:
+        """Return the job's result, running the job if it has none."""
+        until = clock.monotonic() + self._jobs.settings.max_wait
+        name = ("run", self._key)
+        return load_json(await _shared(self._jobs, name, until, lambda: self._lead(until)))
+
+    async def run_or_skip(self) -> Any:
+        """Do the same, but return None while the job is in progress."""
+        data = await self._lead(None)
+        return None if data is None else load_json(data)
+
+    async def _lead(self, until: float | None) -> Any:
+        while True:
+            claim = await self._jobs.claim(self._key)
+            if claim.fence is None:
+                data = await _outcome(self._jobs, self._key, claim.item, until)
+            else:
+                data = await self._work(claim.fence)
+            if data is not _NO_RESULT:
+                return data
+
+    async def _work(self, fence: int) -> Any:
+        jobs, key = self._jobs, self._key
+        renewal = jobs.renewal(key, fence)
+        kept: float | None = 0.0
+        is_later = False
+        try:
+            try:
+                renewal.start()
+                kept = self._failure_ttl
+                result = await self._computation
+                # The work is done, and must not be done again.
+                kept = jobs.settings.ttl if self._ttl is None else self._ttl
+                data = _encode_once(result, kept)
+            except BaseException as exc:
+                if not isinstance(exc, Exception):
+                    # A job that was cancelled did not fail: the next caller runs it.
+                    kept = 0.0
+                fail = partial(jobs.fail, key, exc, fence=fence, ttl=kept)
+                if isinstance(exc, GeneratorExit):
+                    # Nothing can be awaited any more.
+                    is_later = _finish_later(fail, renewal)
+                    raise
+                try:
+                    await fail()
+                except StoreUnavailable as unavailable:
+                    logger.warning(
+                        "The failure of a job was not stored; tried again: %s", unavailable
+                    )
+                    is_later = _finish_later(fail, renewal)
+                except BaseException:
+                    is_later = _finish_later(fail, renewal)
+                    raise
+                raise
+            complete = partial(jobs.complete_encoded, key, data, fence, self._ttl)
+            try:
+                is_ours = await complete()
+            except BaseException:
+                is_later = _finish_later(complete, renewal)
+                raise
+        finally:
+            if not is_later:
+                renewal.stop()
+        # If another owner took the job over meanwhile, its result is returned instead.
+        return data if is_ours else _NO_RESULT
 
 
-def run_or_skip(store: JobStore, key: str, ttl: float | None, failure_ttl: float | None) -> Steps:
-    """Return the steps that do the same, but return None while the job is in progress."""
-    data = yield from _lead(store, key, ttl, failure_ttl, None)
-    return None if data is None else load_json(data)
+async def _wait_for(jobs: Jobs, key: str, timeout: float | None, default: Any) -> Any:
+    """Return the job's result without running the job. A verb."""
+    until = clock.monotonic() + (jobs.settings.max_wait if timeout is None else timeout)
 
+    async def lead() -> Any:
+        return await _outcome(jobs, key, await jobs.get_job(key), until)
 
-def wait_for(store: JobStore, key: str, timeout: float | None, default: Any) -> Steps:
-    """Return the steps that return the job's result without running the job."""
-    until = clock.monotonic() + (store.settings.max_wait if timeout is None else timeout)
-
-    def lead() -> Steps:
-        item = yield Call(lambda: store.get_job(key))
-        if item is None:
-            return _NO_RESULT
-        return (yield from _outcome(store, key, item, until))
-
-    data = yield from _shared(store, ("wait", key), until, lead)
+    data = await _shared(jobs, ("wait", key), until, lead)
     return default if data is _NO_RESULT else load_json(data)
 
 
-def _shared(
-    store: JobStore, name: tuple[str, str], until: float, lead: Callable[[], Steps]
-) -> Steps:
-    """Let one of this process's callers run ``lead``, and the others wait for its outcome."""
-    flights = get_flights(store.using)
+async def _shared(
+    jobs: Jobs, name: tuple[str, str], until: float, lead: Callable[[], Verb[Any]]
+) -> Any:
+    """Let one of this process's callers run ``lead``; the others wait for its outcome. A verb."""
+    flights = get_flights(jobs.using)
     while True:
         joined = flights.join(name)
         if not isinstance(joined, Lead):
             try:
-                outcome = yield Join(joined, max(0.0, until - clock.monotonic()))
+                outcome = await Join(joined, max(0.0, until - clock.monotonic()))
             except TimeoutError:
                 raise _timed_out() from None
             if outcome is AGAIN:
@@ -132,77 +259,13 @@ def _shared(
             return outcome
         outcome, error = AGAIN, None
         try:
-            outcome = yield from lead()
+            outcome = await lead()
         except (DedupeError, StoreUnavailable) as exc:
             error = exc
             raise
         finally:
             flights.land(name, joined, outcome, error)
         return outcome
-
-
-def _lead(
-    store: JobStore, key: str, ttl: float | None, failure_ttl: float | None, until: float | None
-) -> Generator[Any, Any, bytes | None]:
-    while True:
-        claim: Claim = yield from _claim(store, key)
-        if claim.fence is None:
-            data = yield from _outcome(store, key, claim.item or {}, until)
-        else:
-            data = yield from _work(store, key, claim.fence, ttl, failure_ttl)
-        if data is not _NO_RESULT:
-            return data  # type: ignore[no-any-return]
-
-
-def _claim(store: JobStore, key: str) -> Steps:
-    owner = new_owner()
-    try:
-        return (yield Call(lambda: store.claim(key, owner=owner)))
-    except asyncio.CancelledError:
-        # The thread that claims the job goes on.
-        store.free_later(key, owner)
-        raise
-
-
-def _work(
-    store: JobStore, key: str, fence: int, ttl: float | None, failure_ttl: float | None
-) -> Steps:
-    renewal = store.renewal(key, fence)
-    kept: float | None = 0.0
-    is_later = False
-    try:
-        try:
-            renewal.start()
-            kept = failure_ttl
-            result = yield Compute()
-            # The work is done, and must not be done again.
-            kept = store.settings.ttl if ttl is None else ttl
-            data = _encode_once(result, kept)
-        except BaseException as exc:
-            if not isinstance(exc, Exception):
-                # A job that was cancelled did not fail: the next caller runs it.
-                kept = 0.0
-            fail = partial(store.fail, key, exc, fence=fence, ttl=kept)
-            try:
-                yield Call(fail)
-            except StoreUnavailable as unavailable:
-                logger.warning("The failure of a job was not stored; tried again: %s", unavailable)
-                is_later = _finish_later(fail, renewal)
-            except BaseException:
-                is_later = _finish_later(fail, renewal)
-                raise
-            raise
-        complete = partial(store.complete_encoded, key, data, fence, ttl)
-        try:
-            is_ours = yield Call(complete)
-        except BaseException:
-            is_later = _finish_later(complete, renewal)
-            raise
-    finally:
-        if not is_later:
-            renewal.stop()
-    # If another owner took the job over meanwhile, its result is returned instead.
-    return data if is_ours else _NO_RESULT
 
 
 def _encode_once(result: Any, ttl: float) -> bytes:
@@ -214,22 +277,22 @@ def _encode_once(result: Any, ttl: float) -> bytes:
         ) from exc
 
 
-def _finish_later(write: Callable[[], object], renewal: Renewal) -> bool:
+def _finish_later(write: Callable[[], Verb[object]], renewal: Renewal) -> bool:
     finish_later(write, renewal)
     return True
 
 
-def _outcome(store: JobStore, key: str, item: RawItem | None, until: float | None) -> Steps:
+async def _outcome(jobs: Jobs, key: str, item: RawItem | None, until: float | None) -> Any:
     """
     Return the encoded result, ``_NO_RESULT`` when the job has neither owner nor outcome. Without
-    ``until`` return None at once if it is in progress.
+    ``until`` return None at once if it is in progress. A verb.
     """
-    waits = Waits(store.settings.poll_interval, _LONGEST_WAIT)
-    while item is not None and (left := store.seconds_left(item)) > 0:
+    waits = Waits(jobs.settings.poll_interval, _LONGEST_WAIT)
+    while item is not None and (left := jobs.seconds_left(item)) > 0:
         if state_of(item) == FAILED:
             raise error_of(item)
         if state_of(item) == COMPLETED:
-            data = yield Call(partial(store.read_result, key, item))
+            data = await jobs.read_result(key, item)
             if data is not None:
                 return data
         if until is None:
@@ -237,8 +300,8 @@ def _outcome(store: JobStore, key: str, item: RawItem | None, until: float | Non
         remaining = until - clock.monotonic()
         if remaining <= 0:
             raise _timed_out()
-        yield Wait(min(waits.next(left), remaining))
-        item = yield Call(lambda: store.get_job(key))
+        await Wait(min(waits.next(left), remaining))
+        item = await jobs.get_job(key)
     return _NO_RESULT
 
 

@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from django.core.management.base import CommandError
 
 from .. import clock
-from ..calls.connection import get_connection
+from ..calls.control import get_control
 from ..calls.environment import is_loopback
 from ..conf import get_config
 from ..exceptions import StoreError, StoreUnavailable
@@ -71,20 +71,13 @@ def for_each_table(
             with command_errors():
                 if table.using not in named:
                     named.add(table.using)
-                    write(f"Alias {table.using}: {_place_of(table.using)}")
+                    write(f"Alias {table.using}: {get_control(table.using).place}")
                 work(table)
         except CommandError as exc:
             failed.append(f"{table.name} of alias {table.using!r}: {exc}")
             if isinstance(exc.__cause__, StoreUnavailable):
                 silent.add(table.using)
     return failed
-
-
-def _place_of(using: str) -> str:
-    connection = get_connection(using)
-    # The client knows the region and the endpoint that the settings leave out.
-    _ = connection.client
-    return connection.place
 
 
 def await_engines(aliases: Iterable[str], write: Callable[[str], object]) -> None:

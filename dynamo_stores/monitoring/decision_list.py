@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any
 
 from .. import keys
 from ..capacity.history import CapacityDecision, DecisionItem, decision_of, read_decision
-from ..item_access import DirectStore
+from ..concurrency.effects import run
+from ..conf import DEFAULT_ALIAS
+from ..item_access import Items
 from .values import count_of, text_of, time_of
 
 logger = logging.getLogger(__name__)
@@ -18,10 +19,12 @@ logger = logging.getLogger(__name__)
 _UNREADABLE = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
 
 
-class DecisionList(DirectStore[DecisionItem]):
+class DecisionList:
     """Reads the history of one alias, in its control table, item by item."""
 
-    kind = DecisionItem
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+        self._items = Items(DecisionItem, using, direct=True)
 
     def latest_and_unreadable(self, count: int = 200) -> tuple[list[CapacityDecision], int]:
         """
@@ -35,7 +38,7 @@ class DecisionList(DirectStore[DecisionItem]):
             "Limit": count,
         }
         found, unreadable = [], 0
-        for item in islice(self._query(request), count):
+        for item in run(self._items.query(request, count)):
             try:
                 found.append(_checked(read_decision(item)))
             except _UNREADABLE:

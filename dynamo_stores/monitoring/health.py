@@ -7,22 +7,22 @@ import threading
 from .. import clock, keys
 from ..cache.store.items import CacheEntry
 from ..calls.policy import deadline
+from ..concurrency.effects import run
 from ..concurrency.per_process import PerProcess
-from ..conf import get_config
+from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import CALL_ERRORS
-from ..item_access import Store
+from ..item_access import Items
 
 # Seconds for which a result is used, so that many probes cost one request.
 _CACHE_SECONDS = 1.0
 
 
-class Health(Store[CacheEntry]):
+class Health:
     """The readiness check of one alias in this process, with its last result."""
 
-    kind = CacheEntry
-
-    def __init__(self, using: str) -> None:
-        super().__init__(using)
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+        self._items = Items(CacheEntry, using)
         self._lock = threading.Lock()
         self._checked_at = 0.0
         self._is_available: bool | None = None
@@ -39,7 +39,11 @@ class Health(Store[CacheEntry]):
         # Half a read unit: a missing item, read through the call path of every other request.
         try:
             with deadline(get_config(self.using).health.timeout):
-                self._get(keys.cache_entry("health", "ready"), consistent=False, attributes=["PK"])
+                run(
+                    self._items.get(
+                        keys.cache_entry("health", "ready"), consistent=False, attributes=["PK"]
+                    )
+                )
         except CALL_ERRORS:
             return False
         return True

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 
 from .. import clock, keys
+from ..concurrency.effects import run
+from ..conf import DEFAULT_ALIAS
 from ..expressions import add, equals, exists, put, remove
-from ..item_access import ConditionFailed, DirectStore
+from ..item_access import ConditionFailed, Items
 from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of, strings_of
 from .report import KEPT, Report, read_report
 
@@ -28,23 +30,27 @@ class StatusItem(ControlItem):
 logger = logging.getLogger(__name__)
 
 
-class ReportStore(DirectStore[StatusItem]):
+class ReportStore:
     """The reports of one alias. Every method raises StoreUnavailable, without retries."""
 
-    kind = StatusItem
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+        self._items = Items(StatusItem, using, direct=True)
 
     def publish(self, report: Report) -> set[str]:
         """
         Replace the last report by ``report`` and return the tables whose breakers this process is
         requested to reset; one write.
         """
-        old = self._update(
-            keys.process_status(report.process),
-            put(StatusItem.at, int(report.at * 1000))
-            + put(StatusItem.report, report.as_text())
-            + put(StatusItem.ttl, int(report.at + KEPT) + 1)
-            + remove(StatusItem.resets),
-            returns="UPDATED_OLD",
+        old = run(
+            self._items.update(
+                keys.process_status(report.process),
+                put(StatusItem.at, int(report.at * 1000))
+                + put(StatusItem.report, report.as_text())
+                + put(StatusItem.ttl, int(report.at + KEPT) + 1)
+                + remove(StatusItem.resets),
+                returns="UPDATED_OLD",
+            )
         )
         return set(strings_of(old, StatusItem.resets))
 
@@ -69,12 +75,12 @@ class ReportStore(DirectStore[StatusItem]):
         """Return all reports, also expired ones that DynamoDB has not deleted yet."""
         return [report for item in self._items_of_all() if (report := _read(item)) is not None]
 
-    def _items_of_all(self) -> Iterator[RawItem]:
+    def _items_of_all(self) -> list[RawItem]:
         request = {
             "KeyConditionExpression": "PK = :pk",
             "ExpressionAttributeValues": {":pk": {"S": keys.STATUS}},
         }
-        return self._query(request)
+        return run(self._items.query(request))
 
     def request_reset(self, process: str, tables: Iterable[str]) -> bool:
         """
@@ -83,7 +89,7 @@ class ReportStore(DirectStore[StatusItem]):
         """
         change = add(StatusItem.resets, set(tables))
         try:
-            self._update(keys.process_status(process), change, exists(StatusItem.report))
+            run(self._items.update(keys.process_status(process), change, exists(StatusItem.report)))
         except ConditionFailed:
             return False
         return True
@@ -93,7 +99,7 @@ class ReportStore(DirectStore[StatusItem]):
         for report in reports:
             try:
                 unchanged = equals(StatusItem.at, int(report.at * 1000))
-                self._delete(keys.process_status(report.process), unchanged)
+                run(self._items.delete(keys.process_status(report.process), unchanged))
             except ConditionFailed:
                 continue
 

@@ -35,7 +35,8 @@ from ..capacity.usage import MINUTES, Usage, minute_of
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases, get_config, when_changed
 from ..exceptions import CALL_ERRORS, CONDITION_FAILED, ConfigurationError
-from ..signals import breaker_state_changed, rate_limited
+from ..ratelimit.memory import get_rate_memory
+from ..signals import breaker_state_changed
 from .report import BreakerReport, Calls, Report, Throttling
 from .report_store import ReportStore
 
@@ -72,7 +73,6 @@ class Reporter:
         self._unanswered_since: float | None = None
         # By minute and resource: the fields of a Usage, added up in place.
         self._use: dict[int, dict[str, list[Any]]] = {}
-        self._refused = 0
         self._has_published = self._has_ended = self._has_warned = False
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
@@ -115,11 +115,6 @@ class Reporter:
         """When the first call without an answer since the last answer ended, None if none."""
         return self._unanswered_since
 
-    def record_refusal(self) -> None:
-        """Count a request that a limit refused."""
-        with self._lock:
-            self._refused += 1
-
     def report_soon(self) -> None:
         """Publish a report soon, because something changed."""
         self.due.set()
@@ -150,7 +145,7 @@ class Reporter:
                 },
                 cache_hits=hits,
                 cache_misses=misses,
-                limits_refused=self._refused,
+                limits_refused=get_rate_memory(self.using).refused,
                 token=token_of(os.getpid()),
                 throttling={name: each.report() for name, each in self._throttling.items()},
             )
@@ -336,12 +331,6 @@ def _observe(measurement: Measurement) -> None:
 def _on_breaker_change(using: str, new: State, **kwargs: Any) -> None:
     if get_config(using).reports.enabled:
         get_reporter(using).report_soon()
-
-
-@receiver(rate_limited, dispatch_uid="dynamo_stores.monitoring.reporter.limits")
-def _on_refusal(using: str, **kwargs: Any) -> None:
-    if get_config(using).reports.enabled:
-        get_reporter(using).record_refusal()
 
 
 @when_changed

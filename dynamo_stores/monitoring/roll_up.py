@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .. import clock, keys
-from ..calls.batches import MAX_WRITES, chunks
 from ..capacity.history import KEPT as DECISIONS_KEPT
 from ..capacity.usage import HOUR, UsageHistory, minute_of
-from ..item_access import DirectStore
+from ..concurrency.effects import run
+from ..conf import DEFAULT_ALIAS
+from ..item_access import Items
 from ..keys import ItemKey
 from ..models import ControlItem, RawItem
 from .report import KEPT, total_usage
@@ -25,25 +26,25 @@ class RolledUp(NamedTuple):
     deleted: int
 
 
-class Cleaner(DirectStore[ControlItem]):
+class Cleaner:
     """Deletes old items of a partition sorted by time; DynamoDB's TTL may be days late."""
 
-    kind = ControlItem
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        self.using = using
+        self._items = Items(ControlItem, using, direct=True)
 
     def delete_before(self, first: ItemKey) -> int:
         """Delete the oldest items before ``first``; return how many."""
-        table = self._table
         request = {
-            "TableName": table.table_name,
             "KeyConditionExpression": "PK = :pk AND SK < :sk",
             "ExpressionAttributeValues": {":pk": {"S": first.pk}, ":sk": {"S": first.sk}},
             "ProjectionExpression": "PK, SK",
             "Limit": _MAX_DELETES,
         }
-        found: list[RawItem] = self._call(table, "Query", request)["Items"]
-        for chunk in chunks(found, MAX_WRITES):
-            deletes = [{"DeleteRequest": {"Key": key}} for key in chunk]
-            self._call(table, "BatchWriteItem", {"RequestItems": {table.table_name: deletes}})
+        found: list[RawItem] = run(self._items.call("Query", request))["Items"]
+        _, error = run(self._items.write_many({"DeleteRequest": {"Key": key}} for key in found))
+        if error is not None:
+            raise error
         return len(found)
 
 

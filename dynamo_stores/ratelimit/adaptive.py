@@ -8,16 +8,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import keys
-from ..concurrency.threads import in_thread
-from ..conf import get_config
+from ..concurrency.effects import twins
+from ..conf import DEFAULT_ALIAS, get_config
 from ..conf.groups import AdaptiveConfig
-from ..exceptions import ConfigurationError, StoreUnavailable
+from ..exceptions import ConfigurationError
+from ..item_access import Items, Store
 from ..keys import ItemKey
+from . import resources
+from .algorithms.base import RateLimitStatus
 from .algorithms.shared import AdaptiveStatus, Allocation, Counts, SharedWindows
-from .counting import RateCounter, ResolvedLimit, check_cost
+from .counting import RateCounter, ResolvedLimit, check_cost, report_refusal
+from .items import RateWindow
+from .resources import Resources, in_time
 
 DEFAULTS = AdaptiveConfig()
 PRIORITIES = ("user", "background")
+
+_NO_LIMIT = AdaptiveStatus(allowed=True)
 
 
 def allocate(
@@ -80,7 +87,7 @@ def _trend(requests: Mapping[float, int], now: float, third: float) -> str:
     return "decreasing" if recent < 0.5 * before else "stable"
 
 
-class AdaptiveRateLimitStore(RateCounter):
+class AdaptiveRateLimitStore(Store):
     """
     A limit per ``resource`` and ``key`` that users and background work share.
 
@@ -88,9 +95,18 @@ class AdaptiveRateLimitStore(RateCounter):
     is free; background work stops at its share. One process calculates the allocation at most
     every ``RECALCULATION_INTERVAL`` and stores it with its reason, so that all processes decide
     alike. Limits hold within one region.
+
+    Each method has a twin for event loops, whose name begins with ``a``. A rate that is a function
+    is called on Django's thread-sensitive thread there.
     """
 
-    def acquire(
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        items = Items(RateWindow, using)
+        super().__init__(items)
+        # The only algorithm that can be shared, whatever other limits are counted by.
+        self._resources = Resources(items, algorithm="sliding")
+
+    async def _acquire(
         self,
         resource: str,
         *,
@@ -107,38 +123,21 @@ class AdaptiveRateLimitStore(RateCounter):
         is unavailable, ``ON_UNAVAILABLE`` decides. Raises ValueError for a cost that is not a whole
         number, ConfigurationError for an invalid rate or priority.
         """
-        with self._in_time():
-            limit = self._shared(resource, key, rate, priority)
+        with in_time(self.using):
+            limit = await self._resolve(resource, key, rate, priority)
             if limit is None:
-                return AdaptiveStatus(allowed=True)
-            status: AdaptiveStatus = self._acquire(limit, cost, on_unavailable)
+                return _NO_LIMIT
+            counter = RateCounter(self._items)
+            status = _adaptive(await counter.acquire(limit, cost, on_unavailable))
         if not status.allowed:
-            self._send_refused(resource, status, priority)
+            await report_refusal(
+                type(self), using=self.using, resource=resource, status=status, priority=priority
+            )
         return status
 
-    async def aacquire(
-        self,
-        resource: str,
-        *,
-        key: str = "",
-        rate: Any = None,
-        cost: int = 1,
-        priority: str = "user",
-        on_unavailable: str | None = None,
-    ) -> AdaptiveStatus:
-        """See :meth:`acquire`."""
-        return await in_thread(
-            self.using,
-            self.acquire,
-            resource,
-            key=key,
-            rate=rate,
-            cost=cost,
-            priority=priority,
-            on_unavailable=on_unavailable,
-        )
+    acquire, aacquire = twins(_acquire)
 
-    def get_status(
+    async def _get_status(
         self,
         resource: str,
         *,
@@ -149,38 +148,47 @@ class AdaptiveRateLimitStore(RateCounter):
         on_unavailable: str | None = None,
     ) -> AdaptiveStatus:
         """Return the decision of :meth:`acquire` without counting, with the allocation in force."""
-        with self._in_time():
-            limit = self._shared(resource, key, rate, priority)
+        with in_time(self.using):
+            limit = await self._resolve(resource, key, rate, priority)
             if limit is None:
-                return AdaptiveStatus(allowed=True)
-            status: AdaptiveStatus = self._look(limit, cost, on_unavailable)
-        return status
+                return _NO_LIMIT
+            counter = RateCounter(self._items)
+            return _adaptive(await counter.look(limit, cost, on_unavailable))
 
-    def can_proceed(
+    get_status, aget_status = twins(_get_status)
+
+    async def _can_proceed(
         self, resource: str, priority: str = "user", *, key: str = "", rate: Any = None
     ) -> bool:
         """
         Return whether a request would be admitted. Followed by :meth:`record` this is a race that
         admits more than the limit; :meth:`acquire` decides and counts in one operation.
         """
-        return self.get_status(resource, key=key, rate=rate, priority=priority).allowed
+        return (await self._get_status(resource, key=key, rate=rate, priority=priority)).allowed
 
-    def record(
+    can_proceed, acan_proceed = twins(_can_proceed)
+
+    async def _record(
         self, resource: str, priority: str = "user", *, key: str = "", rate: Any = None
     ) -> None:
         """Count a request without regard to the limit; see :meth:`can_proceed`."""
-        with self._in_time():
-            limit = self._shared(resource, key, rate, priority)
+        with in_time(self.using):
+            limit = await self._resolve(resource, key, rate, priority)
             if limit is not None:
-                self._count(limit, 1, force=True)
+                await RateCounter(self._items).record(limit, 1)
 
-    def get_wait_time(
+    record, arecord = twins(_record)
+
+    async def _get_wait_time(
         self, resource: str, priority: str = "user", *, key: str = "", rate: Any = None
     ) -> float:
         """Return after how many seconds a request would be admitted; 0 for now."""
-        return self.get_status(resource, key=key, rate=rate, priority=priority).retry_after
+        status = await self._get_status(resource, key=key, rate=rate, priority=priority)
+        return status.retry_after
 
-    def refund(
+    get_wait_time, aget_wait_time = twins(_get_wait_time)
+
+    async def _refund(
         self,
         resource: str,
         *,
@@ -191,22 +199,32 @@ class AdaptiveRateLimitStore(RateCounter):
     ) -> None:
         """Take back requests that were just counted: from the live bucket, never below 0."""
         check_cost(cost, 1)
-        with self._in_time():
-            limit = self._shared(resource, key, rate, priority)
+        with in_time(self.using):
+            limit = await self._resolve(resource, key, rate, priority)
             if limit is not None:
-                self._refund(limit, cost)
+                await RateCounter(self._items).refund(limit, cost)
 
-    def reset(self, resource: str, *, key: str = "") -> None:
+    refund, arefund = twins(_refund)
+
+    async def _reset(self, resource: str, *, key: str = "") -> None:
         """Delete the counts and the allocation of ``key``."""
-        with self._in_time():
-            self._reset(self._item_key(resource, key, "").pk)
+        with in_time(self.using):
+            await RateCounter(self._items).reset(_item_key(resource, key, "").pk)
 
-    def _shared(self, resource: str, key: str, rate: Any, priority: str) -> ResolvedLimit | None:
+    reset, areset = twins(_reset)
+
+    get_resource_config, aget_resource_config = twins(resources.get_resource_config)
+    set_resource_config, aset_resource_config = twins(resources.set_resource_config)
+    unset_resource_config, aunset_resource_config = twins(resources.unset_resource_config)
+
+    async def _resolve(
+        self, resource: str, key: str, rate: Any, priority: str
+    ) -> ResolvedLimit | None:
         if priority not in PRIORITIES:
             raise ConfigurationError(
                 f"priority is {priority!r}; expected {' or '.join(map(repr, PRIORITIES))}."
             )
-        config = self._config(resource) if rate is None else self._ad_hoc(resource, key, rate)
+        config = await self._resources.limit_of(resource, key, rate)
         if config.rates is None:
             return None
         if len(config.rates) > 1 or config.algorithm != "sliding" or config.shards > 1:
@@ -214,39 +232,32 @@ class AdaptiveRateLimitStore(RateCounter):
                 f"The adaptive limit of {resource!r} is not valid: expected one rate, algorithm "
                 "'sliding' and one shard."
             )
-        own = get_config(self.using).adaptive
-
-        def share(limit: int, users: Counts, background: Counts, now: float) -> Allocation:
-            return allocate(
-                limit, user_requests=users, background_requests=background, now=now, config=own
-            )
-
-        algorithm = SharedWindows(
-            priority,
-            share,
-            monitoring_window=own.monitoring_window,
-            interval=own.recalculation_interval,
-            memory=own.monitoring_window + own.sustained_inactivity,
-        )
-        item = self._item_key(resource, key, algorithm.sort_key(config.rates))
+        algorithm = _windows(priority, get_config(self.using).adaptive)
+        item = _item_key(resource, key, algorithm.sort_key(config.rates))
         return ResolvedLimit(resource, key, config.rates, algorithm, config, item, priority)
 
-    def _without_store(
-        self,
-        limit: ResolvedLimit,
-        cost: int,
-        exc: StoreUnavailable,
-        on_unavailable: str | None,
-        *,
-        count: bool = True,
-    ) -> Any:
-        status = super()._without_store(limit, cost, exc, on_unavailable, count=count)
-        return AdaptiveStatus(*status, reason="DynamoDB is unavailable")
 
-    @property
-    def _algorithm(self) -> str:
-        # The only one that can be shared, whatever other limits are counted by.
-        return "sliding"
+def _windows(priority: str, config: AdaptiveConfig) -> SharedWindows:
+    def share(limit: int, users: Counts, background: Counts, now: float) -> Allocation:
+        return allocate(
+            limit, user_requests=users, background_requests=background, now=now, config=config
+        )
 
-    def _item_key(self, resource: str, key: str, sk: str, shard: int = 0) -> ItemKey:
-        return keys.rate_window(resource, key, sk, kind=keys.ADAPTIVE_WINDOW)
+    return SharedWindows(
+        priority,
+        share,
+        monitoring_window=config.monitoring_window,
+        interval=config.recalculation_interval,
+        memory=config.monitoring_window + config.sustained_inactivity,
+    )
+
+
+def _item_key(resource: str, key: str, sk: str) -> ItemKey:
+    return keys.rate_window(resource, key, sk, kind=keys.ADAPTIVE_WINDOW)
+
+
+def _adaptive(status: AdaptiveStatus | RateLimitStatus) -> AdaptiveStatus:
+    """Return a status of the counter; one that was decided without DynamoDB has no allocation."""
+    if isinstance(status, AdaptiveStatus):
+        return status
+    return AdaptiveStatus(*status, reason="DynamoDB is unavailable")

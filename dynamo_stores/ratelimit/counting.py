@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import random
 from collections import Counter
@@ -10,25 +11,28 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .. import clock, keys
-from ..calls.batches import batch_write
-from ..calls.connection import get_connection
-from ..calls.server_time import ServerClock, Times
+from ..calls.server_time import Times
+from ..concurrency.effects import Computation, Join, Wait
+from ..concurrency.flights import Lead
+from ..conf import get_config
 from ..conf.rates import Rate, ResourceConfig
 from ..exceptions import CircuitBreakerOpenError, StoreUnavailable, ThrottlingError
-from ..item_access import ConditionFailed
+from ..item_access import ConditionFailed, Items
 from ..keys import ItemKey
 from ..models import RawItem
 from ..signals import rate_limited
 from .algorithms import algorithm_of
-from .algorithms.base import Algorithm, RateLimitStatus, Write
+from .algorithms.base import Algorithm, RateLimitStatus, Write, as_admitted
 from .algorithms.windows import Windows
-from .memory import RateMemory
-from .resources import LimitsStore
+from .items import RateWindow
+from .memory import Name, get_rate_memory
 
 logger = logging.getLogger(__name__)
 
 # After this many lost races each further attempt waits, for up to this many seconds.
 _MAX_RACES, _LONGEST_PAUSE = 3, 0.05
+# For so many seconds at most a write that replaces an item waits for another one of this process.
+_LONGEST_WAIT = 10 * _LONGEST_PAUSE
 
 # How often a limit was decided without the table, by alias and ON_UNAVAILABLE.
 decided_without_store: Counter[tuple[str, str]] = Counter()
@@ -49,55 +53,119 @@ class ResolvedLimit(NamedTuple):
 class Counted(NamedTuple):
     """A decision, and the state of the item in which it was counted."""
 
-    status: RateLimitStatus
+    status: Any
     state: Any
 
 
-class RateCounter(LimitsStore):
-    """Counts requests in items, by the algorithm of their limit."""
+class _Attempt(NamedTuple):
+    """
+    The state of an item after an attempt to write it, and whether it was written. It ``is_fresh``
+    if DynamoDB answered with it.
+    """
 
-    def _acquire(self, limit: ResolvedLimit, cost: int, on_unavailable: str | None) -> Any:
-        shards, verdict = shards_of(limit), verdict_of(limit, cost)
+    state: Any
+    is_written: bool
+    is_fresh: bool = True
+
+
+class RateCounter:
+    """
+    Counts the requests of an operation in items, by the algorithms of their limits.
+
+    It decides by what this process remembers, as far as it can. Its coroutines are verbs, and raise
+    StoreUnavailable without an answer.
+    """
+
+    def __init__(self, items: Items[RateWindow]) -> None:
+        self._items = items
+        self._memory = get_rate_memory(items.using)
+        self._clock = items.server_clock
+
+    async def acquire(self, limit: ResolvedLimit, cost: int, on_unavailable: str | None) -> Any:
+        """
+        Count ``cost`` requests if the limit admits them; return the status.
+
+        While DynamoDB is unavailable, ``on_unavailable`` or the setting decides. Raises ValueError
+        for a cost that is not a whole number.
+        """
+        verdict = verdict_of(limit, cost)
         if verdict is not None:
             # Decided whatever the table holds, so it is not read.
+            shards = shards_of(limit)
             state = self._memory.states.get(shards[0].item)
-            status = limit.algorithm.look(state, shards[0].rates, cost, self._times())
+            status = limit.algorithm.look(state, shards[0].rates, cost, self._clock.times())
             return _decided(self._of_shards(limit, shards, status), allowed=verdict)
-        refused: list[Any] = []
         try:
-            for shard in shards:
-                status = self._acquire_shard(shard, cost)
-                if status.allowed:
-                    return self._of_shards(limit, shards, status)
-                refused.append(status)
+            if limit.config.shards == 1:
+                return await self._acquire_one(limit, cost)
+            return await self._acquire_in_shards(limit, cost)
         except StoreUnavailable as exc:
             return self._without_store(limit, cost, exc, on_unavailable)
-        return self._of_shards(limit, shards, min(refused, key=_wait_of))
 
-    def _acquire_shard(self, limit: ResolvedLimit, cost: int) -> Any:
-        refusals, name = self._memory.refusals, name_of(limit)
-        known = refusals.find(name, cost) or self._take_from_block(limit, cost)
-        if known is not None:
-            return known
-        try:
-            status = self._count_block(limit, cost)
-        except StoreUnavailable:
-            refusals.end_probe(name)
-            raise
-        refusals.remember(name, cost, status)
-        return status
-
-    def _look(self, limit: ResolvedLimit, cost: int, on_unavailable: str | None) -> Any:
-        """Return the decision of :meth:`_acquire` without counting, by the table."""
+    async def look(self, limit: ResolvedLimit, cost: int, on_unavailable: str | None) -> Any:
+        """Return the status of :meth:`acquire` without counting, by the table."""
         shards, verdict, found = shards_of(limit), verdict_of(limit, cost), []
         try:
             for shard in shards:
-                state = self._read(shard)
-                found.append(shard.algorithm.look(state, shard.rates, cost, self._times()))
+                state = await self._read(shard)
+                times = self._clock.times()
+                found.append(shard.algorithm.look(state, shard.rates, cost, times))
         except StoreUnavailable as exc:
             return self._without_store(limit, cost, exc, on_unavailable, count=False)
         status = self._of_shards(limit, shards, min(found, key=_wait_of))
         return status if verdict is None else _decided(status, allowed=verdict)
+
+    async def record(self, limit: ResolvedLimit, cost: int) -> None:
+        """Count ``cost`` requests without regard to the limit."""
+        await self._count(shards_of(limit)[0], cost, force=True)
+
+    async def refund(self, limit: ResolvedLimit, cost: int) -> None:
+        """Take back ``cost`` requests, of the first shard that has counted some."""
+        for shard in shards_of(limit):
+            if await self._refund_one(shard, cost):
+                return
+
+    async def reset(self, pk: str) -> None:
+        """Delete the items with the partition key ``pk``, and forget what is known of them."""
+        found = await self._items.query(
+            {
+                "KeyConditionExpression": "PK = :pk",
+                "ExpressionAttributeValues": {":pk": {"S": pk}},
+                "ProjectionExpression": "PK, SK",
+                "ConsistentRead": True,
+            }
+        )
+        try:
+            _, error = await self._items.write_many(
+                {"DeleteRequest": {"Key": each}} for each in found
+            )
+            if error is not None:
+                raise error
+        finally:
+            # Without an answer the items may be deleted all the same.
+            self._memory.forget(pk)
+
+    async def _acquire_in_shards(self, limit: ResolvedLimit, cost: int) -> Any:
+        shards, refused = shards_of(limit), []
+        for shard in shards:
+            status = await self._acquire_one(shard, cost)
+            if status.allowed:
+                return self._of_shards(limit, shards, status)
+            refused.append(status)
+        return self._of_shards(limit, shards, min(refused, key=_wait_of))
+
+    async def _acquire_one(self, limit: ResolvedLimit, cost: int) -> Any:
+        refusals, name = self._memory.refusals, name_of(limit)
+        known = refusals.find(name, cost) or self._take_from_block(limit, name, cost)
+        if known is not None:
+            return known
+        try:
+            status = await self._count_block(limit, name, cost)
+        except BaseException:
+            refusals.end_probe(name)
+            raise
+        refusals.remember(name, cost, status)
+        return status
 
     def _of_shards(self, limit: ResolvedLimit, shards: Sequence[ResolvedLimit], status: Any) -> Any:
         """
@@ -106,7 +174,7 @@ class RateCounter(LimitsStore):
         """
         if len(shards) == 1:
             return status
-        states, times = self._memory.states, self._times()
+        states, times = self._memory.states, self._clock.times()
         found = [
             each.algorithm.look(states.get(each.item), each.rates, 0, times) for each in shards
         ]
@@ -117,67 +185,82 @@ class RateCounter(LimitsStore):
             reset_at=max(each.reset_at for each in found),
         )
 
-    def _take_from_block(self, limit: ResolvedLimit, cost: int) -> RateLimitStatus | None:
+    def _take_from_block(
+        self, limit: ResolvedLimit, name: Name, cost: int
+    ) -> RateLimitStatus | None:
         algorithm = limit.algorithm
         if limit.config.block == 1 or not isinstance(algorithm, Windows):
             return None
-        times = self._times()
+        times = self._clock.times()
         if _is_uncertain(times):
             return None
 
         def is_live(state: Any) -> bool:
             return algorithm.is_live(state, limit.rates, times)
 
-        return self._memory.blocks.take(name_of(limit), cost, is_live)
+        return self._memory.blocks.take(name, cost, is_live)
 
-    def _count_block(self, limit: ResolvedLimit, cost: int) -> RateLimitStatus:
+    async def _count_block(self, limit: ResolvedLimit, name: Name, cost: int) -> Any:
         if limit.config.block == 1:
-            return self._count(limit, cost).status
-        blocks, name = self._memory.blocks, name_of(limit)
+            return (await self._count(limit, cost)).status
+        blocks = self._memory.blocks
         size = blocks.size_for(name, cost, limit.config.block)
-        counted = self._count(limit, size)
+        counted = await self._count(limit, size)
         if not counted.status.allowed and size > cost:
-            size, counted = cost, self._count(limit, cost)
+            size, counted = cost, await self._count(limit, cost)
         if counted.status.allowed:
             blocks.put(name, size - cost, counted.state, counted.status)
         return counted.status
 
-    def _count(self, limit: ResolvedLimit, cost: int, *, force: bool = False) -> Counted:
+    async def _count(self, limit: ResolvedLimit, cost: int, *, force: bool = False) -> Counted:
         """Decide by the item as remembered here, again if it changed before the write."""
-        memory, algorithm, rates = self._memory, limit.algorithm, limit.rates
-        state, is_fresh, races = memory.states.get(limit.item), False, 0
-        with contextlib.ExitStack() as held:
-            while True:
-                times = self._times()
-                if not is_fresh and _is_uncertain(times):
-                    # The first call of a process, or its clock was set: the answer has the time.
-                    state, is_fresh = self._read(limit), True
-                    continue
-                decision = algorithm.decide(state, rates, cost, times, force=force)
-                if not is_fresh and (decision.write is None or decision.wants_fresh):
-                    # The remembered item may have been reset or refunded meanwhile.
-                    state, is_fresh = self._read(limit), True
-                    continue
-                if decision.write is None:
-                    return Counted(decision.status, state)
-                if decision.write.replaces and not races and _lock_item(memory, limit.item, held):
-                    # Another thread of this process may just have replaced it.
-                    newer = memory.states.get(limit.item)
-                    if newer is not None and newer is not state:
-                        state, is_fresh, races = newer, False, races + 1
-                        continue
-                try:
-                    attributes = self._write(limit.item, decision.write)
-                except ConditionFailed as failed:
-                    state, is_fresh, races = self._remember(limit, failed.old), True, races + 1
-                    if races > _MAX_RACES:
-                        clock.sleep(random.uniform(0, _LONGEST_PAUSE))
-                    continue
-                state = self._remember(limit, attributes)
-                if not decision.status.allowed:
-                    return Counted(decision.status, state)
-                left = algorithm.look(state, rates, 0, times)
-                return Counted(left._replace(allowed=True, retry_after=0.0), state)
+        algorithm, rates = limit.algorithm, limit.rates
+        state, is_fresh, races = self._memory.states.get(limit.item), False, 0
+        while True:
+            times = self._clock.times()
+            if not is_fresh and _is_uncertain(times):
+                # The first call of a process, or its clock was set: the answer has the time.
+                state, is_fresh = await self._read(limit), True
+                continue
+            decision = algorithm.decide(state, rates, cost, times, force=force)
+            write = decision.write
+            if not is_fresh and (write is None or decision.wants_fresh):
+                # The remembered item may have been reset or refunded meanwhile.
+                state, is_fresh = await self._read(limit), True
+                continue
+            if write is None:
+                return Counted(decision.status, state)
+            if write.replaces and not races:
+                attempt = await self._replace(limit, state, write)
+            else:
+                attempt = await self._write(limit, write)
+            state, is_written, is_fresh = attempt
+            if is_written and not decision.allowed:
+                return Counted(decision.status, state)
+            if is_written:
+                return Counted(as_admitted(algorithm.look(state, rates, 0, times)), state)
+            races += 1
+            if races > _MAX_RACES:
+                await Wait(random.uniform(0, _LONGEST_PAUSE))
+
+    async def _replace(self, limit: ResolvedLimit, state: Any, write: Write) -> _Attempt:
+        """
+        Write if no other thread or task of this process is just replacing ``state``; else wait for
+        that and return the state that it leaves, unless there is none after a while.
+        """
+        item, replacements = limit.item, self._memory.replacements
+        flight = replacements.join(item)
+        try:
+            if not isinstance(flight, Lead):
+                with contextlib.suppress(TimeoutError):
+                    await Join(flight, _LONGEST_WAIT)
+            newer = self._memory.states.get(item)
+            if newer is not None and newer is not state:
+                return _Attempt(newer, is_written=False, is_fresh=False)
+            return await self._write(limit, write)
+        finally:
+            if isinstance(flight, Lead):
+                replacements.land(item, flight, None)
 
     def _without_store(
         self,
@@ -188,11 +271,13 @@ class RateCounter(LimitsStore):
         *,
         count: bool = True,
     ) -> RateLimitStatus:
-        chosen = on_unavailable or self._settings.on_unavailable
+        using = self._items.using
+        settings = get_config(using).rate_limit
+        chosen = on_unavailable or settings.on_unavailable
         if isinstance(exc, ThrottlingError) and on_unavailable != "deny":
             # Other clients can throttle a table: that must not switch the limits off.
-            chosen = self._settings.on_throttled
-        decided_without_store[self.using, chosen] += 1
+            chosen = settings.on_throttled
+        decided_without_store[using, chosen] += 1
         # The breaker logs once that it opened; a refused call is not worth a line each.
         level = logging.DEBUG if isinstance(exc, CircuitBreakerOpenError) else logging.WARNING
         logger.log(level, "A limit was decided without DynamoDB (%s): %s", chosen, exc)
@@ -209,16 +294,25 @@ class RateCounter(LimitsStore):
             window=rate.window,
         )
 
-    def _resolve(self, resource: str, key: str, rate: Any) -> ResolvedLimit | None:
-        config = self._config(resource) if rate is None else self._ad_hoc(resource, key, rate)
-        if config.rates is None:
-            return None
-        algorithm = algorithm_of(config)
-        item = self._item_key(resource, key, algorithm.sort_key(config.rates))
-        return ResolvedLimit(resource, key, config.rates, algorithm, config, item)
+    async def _read(self, limit: ResolvedLimit) -> Any:
+        return self._remember(limit, await self._items.get(limit.item, consistent=True))
 
-    def _read(self, limit: ResolvedLimit) -> Any:
-        return self._remember(limit, self._get(limit.item, consistent=True))
+    async def _write(self, limit: ResolvedLimit, write: Write) -> _Attempt:
+        request: dict[str, Any] = {
+            "Key": limit.item.raw(),
+            "UpdateExpression": write.update,
+            "ConditionExpression": write.condition,
+            "ExpressionAttributeValues": write.values,
+            "ReturnValues": "ALL_NEW",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if "#ttl" in write.update:
+            request["ExpressionAttributeNames"] = {"#ttl": "TTL"}
+        try:
+            answer = await self._items.call("UpdateItem", request)
+        except ConditionFailed as failed:
+            return _Attempt(self._remember(limit, failed.old), is_written=False)
+        return _Attempt(self._remember(limit, answer["Attributes"]), is_written=True)
 
     def _remember(self, limit: ResolvedLimit, item: RawItem | None) -> Any:
         if item is None:
@@ -228,88 +322,36 @@ class RateCounter(LimitsStore):
         self._memory.states.put(limit.item, state)
         return state
 
-    def _write(self, key: ItemKey, write: Write) -> RawItem:
-        table = self._table
-        kwargs: dict[str, Any] = {
-            "TableName": table.table_name,
-            "Key": key.raw(),
-            "UpdateExpression": write.update,
-            "ConditionExpression": write.condition,
-            "ExpressionAttributeValues": write.values,
-            "ReturnValues": "ALL_NEW",
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        }
-        if "#ttl" in write.update:
-            kwargs["ExpressionAttributeNames"] = {"#ttl": "TTL"}
-        attributes: RawItem = self._call(table, "UpdateItem", kwargs)["Attributes"]
-        return attributes
-
-    def _send_refused(self, resource: str, status: Any, priority: str | None = None) -> None:
-        rate_limited.send_robust(
-            type(self), using=self.using, resource=resource, status=status, priority=priority
-        )
-
-    def _item_key(self, resource: str, key: str, sk: str, shard: int = 0) -> ItemKey:
-        return keys.rate_window(resource, key, sk, shard=shard)
-
-    def _times(self) -> Times:
-        return self._server_clock.times()
-
-    @property
-    def _server_clock(self) -> ServerClock:
-        return get_connection(self.using).server_clock
-
-    def _refund(self, limit: ResolvedLimit, cost: int) -> bool:
+    async def _refund_one(self, limit: ResolvedLimit, cost: int) -> bool:
         self._memory.refusals.forget(name_of(limit))
-        state = None if _is_uncertain(self._times()) else self._memory.states.get(limit.item)
-        state = state or self._read(limit)
-        while write := limit.algorithm.refund(state, limit.rates, cost, self._times()):
-            try:
-                attributes = self._write(limit.item, write)
-            except ConditionFailed as failed:
-                state = self._remember(limit, failed.old)
-            else:
-                self._remember(limit, attributes)
+        times = self._clock.times()
+        state = None if _is_uncertain(times) else self._memory.states.get(limit.item)
+        state = state or await self._read(limit)
+        while write := limit.algorithm.refund(state, limit.rates, cost, self._clock.times()):
+            state, is_written, _ = await self._write(limit, write)
+            if is_written:
                 return True
         return False
 
-    def _reset(self, pk: str) -> None:
-        table = self._table
-        found = self._call(
-            table,
-            "Query",
-            {
-                "TableName": table.table_name,
-                "KeyConditionExpression": "PK = :pk",
-                "ExpressionAttributeValues": {":pk": {"S": pk}},
-                "ProjectionExpression": "PK, SK",
-                "ConsistentRead": True,
-            },
-        )["Items"]
-        try:
-            _, error = batch_write(
-                table.connection,
-                table.table_name,
-                [{"DeleteRequest": {"Key": each}} for each in found],
-            )
-            if error is not None:
-                raise error
-        finally:
-            # Without an answer the items may be deleted all the same.
-            self._memory.forget(pk)
+
+async def report_refusal(sender: type, *, using: str, **named: Any) -> None:
+    """Count a refusal and send its signal, whose receivers may read the database. A verb."""
+    get_rate_memory(using).count_refusal()
+    if rate_limited.has_listeners(sender):
+        send = functools.partial(rate_limited.send_robust, sender, using=using, **named)
+        await Computation(send)
+
+
+@functools.lru_cache(maxsize=1024)
+def counted_by(config: ResourceConfig) -> tuple[Algorithm, str]:
+    """Return the algorithm of a limit with rates, and the sort key of the items that count it."""
+    algorithm = algorithm_of(config)
+    return algorithm, algorithm.sort_key(config.rates or ())
 
 
 def _is_uncertain(times: Times) -> bool:
     """Return whether the time is known no better than by the local clock."""
     return 0 < 2 * clock.skew() <= times.high - times.low
-
-
-def _lock_item(memory: RateMemory, item: ItemKey, held: contextlib.ExitStack) -> bool:
-    lock = memory.lock_of(item)
-    if not lock.acquire(timeout=_LONGEST_PAUSE * 10):
-        return False
-    held.callback(lock.release)
-    return True
 
 
 def check_cost(cost: Any, least: int | None = None) -> None:
@@ -342,7 +384,7 @@ def _wait_of(status: Any) -> float:
     return float(status.retry_after)
 
 
-def name_of(limit: ResolvedLimit) -> tuple[Any, ...]:
+def name_of(limit: ResolvedLimit) -> Name:
     """Return the name under which a process remembers the limit."""
     return limit.item, limit.rates, limit.priority
 

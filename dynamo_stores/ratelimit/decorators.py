@@ -11,7 +11,6 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import method_decorator
 
 from ..client_address import request_of
-from ..concurrency.threads import in_thread
 from ..conf import DEFAULT_ALIAS
 from ..conf.rates import Rate
 from ..conf.rules import Problem
@@ -158,7 +157,12 @@ def get_usage(
     Raises ConfigurationError without ``group`` and ``fn``.
     """
     limit = _limit_of(group, fn, key, rate, method, options)
-    return _usage(limit, get_arguments(limit, request), increment)
+    arguments = get_arguments(limit, request)
+    if arguments is None:
+        return None
+    store = get_store(limit)
+    ask = store.acquire if increment else store.get_status
+    return usage_of(ask(limit.scope, **arguments))
 
 
 async def aget_usage(
@@ -174,7 +178,11 @@ async def aget_usage(
     """See :func:`get_usage`."""
     limit = _limit_of(group, fn, key, rate, method, options)
     arguments = await aget_arguments(limit, request)
-    return await in_thread(limit.using, _usage, limit, arguments, increment)
+    if arguments is None:
+        return None
+    store = get_store(limit)
+    ask = store.aacquire if increment else store.aget_status
+    return usage_of(await ask(limit.scope, **arguments))
 
 
 async def ais_ratelimited(request: HttpRequest, *args: Any, **kwargs: Any) -> bool:
@@ -190,17 +198,6 @@ def _limit_of(
         raise ConfigurationError("get_usage and is_ratelimited need a group or a fn.")
     name = group if group is not None else group_of(fn)
     return Limit(group=name, key=key, rate=rate, method=method, **options)
-
-
-def _usage(
-    limit: Limit, arguments: dict[str, Any] | None, increment: bool
-) -> dict[str, Any] | None:
-    if arguments is None:
-        return None
-    store = get_store(limit)
-    if increment:
-        return usage_of(store.acquire(limit.scope, **arguments))
-    return usage_of(store.get_status(limit.scope, **arguments))
 
 
 def adaptive_ratelimit(

@@ -6,10 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
 
 from .. import clock
 from ..concurrency.bounded import BoundedDict
+from ..concurrency.flights import Flights
 from ..concurrency.per_process import PerProcess
 from ..conf.rates import Rate
 from ..keys import ItemKey
@@ -22,7 +22,7 @@ _MAX_ENTRIES = 10_000
 # The most seconds for which a refusal is remembered. After it a reset, a refund or another rate
 # of another process has its effect.
 LONGEST_REFUSAL = 2.0
-# Seconds after which a probe without an outcome is given up, and another thread may probe.
+# Seconds after which a probe without an outcome is given up, and another one may begin.
 _PROBE_TIMEOUT = 10.0
 
 
@@ -40,8 +40,8 @@ class _Refusal:
 
 class Refusals:
     """
-    The requests that were refused lately. After a refusal has expired, one thread probes: it sends
-    its request to the table, while the others are still refused.
+    The requests that were refused lately. After a refusal has expired, one thread or task
+    probes: it sends its request to the table, while the others are still refused.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Refusals:
         self._refused.drop_where(lambda name: name[0].pk == pk)
 
     def end_probe(self, name: Name) -> None:
-        """Let another thread probe, because this one got no answer."""
+        """Let another thread or task probe, because this one got no answer."""
         refusal = self._refused.get(name)
         if refusal is not None:
             refusal.probed_at = None
@@ -247,22 +247,26 @@ class RateMemory:
         self.local = LocalLimiter()
         self.configs: BoundedDict[Hashable, StoredConfig] = BoundedDict(_MAX_ENTRIES)
         self.blocks = Blocks()
-        self._guard = threading.Lock()
-        self._locks: WeakValueDictionary[ItemKey, threading.Lock] = WeakValueDictionary()
+        # The writes under way that replace an item, by its key.
+        self.replacements = Flights()
+        self._refused = 0
+        self._lock = threading.Lock()
+
+    @property
+    def refused(self) -> int:
+        """How many requests this process has refused."""
+        return self._refused
+
+    def count_refusal(self) -> None:
+        """Count a request that was refused."""
+        with self._lock:
+            self._refused += 1
 
     def forget(self, pk: str) -> None:
         """Forget what is known of the items with the partition key ``pk``."""
         self.states.drop_where(lambda item: item.pk == pk)
         self.refusals.forget_items(pk)
         self.blocks.forget_items(pk)
-
-    def lock_of(self, item: ItemKey) -> threading.Lock:
-        """Return the lock for replacing ``item``, one at a time in this process."""
-        with self._guard:
-            lock = self._locks.get(item)
-            if lock is None:
-                lock = self._locks[item] = threading.Lock()
-            return lock
 
 
 def _make(using: str) -> RateMemory:

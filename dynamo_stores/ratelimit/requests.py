@@ -89,11 +89,35 @@ def get_arguments(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
 
     Raises ConfigurationError if the key or the rate is not valid.
     """
+    if not _applies(limit, request):
+        return None
+    if limit.rate is not None or limit.resource is None:
+        return _arguments(limit, request, _config(limit, request))
+    config = RateLimitStore(limit.using).get_resource_config(limit.resource)
+    return _arguments(limit, request, config)
+
+
+async def aget_arguments(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
+    """See :func:`get_arguments`; functions that may query a database run in a thread."""
+    if not _calls_nothing(limit):
+        return await sync_to_async(get_arguments)(limit, request)
+    if limit.rate is not None or limit.resource is None:
+        return get_arguments(limit, request)
+    if not _applies(limit, request):
+        return None
+    config = await RateLimitStore(limit.using).aget_resource_config(limit.resource)
+    return _arguments(limit, request, config)
+
+
+def _applies(limit: Limit, request: HttpRequest) -> bool:
     if not ratelimit_setting("ENABLE", True) or not matches(limit.method, request):
-        return None
-    if limit.skip_if is not None and imported(limit.skip_if)(request):
-        return None
-    config = _config(limit, request)
+        return False
+    return limit.skip_if is None or not imported(limit.skip_if)(request)
+
+
+def _arguments(
+    limit: Limit, request: HttpRequest, config: ResourceConfig | None
+) -> dict[str, Any] | None:
     if config is None or config.rates is None:
         return None
     key = get_key(limit.key, limit.group, request, limit.using)
@@ -112,19 +136,12 @@ def get_arguments(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
     return arguments if priority is None else {**arguments, "priority": priority}
 
 
-async def aget_arguments(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
-    """See :func:`get_arguments`; functions that may query a database run in a thread."""
-    if _calls_nothing(limit):
-        return get_arguments(limit, request)
-    return await sync_to_async(get_arguments)(limit, request)
-
-
 def _calls_nothing(limit: Limit) -> bool:
     """Return whether neither functions nor dotted paths of functions are among the arguments."""
     rate = limit.rate
     return (
         (limit.key == "ip" or str(limit.key).startswith(("header:", "get:")))
-        and not (rate is None or callable(rate) or is_dotted_path(rate))
+        and not (callable(rate) or is_dotted_path(rate))
         and not (callable(limit.cost) or isinstance(limit.cost, str))
         and not callable(limit.priority)
         and limit.skip_if is None
@@ -240,9 +257,7 @@ def _cost_problems(limit: Limit, config: ResourceConfig, where: str) -> Iterable
 
 def _config(limit: Limit, request: HttpRequest) -> ResourceConfig | None:
     if limit.rate is None:
-        if limit.resource is None:
-            return None
-        return RateLimitStore(limit.using).get_resource_config(limit.resource)
+        return None
     rate = resolve_rate(limit.rate, limit.group, request)
     return None if rate is None else _parsed(limit, rate)
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import Any
+from typing import Any, Protocol
 
 from .. import clock, keys
 from ..calls.policy import deadline
+from ..concurrency.effects import Computation
 from ..conf import get_config
-from ..conf.groups import RateLimitConfig
-from ..conf.rates import Rate, ResourceConfig, describe, parse_resource, resolve_rate
+from ..conf.rates import (
+    Rate,
+    ResourceConfig,
+    describe,
+    is_dotted_path,
+    parse_resource,
+    resolve_rate,
+)
 from ..exceptions import StoreUnavailable
-from ..item_access import Store
+from ..item_access import Items
 from .items import RateWindow, StoredRate, config_of
-from .memory import RateMemory, StoredConfig, get_rate_memory
+from .memory import StoredConfig, get_rate_memory
 
 # Seconds for which a limit that was read from the table is used.
 _CONFIG_TIMEOUT = 5.0
@@ -24,70 +32,75 @@ _set_here: dict[tuple[str, str], ResourceConfig] = {}
 _MISSING = object()
 
 
-class LimitsStore(Store[RateWindow]):
-    """The limits of resources of one alias."""
+class Resources:
+    """
+    The limits of resources of one alias. Its coroutines are verbs.
 
-    kind = RateWindow
+    ``algorithm`` counts for limits that name none, by default ``RATE_LIMIT["ALGORITHM"]``.
+    """
 
-    def get_resource_config(self, resource: str) -> ResourceConfig:
-        """Return the current limit of ``resource``: of this process, the table or the settings."""
-        with self._in_time():
-            return self._config(resource)
+    def __init__(self, items: Items[RateWindow], algorithm: str | None = None) -> None:
+        self._items = items
+        self._algorithm = algorithm
 
-    def set_resource_config(self, resource: str, config: Any, *, everywhere: bool = False) -> None:
-        """
-        Set the limit of ``resource``: a rate, a dict as in ``RESOURCES``, or None for no limit.
+    @property
+    def algorithm(self) -> str:
+        """The algorithm of a limit that names none."""
+        return self._algorithm or get_config(self._items.using).rate_limit.algorithm
 
-        It applies in this process at once. With ``everywhere`` it is stored in the table and
-        applies in all processes within five seconds. :meth:`unset_resource_config` removes it.
-        """
-        found = parse_resource(config, algorithm=self._algorithm)
+    async def limit_of(self, resource: str, key: str, rate: Any) -> ResourceConfig:
+        """Return the limit in ``rate``, which may be a function; that of ``resource`` if None."""
+        if rate is None:
+            return await self.config_of(resource)
+        if callable(rate) or is_dotted_path(rate):
+            # The function may read a database.
+            rate = await Computation(functools.partial(resolve_rate, rate, resource, key))
+        return parse_resource(rate, algorithm=self.algorithm)
+
+    async def config_of(self, resource: str) -> ResourceConfig:
+        """Return the limit of ``resource``: of this process, the table or the settings."""
+        found = _set_here.get((self._items.using, resource))
+        if found is not None:
+            return found
+        if (text := await self._stored(resource)) is not None:
+            return parse_resource(json.loads(text), algorithm=self.algorithm)
+        settings = get_config(self._items.using).rate_limit
+        own = settings.resources.get(resource, _MISSING)
+        if own is not _MISSING:
+            return parse_resource(own, algorithm=self.algorithm)
+        rates = (Rate(settings.limit, settings.window),)
+        return ResourceConfig(rates=rates, algorithm=self.algorithm)
+
+    async def set(self, resource: str, config: Any, *, everywhere: bool) -> None:
+        """Set the limit of ``resource`` in this process, or in the table for all processes."""
+        found = parse_resource(config, algorithm=self.algorithm)
         if not everywhere:
-            _set_here[self.using, resource] = found
+            _set_here[self._items.using, resource] = found
             return
         key = keys.stored_rate(resource)
         text = json.dumps(describe(found))
-        with self._in_time():
-            self._put(StoredRate(key.pk, key.sk, config=text).serialize())
-        self._memory.configs.put(resource, StoredConfig(text, clock.monotonic()))
+        await self._items.put(StoredRate(key.pk, key.sk, config=text).serialize())
+        self._remember(resource, text)
 
-    def unset_resource_config(self, resource: str, *, everywhere: bool = False) -> None:
-        """Remove the limit that :meth:`set_resource_config` set."""
+    async def unset(self, resource: str, *, everywhere: bool) -> None:
+        """Remove the limit that :meth:`set` set."""
         if not everywhere:
-            _set_here.pop((self.using, resource), None)
+            _set_here.pop((self._items.using, resource), None)
             return
-        with self._in_time():
-            self._delete(keys.stored_rate(resource))
-        self._memory.configs.put(resource, StoredConfig(None, clock.monotonic()))
+        await self._items.delete(keys.stored_rate(resource))
+        self._remember(resource, None)
 
-    def _ad_hoc(self, resource: str, key: str, rate: Any) -> ResourceConfig:
-        found = resolve_rate(rate, resource, key)
-        return parse_resource(found, algorithm=self._algorithm)
-
-    def _config(self, resource: str) -> ResourceConfig:
-        found = _set_here.get((self.using, resource))
-        if found is not None:
-            return found
-        settings = self._settings
-        if (text := self._stored(resource)) is not None:
-            return parse_resource(json.loads(text), algorithm=self._algorithm)
-        own = settings.resources.get(resource, _MISSING)
-        if own is not _MISSING:
-            return parse_resource(own, algorithm=self._algorithm)
-        rates = (Rate(settings.limit, settings.window),)
-        return ResourceConfig(rates=rates, algorithm=self._algorithm)
-
-    def _stored(self, resource: str) -> str | None:
-        configs = self._memory.configs
+    async def _stored(self, resource: str) -> str | None:
+        configs = get_rate_memory(self._items.using).configs
         known = configs.get(resource)
         now = clock.monotonic()
         if known is not None and now - known.read_at < _CONFIG_TIMEOUT:
             return known.text
         if known is not None:
-            # This thread reads it; the others use the known limit in the meantime.
+            # This one reads it; the others use the known limit in the meantime.
             configs.put(resource, known._replace(read_at=now))
         try:
-            item = self._get(keys.stored_rate(resource), consistent=False)
+            item = await self._items.get(keys.stored_rate(resource), consistent=False)
         except StoreUnavailable:
             # ON_UNAVAILABLE decides about requests, not about limits.
             text = known.text if known is not None else None
@@ -98,18 +111,45 @@ class LimitsStore(Store[RateWindow]):
         configs.put(resource, StoredConfig(text, now))
         return text
 
-    @property
-    def _memory(self) -> RateMemory:
-        return get_rate_memory(self.using)
+    def _remember(self, resource: str, text: str | None) -> None:
+        known = StoredConfig(text, clock.monotonic())
+        get_rate_memory(self._items.using).configs.put(resource, known)
 
-    @property
-    def _settings(self) -> RateLimitConfig:
-        return get_config(self.using).rate_limit
 
-    @property
-    def _algorithm(self) -> str:
-        """The algorithm of a limit that names none."""
-        return self._settings.algorithm
+def in_time(using: str) -> deadline:
+    """Return the one deadline for all calls of an operation on limits."""
+    return deadline(get_config(using).rate_limit.operation_timeout)
 
-    def _in_time(self) -> deadline:
-        return deadline(self._settings.operation_timeout)
+
+class HasResources(Protocol):
+    """A store whose methods are made from the functions below, all of them verbs."""
+
+    using: str
+    _resources: Resources
+
+
+async def get_resource_config(store: HasResources, resource: str) -> ResourceConfig:
+    """Return the current limit of ``resource``: of this process, the table or the settings."""
+    with in_time(store.using):
+        return await store._resources.config_of(resource)
+
+
+async def set_resource_config(
+    store: HasResources, resource: str, config: Any, *, everywhere: bool = False
+) -> None:
+    """
+    Set the limit of ``resource``: a rate, a dict as in ``RESOURCES``, or None for no limit.
+
+    It applies in this process at once. With ``everywhere`` it is stored in the table and applies
+    in all processes within five seconds. :meth:`unset_resource_config` removes it.
+    """
+    with in_time(store.using):
+        await store._resources.set(resource, config, everywhere=everywhere)
+
+
+async def unset_resource_config(
+    store: HasResources, resource: str, *, everywhere: bool = False
+) -> None:
+    """Remove the limit that :meth:`set_resource_config` set."""
+    with in_time(store.using):
+        await store._resources.unset(resource, everywhere=everywhere)

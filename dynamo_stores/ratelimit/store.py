@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..concurrency.threads import in_thread
+from .. import keys
+from ..concurrency.effects import twins
+from ..conf import DEFAULT_ALIAS, get_config
+from ..item_access import Items, Store
+from . import resources
 from .algorithms.base import RateLimitStatus
-from .counting import RateCounter, check_cost, shards_of
+from .counting import RateCounter, ResolvedLimit, check_cost, counted_by, report_refusal
+from .items import RateWindow
+from .resources import Resources, in_time
 
 _NO_LIMIT = RateLimitStatus(allowed=True)
 
 
-class RateLimitStore(RateCounter):
+class RateLimitStore(Store):
     """
     Limits of requests per ``resource`` and ``key``, shared by all processes of an alias.
 
@@ -19,9 +25,17 @@ class RateLimitStore(RateCounter):
     or a function of resource and key that returns a rate. Without it the resource's own limit
     applies: set in this process, else stored in the table, else in ``RATE_LIMIT["RESOURCES"]``,
     else ``LIMIT`` and ``WINDOW``. Limits hold within one region.
+
+    Each method has a twin for event loops, whose name begins with ``a``. A rate that is a function
+    is called on Django's thread-sensitive thread there.
     """
 
-    def acquire(
+    def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        items = Items(RateWindow, using)
+        super().__init__(items)
+        self._resources = Resources(items)
+
+    async def _acquire(
         self,
         resource: str,
         *,
@@ -38,36 +52,21 @@ class RateLimitStore(RateCounter):
         ``ON_UNAVAILABLE`` decides, after ``OPERATION_TIMEOUT`` at the latest. Raises ValueError for
         a cost that is not a whole number, ConfigurationError for an invalid rate.
         """
-        with self._in_time():
-            limit = self._resolve(resource, key, rate)
+        with in_time(self.using):
+            limit = await self._resolve(resource, key, rate)
             if limit is None:
                 return _NO_LIMIT
-            status: RateLimitStatus = self._acquire(limit, cost, on_unavailable)
+            counter = RateCounter(self._items)
+            status: RateLimitStatus = await counter.acquire(limit, cost, on_unavailable)
         if not status.allowed:
-            self._send_refused(resource, status)
+            await report_refusal(
+                type(self), using=self.using, resource=resource, status=status, priority=None
+            )
         return status
 
-    async def aacquire(
-        self,
-        resource: str,
-        *,
-        key: str = "",
-        rate: Any = None,
-        cost: int = 1,
-        on_unavailable: str | None = None,
-    ) -> RateLimitStatus:
-        """See :meth:`acquire`."""
-        return await in_thread(
-            self.using,
-            self.acquire,
-            resource,
-            key=key,
-            rate=rate,
-            cost=cost,
-            on_unavailable=on_unavailable,
-        )
+    acquire, aacquire = twins(_acquire)
 
-    def get_status(
+    async def _get_status(
         self,
         resource: str,
         *,
@@ -82,44 +81,60 @@ class RateLimitStore(RateCounter):
         Other requests may be admitted before the caller acts on it. While DynamoDB is unavailable,
         ``ON_UNAVAILABLE`` decides.
         """
-        with self._in_time():
-            limit = self._resolve(resource, key, rate)
+        with in_time(self.using):
+            limit = await self._resolve(resource, key, rate)
             if limit is None:
                 return _NO_LIMIT
-            status: RateLimitStatus = self._look(limit, cost, on_unavailable)
+            counter = RateCounter(self._items)
+            status: RateLimitStatus = await counter.look(limit, cost, on_unavailable)
         return status
 
-    def can_proceed(self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1) -> bool:
+    get_status, aget_status = twins(_get_status)
+
+    async def _can_proceed(
+        self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1
+    ) -> bool:
         """
         Return whether a request would be admitted. Followed by :meth:`record` this is a race that
         admits more than the limit; :meth:`acquire` decides and counts in one operation.
         """
-        return self.get_status(resource, key=key, rate=rate, cost=cost).allowed
+        return (await self._get_status(resource, key=key, rate=rate, cost=cost)).allowed
 
-    def record(self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1) -> None:
+    can_proceed, acan_proceed = twins(_can_proceed)
+
+    async def _record(
+        self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1
+    ) -> None:
         """Count a request without regard to the limit; see :meth:`can_proceed`."""
         check_cost(cost, 1)
-        with self._in_time():
-            limit = self._resolve(resource, key, rate)
+        with in_time(self.using):
+            limit = await self._resolve(resource, key, rate)
             if limit is not None:
-                self._count(shards_of(limit)[0], cost, force=True)
+                await RateCounter(self._items).record(limit, cost)
 
-    def get_wait_time(
+    record, arecord = twins(_record)
+
+    async def _get_wait_time(
         self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1
     ) -> float:
         """Return after how many seconds a request would be admitted; 0 for now."""
-        return self.get_status(resource, key=key, rate=rate, cost=cost).retry_after
+        return (await self._get_status(resource, key=key, rate=rate, cost=cost)).retry_after
 
-    def refund(self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1) -> None:
+    get_wait_time, aget_wait_time = twins(_get_wait_time)
+
+    async def _refund(
+        self, resource: str, *, key: str = "", rate: Any = None, cost: int = 1
+    ) -> None:
         """Take back requests that were just counted: from the live bucket, never below 0."""
         check_cost(cost, 1)
-        with self._in_time():
-            limit = self._resolve(resource, key, rate)
-            for shard in shards_of(limit) if limit is not None else ():
-                if self._refund(shard, cost):
-                    return
+        with in_time(self.using):
+            limit = await self._resolve(resource, key, rate)
+            if limit is not None:
+                await RateCounter(self._items).refund(limit, cost)
 
-    def reset(self, resource: str, *, key: str = "", shards: int | None = None) -> None:
+    refund, arefund = twins(_refund)
+
+    async def _reset(self, resource: str, *, key: str = "", shards: int | None = None) -> None:
         """
         Delete the counts of ``key``, of every rate and algorithm.
 
@@ -127,13 +142,30 @@ class RateLimitStore(RateCounter):
         resource or path. Name it for a limit whose ``SHARDS`` are in the rate of a decorator.
         Raises StoreUnavailable; some counts may be deleted then.
         """
-        with self._in_time():
-            for number in range(shards or self._shards_of(resource)):
-                self._reset(self._item_key(resource, key, "", number).pk)
+        with in_time(self.using):
+            counter = RateCounter(self._items)
+            for number in range(shards or await self._shards_of(resource)):
+                await counter.reset(keys.rate_window(resource, key, "", shard=number).pk)
 
-    def _shards_of(self, scope: str) -> int:
+    reset, areset = twins(_reset)
+
+    get_resource_config, aget_resource_config = twins(resources.get_resource_config)
+    set_resource_config, aset_resource_config = twins(resources.set_resource_config)
+    unset_resource_config, aunset_resource_config = twins(resources.unset_resource_config)
+
+    async def _resolve(self, resource: str, key: str, rate: Any) -> ResolvedLimit | None:
+        config = await self._resources.limit_of(resource, key, rate)
+        if config.rates is None:
+            return None
+        algorithm, sk = counted_by(config)
+        item = keys.rate_window(resource, key, sk)
+        return ResolvedLimit(resource, key, config.rates, algorithm, config, item)
+
+    async def _shards_of(self, scope: str) -> int:
         # The name of a limit of some methods ends with them.
         name = scope.rpartition(" ")[0] or scope
-        path = self._settings.paths.get(name.removeprefix("path:"), {})
-        of_path = path.get("SHARDS") or 1
-        return max(of_path, *(self._config(each).shards for each in {scope, name}))
+        paths = get_config(self.using).rate_limit.paths
+        most: int = paths.get(name.removeprefix("path:"), {}).get("SHARDS") or 1
+        for each in {scope, name}:
+            most = max(most, (await self._resources.config_of(each)).shards)
+        return most

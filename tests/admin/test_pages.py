@@ -24,6 +24,7 @@ from dynamo_stores.admin.permissions import Status
 from dynamo_stores.capacity.history import Decisions
 from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.capacity.usage import Usage, UsageHistory, minute_of
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import ConfigurationError
 from dynamo_stores.monitoring import snapshot
@@ -324,7 +325,7 @@ def test_an_unreadable_item(reporting, manager):
     using = reporting()
     history = UsageHistory(using)
     key = keys.usage(minute_of(time.time()), "t")
-    history._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "what?"}})
+    run(history._items.put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "what?"}}))
     assert manager.get(page("overview")).status_code == 200
     (problem,) = read(manager, using)["problems"]
     assert "the usage of the last hour: JSONDecodeError" in problem["problem"]
@@ -417,7 +418,7 @@ def test_no_odd_item_ends_a_page(odd_alias, manager, report, decision, deadline)
     ]
     for store, key, value in items:
         item = {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": value}
-        store._put({**item, "d": {"N": str(deadline)}})
+        run(store._items.put({**item, "d": {"N": str(deadline)}}))
     for name in PAGES:
         assert manager.get(page(name)).status_code == 200
     assert manager.get(page("overview", format="json")).status_code == 200
@@ -430,11 +431,19 @@ def test_items_that_cannot_be_read_are_counted(reporting, manager):
     for number, at in enumerate((time.time(), 1e15)):
         key = keys.decision(int(NOW * 1000) + number, table)
         text = json.dumps({**DECISION, "at": at})
-        Decisions(using)._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": text}})
+        run(
+            Decisions(using)._items.put(
+                {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": text}}
+            )
+        )
     for number in range(2):
         key = keys.process_status(f"odd#{number}")
         text = json.dumps({**REPORT, "interval": "60"})
-        ReportStore(using)._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": text}})
+        run(
+            ReportStore(using)._items.put(
+                {"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": text}}
+            )
+        )
     sentences = [each["problem"] for each in read(manager, using)["problems"]]
     assert [each.split(":")[0] for each in sentences] == [
         "2 process reports cannot be read",

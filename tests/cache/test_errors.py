@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from dynamo_stores.calls.breaker import State
@@ -149,7 +151,7 @@ def test_an_alias_without_a_valid_region(alias, make_cache, monkeypatch, tmp_pat
             cache.get("k")
     assert cache.store.get_circuit_breaker_status().state is State.CLOSED
     with pytest.raises(ConfigurationError, match=words):
-        get_connection(using).client.get({})
+        get_connection(using)._transport.prepare(time.monotonic() + 60)
 
 
 def test_a_name_in_the_endpoint_is_not_shown(alias, make_cache):

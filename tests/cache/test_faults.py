@@ -166,7 +166,7 @@ def test_a_transaction_whose_answer_is_lost_is_done_once(faulty, dynamo_faults):
     """It is sent again under the same token."""
     cache = faulty()
     cache.set("n", 1)
-    table = cache.store._table
+    table = cache.store.core.items.table
     key = cache.store.item_key(cache.make_key("n"))
     update = {
         "TableName": table.table_name,
@@ -243,7 +243,9 @@ def test_breakers_are_per_table(faulty, dynamo_faults):
             cache.get("k")
     connection = get_connection(cache.store.using)
     assert connection.policy_for("another").breaker.state is State.CLOSED
-    assert connection.policy_for(cache.store._table.table_name).breaker.state is State.OPEN
+    assert (
+        connection.policy_for(cache.store.core.items.table.table_name).breaker.state is State.OPEN
+    )
 
 
 @pytest.mark.parametrize("fault", ["hang", "fail", "reset"])

@@ -9,8 +9,11 @@ import pytest
 
 from dynamo_stores import keys
 from dynamo_stores.cache.store import invalidation as numbers
+from dynamo_stores.cache.store import store as stores
+from dynamo_stores.cache.store.background import Pace
 from dynamo_stores.cache.store.items import InvalidationNumber
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations
 from tests.helpers.forking import fork, in_processes
@@ -27,6 +30,7 @@ def cache(make_cache):
 def forget():
     """As in a process that has not looked at any number yet."""
     numbers._by_prefix.clear()
+    stores._cores.clear()
 
 
 def test_clear_is_one_write_and_is_seen_at_once_here(cache, make_cache):
@@ -131,7 +135,7 @@ def test_a_higher_generation_is_alive_and_adopted(cache, make_cache):
     other = make_cache(OPTIONS=GENERATION, KEY_PREFIX=cache.key_prefix)
     other.clear()
     other.set("new", 3)
-    known = cache.store._numbers
+    known = cache.store.core.validity.numbers
     known._known[pk] = known._known[pk]._replace(number=0)
     assert cache.get("new") == 3
     assert cache.get("old") is None
@@ -163,10 +167,11 @@ def test_cleanup_spares_what_is_written_meanwhile(cache):
     cache.set("k", "old", None)
     cache.clear()
     store = cache.store
-    sweep = store._sweep
-    item = store._get(store.item_key(cache.make_key("k")), consistent=True)
+    sweep = store._sweep()
+    key = store.item_key(cache.make_key("k"))
+    item = run(store.core.items.get(key, consistent=True))
     cache.set("k", "new", None)
-    assert sweep._delete_unchanged(item) is False
+    assert run(sweep._delete_unchanged(item, Pace(100.0))) is False
     assert cache.get("k") == "new"
 
 

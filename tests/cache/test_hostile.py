@@ -119,7 +119,7 @@ def test_entries_of_another_table_are_misses(make_cache, staging, value):
     theirs = make_cache(staging, KEY_PREFIX="shared")
     ours = make_cache(KEY_PREFIX="shared")
     theirs.set("k", value)
-    source, target = theirs.store._table, ours.store._table
+    source, target = theirs.store.core.items.table, ours.store.core.items.table
     copied = source.connection.dispatch("Scan", {"TableName": source.table_name})["Items"]
     for item in copied:
         target.connection.dispatch("PutItem", {"TableName": target.table_name, "Item": item})

@@ -10,10 +10,11 @@ import time
 
 import pytest
 
-from dynamo_stores import clock
-from dynamo_stores.cache.locks import LeaseStore
+from dynamo_stores import clock, keys
+from dynamo_stores.cache.locks import LeaseItems
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.calls.policy import deadline
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.exceptions import LockError, StoreUnavailable
 from dynamo_stores.leases import Renewal
 from tests.helpers.clocks import with_clock
@@ -224,7 +225,8 @@ def test_a_lost_lock_is_logged_once(cache, until, caplog):
     """And has no fence."""
     lock = cache.lock("k", 1.5)
     assert lock.acquire()
-    cache._locks.release_owner(cache.make_key("k"), lock._holding._owner)
+    locks = cache._locks.locks
+    assert run(locks.release_owner(cache.make_key("k"), lock._holding._owner))
     until(lambda: lock.fence is None)
     assert not lock.extend(5)
     assert not lock.release()
@@ -410,9 +412,9 @@ def test_stale_values_end_by_the_clock(make_cache, dynamo_clock):
     """Whether DynamoDB has removed the item or not, and while another caller computes."""
     cache = make_cache(OPTIONS={"STAMPEDE_LEASE": 5, "STAMPEDE_WAIT": 1, "STALE_TIMEOUT": 10})
     cache.set("k", "old", 20)
-    leases = LeaseStore("default", prefix=cache.store.prefix, options=cache.store.options)
+    leases = LeaseItems("default", cache.store.prefix, cache.store.options, keys.lease)
     dynamo_clock.advance(29)
-    leases.take(cache.make_key("k"), 600)
+    run(leases.take(cache.make_key("k"), 600))
     assert cache.get_or_set("k", lambda: "new") == "old"
     dynamo_clock.advance(2)
     assert cache.get_or_set("k", lambda: "new") == "new"

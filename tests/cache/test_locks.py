@@ -74,7 +74,7 @@ def test_the_fence_only_ever_rises(cache, dynamo_clock: FakeClock):
     take().release()
     dynamo_clock.advance(3700)
     take().release()
-    key = cache._locks.item_key(cache.make_key("k"))
+    key = cache._locks.locks.item_key(cache.make_key("k"))
     LockItem.get(key.pk, key.sk).delete()
     dynamo_clock.advance(0.001)
     take().release()

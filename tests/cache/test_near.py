@@ -15,6 +15,7 @@ from dynamo_stores.cache import DynamoDBCache
 from dynamo_stores.cache.store.near import Entry, NearTier
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.calls.policy import deadline
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.exceptions import OperationTimeoutError, StoreUnavailable
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations
@@ -175,7 +176,7 @@ def test_concurrent_reads_become_one(alias, make_cache, dynamo_faults):
     strong = make_cache(using, OPTIONS={**NEAR, "CONSISTENT_READ": True})
     for each, calls in ((cache, 1), (strong, 20)):
         each.set("k", "v")
-        each.store._near.clear()
+        each.store.core.reader.near.clear()
         dynamo_faults.clear()
         dynamo_faults.delay(0.5)
         before = dynamo_faults.requests.total()
@@ -183,7 +184,7 @@ def test_concurrent_reads_become_one(alias, make_cache, dynamo_faults):
             assert list(threads.map(each.get, ["k"] * 20)) == ["v"] * 20
         assert dynamo_faults.requests.total() - before == calls
         dynamo_faults.clear()
-        each.store._near.clear()
+        each.store.core.reader.near.clear()
     dynamo_faults.delay(1.0)
     before = dynamo_faults.requests.total()
     with ThreadPoolExecutor(5) as threads:
@@ -216,25 +217,28 @@ def test_a_write_detaches_the_reads_of_its_key(alias, make_cache, dynamo_faults)
     """A read that began before it is not kept, and no caller joins it."""
     cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url), OPTIONS=NEAR)
     cache.set("k", "old")
-    cache.store._near.clear()
+    cache.store.core.reader.near.clear()
     dynamo_faults.delay(1.0, "GetItem", times=1)
     with ThreadPoolExecutor(1) as threads:
         early = threads.submit(cache.get, "k")
-        while not cache.store._near._flights:
+        while not cache.store.core.reader.near._flights:
             time.sleep(0.01)
         cache.set("k", "new")
         assert cache.get("k") == "new"
         early.result()
     assert cache.get("k") == "new"
-    assert len(cache.store._near._flights) == 0
+    assert len(cache.store.core.reader.near._flights) == 0
 
 
 def test_an_interrupted_read_can_be_made_again(monkeypatch):
     """At whatever bytecode its exception from outside comes; no later read waits for it."""
     tier = NearTier(10, 10_000)
 
+    async def fetch(pks):
+        return {}
+
     def read():
-        tier.fetch(["k", "l"], lambda pks: {}, join=True, wait=60.0)
+        run(tier.fetch(["k", "l"], fetch, join=True, wait=60.0))
 
     interrupt_often(monkeypatch, read)
     gc.collect()
@@ -248,17 +252,20 @@ def test_a_read_after_an_interrupted_one_does_not_wait(monkeypatch):
     """Also while its exception is handled, whose traceback keeps what the read held."""
     tier = NearTier(10, 10_000)
 
-    def interrupted(own, fetch):
+    async def interrupted(own, fetch):
         raise KeyboardInterrupt
+
+    async def fetch(pks):
+        return {}
 
     with monkeypatch.context() as patch:
         patch.setattr(tier, "_lead", interrupted)
         try:
-            tier.fetch(["k"], lambda pks: {}, join=True, wait=60.0)
+            run(tier.fetch(["k"], fetch, join=True, wait=60.0))
         except KeyboardInterrupt:
             patch.undo()
             began_at = time.monotonic()
-            assert tier.fetch(["k"], lambda pks: {}, join=True, wait=60.0) == {}
+            assert run(tier.fetch(["k"], fetch, join=True, wait=60.0)) == {}
             assert time.monotonic() - began_at < 30
 
 
@@ -284,11 +291,11 @@ def test_a_read_overtaken_by_a_write_is_not_kept():
     tier = NearTier(10, 10_000)
     began_at = tier.begin_write(["k"])
 
-    def fetch(pks):
+    async def fetch(pks):
         tier.end_write(["k"], {}, began_at)
         return {"k": found()}
 
-    assert tier.fetch(["k"], fetch, join=True, wait=1)
+    assert run(tier.fetch(["k"], fetch, join=True, wait=1))
     assert tier.get("k", 10, lambda _: True) is None
 
 
@@ -413,7 +420,7 @@ def test_followers_have_errors_of_their_own(alias, make_cache, dynamo_faults):
     options = {**NEAR, "OPERATION_TIMEOUT": 1.5}
     cache = make_cache(using, OPTIONS=options)
     cache.set_many({f"k{number}": number for number in range(10)})
-    cache.store._near.clear()
+    cache.store.core.reader.near.clear()
     assert (cache.get("k1"), cache.get("k9")) == (1, 9)
     dynamo_faults.throttle("BatchGetItem")
 
@@ -442,11 +449,11 @@ def test_a_joined_read_does_not_return_an_invalidated_value(alias, make_cache, d
     """A read that began before invalidate_tags, and ended after it, is joined and not used."""
     cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url), OPTIONS=NEAR)
     cache.set("k", b"x" * 900_000, tags=["t"])
-    cache.store._near.clear()
+    cache.store.core.reader.near.clear()
     dynamo_faults.delay(1.5, "BatchGetItem")
     with ThreadPoolExecutor(2) as threads:
         early = threads.submit(cache.get, "k")
-        while not cache.store._near._flights:
+        while not cache.store.core.reader.near._flights:
             time.sleep(0.001)
         time.sleep(0.2)
         cache.invalidate_tags(["t"])
@@ -465,7 +472,7 @@ def test_a_reader_does_not_share_the_deadline_of_another(alias, make_cache, dyna
         (lambda: cache.get("k"), "GetItem", "v"),
         (lambda: cache.get_many(["k", "l"]), "BatchGetItem", {"k": "v", "l": "w"}),
     ):
-        cache.store._near.clear()
+        cache.store.core.reader.near.clear()
         dynamo_faults.hang(operation, times=1)
 
         def hurried(read=read):
@@ -474,7 +481,7 @@ def test_a_reader_does_not_share_the_deadline_of_another(alias, make_cache, dyna
 
         with ThreadPoolExecutor(2) as threads:
             first = threads.submit(hurried)
-            while not cache.store._near._flights:
+            while not cache.store.core.reader.near._flights:
                 time.sleep(0.001)
             assert threads.submit(read).result() == expected
             first.result()
@@ -484,7 +491,7 @@ def test_a_reader_waits_for_another_to_its_deadline_at_most(alias, make_cache, d
     """Not for the time of an operation of the cache."""
     cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url), OPTIONS=NEAR)
     cache.set("k", "v")
-    cache.store._near.clear()
+    cache.store.core.reader.near.clear()
     go_on = threading.Event()
 
     def wait(handler, request):
@@ -494,7 +501,7 @@ def test_a_reader_waits_for_another_to_its_deadline_at_most(alias, make_cache, d
     dynamo_faults._add("GetItem", 1, wait)
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(cache.get, "k")
-        while not cache.store._near._flights:
+        while not cache.store.core.reader.near._flights:
             time.sleep(0.001)
         with deadline(0.2), pytest.raises(OperationTimeoutError):
             cache.get("k")

@@ -77,10 +77,13 @@ def test_what_fits_one_item_is_one_call(cache):
     made = cache.make_key("k")
 
     def is_in_parts(size):
-        return bool(cache.store.prepare(made, NOISE[:size], None).parts)
+        return bool(cache.store.core.writer.prepare(made, NOISE[:size], None).parts)
 
     largest = bisect.bisect_left(range(500_000), True, key=is_in_parts) - 1
-    assert item_size(cache.store.prepare(made, NOISE[:largest], None).head) == 400 * 1024 - 100
+    assert (
+        item_size(cache.store.core.writer.prepare(made, NOISE[:largest], None).head)
+        == 400 * 1024 - 100
+    )
     assert largest > PART_BYTES
     assert operations(cache.set, "k", NOISE[:largest], None) == {"PutItem": 1}
     assert operations(cache.get, "k") == {"GetItem": 1}
@@ -102,7 +105,7 @@ def test_what_is_added_to_the_largest_item_fits(alias, make_cache, add, index):
     timeout = None if add == "touch" else 300.0
 
     def is_in_parts(size):
-        return bool(cache.store.prepare(made, NOISE[:size], timeout).parts)
+        return bool(cache.store.core.writer.prepare(made, NOISE[:size], timeout).parts)
 
     largest = NOISE[: bisect.bisect_left(range(500_000), True, key=is_in_parts) - 1]
     if add == "touch":

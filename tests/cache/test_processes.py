@@ -51,14 +51,14 @@ def test_a_connection_held_over_a_fork_is_not_used(cache):
     """An object made before the fork sends through the child's own client."""
     cache.set("k", 1)
     connection = get_connection()
-    parents = connection.client
+    parents = connection
 
     def work(number):
         key = cache.store.item_key(cache.make_key("k"))
         table = CacheEntry.Meta.table_name
         request = {"TableName": table, "Key": {"PK": {"S": key.pk}, "SK": {"S": key.sk}}}
         answer = connection.dispatch("GetItem", request)
-        return answer["Item"]["n"]["N"], get_connection().client is not parents
+        return answer["Item"]["n"]["N"], get_connection() is not parents
 
     assert in_processes(1, work) == [("1", True)]
 
@@ -104,7 +104,7 @@ def test_one_client_per_process_however_many_threads(cache):
 
     def call():
         barrier.wait()
-        clients.append(get_connection().client)
+        clients.append(get_connection())
 
     threads = [threading.Thread(target=call) for _ in range(50)]
     for thread in threads:

@@ -70,14 +70,14 @@ def test_cleanup_loses_against_a_renewal(swept, dynamo_clock: FakeClock):
     """An entry that is set again between the read and the delete stays."""
     swept.set("k", "old", 10)
     dynamo_clock.advance(20)
-    sweep = swept.store._sweep
+    sweep = swept.store._sweep()
     delete = type(sweep)._delete_unchanged
     seen = []
 
-    def renew_first(self, item, *args):
+    async def renew_first(self, item, *args):
         swept.set("k", "new", 10)
         seen.append(item)
-        return delete(self, item, *args)
+        return await delete(self, item, *args)
 
     monkey = pytest.MonkeyPatch()
     monkey.setattr(type(sweep), "_delete_unchanged", renew_first)

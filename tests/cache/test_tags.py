@@ -11,6 +11,7 @@ from dynamo_stores import keys
 from dynamo_stores.cache.store import invalidation as numbers
 from dynamo_stores.cache.store.items import InvalidationNumber
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.testing import FakeClock
 from tests.helpers.counting import operations
 from tests.helpers.forking import fork, in_processes
@@ -167,10 +168,11 @@ def test_an_invalidation_during_a_change_stays(cache, alias, make_cache):
     """An add to a number that is being invalidated does not revive it."""
     cache.set("k", 1, tags=["t"])
     store = cache.store
-    old = store._get(store.item_key(cache.make_key("k")), consistent=True)
-    assert store._is_live_and_valid(old)
+    key = store.item_key(cache.make_key("k"))
+    old = run(store.core.items.get(key, consistent=True))
+    assert run(store.core.reader.is_live_and_valid(old))
     cache.invalidate_tags(["t"])
-    assert not store._is_live_and_valid(old)
+    assert not run(store.core.reader.is_live_and_valid(old))
 
 
 def test_forgotten_numbers_are_asked_for_again(cache, monkeypatch):

@@ -16,6 +16,7 @@ from dynamo_stores.calls.backpressure import (
     is_background,
     set_background,
 )
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.exceptions import ThrottlingError
 from dynamo_stores.testing import FakeClock
 
@@ -32,7 +33,7 @@ class Held(Backpressure):
         self.held = deque()
 
     def enter(self, until):
-        self.held.append(super().enter(until))
+        self.held.append(run(super().enter(until)))
 
     def leave(self, seconds, *, throttled):
         super().leave(self.held.popleft(), seconds, throttled=throttled)
@@ -201,7 +202,7 @@ def test_a_new_request_does_not_overtake_a_waiting_one():
         backpressure.enter(soon())
     thread = waiting_user(backpressure)
     # The waiting thread cannot run before the lock is given back; the newcomer is here first.
-    with backpressure._changed:
+    with backpressure._lock:
         backpressure.leave(0.001, throttled=False)
         with pytest.raises(ThrottlingError):
             backpressure.enter(time.monotonic())
@@ -215,7 +216,7 @@ def test_background_calls_wait_while_users_wait():
     for _ in range(4):
         backpressure.enter(soon())
     thread = waiting_user(backpressure)
-    with backpressure._changed:
+    with backpressure._lock:
         for _ in range(4):
             backpressure.leave(0.001, throttled=False)
         with background(), pytest.raises(ThrottlingError):
@@ -243,7 +244,7 @@ def test_waiting_requests_are_served_in_their_order():
         threads.append(threading.Thread(target=work, args=(name, in_background)))
         threads[-1].start()
         wait_for(backpressure, count)
-    with backpressure._changed:
+    with backpressure._lock:
         # One request in flight at any time, however many were served.
         backpressure._limit = 1.0
         backpressure.leave(0.0, throttled=True)
@@ -340,7 +341,7 @@ def test_when_the_limit_is_lifted_all_waiting_requests_go_on():
     for thread in threads:
         thread.start()
     wait_for(backpressure, 15)
-    with backpressure._changed:
+    with backpressure._lock:
         backpressure._seconds = 60.0
         backpressure._throttled_at -= 60
         backpressure.leave(0.01, throttled=False)

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from dynamo_stores import clock
 from dynamo_stores.calls.breaker import State
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.policy import deadline
-from dynamo_stores.concurrency.threads import in_thread
 from dynamo_stores.exceptions import OperationTimeoutError, StoreRefused, StoreUnavailable
 from dynamo_stores.testing import FakeClock
 from tests.helpers.peers import make_certificate
@@ -154,43 +154,32 @@ def test_credentials_are_looked_for_again_after_a_while(
     """Those that came meanwhile are found."""
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     connection = get_connection(alias(ENDPOINT_URL="http://192.0.2.1:8000"))
-    assert not connection.client.get({}).has_credentials
+    assert not connection._transport.prepare(clock.monotonic() + 60).has_credentials
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    assert not connection.client.get({}).has_credentials
+    assert not connection._transport.prepare(clock.monotonic() + 60).has_credentials
     dynamo_clock.advance(5.0)
-    assert connection.client.get({}).has_credentials
+    assert connection._transport.prepare(clock.monotonic() + 60).has_credentials
 
 
-def test_an_async_call_has_the_deadline_of_its_task(alias, make_cache, dynamo_clock: FakeClock):
-    """The time that it waits for a thread counts; that of the function's later calls does not."""
-    using = alias(MAX_POOL_CONNECTIONS=1)
-    cache = make_cache(using, OPTIONS={"OPERATION_TIMEOUT": 5.0})
-    started, go_on = threading.Event(), threading.Event()
-
-    def occupy():
-        started.set()
-        assert go_on.wait(60)
-
-    def twice():
-        with pytest.raises(OperationTimeoutError, match="was not sent"):
-            cache.get("k")
-        return cache.get("k", "in time")
+def test_the_time_that_a_task_waits_for_a_connection_counts(alias, make_cache, dynamo_faults):
+    """Its deadline ends the wait, which says nothing about DynamoDB."""
+    using = alias(
+        ENDPOINT_URL=dynamo_faults.url,
+        MAX_POOL_CONNECTIONS=1,
+        CIRCUIT_BREAKER={"FAILURE_THRESHOLD": 1},
+    )
+    cache = make_cache(using)
+    cache.set("k", "v")
+    dynamo_faults.delay(1.0, times=1)
 
     async def work():
-        occupied = asyncio.create_task(in_thread(using, occupy))
-        while not started.is_set():
-            await asyncio.sleep(0.001)
-        late = asyncio.create_task(cache.aget("k"))
-        later = asyncio.create_task(in_thread(using, twice))
-        await asyncio.sleep(0.05)
-        dynamo_clock.advance(6.0)
-        go_on.set()
-        await occupied
-        with pytest.raises(OperationTimeoutError, match="was not sent"):
-            await late
-        assert await later == "in time"
-        assert await cache.aget("k", "in time") == "in time"
+        first = asyncio.create_task(cache.aget("k"))
+        await asyncio.sleep(0.2)
+        with deadline(0.3), pytest.raises(OperationTimeoutError) as late:
+            await cache.aget("k")
+        assert late.value.counts is False
+        assert await first == await cache.aget("k") == "v"
 
     asyncio.run(work())
     assert cache.store.get_circuit_breaker_status().state is State.CLOSED

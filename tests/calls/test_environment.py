@@ -126,7 +126,7 @@ def test_a_required_account_that_is_not_known(alias, monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "required")
     using = alias(REGION="us-east-1", ENDPOINT_URL=None, TRANSPORT="lean")
     with pytest.raises(ConfigurationError, match=r"AccountIdEndpointMode is required"):
-        get_connection(using).client.get({})
+        get_connection(using)._transport.prepare(time.monotonic() + 60)
 
 
 def test_the_endpoint_follows_the_account(alias, monkeypatch):

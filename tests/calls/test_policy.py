@@ -7,12 +7,12 @@ import random
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
-from pynamodb.exceptions import VerboseClientError
 
 from dynamo_stores.calls.breaker import State
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.calls.policy import deadline
 from dynamo_stores.calls.retry import delays
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.conf.groups import RetryConfig
 from dynamo_stores.exceptions import (
     THROTTLING_CODES,
@@ -267,15 +267,8 @@ def test_delays_have_full_jitter_up_to_a_doubling_limit():
         assert sum(column) / len(column) == pytest.approx(limit / 2, rel=0.1)
 
 
-def test_reasons_of_errors_that_pynamodb_copied_are_found(dynamo_clock: FakeClock):
-    """They are in botocore's error, which is the cause of PynamoDB's."""
-    copy = VerboseClientError({"Error": {"Code": "ThrottlingException"}}, "PutItem")
-    copy.__cause__ = throttle(reasons=[OF_ANOTHER_TABLE])
-    with pytest.raises(ThrottlingError) as e:
-        policy(throttle_retries=0).call("PutItem", Script(copy))
-    assert [reason.table for reason in e.value.reasons] == ["other"]
-    assert e.value.__cause__ is copy.__cause__
-    # An error of the caller's own is not the error that it was caused by.
+def test_an_error_of_the_caller_is_not_the_error_that_it_was_caused_by():
+    """It is raised unchanged."""
     own = ValueError()
     own.__cause__ = throttle()
     with pytest.raises(ValueError, match=r"^$") as raised:
@@ -353,7 +346,7 @@ def test_the_expected_wait_follows_the_duration_of_requests(dynamo_clock: FakeCl
             rule.call("GetItem", Script(throttle()))
         rule.call("GetItem", Script({}, clock=dynamo_clock, takes=8.0))
     assert rule.backpressure.limit == 2
-    in_flight = [rule.backpressure.enter(0.0) for _ in range(2)]
+    in_flight = [run(rule.backpressure.enter(0.0)) for _ in range(2)]
     with deadline(1.5), pytest.raises(ThrottlingError) as e:
         rule.call("GetItem", Script({}))
     assert rule.backpressure.in_flight == len(in_flight)

@@ -10,6 +10,7 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from dynamo_stores.calls.breaker import State
 from dynamo_stores.calls.policy import deadline
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.exceptions import (
     OperationTimeoutError,
     StoreUnavailable,
@@ -104,7 +105,7 @@ def test_an_attempt_waits_for_the_limit_of_requests_until_the_deadline():
     rule = policy(timeout=0.05, throttle_retries=0)
     with pytest.raises(ThrottlingError):
         rule.call("GetItem", Script(throttle()))
-    request = rule.backpressure.enter(0.0)
+    request = run(rule.backpressure.enter(0.0))
     send = Script({})
     with pytest.raises(ThrottlingError, match="requests are waiting"):
         rule.call("GetItem", send)

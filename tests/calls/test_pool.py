@@ -17,6 +17,7 @@ from botocore import exceptions as botocore
 from dynamo_stores.calls import pool as pools
 from dynamo_stores.calls.pool import Link, Pool
 from dynamo_stores.calls.wire import Endpoint, decode
+from dynamo_stores.concurrency.effects import run
 from tests.helpers.peers import Peer, answering, item_response, make_certificate, reset, response
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
@@ -48,7 +49,7 @@ def make_pool():
 
 def send(pool, *, seconds=60.0, may_repeat=False, request=REQUEST):
     """Send a request and return the answer's body."""
-    return pool.send(request, time.monotonic() + seconds, may_repeat=may_repeat).body
+    return run(pool.send(request, time.monotonic() + seconds, may_repeat)).body
 
 
 def open_files():
@@ -210,7 +211,7 @@ def test_an_answer_that_trickles_has_the_time_of_others(contexts, make_pool, mon
         monkeypatch.setattr(pools.socket, "socket", Recording)
         until = time.monotonic() + 1.5
         with pytest.raises(botocore.ReadTimeoutError):
-            pool.send(REQUEST, until, may_repeat=True)
+            run(pool.send(REQUEST, until, True))
         assert len(waits) > 10
         assert all(seconds <= until - at + 0.1 for seconds, at in waits)
 
@@ -322,7 +323,11 @@ def test_a_dead_address_leaves_time_for_the_others(make_pool, monkeypatch):
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
             for host in ("192.0.2.1", "127.0.0.1")
         ]
-        monkeypatch.setattr(pools, "_addresses", lambda *args: list(found))
+
+        async def look_up(*args):
+            return list(found)
+
+        monkeypatch.setattr(pools, "_addresses", look_up)
         pool = make_pool(peer.url)
         assert send(pool, seconds=4) == b"here"
         pool.close()
@@ -404,7 +409,7 @@ def test_threads_with_short_deadlines_get_their_own_answers(make_pool):
                 text = f"{number}-{count}"
                 request = REQUEST.replace(b"2\r\n\r\n{}", f"{len(text)}\r\n\r\n{text}".encode())
                 try:
-                    answer = pool.send(request, time.monotonic() + 0.02, may_repeat=True)
+                    answer = run(pool.send(request, time.monotonic() + 0.02, True))
                 except (botocore.ReadTimeoutError, botocore.ConnectTimeoutError):
                     late.append(text)
                 except botocore.ConnectionClosedError:

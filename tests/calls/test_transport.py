@@ -9,6 +9,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 
 import botocore
 import pytest
@@ -28,7 +29,8 @@ WARNINGS = "dynamo_stores.calls.transport"
 
 def kind(using, request=KEY):
     """Return the class of the transport that a request of the alias takes."""
-    return type(get_connection(using).client.get(request))
+    transport = get_connection(using)._transport
+    return type(transport.prepare(time.monotonic() + 60, request))
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.http import HttpResponse
 from django.test import RequestFactory
 
 from dynamo_stores import clock
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.decorators import deduplicated, idempotent
+from dynamo_stores.dedupe.items import fence_of
 from dynamo_stores.exceptions import DedupeError, DedupeFailedError, StoreUnavailable
 from dynamo_stores.leases import Renewal
 from dynamo_stores.stores import DedupeStore
@@ -175,6 +179,35 @@ def test_a_request_that_was_not_freed_is_freed_later(
     until(lambda: not any(isinstance(each, Renewal) for each in threading.enumerate()))
 
 
+def test_a_cancelled_end_of_a_request_is_stored_later(unsteady, key, dynamo_faults, until):
+    """With its body: the client that went away asks again."""
+    calls = []
+
+    @idempotent(using=unsteady)
+    async def view(request):
+        calls.append(1)
+        dynamo_faults.delay(1.0, "UpdateItem", times=1)
+        return HttpResponse("done", status=201)
+
+    def post():
+        return view(RequestFactory().post("/", headers={"Idempotency-Key": key}))
+
+    async def give_up():
+        task = asyncio.ensure_future(post())
+        while not calls:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(give_up())
+    until(lambda: asyncio.run(post()).status_code == 201)
+    assert asyncio.run(post()).content == b"done"
+    assert calls == [1]
+    until(lambda: not any(isinstance(each, Renewal) for each in threading.enumerate()))
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_committed_request_is_stored_although_a_callback_fails(key):
     """It must not be carried out again."""
@@ -226,7 +259,7 @@ def test_many_unanswered_claims_leave_no_job(alias, key, dynamo_faults, until):
 
 @pytest.mark.parametrize("verb", ["arun", "aregister"])
 def test_a_cancelled_claim_is_undone(alias, key, dynamo_faults, verb):
-    """What its thread takes after that is freed."""
+    """What its request takes after that is freed."""
     store = DedupeStore(
         alias(ENDPOINT_URL=dynamo_faults.url, DEDUPE={"LEASE": 600, "MAX_WAIT": LONG})
     )
@@ -235,6 +268,48 @@ def test_a_cancelled_claim_is_undone(alias, key, dynamo_faults, verb):
     call = store.arun(key, lambda: "never") if verb == "arun" else store.aregister(key)
     asyncio.run(cancelled_during(dynamo_faults, "UpdateItem", call))
     assert store.run(key, lambda: "next") == "next"
+
+
+def test_a_cancelled_register_leaves_the_job_free(alias, key, dynamo_faults, until):
+    """Soon, in the background, although DynamoDB carried the request out."""
+    store = DedupeStore(alias(ENDPOINT_URL=dynamo_faults.url, DEDUPE={"LEASE": 600}))
+    store.is_in_progress(key)
+    asyncio.run(cancelled_during(dynamo_faults, "UpdateItem", store.aregister(key)))
+    until(lambda: (job := run(store.jobs.get_job(key))) is not None and fence_of(job))
+    until(lambda: not store.is_in_progress(key))
+    assert store.register(key) is not None
+
+
+@pytest.mark.parametrize("is_working", [False, True])
+def test_a_job_whose_loop_ends_is_freed(alias, key, dynamo_faults, until, is_working):
+    """A coroutine that is closed can await nothing more, neither in its claim nor in its work."""
+    store = DedupeStore(alias(ENDPOINT_URL=dynamo_faults.url, DEDUPE={"LEASE": 600}))
+    store.is_in_progress(key)
+    started = []
+
+    async def work():
+        started.append(1)
+        await asyncio.sleep(60)
+
+    async def begin():
+        before = dynamo_faults.requests["UpdateItem"]
+        task = asyncio.get_running_loop().create_task(closed, context=context)
+        while not started if is_working else dynamo_faults.requests["UpdateItem"] == before:
+            await asyncio.sleep(0.01)
+        return task
+
+    if not is_working:
+        dynamo_faults.delay(1.0, "UpdateItem", times=1)
+    closed, context = store.arun(key, work), contextvars.copy_context()
+    loop = asyncio.new_event_loop()
+    task = loop.run_until_complete(begin())
+    context.run(closed.close)
+    task._log_destroy_pending = False
+    loop.close()
+    until(lambda: (job := run(store.jobs.get_job(key))) is not None and fence_of(job))
+    until(lambda: not store.is_in_progress(key))
+    until(lambda: not any(isinstance(each, Renewal) for each in threading.enumerate()))
+    assert bool(started) is is_working
 
 
 def test_a_job_that_cannot_be_renewed_is_freed(key, monkeypatch):
@@ -314,9 +389,16 @@ def test_errors_without_waiting(key):
         asyncio.run(fail(key))
 
 
-def test_a_request_that_cannot_be_renewed_is_freed(key, monkeypatch):
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_request_that_cannot_be_renewed_is_freed(key, monkeypatch, is_async):
     """The error is raised, and the next request with the key is processed."""
+
+    async def respond(request):
+        return HttpResponse("done")
+
     view = idempotent(lambda request: HttpResponse("done"))
+    if is_async:
+        view = async_to_sync(idempotent(respond))
 
     def post():
         return RequestFactory().post("/", headers={"Idempotency-Key": key})

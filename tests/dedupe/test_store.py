@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import secrets
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -331,6 +332,39 @@ def test_async_twins(store, key):
 
     assert asyncio.run(run()) == ({"async"}, "plain", True, 1)
     assert calls == [1, 2]
+
+
+def test_async_calls_use_no_thread(alias, key, monkeypatch):
+    """On the lean transport; only the renewal of a lease has a thread."""
+    store, started = DedupeStore(alias(TRANSPORT="lean")), []
+    store.is_in_progress(key)
+    start = threading.Thread.start
+
+    def record(thread):
+        started.append(thread.name)
+        start(thread)
+
+    def refuse(*args):
+        raise AssertionError("A call was made in a thread.")
+
+    async def work():
+        return "done"
+
+    async def use_jobs():
+        monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", refuse)
+        fence = await store.aregister(key)
+        assert await store.ais_in_progress(key)
+        assert await store.acomplete(key, "x" * 900_000, fence=fence)
+        assert await store.await_for(key) == "x" * 900_000
+        fence = await store.aregister(key + "f")
+        assert await store.afail(key + "f", ValueError("x"), fence=fence)
+        found = await asyncio.gather(*(store.arun(key + "r", work) for _ in range(5)))
+        assert found == ["done"] * 5
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", record)
+        asyncio.run(use_jobs())
+    assert started == ["dynamo-stores-job"]
 
 
 def test_a_cancelled_task_lets_the_next_one_try(store, key):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from botocore.exceptions import ClientError, EndpointConnectionError
 
+from dynamo_stores import clock
 from dynamo_stores.calls.backpressure import Backpressure
 from dynamo_stores.calls.breaker import CircuitBreaker
 from dynamo_stores.calls.policy import CallPolicy
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.conf.groups import BreakerConfig, RetryConfig
 
 
@@ -29,7 +31,8 @@ class Script:
     def __init__(self, *steps, clock=None, takes=0.0):
         self.steps, self.clock, self.takes, self.seconds = list(steps), clock, takes, []
 
-    def __call__(self, seconds):
+    async def __call__(self, until):
+        seconds = until - clock.monotonic()
         self.seconds.append(seconds)
         if self.clock is not None:
             self.clock.advance(min(self.takes, seconds))
@@ -39,8 +42,15 @@ class Script:
         return step
 
 
+class Policy(CallPolicy):
+    """Makes its calls in this thread."""
+
+    def call(self, *args, **kwargs):
+        return run(CallPolicy.call(self, *args, **kwargs))
+
+
 def policy(timeout=30.0, read_timeout=10.0, breaker=None, **retry):
-    return CallPolicy(
+    return Policy(
         using="default",
         table="t",
         breaker=CircuitBreaker(BreakerConfig(**(breaker or {}))),
@@ -53,4 +63,4 @@ def policy(timeout=30.0, read_timeout=10.0, breaker=None, **retry):
 
 def fill(rule):
     """Return as many requests in flight as the limit allows."""
-    return [rule.backpressure.enter(0.0) for _ in range(int(rule.backpressure.limit))]
+    return [run(rule.backpressure.enter(0.0)) for _ in range(int(rule.backpressure.limit))]

@@ -22,6 +22,7 @@ from dynamo_stores.calls import observer
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.capacity.usage import Usage
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable, ThrottlingError
 from dynamo_stores.monitoring.report import KEPT, Calls
@@ -74,7 +75,7 @@ def test_a_process_reports_from_its_first_call_on(reporting, until, monkeypatch)
     assert used.read > 0
     assert used.write >= 2
     processes = ReportStore(using)
-    item = processes._get(keys.process_status(HERE), consistent=True)
+    item = run(processes._items.get(keys.process_status(HERE), consistent=True))
     assert int(item["TTL"]["N"]) == pytest.approx(report.at + KEPT, abs=2)
     first = report.at
     until(lambda: report_of(using).at > first)

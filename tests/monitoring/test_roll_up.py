@@ -10,6 +10,7 @@ from django.test import override_settings
 from dynamo_stores import keys
 from dynamo_stores.capacity.history import Decisions
 from dynamo_stores.capacity.usage import Usage, UsageHistory, minute_of
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.monitoring.decision_list import DecisionList
 from dynamo_stores.monitoring.report import Report
 from dynamo_stores.monitoring.report_store import ReportStore
@@ -83,7 +84,7 @@ def test_what_is_over_is_deleted(reporting, now):
     roll_up(using)
     old = UsageHistory(using)
     key = keys.usage(minute - 121, "t")
-    old._put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "{}"}})
+    run(old._items.put({"PK": {"S": key.pk}, "SK": {"S": key.sk}, "x": {"S": "{}"}}))
     assert roll_up(using) == (0, 1)
     assert [each.pid for each in ReportStore(using).all()] == [1]
     assert len(latest_decisions(using)) == 1
@@ -93,11 +94,13 @@ def test_what_is_over_is_deleted(reporting, now):
     assert latest_decisions(using) == []
     assert (
         list(
-            old._query(
-                {
-                    "KeyConditionExpression": "PK = :p",
-                    "ExpressionAttributeValues": {":p": {"S": "USE"}},
-                }
+            run(
+                old._items.query(
+                    {
+                        "KeyConditionExpression": "PK = :p",
+                        "ExpressionAttributeValues": {":p": {"S": "USE"}},
+                    }
+                )
             )
         )
         == []

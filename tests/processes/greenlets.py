@@ -96,7 +96,7 @@ while any(policy.backpressure.in_flight for policy in get_connection("default").
     assert time.monotonic() < until, "a place was left behind"
     gevent.sleep(0.1)
     gc.collect()
-near = cache.store._near
+near = cache.store.core.reader.near
 assert not near._flights, "a shared read was left behind"
 # All of it can be used again: leases that were not released end after five seconds.
 for number in range(70):

@@ -10,7 +10,9 @@ import pytest
 
 from dynamo_stores import keys
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.exceptions import ConfigurationError
+from dynamo_stores.item_access import Items
 from dynamo_stores.ratelimit.items import RateWindow
 from dynamo_stores.stores import AdaptiveRateLimitStore
 from dynamo_stores.testing import FakeClock
@@ -73,7 +75,7 @@ def test_the_allocation_follows(store, resource, dynamo_clock: FakeClock):
     assert store.acquire(resource).allowed
     key = keys.rate_window(resource, "", "SW", kind=keys.ADAPTIVE_WINDOW)
     (item,) = RateWindow.query(key.pk)
-    stored = store._get(key, consistent=True)
+    stored = run(Items(RateWindow).get(key, consistent=True))
     assert json.loads(stored["al"]["S"])[:3] == [200, 180, 20]
     assert item.ttl > dynamo_clock.now() + 1800
     # Five minutes later no requests increase any more, so nothing is paused.
@@ -185,7 +187,7 @@ def test_the_algorithm_of_other_limits_does_not_matter(alias, resource, algorith
 def test_async_twin(store, resource):
     """The same decisions."""
 
-    async def run():
+    async def ask():
         return [await store.aacquire(resource, rate="2/m") for _ in range(3)]
 
-    assert [each.allowed for each in asyncio.run(run())] == [True, True, False]
+    assert [each.allowed for each in asyncio.run(ask())] == [True, True, False]

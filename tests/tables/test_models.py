@@ -268,7 +268,7 @@ def test_the_private_names_of_botocore_that_the_transport_uses():
 
     If this fails after an upgrade of botocore, connecting is no longer limited to the deadline.
     """
-    transport = ClientTransport(get_config(), ServerClock())
+    transport = ClientTransport("default", get_config(), ServerClock())
     session = transport._client._endpoint.http_session
     assert type(session._timeout).__name__ == "_AttemptTimeout"
     request = type("Request", (), {"context": {"read_timeout": 0.25}})()

@@ -241,10 +241,14 @@ class Codec:
         Raises InvalidSignature if the bytes are not signed for it; they are not deserialised then.
         Raises UnreadableValue if they cannot be deserialised.
         """
-        form, data = sealed[1:2], sealed[SEAL_SIZE:]
         if not self.verify(sealed, *context):
             raise InvalidSignature
-        if form == _COMPRESSED:
+        return self.load(sealed)
+
+    def load(self, sealed: bytes) -> Any:
+        """Return the value of bytes that were verified. Raises UnreadableValue."""
+        data = sealed[SEAL_SIZE:]
+        if sealed[1:2] == _COMPRESSED:
             if self._compressor is None:
                 raise InvalidSignature
             data = self._compressor.decompress(data)

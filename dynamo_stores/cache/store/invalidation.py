@@ -7,22 +7,23 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ... import clock, keys
-from ...calls.batches import batch_get
 from ...concurrency.bounded import BoundedDict
 from ...concurrency.per_process import PerProcess
-from ...expressions import Condition, at_least, at_most, exists, less, missing, more
+from ...expressions import Condition, add, at_least, at_most, exists, less, missing, more
+from ...item_access import Items, raw_keys
 from ...keys import ItemKey
 from ...models import RawItem
+from ..options import CacheOptions
 from .items import (
     GENERATION,
     TAGS,
     CacheEntry,
+    InvalidationNumber,
     generation_of,
     invalidation_of,
     tags_of,
     whole_number,
 )
-from .parts import PartsStore
 
 # Numbers and tagged keys that are remembered per prefix; others are read again.
 _REMEMBERED = 20_000
@@ -30,6 +31,7 @@ MAX_TAGS = 50
 _MAX_TAG_BYTES = 255
 
 
+_NEXT = add(InvalidationNumber.number, 1)
 _EXISTS, _MISSING = exists(CacheEntry.pk), missing(CacheEntry.pk)
 _ENDLESS, _UNSTAMPED = missing(CacheEntry.expiry), missing(CacheEntry.generation)
 
@@ -130,24 +132,64 @@ def checked_tags(tags: Iterable[str] | None) -> tuple[str, ...]:
     return unique
 
 
-class ValidityStore(PartsStore):
+class Validity:
     """
-    Checks which entries were invalidated.
+    Which entries were invalidated.
 
     An entry is invalid if its prefix was cleared, or one of its tags invalidated, since it was
     written: it carries the numbers of that time, its stamps. A number that was read over
     ``generation_timeout`` seconds ago is read again: in one call with the entry, strongly.
     """
 
-    def stamps_for(self, tags: Iterable[str] = ()) -> RawItem:
-        """Return the numbers that an entry with ``tags`` carries if its computation begins now."""
-        tag_keys = {tag: keys.tag(self.prefix, tag) for tag in tags}
-        generation = self._generation
-        with self._in_time():
-            self._read_numbers(self._not_fresh([*generation, *tag_keys.values()]))
-        numbers = self._numbers
+    def __init__(self, items: Items[CacheEntry], prefix: str, options: CacheOptions) -> None:
+        self.has_generation = options.clear == "generation"
+        self.generation = (keys.generation(prefix),) if self.has_generation else ()
+        self.numbers = get_numbers(items.using, prefix)
+        self._items = items
+        self._prefix = prefix
+        self._timeout = options.generation_timeout
+
+    def is_valid(self, head: RawItem) -> bool:
+        """Return whether no number that this process knows is above the one in ``head``."""
+        if TAGS not in head and not self.has_generation:
+            return True
+        numbers = self.numbers
+        for key, number in self.numbers_of(head).items():
+            known = numbers.number(key.pk)
+            if known is None or number < known:
+                return False
+            numbers.adopt(key.pk, number)
+        return True
+
+    def numbers_of(self, head: RawItem) -> dict[ItemKey, int]:
+        """Return the numbers in ``head``; -1, which is never valid, for one that is not whole."""
+        found = {
+            keys.tag(self._prefix, tag): whole_number(held) for tag, held in tags_of(head).items()
+        }
+        for key in self.generation:
+            found[key] = generation_of(head)
+        return found
+
+    def numbers_for(self, pk: str) -> list[ItemKey]:
+        """Return the keys of the numbers of the entry, as far as this process knows its tags."""
+        tags = self.numbers.tags_of(pk)
+        return [*self.generation, *(keys.tag(self._prefix, tag) for tag in tags)]
+
+    def not_fresh(self, wanted: Iterable[ItemKey]) -> list[ItemKey]:
+        """Return the keys of those numbers that must be read again, each once."""
+        numbers, timeout = self.numbers, self._timeout
+        return [key for key in dict.fromkeys(wanted) if not numbers.is_fresh(key.pk, timeout)]
+
+    async def stamps_for(self, tags: Iterable[str] = ()) -> RawItem:
+        """
+        Return the numbers that an entry with ``tags`` carries if its computation begins now. A
+        verb.
+        """
+        tag_keys = {tag: keys.tag(self._prefix, tag) for tag in tags}
+        await self.read(self.not_fresh([*self.generation, *tag_keys.values()]))
+        numbers = self.numbers
         stamps: RawItem = {}
-        for key in generation:
+        for key in self.generation:
             if number := numbers.number(key.pk):
                 stamps[GENERATION] = {"N": str(number)}
         if tag_keys:
@@ -156,82 +198,49 @@ class ValidityStore(PartsStore):
             }
         return stamps
 
-    def _is_valid(self, head: RawItem) -> bool:
-        """Return whether no number that this process knows is above the one in ``head``."""
-        if TAGS not in head and self.options.clear != "generation":
-            return True
-        numbers = self._numbers
-        for key, number in self._numbers_of(head).items():
-            known = numbers.number(key.pk)
-            if known is None or number < known:
-                return False
-            numbers.adopt(key.pk, number)
-        return True
-
-    def _numbers_of(self, head: RawItem) -> dict[ItemKey, int]:
-        """Return the numbers in ``head``; -1, which is never valid, for one that is not whole."""
-        found = {
-            keys.tag(self.prefix, tag): whole_number(held) for tag, held in tags_of(head).items()
-        }
-        for key in self._generation:
-            found[key] = generation_of(head)
-        return found
-
-    def _numbers_for(self, pk: str) -> list[ItemKey]:
-        """Return the keys of the numbers of the entry, as far as this process knows its tags."""
-        tags = self._numbers.tags_of(pk)
-        return [*self._generation, *(keys.tag(self.prefix, tag) for tag in tags)]
-
-    def _not_fresh(self, wanted: Iterable[ItemKey]) -> list[ItemKey]:
-        numbers, timeout = self._numbers, self.options.generation_timeout
-        return [key for key in dict.fromkeys(wanted) if not numbers.is_fresh(key.pk, timeout)]
-
-    def _read_numbers(
+    async def read(
         self,
         numbers: Sequence[ItemKey],
         wanted: Sequence[ItemKey] = (),
         attributes: Sequence[str] | None = None,
     ) -> dict[str, RawItem]:
-        """Read these numbers strongly, and the items ``wanted`` with them; return those by key."""
+        """
+        Read these numbers strongly, and the items ``wanted`` with them; return those by key. A
+        verb.
+        """
         if not numbers:
             return {}
-        table, requested_at = self._table, clock.monotonic()
-        answer = batch_get(
-            table.connection,
-            table.table_name,
-            self._raw_keys([*wanted, *numbers]),
-            consistent=True,
-            attributes={"ProjectionExpression": ", ".join(attributes)} if attributes else None,
+        requested_at = clock.monotonic()
+        answer = await self._items.get_many(
+            raw_keys([*wanted, *numbers]), consistent=True, attributes=attributes
         )
         found = {item["PK"]["S"]: item for item in answer}
         for key in numbers:
             number = invalidation_of(found.pop(key.pk, {}))
-            self._numbers.record(key.pk, number, requested_at)
+            self.numbers.record(key.pk, number, requested_at)
         return found
 
-    def _live(self) -> Condition:
+    async def invalidate(self, key: ItemKey) -> None:
+        """Raise the number of a tag or generation by one: a write. A verb."""
+        requested_at = clock.monotonic()
+        changed = await self._items.update(key, _NEXT)
+        self.numbers.record(key.pk, invalidation_of(changed), requested_at)
+
+    def live(self) -> Condition:
         """Return the condition that an entry without tags is live and valid."""
         now = clock.now_ms()
         live = _EXISTS & (_ENDLESS | more(CacheEntry.expiry, now))
         number = self._known_generation()
         return live & at_least(CacheEntry.generation, number) if number else live
 
-    def _free(self) -> Condition:
+    def free(self) -> Condition:
         """Return the condition that no entry exists, or one that is not live and valid."""
         free = _MISSING | at_most(CacheEntry.expiry, clock.now_ms())
         number = self._known_generation()
         return free | _UNSTAMPED | less(CacheEntry.generation, number) if number else free
 
     def _known_generation(self) -> int:
-        return max((self._numbers.number(key.pk) or 0 for key in self._generation), default=0)
-
-    @property
-    def _generation(self) -> tuple[ItemKey, ...]:
-        return (keys.generation(self.prefix),) if self.options.clear == "generation" else ()
-
-    @property
-    def _numbers(self) -> InvalidationNumbers:
-        return get_numbers(self.using, self.prefix)
+        return max((self.numbers.number(key.pk) or 0 for key in self.generation), default=0)
 
 
 def is_live(head: RawItem | None) -> bool:

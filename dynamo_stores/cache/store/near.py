@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ... import clock
 from ...calls.item_size import item_size
 from ...concurrency.bounded import BoundedDict
+from ...concurrency.effects import Join, Verb
 from ...concurrency.flights import AGAIN, Flight, Flights, Lead
 from ...concurrency.per_process import PerProcess
-from ...exceptions import OperationTimeoutError, StoreUnavailable, copy_of
+from ...exceptions import OperationTimeoutError, StoreUnavailable
 from ...models import RawItem
 from ..options import CacheOptions
 
@@ -20,11 +21,16 @@ from ..options import CacheOptions
 _OVERHEAD = 2_000
 
 
-class Entry(NamedTuple):
-    """An entry as DynamoDB wrote it, and its value's parts in order."""
+@dataclass(slots=True)
+class Entry:
+    """
+    An entry as DynamoDB wrote it, its value's parts in order, and whether the signature of its
+    bytes was verified.
+    """
 
     head: RawItem
     parts: Sequence[bytes] = ()
+    is_verified: bool = field(default=False, compare=False)
 
 
 class NearStats(NamedTuple):
@@ -53,7 +59,7 @@ class _Writing:
         self.overlapped = False
 
 
-Fetch = Callable[[list[str]], Mapping[str, Entry]]
+Fetch = Callable[[list[str]], Verb[Mapping[str, Entry]]]
 
 
 class NearTier:
@@ -70,7 +76,7 @@ class NearTier:
         )
         self._flights = Flights()
         self._writing: dict[str, _Writing] = {}
-        self._counts: Counter[str] = Counter()
+        self._hits = self._misses = 0
         self._lock = threading.Lock()
 
     def get(
@@ -91,23 +97,23 @@ class NearTier:
             if kept is not None:
                 age = clock.monotonic() - kept.requested_at
                 if age < timeout and is_valid(kept.found):
-                    self._kept.use(pk)
-                    self._counts["hits"] += 1
+                    self._kept.move_to_end(pk)
+                    self._hits += 1
                     return kept.found
                 if age >= kept_for:
                     self._kept.drop(pk)
-            self._counts["misses"] += counts_misses
+            self._misses += counts_misses
             return None
 
-    def fetch(
+    async def fetch(
         self, pks: Iterable[str], fetch: Fetch, *, join: bool, wait: float
     ) -> dict[str, Entry]:
         """
-        Return the entries that ``fetch`` finds, by partition key, and keep them.
+        Return the entries that ``fetch`` finds, by partition key, and keep them. A verb.
 
-        With ``join``, keys that another thread is reading are not read again: this waits for the
-        other's result at most ``wait`` seconds, and raises its StoreUnavailable too. If the other
-        one ran out of its own time, this reads.
+        With ``join``, keys that another thread or task is reading are not read again: this waits
+        for the other's result at most ``wait`` seconds, and raises its StoreUnavailable too. If the
+        other one ran out of its own time, this reads.
         """
         own: dict[str, Lead] = {}
         joined: dict[str, Flight] = {}
@@ -119,7 +125,7 @@ class NearTier:
                         own[pk] = flight
                     else:
                         joined[pk] = flight
-            found = self._lead(own, fetch) if own else {}
+            found = await self._lead(own, fetch) if own else {}
         except BaseException:
             # The traceback of an exception from outside keeps the leads.
             for lead in own.values():
@@ -128,24 +134,23 @@ class NearTier:
         again = []
         for pk, flight in joined.items():
             try:
-                outcome = flight.result(wait)
+                outcome = await Join(flight, wait)
             except (TimeoutError, OperationTimeoutError):
                 outcome = AGAIN
             except StoreUnavailable as exc:
-                error = copy_of(exc)
-                error.found = found
-                raise error from exc
+                exc.found = found
+                raise
             if outcome is AGAIN:
                 again.append(pk)
             elif outcome is not None:
                 found[pk] = outcome
-        return {**found, **fetch(again)} if again else found
+        return {**found, **await fetch(again)} if again else found
 
-    def _lead(self, own: Mapping[str, Lead], fetch: Fetch) -> dict[str, Entry]:
+    async def _lead(self, own: Mapping[str, Lead], fetch: Fetch) -> dict[str, Entry]:
         error: StoreUnavailable | None = None
         found: Mapping[str, Entry] | None = None
         try:
-            found = fetch(list(own))
+            found = await fetch(list(own))
             return dict(found)
         except StoreUnavailable as exc:
             error = exc
@@ -212,8 +217,8 @@ class NearTier:
             return NearStats(
                 entries=len(self._kept),
                 bytes=self._kept.size,
-                hits=self._counts["hits"],
-                misses=self._counts["misses"],
+                hits=self._hits,
+                misses=self._misses,
                 evictions=self._kept.evictions,
             )
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ... import clock, keys
-from ...calls.batches import execute_in_parallel
-from ...calls.connection import TableConnection
 from ...calls.pages import pages
-from ...calls.policy import deadline
+from ...concurrency.effects import Verb, together
 from ...expressions import equals, exists, missing, to_arguments
-from ...item_access import ConditionFailed
+from ...item_access import ConditionFailed, Items
 from ...keys import ItemKey
 from ...models import RawItem
 from ..options import CacheOptions
@@ -26,9 +24,8 @@ _DELETES_AT_ONCE = 8
 # Read units a second for everything but cleanup: about 4 MB.
 _UNITS_PER_SECOND = 1000.0
 
-Call = Callable[[TableConnection, str, dict[str, Any]], Any]
-# Returns those of some entries that are live and valid.
-Filter = Callable[[list[RawItem]], list[RawItem]]
+# Returns those of some entries that are live and valid: a verb.
+Filter = Callable[[list[RawItem]], Verb[list[RawItem]]]
 # Deletes the items with some keys; returns the keys of those that were not, and the reason.
 Delete = Write[RawItem]
 
@@ -57,27 +54,25 @@ class Progress:
 class Sweep:
     """
     Reads and deletes all items of one prefix. Each request has its own operation timeout, and is
-    sent again when the table throttles.
+    sent again when the table throttles. Its coroutines are verbs.
     """
 
     def __init__(
         self,
-        table: TableConnection,
-        call: Call,
+        items: Items[CacheEntry],
         prefix: str,
         options: CacheOptions,
         live_and_valid: Filter,
         delete: Delete,
     ) -> None:
-        self._table = table
-        self._store_call = call
+        self._items = items
         self._prefix = prefix
         self._options = options
         self._filter = live_and_valid
         self._delete = delete
         self._work = BackgroundWork()
 
-    def clear(self) -> int:
+    async def clear(self) -> int:
         """Delete every item of the prefix; return their number."""
         deleted = 0
         sources = (
@@ -86,26 +81,28 @@ class Sweep:
             else [("Scan", self._scan("PK, SK"))]
         )
         for operation, kwargs in sources:
-            for page in self._pages(operation, kwargs, _UNITS_PER_SECOND):
+            async for page in self._pages(operation, kwargs, _UNITS_PER_SECOND):
                 found = [{"PK": item["PK"], "SK": item["SK"]} for item in page["Items"]]
                 for start in range(0, len(found), 25):
-                    self._work.write_all(found[start : start + 25], self._delete)
+                    await self._work.write_all(found[start : start + 25], self._delete)
                 deleted += len(found)
         return deleted
 
-    def stats(self, *, by_index: bool) -> CacheStats:
+    async def stats(self, *, by_index: bool) -> CacheStats:
         """Return the statistics of the prefix."""
         total = expired = 0
         shown = "PK, SK, e, g, t"
         sources = self._index_queries(shown) if by_index else [("Scan", self._scan(shown))]
         for operation, kwargs in sources:
-            for page in self._pages(operation, kwargs, _UNITS_PER_SECOND):
+            async for page in self._pages(operation, kwargs, _UNITS_PER_SECOND):
                 entries = [item for item in page["Items"] if item["SK"]["S"] == keys.ENTRY]
                 total += len(entries)
-                expired += len(entries) - len(self._live_and_valid(entries))
+                expired += len(entries) - len(await self._live_and_valid(entries))
         return CacheStats(total, expired)
 
-    def keys(self, start: str, *, by_index: bool, page_size: int | None) -> Iterator[list[str]]:
+    async def keys(
+        self, start: str, *, by_index: bool, page_size: int | None
+    ) -> AsyncIterator[list[str]]:
         """Yield the live keys that begin with ``start``, and all hashed ones, page by page."""
         shown = ", ".join([*LIFE, ORIGINAL])
         if by_index:
@@ -124,13 +121,14 @@ class Sweep:
         for operation, arguments in sources:
             if page_size is not None:
                 arguments["Limit"] = page_size
-            for page in self._pages(operation, arguments, _UNITS_PER_SECOND):
+            async for page in self._pages(operation, arguments, _UNITS_PER_SECOND):
+                live = await self._live_and_valid(page["Items"])
                 yield [
                     keys.cache_key(self._prefix, item["PK"]["S"], original_of(item))
-                    for item in self._live_and_valid(page["Items"])
+                    for item in live
                 ]
 
-    def cleanup(
+    async def cleanup(
         self,
         *,
         dry_run: bool,
@@ -153,15 +151,15 @@ class Sweep:
         )
         done = Progress(position=dict(position or {}))
 
-        def delete_all(dead: list[RawItem]) -> int:
+        async def delete_all(dead: list[RawItem]) -> int:
             pace = Pace(units_per_second)
 
-            def delete(item: RawItem) -> bool:
-                return self._delete_unchanged(item, pace)
+            async def delete(item: RawItem) -> bool:
+                return await self._delete_unchanged(item, pace)
 
-            return sum(execute_in_parallel(dead, delete, max_concurrency=_DELETES_AT_ONCE))
+            return sum(await together(dead, delete, max_concurrency=_DELETES_AT_ONCE))
 
-        def sweep(numbered: tuple[int, tuple[str, dict[str, Any]]]) -> None:
+        async def sweep(numbered: tuple[int, tuple[str, dict[str, Any]]]) -> None:
             number, (operation, kwargs) = numbered
             name = str(number)
             if name in done.position:
@@ -170,9 +168,9 @@ class Sweep:
                 kwargs = {**kwargs, "ExclusiveStartKey": start}
             if page_size is not None:
                 kwargs = {**kwargs, "Limit": page_size}
-            for page in self._pages(operation, kwargs, units_per_second):
-                dead = list(self._dead(page["Items"]))
-                removed = len(dead) if dry_run else delete_all(dead)
+            async for page in self._pages(operation, kwargs, units_per_second):
+                dead = await self._dead(page["Items"])
+                removed = len(dead) if dry_run else await delete_all(dead)
                 done.looked_at += len(page["Items"])
                 done.removed += removed
                 done.position[name] = page.get("LastEvaluatedKey")
@@ -180,20 +178,19 @@ class Sweep:
                     progress(done)
 
         # Shards of the index are read one after the other: each Query is short.
-        execute_in_parallel(
-            list(enumerate(sources)), sweep, max_concurrency=1 if by_index else segments
-        )
+        await together(list(enumerate(sources)), sweep, max_concurrency=1 if by_index else segments)
         return done.removed
 
-    def _dead(self, items: list[RawItem]) -> Iterator[RawItem]:
+    async def _dead(self, items: list[RawItem]) -> list[RawItem]:
         now = clock.now()
+        dead = []
         heads: dict[str, str] = {}
         live = [
             item
             for item in items
             if item["SK"]["S"] == keys.ENTRY and CacheEntry.is_raw_live(item, now)
         ]
-        live_and_valid = {item["PK"]["S"] for item in self._live_and_valid(live)}
+        live_and_valid = {item["PK"]["S"] for item in await self._live_and_valid(live)}
         invalid = {pk for item in live if (pk := item["PK"]["S"]) not in live_and_valid}
         for item in items:
             ttl = item.get("TTL")
@@ -202,26 +199,23 @@ class Sweep:
             is_due = ttl is not None and int(ttl["N"]) <= now
             if item["SK"]["S"] != keys.PART:
                 if is_due or item["PK"]["S"] in invalid:
-                    yield item
+                    dead.append(item)
                 continue
             head, write = keys.head_of_part(item["PK"]["S"])
             if not write[:13].isdecimal() or int(write[:13]) > (now - ORPHANED_AFTER) * 1000:
                 continue
             if not is_due and head not in heads:
-                heads[head] = self._write_of(head)
+                heads[head] = await self._write_of(head)
             if is_due or heads[head] != write:
-                yield item
+                dead.append(item)
+        return dead
 
-    def _write_of(self, pk: str) -> str:
-        kwargs = {
-            "TableName": self._table.table_name,
-            "Key": ItemKey(pk, keys.ENTRY).raw(),
-            "ProjectionExpression": WRITE,
-            "ConsistentRead": True,
-        }
-        return write_of(self._call("GetItem", kwargs).get("Item") or {})
+    async def _write_of(self, pk: str) -> str:
+        key = ItemKey(pk, keys.ENTRY)
+        request = {"Key": key.raw(), "ProjectionExpression": WRITE, "ConsistentRead": True}
+        return write_of((await self._call("GetItem", request)).get("Item") or {})
 
-    def _delete_unchanged(self, item: RawItem, pace: Pace | None = None) -> bool:
+    async def _delete_unchanged(self, item: RawItem, pace: Pace) -> bool:
         """Delete ``item`` if it is unchanged since it was read; return whether it was deleted."""
         condition = exists(CacheEntry.pk)
         for attribute, name in ((CacheEntry.ttl, "TTL"), (CacheEntry.expiry, EXPIRY)):
@@ -230,42 +224,34 @@ class Sweep:
             )
         if write := write_of(item):
             condition &= equals(CacheEntry.write, write)
-        kwargs = {
-            "TableName": self._table.table_name,
+        request = {
             "Key": {"PK": item["PK"], "SK": item["SK"]},
             "ReturnConsumedCapacity": "INDEXES",
             **to_arguments(condition),
         }
         try:
-            answer = self._call("DeleteItem", kwargs)
+            answer = await self._call("DeleteItem", request)
         except ConditionFailed:
             return False
-        if pace is not None:
-            pace.consumed((answer.get("ConsumedCapacity") or {}).get("CapacityUnits", 1.0))
+        await pace.consumed((answer.get("ConsumedCapacity") or {}).get("CapacityUnits", 1.0))
         return True
 
-    def _live_and_valid(self, items: list[RawItem]) -> list[RawItem]:
-        return self._work.call(lambda: self._filter(items))
+    async def _live_and_valid(self, items: list[RawItem]) -> list[RawItem]:
+        return await self._work.call(lambda: self._filter(items))
 
     def _pages(
-        self, operation: str, kwargs: dict[str, Any], units_per_second: float
-    ) -> Iterator[dict[str, Any]]:
-        def call(arguments: dict[str, Any]) -> dict[str, Any]:
-            return self._call(operation, arguments)
+        self, operation: str, request: dict[str, Any], units_per_second: float
+    ) -> AsyncIterator[dict[str, Any]]:
+        async def call(arguments: dict[str, Any]) -> dict[str, Any]:
+            return await self._call(operation, arguments)
 
-        return pages(call, kwargs, units_per_second=units_per_second)
+        return pages(call, request, units_per_second=units_per_second)
 
-    def _call(self, operation: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-        def send() -> dict[str, Any]:
-            with deadline(self._options.operation_timeout):
-                answer: dict[str, Any] = self._store_call(self._table, operation, kwargs)
-                return answer
-
-        return self._work.call(send)
+    async def _call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        return await self._work.call(lambda: self._items.call(operation, request))
 
     def _scan(self, shown: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = {
-            "TableName": self._table.table_name,
             "FilterExpression": "begins_with(PK, :prefix)",
             "ExpressionAttributeValues": {":prefix": {"S": keys.cache_prefix(self._prefix)}},
             "ProjectionExpression": shown,
@@ -279,7 +265,6 @@ class Sweep:
         self, shown: str = "PK, SK", *, until: int | None = None, since: int | None = None
     ) -> list[tuple[str, dict[str, Any]]]:
         kwargs: dict[str, Any] = {
-            "TableName": self._table.table_name,
             "IndexName": "GSI1",
             "KeyConditionExpression": "GSI1PK = :shard",
             "ProjectionExpression": shown if shown.startswith("PK") else f"PK, SK, {shown}",

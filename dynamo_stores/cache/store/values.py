@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Sequence
@@ -53,6 +54,11 @@ class Values:
         self._prefix = prefix
         self._options = options
         self._indexed = indexed
+
+    @functools.cached_property
+    def _codec(self) -> Codec:
+        options = self._options
+        return get_codec(options.serializer, options.compressor, options.compress_over)
 
     def write(
         self, key: ItemKey, value: Any, expiry: int | None, tags: Sequence[str] = ()
@@ -122,9 +128,10 @@ class Values:
         """Return when an entry that expires at ``expiry`` may be deleted, in ms since the epoch."""
         return None if expiry is None else expiry + math.ceil(self._options.stale_timeout * 1000)
 
-    def read(self, head: RawItem, parts: Sequence[bytes] = ()) -> Any:
+    def read(self, head: RawItem, parts: Sequence[bytes] = (), *, is_verified: bool = False) -> Any:
         """
-        Return the value of a live ``head``, whose parts hold ``parts`` in order.
+        Return the value of a live ``head``, whose parts hold ``parts`` in order. ``is_verified``:
+        they were read by this method before.
 
         Raises InvalidSignature if it is not signed for its table, its key and its write.
         """
@@ -138,6 +145,8 @@ class Values:
         count = self.count_parts(head) if PARTS in head else 1
         if count > 1:
             sealed = b"".join((sealed, *parts))
+        if is_verified:
+            return self._codec.load(sealed)
         return self._codec.open(sealed, *self._context(pk, write, count))
 
     def is_readable(self, head: RawItem) -> bool:
@@ -188,11 +197,6 @@ class Values:
             raise ItemTooLargeError(
                 f"The key has {len(key.original or b''):,} bytes; expected at most {PART_BYTES:,}."
             )
-
-    @property
-    def _codec(self) -> Codec:
-        options = self._options
-        return get_codec(options.serializer, options.compressor, options.compress_over)
 
     def _context(self, pk: str, write: str, count: int) -> tuple[bytes, ...]:
         return self._signed_table, pk.encode(), write.encode(), b"%d" % count

@@ -16,6 +16,7 @@ from ...calls.batches import batch_write, chunks
 from ...calls.connection import get_connection
 from ...calls.control import get_control
 from ...calls.environment import is_loopback
+from ...concurrency.effects import run
 from ...infrastructure.tables import create_table, table_of
 from ...models import ControlItem, StoreItem
 from ...testing.canned import CannedServer
@@ -100,7 +101,7 @@ def fill(table: str, start: int, end: int) -> None:
     requests = ({"PutRequest": {"Item": _filler(number)}} for number in range(start, end))
     connection = get_connection()
     for group in chunks(requests, 100):
-        _, error = batch_write(connection, table, group)
+        _, error = run(batch_write(connection, table, group))
         if error is not None:
             raise error
 

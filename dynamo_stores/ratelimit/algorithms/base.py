@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ...calls.server_time import Times
@@ -48,14 +48,21 @@ class Write(NamedTuple):
 
 class Decision(NamedTuple):
     """
-    A status, and the write that must succeed for it to be valid; None for a refusal.
+    Whether a request is admitted, and the write that must succeed for that to be valid; None for a
+    refusal.
 
     A decision that ``wants_fresh`` must be based on an item that was just read.
     """
 
-    status: Any
+    allowed: bool
     write: Write | None
+    make_status: Callable[[], Any]
     wants_fresh: bool = False
+
+    @property
+    def status(self) -> Any:
+        """The status after the write if no other one comes before it, computed when it is read."""
+        return self.make_status()
 
 
 class Level(NamedTuple):
@@ -111,6 +118,16 @@ def tightest(levels: Sequence[Level], cost: int) -> RateLimitStatus:
         retry_after=level.retry_after if refusing else 0.0,
         window=level.rate.window,
     )
+
+
+def refuses(levels: Iterable[Level], cost: int) -> bool:
+    """Return whether one of the rates has less than ``cost`` left."""
+    return any(level.free < cost for level in levels)
+
+
+def as_admitted(status: Any) -> Any:
+    """Return a status for a request that was counted, if need be without regard to the limit."""
+    return status if status.allowed else status._replace(allowed=True, retry_after=0.0)
 
 
 def is_broken(at: float, window: float, times: Times) -> bool:

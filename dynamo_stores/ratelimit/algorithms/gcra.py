@@ -22,9 +22,11 @@ from .base import (
     Level,
     RateLimitStatus,
     Write,
+    as_admitted,
     is_broken,
     name_of,
     number,
+    refuses,
     tightest,
     whole,
 )
@@ -60,9 +62,8 @@ class Gcra:
         force: bool = False,
     ) -> Decision:
         levels = self._levels(state, rates, cost, times)
-        status = tightest(levels, cost)
-        if not (status.allowed or force):
-            return Decision(status, None)
+        if not force and refuses(levels, cost):
+            return Decision(False, None, lambda: tightest(levels, cost))
         now = math.floor(times.low * _MICRO)
         changes: list[str] = []
         conditions: list[str] = []
@@ -93,10 +94,10 @@ class Gcra:
                     conditions.append(f"(attribute_not_exists(t{each}) OR t{each} < :a{each})")
         values[":ttl"] = number(max(spent) // _MICRO + GRACE)
         changes.append("#ttl = :ttl")
-        after = tightest(self._levels(tuple(spent), rates, 0, times), 0)
         return Decision(
-            after._replace(allowed=True, retry_after=0.0),
+            True,
             Write(f"SET {', '.join(changes)}", " AND ".join(conditions), values),
+            lambda: as_admitted(self.look(tuple(spent), rates, 0, times)),
         )
 
     def look(

@@ -20,9 +20,11 @@ from .base import (
     Level,
     RateLimitStatus,
     Write,
+    as_admitted,
     is_broken,
     name_of,
     number,
+    refuses,
     tightest,
     whole,
 )
@@ -70,23 +72,22 @@ class Log:
         *,
         force: bool = False,
     ) -> Decision:
-        status = self.look(state, rates, cost, times)
-        if not (status.allowed or force):
-            return Decision(status, None)
+        levels = self._levels(state, rates, cost, times)
+        if not force and refuses(levels, cost):
+            return Decision(False, None, lambda: tightest(levels, cost))
         kept = self._kept(state, rates[-1], times)
         latest = max(math.ceil(times.high * 1000), kept[-1].at if kept else 0)
-        admitted = (*kept, Admitted(latest, cost))
-        version = state.version if state else 0
-        after = self.look(Entries(version, admitted), rates, 0, times)
+        after = Entries(state.version if state else 0, (*kept, Admitted(latest, cost)))
         return Decision(
-            after._replace(allowed=True, retry_after=0.0),
-            self._write(state, admitted, times.high + 2 * rates[-1].window + GRACE),
+            True,
+            self._write(state, after.admitted, times.high + 2 * rates[-1].window + GRACE),
+            lambda: as_admitted(self.look(after, rates, 0, times)),
         )
 
     def look(
         self, state: Entries | None, rates: Sequence[Rate], cost: int, times: Times
     ) -> RateLimitStatus:
-        return tightest([self._level(state, rate, cost, times) for rate in rates], cost)
+        return tightest(self._levels(state, rates, cost, times), cost)
 
     def refund(
         self, state: Entries | None, rates: Sequence[Rate], cost: int, times: Times
@@ -127,6 +128,11 @@ class Log:
             )
         since = (times.low - rate.window) * 1000
         return tuple(each for each in admitted if each.at > since)
+
+    def _levels(
+        self, state: Entries | None, rates: Sequence[Rate], cost: int, times: Times
+    ) -> list[Level]:
+        return [self._level(state, rate, cost, times) for rate in rates]
 
     def _level(self, state: Entries | None, rate: Rate, cost: int, times: Times) -> Level:
         kept = self._kept(state, rate, times)

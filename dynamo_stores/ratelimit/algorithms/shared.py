@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...calls.server_time import Times
 from ...conf.rates import Rate
 from ...models import RawItem
-from .base import GRACE, Decision, Level, Write, is_broken, number, tightest, whole
-from .windows import Buckets, Changes, Window, read_window, take_back
+from .base import GRACE, Decision, Level, Write, as_admitted, is_broken, number, tightest, whole
+from .windows import Buckets, Changes, Window, free_of, read_window, spent, take_back
 
 _BUCKETS = 10
 # The monitoring window is divided into this many buckets.
@@ -126,20 +126,22 @@ class SharedWindows:
         rate = rates[0]
         now = self._now(state, rate, times)
         stored, is_due = self._in_force(state, rate, now, times)
-        status = self._status(now, rate, stored, cost, times)
-        is_counted = status.allowed or force
+        is_counted = force or self._admits(now, rate, stored.allocation, cost)
+
+        def make_status() -> Any:
+            if not is_counted:
+                return self._status(now, rate, stored, cost, times)
+            return as_admitted(self._status(spent(now, cost), rate, stored, 0, times))
+
         if not is_counted and not is_due:
-            return Decision(status, None)
+            return Decision(False, None, make_status)
         changes = Changes(is_new=state is None)
         if is_due:
             self._set_allocation(changes, state, stored)
         if is_counted:
             self._count(changes, state, now, rate, stored, cost, times, force=force, is_due=is_due)
-            spent = [window._replace(held=window.held + cost) for window in now]
-            status = self._status(spent, rate, stored, 0, times)
-            status = status._replace(allowed=True, retry_after=0.0)
         ttl = times.high + max(2 * rate.window, self._memory) + GRACE
-        return Decision(status, changes.write(ttl), wants_fresh=is_due)
+        return Decision(is_counted, changes.write(ttl), make_status, wants_fresh=is_due)
 
     def look(
         self, state: WindowState | None, rates: Sequence[Rate], cost: int, times: Times
@@ -240,6 +242,15 @@ class SharedWindows:
             # The share is valid only under this allocation.
             changes.conditions.append(f"{ALLOCATED_AT} = :seen")
             changes.values[":seen"] = number(stored.at)
+
+    def _admits(self, now: Sequence[Window], rate: Rate, allocation: Allocation, cost: int) -> bool:
+        if free_of(rate.limit, now[_TOTAL]) < cost:
+            return False
+        if not self._is_background:
+            return True
+        return (
+            not allocation.paused and free_of(allocation.background_max, now[_BACKGROUND]) >= cost
+        )
 
     def _status(
         self, now: Sequence[Window], rate: Rate, stored: Stored, cost: int, times: Times

@@ -29,6 +29,7 @@ from .base import (
     Level,
     RateLimitStatus,
     Write,
+    as_admitted,
     is_broken,
     name_of,
     number,
@@ -68,6 +69,16 @@ def take_back(windows: Iterable[tuple[int, Window, Window]], cost: int) -> Write
     return Write(f"SET {', '.join(changes)}", " AND ".join(conditions), values)
 
 
+def free_of(limit: int, window: Window) -> int:
+    """Return how much of ``limit`` is left in a window, below 0 if it is exceeded."""
+    return limit - window.held - sum(window.frozen)
+
+
+def spent(windows: Iterable[Window], cost: int) -> list[Window]:
+    """Return the windows with ``cost`` counted in their live buckets."""
+    return [window._replace(held=window.held + cost) for window in windows]
+
+
 class Buckets:
     """The buckets of one rate: ``count`` in a window; 0 is the fixed window."""
 
@@ -95,11 +106,12 @@ class Buckets:
         kept = max(0, bucket - self.index(times.low - self._rate.window)) if self._count else 0
         if gap := bucket - old.bucket:
             frozen = (*(0,) * min(gap - 1, kept), old.held, *frozen)
-        return Window(bucket, 0 if gap else old.held, frozen[:kept])
+            return Window(bucket, 0, frozen[:kept])
+        return old if len(frozen) <= kept else Window(bucket, old.held, frozen[:kept])
 
     def level(self, window: Window, cost: int, times: Times) -> Level:
         """Return how much of a window is left, and after how long ``cost`` would be admitted."""
-        free = self._rate.limit - window.held - sum(window.frozen)
+        free = free_of(self._rate.limit, window)
         filled = [
             (window.bucket - age, held)
             for age, held in enumerate((window.held, *window.frozen))
@@ -206,18 +218,17 @@ class Windows:
         force: bool = False,
     ) -> Decision:
         now = self._now(state, rates, times)
-        status = self._status(now, rates, cost, times)
-        if not (status.allowed or force):
-            return Decision(status, None)
         changes = Changes(is_new=state is None)
         for each, (window, rate) in enumerate(zip(now, rates, strict=True)):
             old = state[each] if state else None
             maximum = None if force else rate.limit - cost - sum(window.frozen)
+            if maximum is not None and window.held > maximum:
+                return Decision(False, None, lambda: self._status(now, rates, cost, times))
             changes.count(each, old, window, cost, maximum)
-        spent = [window._replace(held=window.held + cost) for window in now]
         return Decision(
-            self._status(spent, rates, 0, times)._replace(allowed=True, retry_after=0.0),
+            True,
             changes.write(times.high + 2 * rates[-1].window + GRACE),
+            lambda: as_admitted(self._status(spent(now, cost), rates, 0, times)),
         )
 
     def look(
