@@ -1,3 +1,8 @@
+import sys
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
 from django.apps import AppConfig, apps
 from django.core import checks
 
@@ -8,19 +13,30 @@ class DynamoStoresConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import receivers  # noqa: F401 - the import connects them
-        from .capacity import scale_up as scaler
-        from .checks import check_admin, check_caches, check_limits, check_scaling, check_settings
-        from .monitoring import reporter as reports
+        # A web process imports what it uses, because its start takes time.
+        from . import receivers
+        from .monitoring import reporter
 
-        checks.register(check_settings)
-        checks.register(check_caches, checks.Tags.caches)
-        checks.register(check_limits)
-        checks.register(check_scaling)
-        checks.register(check_admin, checks.Tags.admin)
-        scaler.watch()
-        reports.watch()
+        receivers.watch()
+        reporter.watch()
+        if "celery" in sys.modules:
+            from . import celery_receivers  # noqa: F401 - the import connects them
+        for name, *tags in (
+            ("check_settings",),
+            ("check_caches", checks.Tags.caches),
+            ("check_limits",),
+            ("check_scaling",),
+            ("check_admin", checks.Tags.admin),
+        ):
+            checks.register(partial(_check, name), *tags)
         from .admin import permissions  # noqa: F401 - the model that carries the permissions
 
         if apps.is_installed("django.contrib.admin"):
             from .admin import index  # noqa: F401 - the import registers it
+
+
+def _check(name: str, app_configs: Any, **kwargs: Any) -> Iterable[checks.CheckMessage]:
+    from . import checks as own
+
+    found: Iterable[checks.CheckMessage] = getattr(own, name)(app_configs, **kwargs)
+    return found

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from celery import current_app
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
@@ -170,6 +169,8 @@ def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.
 
 def beat_lowers_tables() -> bool:
     """Return whether the schedule of Celery beat has the task that lowers tables."""
+    from celery import current_app
+
     current_app.finalize()
     planned = {entry.get("task") for entry in (current_app.conf.beat_schedule or {}).values()}
     return "dynamo_stores.reconcile_capacity" in planned

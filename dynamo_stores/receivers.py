@@ -1,4 +1,4 @@
-"""Receivers of signals: schedule lowering of raised tables, and mark background work."""
+"""What happens when a table throttles, or its capacity changes: it is raised, and lowered later."""
 
 from __future__ import annotations
 
@@ -6,16 +6,40 @@ import logging
 from functools import partial
 from typing import Any
 
-from celery.signals import task_postrun, task_prerun
 from django.dispatch import receiver
 
-from .calls.backpressure import is_background, set_background
+from .calls import observer
+from .calls.observer import Measurement
 from .concurrency.background import get_background
-from .conf import get_config
-from .monitoring.snapshot import get_descriptions
+from .conf import aliases, get_config, when_changed
+from .exceptions import ConfigurationError
 from .signals import capacity_changed
 
 logger = logging.getLogger(__name__)
+
+
+def _observe(measurement: Measurement) -> None:
+    config = get_config(measurement.using)
+    if config.for_table(measurement.table).scaling.enabled:
+        from .capacity.scale_up import get_scaler
+
+        get_scaler(measurement.using).record(measurement)
+
+
+@when_changed
+def watch() -> None:
+    """Observe calls if the settings enable scaling for any table."""
+    try:
+        configs = [get_config(using) for using in aliases()]
+    except ConfigurationError:
+        return  # the system checks report it
+    tables = [
+        each for config in configs for each in (config, *map(config.for_table, config.tables))
+    ]
+    if any(each.scaling.enabled for each in tables):
+        observer.subscribe(_observe)
+    else:
+        observer.unsubscribe(_observe)
 
 
 @receiver(capacity_changed, dispatch_uid="dynamo_stores.receivers")
@@ -64,18 +88,6 @@ def _send_scale_down(application: Any, using: str, table: str, delay: float) -> 
 @receiver(capacity_changed, dispatch_uid="dynamo_stores.receivers.status")
 def forget_description(using: str, table: str, **kwargs: Any) -> None:
     """Discard the cached description of the table on the status pages."""
+    from .monitoring.snapshot import get_descriptions
+
     get_descriptions(using).forget(table)
-
-
-@task_prerun.connect  # type: ignore[untyped-decorator]
-def begin_background(task: Any, **kwargs: Any) -> None:
-    """Mark the calls of a task as background work."""
-    # Each run of a task has a request of its own, also within another task.
-    task.request.dynamo_stores_was_background = is_background()
-    set_background(True)
-
-
-@task_postrun.connect  # type: ignore[untyped-decorator]
-def end_background(task: Any, **kwargs: Any) -> None:
-    """Go on as before the task: as background work, or for users if a view called the task."""
-    set_background(getattr(task.request, "dynamo_stores_was_background", False))

@@ -14,7 +14,7 @@ from celery import shared_task
 from django.conf import ENVIRONMENT_VARIABLE
 from django.core.cache import caches
 
-from . import conf
+from . import celery_receivers, conf  # noqa: F401 - the first connects its receivers
 from .cache import options
 from .cache.backend import DynamoDBCache
 from .capacity.scale_down import reconcile

@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from botocore.exceptions import ClientError
 
 from .. import clock
-from ..calls import observer
 from ..calls.control import get_control
 from ..calls.observer import Measurement
 from ..concurrency.per_process import PerProcess
-from ..conf import aliases, get_config, when_changed
+from ..conf import get_config
 from ..conf.groups import ScalingConfig
 from ..exceptions import ConfigurationError, StoreUnavailable, ThrottlingReason
 from .auto_scaling import get_auto_scaling, plan_minimums_up, plan_no_change
@@ -272,25 +271,3 @@ _scalers = PerProcess(Scaler)
 def get_scaler(using: str) -> Scaler:
     """Return this process's scaler of the alias ``using``."""
     return _scalers.get(using)
-
-
-def _observe(measurement: Measurement) -> None:
-    config = get_config(measurement.using)
-    if config.for_table(measurement.table).scaling.enabled:
-        get_scaler(measurement.using).record(measurement)
-
-
-@when_changed
-def watch() -> None:
-    """Observe calls if the settings enable scaling for any table."""
-    try:
-        configs = [get_config(using) for using in aliases()]
-    except ConfigurationError:
-        return  # the system checks report it
-    tables = [
-        each for config in configs for each in (config, *map(config.for_table, config.tables))
-    ]
-    if any(each.scaling.enabled for each in tables):
-        observer.subscribe(_observe)
-    else:
-        observer.unsubscribe(_observe)

@@ -21,7 +21,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from celery.signals import worker_process_shutdown, worker_shutdown
 from django.dispatch import receiver
 
 from .. import __version__, clock
@@ -347,13 +346,8 @@ def watch() -> None:
 
 
 @atexit.register
-@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
-@worker_shutdown.connect  # type: ignore[untyped-decorator]
 def publish_last_reports(**kwargs: Any) -> None:
-    """
-    Report that this process ends. The pool of a Celery worker ends its processes without Python's
-    exit handlers.
-    """
+    """Report that this process ends."""
     for reporter in _reporters.all():
         if reporter.has_published():
             reporter.publish(has_ended=True)
