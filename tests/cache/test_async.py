@@ -12,6 +12,7 @@ from asgiref.sync import async_to_sync
 
 from dynamo_stores.cache.fallback import ignored_exceptions
 from dynamo_stores.calls.observer import measuring
+from tests.helpers.entries import as_text, entries_of
 
 
 class Lazy:
@@ -142,3 +143,53 @@ def test_get_or_set_and_versions(cache):
         return await cache.aget("k")
 
     assert run(work) is None
+
+
+def test_async_methods_use_no_thread(alias, make_cache):
+    """Of a cache whose requests are sent directly; the renewal of a lock has its own."""
+    cache = make_cache(alias(TRANSPORT="lean"), OPTIONS={"STAMPEDE_LEASE": 5})
+    cache.get("k")
+
+    async def use():
+        await cache.aset("k", 1, tags=["t"])
+        await cache.aset_many({f"k{number}": b"x" for number in range(30)})
+        await cache.aset("large", b"x" * 900_000)
+        assert len(await cache.aget_many([f"k{number}" for number in range(30)])) == 30
+        assert await cache.aget("large") == b"x" * 900_000
+        assert await cache.aincr("k") == 2
+        assert await cache.atouch("k", 60)
+        assert await cache.attl("k") == 60
+        assert not await cache.aadd("k", 1)
+        await cache.ainvalidate_tags(["t"])
+        assert not await cache.ahas_key("k")
+        async with cache.alock("lock", renew=False) as lock:
+            assert await lock.locked()
+        assert len([key async for key in cache.aiter_keys("*")]) == 31
+        assert await cache.adelete_pattern("k*") == 30
+        await cache.aclear()
+
+    async def watched():
+        before, found = set(threading.enumerate()), set()
+
+        async def watch():
+            while True:
+                found.update(threading.enumerate())
+                await asyncio.sleep(0.001)
+
+        watching = asyncio.create_task(watch())
+        await use()
+        watching.cancel()
+        return {each.name for each in found - before}
+
+    names = asyncio.run(watched())
+    assert not [name for name in names if name.startswith("dynamo-stores")]
+
+
+def test_a_get_goes_through_little_code(cache):
+    """``print(as_text(found))`` shows where it goes."""
+    cache.set("k", {"a": "x" * 900})
+    for _ in range(20):
+        cache.get("k")
+    found = entries_of(lambda: cache.get("k"))
+    assert found.total() <= 74, as_text(found)
+    assert found["cache/store/reader.py:Reader.head"] == 1
