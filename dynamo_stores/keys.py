@@ -8,6 +8,7 @@ UTF-8, is hashed; the item then has the key itself in an attribute.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import zlib
 from typing import NamedTuple
@@ -205,7 +206,7 @@ def _as_text(key: object) -> str:
 
 
 def _item_key(kind: str, owner: str, key: str, sk: str) -> ItemKey:
-    head = f"{kind}#{escape(owner)}#"
+    head = _head(kind, owner)
     pk = head + key
     # A character has at most four bytes, so short keys need not be encoded here.
     if len(pk) * 4 > MAX_PARTITION_KEY_BYTES or not pk.isascii() or key.startswith(_HASHED):
@@ -218,6 +219,11 @@ def _item_key(kind: str, owner: str, key: str, sk: str) -> ItemKey:
             pk = head + _HASHED + hashlib.sha256(original).hexdigest()
             return ItemKey(pk, sk, original)
     return ItemKey(pk, sk)
+
+
+@functools.lru_cache(maxsize=1024)
+def _head(kind: str, owner: str) -> str:
+    return f"{kind}#{escape(owner)}#"
 
 
 def _is_utf8(key: str) -> bool:

@@ -7,7 +7,11 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.cache.backends.base import (
+    DEFAULT_TIMEOUT,
+    MEMCACHE_MAX_KEY_LENGTH,
+    BaseCache,
+)
 
 from ..conf import DEFAULT_ALIAS
 from ..exceptions import StoreUnavailable
@@ -243,6 +247,12 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
     @fallback(returns=None)
     async def aclear(self) -> None:
         await self.store.aclear()
+
+    def validate_key(self, key: Any) -> None:
+        """Warn of keys that Memcached would refuse, as Django's caches do."""
+        # Django looks at each character.
+        if len(key) > MEMCACHE_MAX_KEY_LENGTH or " " in key or not key.isprintable():
+            super().validate_key(key)
 
     def _full_key(self, key: Any, version: int | None) -> str:
         full_key: str = self.make_and_validate_key(key, version=version)

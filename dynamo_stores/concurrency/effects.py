@@ -13,8 +13,8 @@ import contextlib
 import contextvars
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -283,21 +283,36 @@ class _Together(Effect[list[R]]):
         self._most = max_concurrency
 
     def run(self) -> list[R]:
-        futures: list[Future[R]] = []
-        with ThreadPoolExecutor(self._most, "dynamo-stores") as pool:
-            for item in self._items:
-                context = contextvars.copy_context()
-                futures.append(pool.submit(context.run, self._run_one, item))
-            done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
-            if waiting:
-                for future in waiting:
-                    future.cancel()
-        for future in done:
-            future.result()
-        return [future.result() for future in futures]
+        todo, found = iter(enumerate(self._items)), {}
+        errors: list[BaseException] = []
 
-    def _run_one(self, item: Any) -> R:
-        return run(self._verb(item))
+        def work() -> None:
+            for number, item in todo:
+                if errors:
+                    return
+                try:
+                    found[number] = run(self._verb(item))
+                except BaseException as exc:  # noqa: BLE001 - raised in the caller's thread
+                    errors.append(exc)
+
+        others = []
+        try:
+            # This thread works, too; if no other one can start, alone.
+            with contextlib.suppress(RuntimeError):
+                for _ in range(self._most - 1):
+                    context = contextvars.copy_context()
+                    other = threading.Thread(
+                        target=context.run, args=(work,), name="dynamo-stores-side", daemon=True
+                    )
+                    other.start()
+                    others.append(other)
+            contextvars.copy_context().run(work)
+        finally:
+            for other in others:
+                other.join()
+        if errors:
+            raise errors[0]
+        return [found[number] for number in range(len(self._items))]
 
     async def arun(self) -> list[R]:
         todo = iter(enumerate(self._items))

@@ -12,10 +12,11 @@ import sys
 import pytest
 from django.test import override_settings
 
-from dynamo_stores.cache.store.codecs import Codec, InvalidSignature, Signer, get_codec
+from dynamo_stores.cache.store.codecs import Codec, InvalidSignature, Signer, get_codec, joined
 from dynamo_stores.exceptions import ConfigurationError
 
-CONTEXT = (b"CACHE#p#p:1:k", b"1700000000000aabbccddee")
+FIELDS = (b"CACHE#p#p:1:k", b"1700000000000aabbccddee")
+CONTEXT = joined(*FIELDS)
 SIGNER = Signer(["secret"])
 VALUES = [None, True, 0, 1.5, "é🐍", b"\x00\xff", [1, {"a": None}], "x" * 5000]
 
@@ -35,23 +36,23 @@ def test_what_is_sealed_opens(serializer, compressor):
     for value in VALUES:
         if serializer == "json" and isinstance(value, bytes):
             continue
-        assert codec.open(codec.seal(value, *CONTEXT), *CONTEXT) == value
+        assert codec.open(codec.seal(value, CONTEXT), CONTEXT) == value
 
 
 def test_compression_is_used_only_where_it_helps():
     """Random bytes stay as they are; text over the threshold gets shorter."""
     codec = Codec(SIGNER, compressor="zlib", compress_over=1024)
     plain = Codec(SIGNER)
-    assert len(codec.seal("x" * 5000, *CONTEXT)) < 200
+    assert len(codec.seal("x" * 5000, CONTEXT)) < 200
     noise = random.Random(1).randbytes(5000)
-    assert len(codec.seal(noise, *CONTEXT)) == len(plain.seal(noise, *CONTEXT))
-    assert len(codec.seal("x" * 500, *CONTEXT)) == len(plain.seal("x" * 500, *CONTEXT))
+    assert len(codec.seal(noise, CONTEXT)) == len(plain.seal(noise, CONTEXT))
+    assert len(codec.seal("x" * 500, CONTEXT)) == len(plain.seal("x" * 500, CONTEXT))
 
 
 def test_every_altered_byte_is_noticed():
     """Changing, cutting or adding one byte anywhere makes it forged."""
     codec = Codec(SIGNER, compressor="zlib", compress_over=10)
-    sealed = codec.seal(["value"] * 20, *CONTEXT)
+    sealed = codec.seal(["value"] * 20, CONTEXT)
     forgeries = [
         sealed[:position] + bytes([sealed[position] ^ 1 << bit]) + sealed[position + 1 :]
         for position in range(len(sealed))
@@ -61,67 +62,67 @@ def test_every_altered_byte_is_noticed():
     forgeries += [sealed + b"\x00", b"", b"\x01\x00" + b"\x00" * 32]
     for forgery in forgeries:
         with pytest.raises(InvalidSignature):
-            codec.open(forgery, *CONTEXT)
+            codec.open(forgery, CONTEXT)
 
 
 def test_bytes_belong_to_their_key_and_their_write():
     """Replayed under another key or another write they are forged."""
     codec = Codec(SIGNER)
-    sealed = codec.seal("v", *CONTEXT)
+    sealed = codec.seal("v", CONTEXT)
     for context in [
-        (b"CACHE#p#p:2:k", CONTEXT[1]),
-        (CONTEXT[0], b"1700000000001aabbccddee"),
-        (CONTEXT[0] + CONTEXT[1][:1], CONTEXT[1][1:]),
-        (CONTEXT[0],),
+        (b"CACHE#p#p:2:k", FIELDS[1]),
+        (FIELDS[0], b"1700000000001aabbccddee"),
+        (FIELDS[0] + FIELDS[1][:1], FIELDS[1][1:]),
+        (FIELDS[0],),
     ]:
         with pytest.raises(InvalidSignature):
-            codec.open(sealed, *context)
+            codec.open(sealed, joined(*context))
 
 
 def test_bytes_of_another_serializer_or_compressor_are_not_read():
     """How they were made is signed too."""
-    pickled = Codec(SIGNER).seal([1], *CONTEXT)
+    pickled = Codec(SIGNER).seal([1], CONTEXT)
     with pytest.raises(InvalidSignature):
-        Codec(SIGNER, serializer="json").open(pickled, *CONTEXT)
-    zipped = Codec(SIGNER, compressor="zlib", compress_over=0).seal("x" * 99, *CONTEXT)
+        Codec(SIGNER, serializer="json").open(pickled, CONTEXT)
+    zipped = Codec(SIGNER, compressor="zlib", compress_over=0).seal("x" * 99, CONTEXT)
     for other in (Codec(SIGNER), Codec(SIGNER, compressor="lz4")):
         with pytest.raises(InvalidSignature):
-            other.open(zipped, *CONTEXT)
-    assert Codec(SIGNER, compressor="lz4").open(pickled, *CONTEXT) == [1]
+            other.open(zipped, CONTEXT)
+    assert Codec(SIGNER, compressor="lz4").open(pickled, CONTEXT) == [1]
 
 
 def test_unsigned_pickles_run_no_code():
     """Bytes that would do harm when unpickled are refused before."""
     bomb = pickle.dumps(Bomb())
     with pytest.raises(InvalidSignature):
-        Codec(SIGNER).open(b"\x01\x00" + b"\x00" * 32 + bomb, *CONTEXT)
+        Codec(SIGNER).open(b"\x01\x00" + b"\x00" * 32 + bomb, CONTEXT)
     with pytest.raises(InvalidSignature):
-        Codec(SIGNER).open(bomb, *CONTEXT)
+        Codec(SIGNER).open(bomb, CONTEXT)
 
 
 def test_fallback_secrets_still_verify_and_do_not_sign():
     """Values of the old key can be read; the new key signs."""
-    old = Codec(Signer(["old"])).seal("v", *CONTEXT)
+    old = Codec(Signer(["old"])).seal("v", CONTEXT)
     rotated = Codec(Signer(["new", "old"]))
-    assert rotated.open(old, *CONTEXT) == "v"
+    assert rotated.open(old, CONTEXT) == "v"
     with pytest.raises(InvalidSignature):
-        Codec(Signer(["old"])).open(rotated.seal("v", *CONTEXT), *CONTEXT)
+        Codec(Signer(["old"])).open(rotated.seal("v", CONTEXT), CONTEXT)
 
 
 def test_the_process_codec_follows_the_settings():
     """Changing SECRET_KEY makes another codec."""
     with override_settings(SECRET_KEY="one"):
-        sealed = get_codec("pickle", None, 1024).seal("v", *CONTEXT)
+        sealed = get_codec("pickle", None, 1024).seal("v", CONTEXT)
     with override_settings(SECRET_KEY="two"), pytest.raises(InvalidSignature):
-        get_codec("pickle", None, 1024).open(sealed, *CONTEXT)
+        get_codec("pickle", None, 1024).open(sealed, CONTEXT)
     with override_settings(SECRET_KEY="two", SECRET_KEY_FALLBACKS=["one"]):
-        assert get_codec("pickle", None, 1024).open(sealed, *CONTEXT) == "v"
+        assert get_codec("pickle", None, 1024).open(sealed, CONTEXT) == "v"
 
 
 def test_dotted_paths_and_unknown_names():
     """A project's own class works; an error names a path that cannot be imported."""
     codec = Codec(SIGNER, serializer="dynamo_stores.cache.store.codecs.JSONSerializer")
-    assert codec.open(codec.seal({"a": 1}, *CONTEXT), *CONTEXT) == {"a": 1}
+    assert codec.open(codec.seal({"a": 1}, CONTEXT), CONTEXT) == {"a": 1}
     with pytest.raises(ConfigurationError, match="COMPRESSOR is 'zip', which cannot be imported"):
         Codec(SIGNER, compressor="zip")
 
@@ -150,9 +151,9 @@ def test_the_stored_format_of_values():
         b'\x01\x01\x91\x19L\xe61\x9b\x88@uSnU\x1b~<\x1eV\xcd+\x0c+:"\xca\xf3W*_0\xc6\n\xd2'
         b"x\x9cS\xaa \x19(\x01\x00tt\x17\xb5"
     )
-    assert codec.seal({"a": 1}, b"CACHE#p#k", b"w") == plain
-    assert codec.open(plain, b"CACHE#p#k", b"w") == {"a": 1}
-    assert codec.open(compressed, b"CACHE#p#k", b"w") == "x" * 50
+    assert codec.seal({"a": 1}, joined(b"CACHE#p#k", b"w")) == plain
+    assert codec.open(plain, joined(b"CACHE#p#k", b"w")) == {"a": 1}
+    assert codec.open(compressed, joined(b"CACHE#p#k", b"w")) == "x" * 50
 
 
 def test_the_stored_format_of_signatures():
@@ -160,10 +161,10 @@ def test_the_stored_format_of_signatures():
     key = hashlib.sha256(b"dynamo_stores.codecs:secret").digest()
     signature = hmac.new(key, b"1:a0:2:bc", "sha256").digest()
     signer = Signer(["secret"])
-    assert signer.sign(b"a", b"", b"bc") == signature
-    assert signer.verify(signature, b"a", b"", b"bc")
-    assert not signer.verify(signature, b"a", b"b", b"c")
-    assert not signer.verify(signature[:-1], b"a", b"", b"bc")
+    assert signer.sign(joined(b"a", b"", b"bc")) == signature
+    assert signer.verify(signature, joined(b"a", b"", b"bc"))
+    assert not signer.verify(signature, joined(b"a", b"b", b"c"))
+    assert not signer.verify(signature[:-1], joined(b"a", b"", b"bc"))
     assert len(signature) == Signer.SIZE
 
 

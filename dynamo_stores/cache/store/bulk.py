@@ -10,13 +10,13 @@ from ...exceptions import OperationTimeoutError, StoreUnavailable, ThrottlingErr
 from ...item_access import Items, raw_keys
 from ...keys import ItemKey
 from ...models import RawItem
-from .invalidation import Validity
+from .invalidation import Validity, checked_tags
 from .items import CacheEntry
 from .near import Entry
 from .parts import Parts
 from .reader import MISSING, Reader
-from .values import Written
-from .writer import Writer
+from .values import Values, Written, new_write
+from .writer import Writer, expiry_after
 
 
 class Bulk:
@@ -28,12 +28,14 @@ class Bulk:
         reader: Reader,
         writer: Writer,
         *,
+        values: Values,
         parts: Parts,
         validity: Validity,
     ) -> None:
         self._items = items
         self._reader = reader
         self._writer = writer
+        self._values = values
         self._parts = parts
         self._validity = validity
 
@@ -58,13 +60,21 @@ class Bulk:
         tags: Iterable[str] | None = None,
     ) -> dict[str, Written | None]:
         """Serialise the values for :meth:`commit`; sends nothing."""
-        all_tags = list(tags) if tags and not isinstance(tags, str) else tags
-        prepare = self._writer.prepare
-        return {key: prepare(key, value, timeout, all_tags) for key, value in values.items()}
+        checked = checked_tags(tags)
+        if timeout is not None and timeout <= 0:
+            return dict.fromkeys(values)
+        write, expiry, item_key = self._values.write, expiry_after(timeout), self._reader.item_key
+        name = new_write()
+        return {
+            key: write(item_key(key), value, expiry, checked, name) for key, value in values.items()
+        }
 
     async def commit(self, all_written: Mapping[str, Written | None]) -> list[str]:
         """Write what :meth:`prepare` returned; return the keys that were not written."""
-        by_pk = {self._reader.item_key(key).pk: key for key in all_written}
+        by_pk = {
+            self._reader.item_key(key).pk if written is None else written.head["PK"]["S"]: key
+            for key, written in all_written.items()
+        }
         with self._writer.writing(list(by_pk)) as kept:
             failed = set(await self._commit(all_written, by_pk, kept))
             for pk, key in by_pk.items():
@@ -87,14 +97,15 @@ class Bulk:
             if written is None:
                 requests.append({"DeleteRequest": {"Key": ItemKey(pk, keys.ENTRY).raw()}})
                 continue
-            try:
-                await self._parts.write(written.parts)
-            except (ThrottlingError, OperationTimeoutError):
-                failed.append(key)
-            else:
-                head = {**written.head, **stamps} if stamps else written.head
-                self._writer.keep_written(kept, head, written)
-                requests.append({"PutRequest": {"Item": head}})
+            if written.parts:
+                try:
+                    await self._parts.write(written.parts)
+                except (ThrottlingError, OperationTimeoutError):
+                    failed.append(key)
+                    continue
+            head = {**written.head, **stamps} if stamps else written.head
+            self._writer.keep_written(kept, head, written)
+            requests.append({"PutRequest": {"Item": head}})
         with self._items.in_time():
             left, _ = await self._items.write_many(requests)
         for request in left:

@@ -116,7 +116,7 @@ class Signer:
     """
     HMAC-SHA256 with a key derived from each secret: signs with the first, verifies with all.
 
-    Each field is signed with its length, so different lists of fields never have equal bytes.
+    Each field of a message has its length, so different lists of fields never have equal bytes.
     """
 
     SIZE = 32
@@ -126,13 +126,12 @@ class Signer:
             hashlib.sha256(b"dynamo_stores.codecs:" + _bytes(secret)).digest() for secret in secrets
         ]
 
-    def sign(self, *fields: bytes) -> bytes:
-        """Return the signature of ``fields``, ``SIZE`` bytes."""
-        return hmac.digest(self._keys[0], _join(fields), "sha256")
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature of a message of :func:`joined` fields, ``SIZE`` bytes."""
+        return hmac.digest(self._keys[0], message, "sha256")
 
-    def verify(self, signature: bytes, *fields: bytes) -> bool:
-        """Return whether ``signature`` is that of ``fields`` with one of the secrets."""
-        message = _join(fields)
+    def verify(self, signature: bytes, message: bytes) -> bool:
+        """Return whether ``signature`` is that of the message with one of the secrets."""
         for key in self._keys:
             if hmac.compare_digest(signature, hmac.digest(key, message, "sha256")):
                 return True
@@ -143,7 +142,11 @@ def _bytes(secret: str | bytes) -> bytes:
     return secret.encode() if isinstance(secret, str) else secret
 
 
-def _join(fields: tuple[bytes, ...]) -> bytes:
+def joined(*fields: bytes) -> bytes:
+    """
+    Return the fields, each with its length, as one message. The messages of two lists of fields are
+    joined to that of both.
+    """
     return b"".join([b"%d:%b" % (len(each), each) for each in fields])
 
 
@@ -183,7 +186,7 @@ class Codec:
     Converts values to signed bytes and back.
 
     The names of the serializer and, for compressed bytes, of the compressor are signed too: bytes
-    of another one are refused.
+    of another one are refused. So is the ``context``, a message of :func:`joined` fields.
     """
 
     def __init__(
@@ -198,9 +201,10 @@ class Codec:
         self._serializer = make_serializer(serializer)
         self._compressor = make_compressor(compressor) if compressor is not None else None
         self._compress_over = compress_over
-        self._signed_names = {
-            _PLAIN: serializer.encode(),
-            _COMPRESSED: f"{serializer}|{compressor}".encode(),
+        # The beginnings of the messages that are signed, by the header of the bytes.
+        names = {_PLAIN: serializer, _COMPRESSED: f"{serializer}|{compressor}"}
+        self._beginnings = {
+            _VERSION + form: joined(_VERSION + form, name.encode()) for form, name in names.items()
         }
 
     def encode(self, value: Any) -> Encoded:
@@ -216,32 +220,34 @@ class Codec:
                 return Encoded(_VERSION + _COMPRESSED, compressed)
         return Encoded(_VERSION + _PLAIN, data)
 
-    def sign(self, encoded: Encoded, *context: bytes) -> bytes:
+    def sign(self, encoded: Encoded, context: bytes) -> bytes:
         """Return the ``SEAL_SIZE`` bytes to store before ``encoded.data`` under ``context``."""
         header, data = encoded
-        return header + self._signer.sign(header, self._signed_names[header[1:]], *context, data)
+        message = b"".join((self._beginnings[header], context, b"%d:" % len(data), data))
+        return header + self._signer.sign(message)
 
-    def seal(self, value: Any, *context: bytes) -> bytes:
+    def seal(self, value: Any, context: bytes) -> bytes:
         """Return the signed bytes of ``value`` under ``context`` (its full key, its write)."""
         encoded = self.encode(value)
-        return self.sign(encoded, *context) + encoded.data
+        return self.sign(encoded, context) + encoded.data
 
-    def verify(self, sealed: bytes, *context: bytes) -> bool:
+    def verify(self, sealed: bytes, context: bytes) -> bool:
         """Return whether the bytes are signed for ``context`` under the options of this codec."""
-        header, form = sealed[:2], sealed[1:2]
-        signed_names = self._signed_names.get(form)
-        return signed_names is not None and self._signer.verify(
-            sealed[2:SEAL_SIZE], header, signed_names, *context, sealed[SEAL_SIZE:]
-        )
+        beginning = self._beginnings.get(sealed[:2])
+        if beginning is None:
+            return False
+        data = sealed[SEAL_SIZE:]
+        message = b"".join((beginning, context, b"%d:" % len(data), data))
+        return self._signer.verify(sealed[2:SEAL_SIZE], message)
 
-    def open(self, sealed: bytes, *context: bytes) -> Any:
+    def open(self, sealed: bytes, context: bytes) -> Any:
         """
         Return the value that was sealed under ``context``.
 
         Raises InvalidSignature if the bytes are not signed for it; they are not deserialised then.
         Raises UnreadableValue if they cannot be deserialised.
         """
-        if not self.verify(sealed, *context):
+        if not self.verify(sealed, context):
             raise InvalidSignature
         return self.load(sealed)
 

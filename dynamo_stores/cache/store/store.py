@@ -58,7 +58,7 @@ class _Core:
             indexed=indexed,
         )
         self.counters = Counters(items, reader, writer, values=values, parts=parts)
-        self.bulk = Bulk(items, reader, writer, parts=parts, validity=validity)
+        self.bulk = Bulk(items, reader, writer, values=values, parts=parts, validity=validity)
         self.items = items
         self.is_indexed = indexed
         self.lookups = get_lookups(using)

@@ -14,7 +14,7 @@ from ...exceptions import ItemTooLargeError
 from ...keys import ItemKey
 from ...models import RawItem
 from ..options import CacheOptions
-from .codecs import Codec, InvalidSignature, get_codec
+from .codecs import Codec, InvalidSignature, get_codec, joined
 from .items import NUMBER, PARTS, SEALED, WRITE, CacheEntry, CachePart, write_of
 
 # DynamoDB's numbers have 38 digits; larger ints are stored as bytes.
@@ -50,7 +50,7 @@ class Values:
     """Converts values to items of ``table`` and back, for one prefix and its options."""
 
     def __init__(self, table: str, prefix: str, options: CacheOptions, *, indexed: bool) -> None:
-        self._signed_table = table.encode()
+        self._signed_table = joined(table.encode())
         self._prefix = prefix
         self._options = options
         self._indexed = indexed
@@ -61,16 +61,22 @@ class Values:
         return get_codec(options.serializer, options.compressor, options.compress_over)
 
     def write(
-        self, key: ItemKey, value: Any, expiry: int | None, tags: Sequence[str] = ()
+        self,
+        key: ItemKey,
+        value: Any,
+        expiry: int | None,
+        tags: Sequence[str] = (),
+        write: str = "",
     ) -> Written:
         """
-        Return the items of ``value``, expiring at ``expiry`` (milliseconds since the epoch).
+        Return the items of ``value``, expiring at ``expiry`` (milliseconds since the epoch), made
+        by ``write`` (a new one by default).
 
         The head stays small enough for the stamps of the generation and of ``tags``, and for what
         ``touch`` and an early refresh add.
         Raises ItemTooLargeError over ``MAX_VALUE_BYTES``, and the errors of the serializer.
         """
-        write = new_write()
+        write = write or new_write()
         shard = keys.expiry_index_shard(self._prefix, key.pk) if self._indexed else None
         removal = self.removal(expiry)
         if is_number(value):
@@ -90,7 +96,7 @@ class Values:
         self._check_size(key, len(encoded.data))
 
         def head(count: int) -> RawItem:
-            seal = codec.sign(encoded, *self._context(key.pk, write, count))
+            seal = codec.sign(encoded, self._context(key.pk, write, count))
             return CacheEntry.make_raw(
                 key,
                 write=write,
@@ -147,7 +153,7 @@ class Values:
             sealed = b"".join((sealed, *parts))
         if is_verified:
             return self._codec.load(sealed)
-        return self._codec.open(sealed, *self._context(pk, write, count))
+        return self._codec.open(sealed, self._context(pk, write, count))
 
     def is_readable(self, head: RawItem) -> bool:
         """
@@ -159,8 +165,8 @@ class Values:
             if NUMBER in head:
                 return CacheEntry.number.deserialize(head[NUMBER]["N"]) is not None
             count = self.count_parts(head)
-            sealed, context = head[SEALED]["B"], (head["PK"]["S"], write, count)
-            return count > 1 or self._codec.verify(sealed, *self._context(*context))
+            sealed, context = head[SEALED]["B"], self._context(head["PK"]["S"], write, count)
+            return count > 1 or self._codec.verify(sealed, context)
         except (InvalidSignature, KeyError, ArithmeticError):
             return False
 
@@ -198,5 +204,5 @@ class Values:
                 f"The key has {len(key.original or b''):,} bytes; expected at most {PART_BYTES:,}."
             )
 
-    def _context(self, pk: str, write: str, count: int) -> tuple[bytes, ...]:
-        return self._signed_table, pk.encode(), write.encode(), b"%d" % count
+    def _context(self, pk: str, write: str, count: int) -> bytes:
+        return self._signed_table + joined(pk.encode(), write.encode(), b"%d" % count)

@@ -222,9 +222,11 @@ class Writer:
 
     def keep_written(self, kept: dict[str, Entry], head: RawItem, written: Written) -> None:
         """Keep what was just written, for the near tier."""
-        pk = head["PK"]["S"]
-        self._validity.numbers.remember_tags(pk, written.tags)
-        kept[pk] = Entry(head, [data_of(part) or b"" for part in written.parts])
+        pk, numbers = head["PK"]["S"], self._validity.numbers
+        if written.tags or numbers.knows_tags:
+            numbers.remember_tags(pk, written.tags)
+        parts = [data_of(part) or b"" for part in written.parts] if written.parts else ()
+        kept[pk] = Entry(head, parts)
 
     async def _put_new(
         self, head: RawItem, seen: RawItem | None
