@@ -49,6 +49,7 @@ class CacheOptions:
     local_max_entries: int = setting(1000, WHOLE_POSITIVE, 114)
     local_max_bytes: int = setting(16 * 2**20, WHOLE_POSITIVE, 115)
     local_stale: float = setting(0, NOT_NEGATIVE, 127)
+    combine_reads: bool = setting(False, BOOLEAN, 129)
     stampede_lease: float = setting(0, NOT_NEGATIVE, 116)
     stale_timeout: float = setting(0, NOT_NEGATIVE, 117)
     stampede_wait: float | None = setting(None, or_none(POSITIVE), 119)

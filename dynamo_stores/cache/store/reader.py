@@ -19,6 +19,7 @@ from .items import LIFE, PARTS, TAGS, WRITE, CacheEntry, tags_of
 from .near import Entry, NearStats, NearTier, get_near
 from .parts import Parts
 from .recent import RecentWrites
+from .turns import InTurn, Turns
 from .values import Values
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,9 @@ class Reader:
         self._parts = parts
         self._validity = validity
         self._recent = recent
+        # What is served stale is no live entry.
+        combines = options.combine_reads and not options.stale_timeout
+        self._turns = Turns(self._fetch_heads) if combines else None
 
     def item_key(self, key: str) -> ItemKey:
         """Return the partition and sort key of the entry ``key``, in full as Django makes it."""
@@ -107,7 +111,11 @@ class Reader:
 
     async def read(self, key: ItemKey, *, strongly: bool = False) -> Entry | None:
         """Return the entry from the table, also after its expiry if it may be served stale."""
-        head = await self.head(key, strongly=strongly)
+        if self._turns is None or strongly or self._is_read_strongly(key.pk):
+            head = await self.head(key, strongly=strongly)
+        else:
+            seconds = time_left(self._options.operation_timeout)
+            head = await InTurn(self._turns, key.pk, seconds, lambda: self.head(key))
         if head is None or not self.is_kept(head):
             return None
         if PARTS not in head:
@@ -259,6 +267,19 @@ class Reader:
         return entry if entry is not None and self._validity.is_valid(entry.head) else None
 
     async def _fetch_many(self, pks: Sequence[str]) -> dict[str, Entry]:
+        try:
+            heads = await self._fetch_heads(pks)
+        except StoreUnavailable as exc:
+            exc.found = await self._whole((exc.found or {}).values())
+            raise
+        return await self._whole(heads.values())
+
+    async def _fetch_heads(self, pks: Sequence[str]) -> dict[str, RawItem]:
+        """
+        Return the heads of the entries that are live and valid, by partition key.
+
+        Raises StoreUnavailable; its ``found`` holds the heads that were read before.
+        """
         validity = self._validity
         numbers_read: list[ItemKey] = []
         if validity.has_generation or validity.numbers.knows_tags:
@@ -279,16 +300,16 @@ class Reader:
                 heads = await self.live_and_valid(read, numbers_read)
         except StoreUnavailable as exc:
             read = (exc.responses or {}).get(self._items.table.table_name, [])
-            exc.found = await self._whole(
-                head
+            exc.found = {
+                head["PK"]["S"]: head
                 for head in read
                 if head["SK"]["S"] == keys.ENTRY
                 and is_live(head)
                 and not validity.not_fresh(validity.numbers_of(head))
                 and validity.is_valid(head)
-            )
+            }
             raise
-        return await self._whole(heads)
+        return {head["PK"]["S"]: head for head in heads}
 
     async def _whole(self, heads: Iterable[RawItem]) -> dict[str, Entry]:
         found = {}
