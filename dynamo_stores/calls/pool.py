@@ -21,7 +21,7 @@ from botocore import exceptions as botocore
 
 from .. import clock
 from ..concurrency.effects import Effect, Opened
-from ..concurrency.flights import Gate
+from ..concurrency.flights import Gate, finish
 from ..exceptions import OperationTimeoutError
 from .wire import Answer, DamagedAnswerError, Endpoint, Reader
 
@@ -98,9 +98,25 @@ class _Received(Effect[int]):
         return self._sock.recv_into(self._buffer)
 
     async def arun(self) -> int:
-        self._sock.setblocking(False)
-        async with asyncio.timeout(_left(self._until)):
-            return await asyncio.get_running_loop().sock_recv_into(self._sock, self._buffer)
+        loop, sock = asyncio.get_running_loop(), self._sock
+        sock.setblocking(False)
+        while True:
+            left = _left(self._until)
+            readable: asyncio.Future[None] = loop.create_future()
+            try:
+                loop.add_reader(sock, finish, readable)
+            except NotImplementedError:
+                # Windows' loop.
+                async with asyncio.timeout(left):
+                    return await loop.sock_recv_into(sock, self._buffer)
+            timer = loop.call_later(left, finish, readable)
+            try:
+                await readable
+            finally:
+                timer.cancel()
+                loop.remove_reader(sock)
+            with contextlib.suppress(BlockingIOError):
+                return sock.recv_into(self._buffer)
 
 
 class Link:

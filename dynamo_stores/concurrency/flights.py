@@ -56,17 +56,30 @@ class Gate:
 
     async def await_opened(self, seconds: float) -> None:
         """The same on an event loop."""
-        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
 
         def wake() -> None:
+            if asyncio._get_running_loop() is loop:
+                finish(woken)
+                return
             # The loop may be closed by now.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(woken.set)
+                loop.call_soon_threadsafe(finish, woken)
 
         self._wake = wake
         if not self._is_open:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), seconds)
+            timer = loop.call_later(seconds, finish, woken)
+            try:
+                await woken
+            finally:
+                timer.cancel()
+
+
+def finish(future: asyncio.Future[None]) -> None:
+    """End the wait for ``future``, unless it has ended."""
+    if not future.done():
+        future.set_result(None)
 
 
 def _release(lock: threading.Lock) -> None:

@@ -20,8 +20,8 @@ Read = Callable[[list[str]], Verb[Mapping[str, RawItem]]]
 
 class Turns:
     """
-    The keys that tasks have asked for in this turn of their loop, by loop. They are read at its end,
-    100 in a request.
+    The keys that tasks have asked for in this turn of their loop, by loop. They are read at its
+    end, 100 in a request.
     """
 
     def __init__(self, read: Read) -> None:
