@@ -16,7 +16,7 @@ from typing import Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 from .engine import HOST
-from .lag import LaggingReplica, region_of
+from .lag import LaggingReplica, TurnTimeoutError, region_of
 
 # The action of a fault on a request; returns True if no answer of the engine is to be sent.
 Act = Callable[["_Handler", bytes], bool]
@@ -245,8 +245,12 @@ class _Handler(BaseHTTPRequestHandler):
         region = region_of(self.headers.get("Authorization", ""))
         if replica.serves(region, operation, body):
             return self._forward(request, urlsplit(replica.url))
-        with replica.writing(region, operation, body):
-            return self._forward(request, upstream)
+        try:
+            with replica.writing(region, operation, body):
+                return self._forward(request, upstream)
+        except TurnTimeoutError:
+            self.reset()
+            raise
 
     def _forward(self, request: bytes, upstream: SplitResult) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(

@@ -27,6 +27,12 @@ Key = dict[str, Any]
 
 # Seconds by which a change may be copied late.
 _MAX_DELAY = 0.2
+# Seconds for which a write waits for others.
+_LONGEST_TURN = 4.0
+
+
+class TurnTimeoutError(OSError):
+    """A write was not forwarded."""
 
 
 class _Table(NamedTuple):
@@ -103,7 +109,11 @@ class LaggingReplica:
             yield
             self._forget(region, operation, body)
             return
-        with self._lock:
+        # A lock gives no turns. On a busy machine one of many requests could wait for longer than
+        # its client allows for requests that are carried out late.
+        if not self._lock.acquire(timeout=_LONGEST_TURN):
+            raise TurnTimeoutError("A write waited too long for others, and is not forwarded.")
+        try:
             keys = [(table, self._key(table, item)) for table, item in changed]
             try:
                 yield
@@ -113,6 +123,8 @@ class LaggingReplica:
                     if key is not None:
                         self._changes.append(_Change(due, table, key, self._read(table, key)))
                         self._has_changes.release()
+        finally:
+            self._lock.release()
 
     def _send_to_primary(
         self, region: str, operation: str, body: dict[str, Any]
