@@ -546,7 +546,13 @@ class AsyncLock(_BaseLock):
             raise self._lock_error() from self._error
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def __aexit__(
+        self, exc_type: object, error: BaseException | None, traceback: object
+    ) -> None:
+        if isinstance(error, GeneratorExit):
+            # The task was dropped: nothing can be awaited any more.
+            self._release_in_background(error)
+            return
         try:
             await self.release()
         except BaseException as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -203,7 +204,9 @@ class _Computing:
         try:
             value = await self._computation
         finally:
-            _computing.reset(token)
+            # A task's context is not that of who drops the task.
+            with contextlib.suppress(ValueError):
+                _computing.reset(token)
         took = clock.monotonic() - began_at
         timeout, prepare = self._timeout, core.writer.prepare
         written = await Prepare(lambda: prepare(key, value, timeout, tags), value)

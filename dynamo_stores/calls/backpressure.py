@@ -10,15 +10,16 @@ background calls, which use at most half of the limit.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from weakref import WeakSet
 
 from .. import clock
-from ..concurrency.effects import Opened
+from ..concurrency.effects import BlocksLoop, Opened
 from ..concurrency.flights import Gate
 from ..exceptions import ThrottlingError
 
@@ -39,7 +40,9 @@ def background() -> Iterator[None]:
     try:
         yield
     finally:
-        _background.reset(token)
+        # A task's context is not that of who drops the task.
+        with suppress(ValueError):
+            _background.reset(token)
 
 
 def set_background(value: bool) -> None:
@@ -62,10 +65,14 @@ class Request:
 
 
 class Backpressure:
-    """The requests in flight to one table, of all threads of this process."""
+    """
+    The requests in flight to one table, of all threads and tasks of this process. Tasks send at
+    most ``most`` of theirs at a time.
+    """
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, most: float = math.inf) -> None:
         self._table = table
+        self._most = most
         self._lock = threading.RLock()
         # Of the requests that wait.
         self._gates: list[Gate] = []
@@ -116,7 +123,7 @@ class Backpressure:
             if throttled:
                 self._throttled_at = now
                 if now - self._halved_at >= _ROUND:
-                    self._limit = max(1.0, (self._limit or float(self.in_flight)) / 2)
+                    self._limit = max(1.0, (self._limit or min(self.in_flight, self._most)) / 2)
                     self._halved_at = now
             elif self._limit is not None:
                 self._limit += 1 / self._limit
@@ -129,6 +136,11 @@ class Backpressure:
 
     async def _wait_in(self, queue: deque[Request], request: Request) -> None:
         """Wait until ``request`` is the first of ``queue`` and the limit allows it; begin it."""
+        if await BlocksLoop():
+            # Those before it may be of tasks that wait for this thread.
+            with self._lock:
+                self._in_flight.add(request)
+            return
         try:
             with self._lock:
                 queue.append(request)

@@ -18,7 +18,6 @@ from .. import clock
 from ..concurrency.effects import InThread
 from ..conf import StoreConfig
 from .environment import USER_AGENT, is_loopback, local_region, place_of
-from .pool import not_sent
 from .server_time import ServerClock
 from .wire import check_body
 
@@ -63,8 +62,6 @@ class ClientTransport:
         """
 
         def send() -> Any:
-            if clock.monotonic() >= until:
-                raise not_sent()
             token = _attempt_until.set(until)
             try:
                 return self._client._make_api_call(operation, request)

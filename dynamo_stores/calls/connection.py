@@ -28,6 +28,7 @@ from .backpressure import Backpressure
 from .breaker import CircuitBreaker, State
 from .control import get_control
 from .item_size import MAX_ITEM_BYTES, MAX_PARTITION_READ_BYTES, item_size
+from .places import Places
 from .policy import CallPolicy
 from .server_time import ServerClock
 from .transport import SharedTransport
@@ -71,6 +72,7 @@ class Connection(PynamoConnection):
         self._lock = threading.RLock()
         self._transport = SharedTransport(using, self.config)
         self._policies: dict[str, CallPolicy] = {}
+        self._places = Places(self.config.max_pool_connections)
         self._tables_of_models: dict[type[Model], TableConnection] = {}
 
     def __repr__(self) -> str:
@@ -189,9 +191,13 @@ class Connection(PynamoConnection):
                 table, old, new, f" after {error}" if error else "",
                 extra={"dynamodb_table": table, "dynamodb_using": self.using},
             )  # fmt: skip
-            signals.breaker_state_changed.send_robust(
-                CircuitBreaker, using=self.using, table=table, old=old, new=new, error=error
-            )
+            try:
+                signals.breaker_state_changed.send_robust(
+                    CircuitBreaker, using=self.using, table=table, old=old, new=new, error=error
+                )
+            except RuntimeError:
+                # On an event loop, with a receiver that is a coroutine function.
+                logger.exception("The signal breaker_state_changed could not be sent.")
 
         return CallPolicy(
             using=self.using,
@@ -202,7 +208,8 @@ class Connection(PynamoConnection):
             retry=config.retry,
             timeout=config.operation_timeout,
             read_timeout=config.read_timeout,
-            backpressure=Backpressure(table),
+            backpressure=Backpressure(table, config.max_pool_connections),
+            places=self._places,
             place_of=lambda: self.place,
         )
 

@@ -66,18 +66,18 @@ class Environment:
         Return the credentials, the same object until they change. botocore is asked once a second,
         and may refresh them. Raises NoCredentialsError.
         """
-        if int(now) != self._frozen_at or self._frozen is None:
+        if int(now) > self._frozen_at or self._frozen is None:
             if self._credentials is None:
                 raise NoCredentialsError
             frozen = self._credentials.get_frozen_credentials()
             if frozen != self._frozen:
                 self._frozen = frozen
-            self._frozen_at = int(now)
+            self._frozen_at = max(self._frozen_at, int(now))
         return self._frozen  # type: ignore[return-value]
 
     def blocks(self, now: float) -> bool:
         """Return whether :meth:`credentials` may wait for a refresh."""
-        if int(now) == self._frozen_at or self._credentials is None:
+        if int(now) <= self._frozen_at or self._credentials is None:
             return False
         is_due = getattr(self._credentials, "refresh_needed", None)
         return is_due is not None and bool(is_due())

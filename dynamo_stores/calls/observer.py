@@ -95,7 +95,11 @@ def observe(measurement: Measurement) -> None:
         except Exception:
             logger.exception("An observer of DynamoDB calls failed.")
     if measurement.throttled:
-        signals.throttled.send_robust(Measurement, measurement=measurement)
+        try:
+            signals.throttled.send_robust(Measurement, measurement=measurement)
+        except RuntimeError:
+            # On an event loop, with a receiver that is a coroutine function.
+            logger.exception("The signal throttled could not be sent.")
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug(
             "%s on %s took %.1f ms%s.",

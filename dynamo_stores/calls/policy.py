@@ -31,6 +31,7 @@ from ..exceptions import (
 from . import observer
 from .backpressure import Backpressure
 from .breaker import Admission, CircuitBreaker
+from .places import Place, Places
 from .retry import delays
 
 # While retries remain, an attempt has half of the time that is left, and at least these seconds.
@@ -116,6 +117,7 @@ class CallPolicy:
     timeout: float
     read_timeout: float
     backpressure: Backpressure
+    places: Places
     place_of: Callable[[], str] = str
 
     async def call(
@@ -221,10 +223,13 @@ class CallPolicy:
         share: float,
     ) -> dict[str, Any]:
         request = await self.backpressure.enter(until)
+        throttled = has_place = False
         started = clock.monotonic()
-        left = until - started
-        throttled = False
         try:
+            # What a task waits for is not DynamoDB.
+            has_place = await Place(self.places, until)
+            started = clock.monotonic()
+            left = until - started
             seconds = min(self.read_timeout, left, max(_SHORTEST, share * left))
             answer = await send(started + max(0.001, seconds))
         except Exception as exc:
@@ -244,6 +249,8 @@ class CallPolicy:
                 raise
             raise failure from exc
         finally:
+            if has_place:
+                self.places.leave()
             self.backpressure.leave(request, clock.monotonic() - started, throttled=throttled)
         if observer.is_observed():
             self._observe(operation, started, attempt, answer=answer)

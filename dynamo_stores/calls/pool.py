@@ -22,7 +22,6 @@ from botocore import exceptions as botocore
 from .. import clock
 from ..concurrency.effects import Effect, Opened
 from ..concurrency.flights import Gate, finish
-from ..exceptions import OperationTimeoutError
 from .wire import Answer, DamagedAnswerError, Endpoint, Reader
 
 _BUFFER = 64 * 1024
@@ -227,87 +226,9 @@ class Link:
             await _Sent(self._sock, self._outgoing.read(), until)
 
 
-class _Places:
-    """The requests that tasks may have in flight, on all loops together."""
-
-    def __init__(self, most: int) -> None:
-        self._free = most
-        self._waiting: deque[Gate] = deque()
-        self._lock = threading.Lock()
-
-    def take(self) -> Gate | None:
-        """Take a place, or return the gate that is opened when one is handed over."""
-        with self._lock:
-            if self._free > 0:
-                self._free -= 1
-                return None
-            gate = Gate()
-            self._waiting.append(gate)
-            return gate
-
-    def give_up(self, gate: Gate) -> None:
-        """Wait no more; a place that was handed over meanwhile is left."""
-        with self._lock:
-            if gate in self._waiting:
-                self._waiting.remove(gate)
-                return
-        self.leave()
-
-    def leave(self) -> None:
-        """Leave a place to the task that has waited for the longest time."""
-        with self._lock:
-            if not self._waiting:
-                self._free += 1
-                return
-            gate = self._waiting.popleft()
-        gate.open()
-
-
-class _Place(Effect[_Places | None]):
-    """
-    A place for a request, to be left after it. Threads need none. Raises OperationTimeoutError
-    until when none was free.
-    """
-
-    __slots__ = ("_places", "_until")
-
-    def __init__(self, places: _Places, until: float) -> None:
-        self._places = places
-        self._until = until
-
-    def run(self) -> _Places | None:
-        return None
-
-    async def arun(self) -> _Places | None:
-        gate = self._places.take()
-        if gate is None:
-            return self._places
-        try:
-            while not gate.is_open:
-                await gate.await_opened(_left(self._until))
-        except TimeoutError:
-            self._places.give_up(gate)
-            raise not_sent() from None
-        except BaseException:
-            self._places.give_up(gate)
-            raise
-        return self._places
-
-
-def not_sent() -> OperationTimeoutError:
-    """Return the error of a task's request that had to wait for others until its end."""
-    error = OperationTimeoutError(
-        "No request was sent: as many as MAX_POOL_CONNECTIONS allows were under way all the time."
-    )
-    # It says nothing about DynamoDB.
-    error.counts = False
-    return error
-
-
 class Pool:
     """
-    The connections to one endpoint. The one used last is used first; ``keep`` stay idle. Tasks use
-    at most ``keep`` at a time.
+    The connections to one endpoint. The one used last is used first; ``keep`` stay idle.
     """
 
     def __init__(
@@ -322,7 +243,6 @@ class Pool:
         self._connect_timeout = connect_timeout
         self._keep = keep
         self._make_context = make_context
-        self._places = _Places(keep)
         self._idle: deque[Link] = deque()
 
     async def send(self, request: bytes, until: float, may_repeat: bool) -> Answer:
@@ -333,31 +253,26 @@ class Pool:
         If a kept connection turns out to be closed before the answer begins, a request that
         ``may_repeat`` is sent again on another one.
         """
-        place = await _Place(self._places, until)
         idle = self._idle
-        try:
-            while True:
-                kept = _take(idle)
-                link = kept or await self._connect(until)
-                try:
-                    answer = await link.ask(request, until)
-                except BaseException as exc:
-                    link.close()
-                    if isinstance(exc, ClosedError) and kept is not None and may_repeat:
-                        continue
-                    if isinstance(exc, TimeoutError):
-                        raise self._error(botocore.ReadTimeoutError, exc) from exc
-                    if isinstance(exc, OSError):
-                        raise self._error(botocore.ConnectionClosedError, exc) from exc
-                    raise
-                if answer.keeps_connection and idle is self._idle:
-                    self._keep_open(link)
-                else:
-                    link.close()
-                return answer
-        finally:
-            if place is not None:
-                place.leave()
+        while True:
+            kept = _take(idle)
+            link = kept or await self._connect(until)
+            try:
+                answer = await link.ask(request, until)
+            except BaseException as exc:
+                link.close()
+                if isinstance(exc, ClosedError) and kept is not None and may_repeat:
+                    continue
+                if isinstance(exc, TimeoutError):
+                    raise self._error(botocore.ReadTimeoutError, exc) from exc
+                if isinstance(exc, OSError):
+                    raise self._error(botocore.ConnectionClosedError, exc) from exc
+                raise
+            if answer.keeps_connection and idle is self._idle:
+                self._keep_open(link)
+            else:
+                link.close()
+            return answer
 
     def close(self) -> None:
         """Close the idle connections. Those in use are closed after their request."""

@@ -99,8 +99,9 @@ class LeanTransport:
     async def _ask(self, operation: str, body: bytes, until: float, ahead: float) -> Answer:
         now, environment = time.time() + ahead, self._environment
         if environment.blocks(now):
-            await InThread(self._using, lambda: environment.credentials(now))
-        credentials = environment.credentials(now)
+            credentials = await InThread(self._using, lambda: environment.credentials(now))
+        else:
+            credentials = environment.credentials(now)
         signer, pool = self._route
         endpoint = environment.endpoint_for(credentials)
         if endpoint is not pool.endpoint:

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 Verb = Coroutine["Effect[Any]", Any, T]
 
+# How often a verb that is dropped may try to await.
+_CLEAN_UPS = 20
 # Values of these types can be serialised in any thread: that never reads the database.
 PLAIN_TYPES = frozenset([str, bytes, int, float, bool, type(None)])
 
@@ -78,6 +80,9 @@ async def arun(verb: Verb[T]) -> T:
         while isinstance(effect, Effect):
             try:
                 result = await effect.arun()
+            except GeneratorExit:
+                # The task was dropped: nothing can be awaited any more.
+                raise
             except BaseException as exc:  # noqa: BLE001 - a cancelled task cleans up, too
                 effect = verb.throw(exc)
             else:
@@ -92,9 +97,13 @@ async def arun(verb: Verb[T]) -> T:
 
 def _close(verb: Verb[Any]) -> None:
     # An exception from outside may come between two effects. It ends the verb, which can await
-    # nothing any more.
-    with contextlib.suppress(RuntimeError):
-        verb.close()
+    # nothing any more: each attempt to await is an error, and the verb cleans up what is left.
+    for _ in range(_CLEAN_UPS):
+        try:
+            verb.close()
+        except RuntimeError:
+            continue
+        return
 
 
 def _no_effect(found: object) -> TypeError:
@@ -175,6 +184,18 @@ class Join(Effect[Any]):
             return await self._flight.aresult(self._seconds)
         except StoreError as exc:
             raise copy_of(exc) from exc
+
+
+class BlocksLoop(Effect[bool]):
+    """Whether this thread runs an event loop, whose tasks cannot go on meanwhile."""
+
+    __slots__ = ()
+
+    def run(self) -> bool:
+        return asyncio._get_running_loop() is not None
+
+    async def arun(self) -> bool:
+        return False
 
 
 class InThread(Effect[T]):

@@ -39,11 +39,15 @@ class Gate:
         """Whether it was opened."""
         return self._is_open
 
-    def open(self) -> None:
-        """Open it and wake the waiter."""
+    def open(self) -> bool:
+        """Open it and wake the waiter; return False if that is a task whose loop is closed."""
         self._is_open = True
         if (wake := self._wake) is not None:
-            wake()
+            try:
+                wake()
+            except RuntimeError:
+                self._is_open = False
+        return self._is_open
 
     def wait(self, seconds: float) -> None:
         """Wait until it is open, at most so many seconds."""
@@ -62,9 +66,7 @@ class Gate:
         def wake() -> None:
             if asyncio._get_running_loop() is loop:
                 finish(woken)
-                return
-            # The loop may be closed by now.
-            with contextlib.suppress(RuntimeError):
+            else:
                 loop.call_soon_threadsafe(finish, woken)
 
         self._wake = wake
@@ -95,6 +97,8 @@ class Flight:
     def __init__(self, lead: Lead) -> None:
         self.started_at = clock.monotonic()
         self._lead = weakref.ref(lead)
+        # Of a leader that is a task.
+        self._loop = asyncio._get_running_loop()
         self._has_ended = False
         self._outcome: Any = AGAIN
         self._error: BaseException | None = None
@@ -112,7 +116,12 @@ class Flight:
             self._waiting.pop().open()
 
     def result(self, seconds: float) -> Any:
-        """Wait for the outcome, at most so many seconds. Raises the error, or TimeoutError."""
+        """
+        Wait for the outcome, at most so many seconds. Raises the error, or TimeoutError: at once if
+        the leader is a task that this thread keeps from going on.
+        """
+        if self._loop is not None and self._loop is asyncio._get_running_loop():
+            seconds = 0.0
         until = time.monotonic() + seconds
         gate = self._add_gate()
         while not self.done():

@@ -7,6 +7,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from dynamo_stores import clock
 from dynamo_stores.calls.backpressure import Backpressure
 from dynamo_stores.calls.breaker import CircuitBreaker
+from dynamo_stores.calls.places import Places
 from dynamo_stores.calls.policy import CallPolicy
 from dynamo_stores.concurrency.effects import run
 from dynamo_stores.conf.groups import BreakerConfig, RetryConfig
@@ -58,6 +59,7 @@ def policy(timeout=30.0, read_timeout=10.0, breaker=None, **retry):
         timeout=timeout,
         read_timeout=read_timeout,
         backpressure=Backpressure("t"),
+        places=Places(50),
     )
 
 
