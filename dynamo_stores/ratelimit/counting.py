@@ -1,4 +1,8 @@
-"""Counting requests: decided by the remembered item, written if the item is unchanged."""
+"""
+Counting requests: decided by the remembered item, written if the item is unchanged.
+
+Requests of one limit that come while a write for it is under way are decided together by the next.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +15,26 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .. import clock, keys
+from ..calls.policy import time_left
 from ..calls.server_time import Times
 from ..concurrency.effects import Computation, Join, Wait
-from ..concurrency.flights import Lead
+from ..concurrency.flights import AGAIN, Flight, Lead
 from ..conf import get_config
 from ..conf.rates import Rate, ResourceConfig
-from ..exceptions import CircuitBreakerOpenError, StoreUnavailable, ThrottlingError
+from ..exceptions import (
+    CircuitBreakerOpenError,
+    StoreError,
+    StoreUnavailable,
+    ThrottlingError,
+)
 from ..item_access import ConditionFailed, Items
 from ..keys import ItemKey
 from ..models import RawItem
 from ..signals import rate_limited
 from .algorithms import algorithm_of
-from .algorithms.base import Algorithm, RateLimitStatus, Write, as_admitted
+from .algorithms.base import Algorithm, Decision, RateLimitStatus, Write, as_admitted
 from .algorithms.windows import Windows
+from .groups import Group, Member
 from .items import RateWindow
 from .memory import Name, get_rate_memory
 
@@ -31,8 +42,10 @@ logger = logging.getLogger(__name__)
 
 # After this many lost races each further attempt waits, for up to this many seconds.
 _MAX_RACES, _LONGEST_PAUSE = 3, 0.05
-# For so many seconds at most a write that replaces an item waits for another one of this process.
+# For so many seconds at most a group waits for the one before it.
 _LONGEST_WAIT = 10 * _LONGEST_PAUSE
+# The share of its time that a request waits for others; the rest is for a call of its own.
+_SHARE = 0.75
 
 # How often a limit was decided without the table, by alias and ON_UNAVAILABLE.
 decided_without_store: Counter[tuple[str, str]] = Counter()
@@ -48,24 +61,6 @@ class ResolvedLimit(NamedTuple):
     config: ResourceConfig
     item: ItemKey
     priority: str | None = None
-
-
-class Counted(NamedTuple):
-    """A decision, and the state of the item in which it was counted."""
-
-    status: Any
-    state: Any
-
-
-class _Attempt(NamedTuple):
-    """
-    The state of an item after an attempt to write it, and whether it was written. It ``is_fresh``
-    if DynamoDB answered with it.
-    """
-
-    state: Any
-    is_written: bool
-    is_fresh: bool = True
 
 
 class RateCounter:
@@ -117,7 +112,7 @@ class RateCounter:
 
     async def record(self, limit: ResolvedLimit, cost: int) -> None:
         """Count ``cost`` requests without regard to the limit."""
-        await self._count(shards_of(limit)[0], cost, force=True)
+        await self._decide(shards_of(limit)[0], [Member(cost)], force=True)
 
     async def refund(self, limit: ResolvedLimit, cost: int) -> None:
         """Take back ``cost`` requests, of the first shard that has counted some."""
@@ -160,12 +155,88 @@ class RateCounter:
         if known is not None:
             return known
         try:
+            if limit.config.block == 1:
+                return await self._acquire_together(limit, name, cost)
             status = await self._count_block(limit, name, cost)
         except BaseException:
             refusals.end_probe(name)
             raise
         refusals.remember(name, cost, status)
         return status
+
+    async def _acquire_together(self, limit: ResolvedLimit, name: Name, cost: int) -> Any:
+        """Decide together with the other requests of this limit that are made meanwhile."""
+        # The burst of gcra is not in the name.
+        groups, shared = self._memory.groups, (*name, limit.config.burst)
+        while True:
+            member = Member(cost)
+            try:
+                place = groups.enter(shared, member)
+                if isinstance(place, Flight):
+                    await self._follow(place, member)
+                else:
+                    await self._lead(limit, name, shared, *place)
+            except TimeoutError:
+                break
+            except StoreError:
+                if member.status is None:
+                    raise
+            finally:
+                member.has_left = True
+            if member.status is not None:
+                return member.status
+        # The leader has no answer yet, or its event loop is busy.
+        alone = Member(cost)
+        await self._decide(limit, [alone])
+        self._remember_refusals(name, [alone])
+        return alone.status
+
+    async def _follow(self, flight: Flight, member: Member) -> None:
+        """
+        Wait for the decision of a group; afterwards the member has no status if its leader ended
+        before. Raises TimeoutError while there is time left for a decision without the group.
+        """
+        try:
+            await Join(flight, _SHARE * self._time_left())
+        except StoreError:
+            if member.has_failed or self._time_left() <= _LONGEST_PAUSE:
+                raise
+
+    async def _lead(
+        self, limit: ResolvedLimit, name: Name, shared: Name, lead: Lead, group: Group
+    ) -> None:
+        """Decide on all members of the group, after the group before it."""
+        groups, outcome, error = self._memory.groups, AGAIN, None
+        try:
+            if group.before is not None:
+                with contextlib.suppress(TimeoutError, StoreError):
+                    await Join(group.before, min(_LONGEST_WAIT, _SHARE * self._time_left()))
+            members = groups.close(shared, group)
+            try:
+                await self._decide(limit, members)
+            except StoreError as exc:
+                error = exc
+                # Else it was the leader's time that was too short.
+                if getattr(exc, "counts", True) and self._time_left():
+                    for member in members:
+                        member.has_failed = True
+                raise
+            finally:
+                self._remember_refusals(name, members)
+            outcome = None
+        finally:
+            groups.end(shared, lead, outcome, error)
+
+    def _time_left(self) -> float:
+        return time_left(get_config(self._items.using).rate_limit.operation_timeout)
+
+    def _remember_refusals(self, name: Name, members: Sequence[Member]) -> None:
+        """Remember the refusals; forget earlier ones if all that are decided were admitted."""
+        refusals = self._memory.refusals
+        decided = [member for member in members if member.status is not None]
+        refused = [member for member in decided if not member.status.allowed]
+        for member in refused or decided[-1:]:
+            refusals.remember(name, member.cost, member.status)
 
     def _of_shards(self, limit: ResolvedLimit, shards: Sequence[ResolvedLimit], status: Any) -> Any:
         """
@@ -201,66 +272,52 @@ class RateCounter:
         return self._memory.blocks.take(name, cost, is_live)
 
     async def _count_block(self, limit: ResolvedLimit, name: Name, cost: int) -> Any:
-        if limit.config.block == 1:
-            return (await self._count(limit, cost)).status
         blocks = self._memory.blocks
         size = blocks.size_for(name, cost, limit.config.block)
-        counted = await self._count(limit, size)
-        if not counted.status.allowed and size > cost:
-            size, counted = cost, await self._count(limit, cost)
-        if counted.status.allowed:
-            blocks.put(name, size - cost, counted.state, counted.status)
-        return counted.status
+        block = Member(size)
+        await self._decide(limit, [block])
+        if not block.status.allowed and size > cost:
+            block = Member(cost)
+            await self._decide(limit, [block])
+        if block.status.allowed:
+            blocks.put(name, block.cost - cost, block.state, block.status)
+        return block.status
 
-    async def _count(self, limit: ResolvedLimit, cost: int, *, force: bool = False) -> Counted:
-        """Decide by the item as remembered here, again if it changed before the write."""
+    async def _decide(
+        self, limit: ResolvedLimit, members: Sequence[Member], *, force: bool = False
+    ) -> None:
+        """
+        Decide on the members as if they came one after the other, and give each its status.
+
+        Decides by the item as remembered here, again if it changed before the write.
+        """
         algorithm, rates = limit.algorithm, limit.rates
         state, is_fresh, races = self._memory.states.get(limit.item), False, 0
-        while True:
+        while members:
             times = self._clock.times()
             if not is_fresh and _is_uncertain(times):
                 # The first call of a process, or its clock was set: the answer has the time.
                 state, is_fresh = await self._read(limit), True
                 continue
-            decision = algorithm.decide(state, rates, cost, times, force=force)
+            admitted, decision = decide_together(limit, state, members, times, force=force)
             write = decision.write
             if not is_fresh and (write is None or decision.wants_fresh):
                 # The remembered item may have been reset or refunded meanwhile.
                 state, is_fresh = await self._read(limit), True
                 continue
             if write is None:
-                return Counted(decision.status, state)
-            if write.replaces and not races:
-                attempt = await self._replace(limit, state, write)
-            else:
-                attempt = await self._write(limit, write)
-            state, is_written, is_fresh = attempt
-            if is_written and not decision.allowed:
-                return Counted(decision.status, state)
+                for member in members:
+                    member.status = algorithm.look(state, rates, member.cost, times)
+                    member.state = state
+                return
+            state, is_written = await self._write(limit, write)
+            is_fresh = True
             if is_written:
-                return Counted(as_admitted(algorithm.look(state, rates, 0, times)), state)
+                members = settle(limit, state, members, admitted, times)
+                continue
             races += 1
             if races > _MAX_RACES:
                 await Wait(random.uniform(0, _LONGEST_PAUSE))
-
-    async def _replace(self, limit: ResolvedLimit, state: Any, write: Write) -> _Attempt:
-        """
-        Write if no other thread or task of this process is just replacing ``state``; else wait for
-        that and return the state that it leaves, unless there is none after a while.
-        """
-        item, replacements = limit.item, self._memory.replacements
-        flight = replacements.join(item)
-        try:
-            if not isinstance(flight, Lead):
-                with contextlib.suppress(TimeoutError):
-                    await Join(flight, _LONGEST_WAIT)
-            newer = self._memory.states.get(item)
-            if newer is not None and newer is not state:
-                return _Attempt(newer, is_written=False, is_fresh=False)
-            return await self._write(limit, write)
-        finally:
-            if isinstance(flight, Lead):
-                replacements.land(item, flight, None)
 
     def _without_store(
         self,
@@ -297,7 +354,8 @@ class RateCounter:
     async def _read(self, limit: ResolvedLimit) -> Any:
         return self._remember(limit, await self._items.get(limit.item, consistent=True))
 
-    async def _write(self, limit: ResolvedLimit, write: Write) -> _Attempt:
+    async def _write(self, limit: ResolvedLimit, write: Write) -> tuple[Any, bool]:
+        """Return the state of the item after an attempt to write, and whether it was written."""
         request: dict[str, Any] = {
             "Key": limit.item.raw(),
             "UpdateExpression": write.update,
@@ -311,8 +369,8 @@ class RateCounter:
         try:
             answer = await self._items.call("UpdateItem", request)
         except ConditionFailed as failed:
-            return _Attempt(self._remember(limit, failed.old), is_written=False)
-        return _Attempt(self._remember(limit, answer["Attributes"]), is_written=True)
+            return self._remember(limit, failed.old), False
+        return self._remember(limit, answer["Attributes"]), True
 
     def _remember(self, limit: ResolvedLimit, item: RawItem | None) -> Any:
         if item is None:
@@ -328,10 +386,75 @@ class RateCounter:
         state = None if _is_uncertain(times) else self._memory.states.get(limit.item)
         state = state or await self._read(limit)
         while write := limit.algorithm.refund(state, limit.rates, cost, self._clock.times()):
-            state, is_written, _ = await self._write(limit, write)
+            state, is_written = await self._write(limit, write)
             if is_written:
                 return True
         return False
+
+
+def decide_together(
+    limit: ResolvedLimit,
+    state: Any,
+    members: Sequence[Member],
+    times: Times,
+    *,
+    force: bool = False,
+) -> tuple[Sequence[Member], Decision]:
+    """
+    Return the members that are admitted, in their order, and the decision on all of these.
+
+    One that does not fit is refused, while smaller ones after it may be admitted. Without any that
+    fits, the decision is the refusal of the last one.
+    """
+    algorithm, rates = limit.algorithm, limit.rates
+
+    def decide(cost: int) -> Decision:
+        return algorithm.decide(state, rates, cost, times, force=force)
+
+    if len(members) == 1:
+        decision = decide(members[0].cost)
+        return members if decision.allowed else (), decision
+    decision = decide(sum(member.cost for member in members))
+    if decision.allowed:
+        return members, decision
+    free = algorithm.look(state, rates, 0, times).remaining
+    admitted: list[Member] = []
+    for member in members:
+        if member.cost <= free:
+            free -= member.cost
+            admitted.append(member)
+    if admitted:
+        decision = decide(sum(member.cost for member in admitted))
+    return (admitted if decision.allowed else []), decision
+
+
+def settle(
+    limit: ResolvedLimit,
+    state: Any,
+    members: Sequence[Member],
+    admitted: Sequence[Member],
+    times: Times,
+) -> list[Member]:
+    """
+    Give each member its status, in the state of the item after the write that counted those that
+    are ``admitted``. Return those that neither are nor are refused by that state.
+    """
+    algorithm, rates, undecided = limit.algorithm, limit.rates, []
+    counted, later = set(map(id, admitted)), sum(member.cost for member in admitted)
+    for member in members:
+        is_admitted = id(member) in counted
+        if is_admitted:
+            later -= member.cost
+        # The state as it was before the later ones.
+        then = algorithm.without(state, rates, later) if later else state
+        status = algorithm.look(then, rates, 0 if is_admitted else member.cost, times)
+        if is_admitted:
+            status = as_admitted(status)
+        elif status.allowed:
+            undecided.append(member)
+            continue
+        member.status, member.state = status, state
+    return undecided
 
 
 async def report_refusal(sender: type, *, using: str, **named: Any) -> None:

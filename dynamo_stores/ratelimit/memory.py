@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from .. import clock
 from ..concurrency.bounded import BoundedDict
-from ..concurrency.flights import Flights
 from ..concurrency.per_process import PerProcess
 from ..conf.rates import Rate
 from ..keys import ItemKey
 from .algorithms.base import RateLimitStatus
+from .groups import Groups
 
 # The name of a limit: the key of its item, and its rates.
 Name = tuple[Any, ...]
@@ -247,8 +247,7 @@ class RateMemory:
         self.local = LocalLimiter()
         self.configs: BoundedDict[Hashable, StoredConfig] = BoundedDict(_MAX_ENTRIES)
         self.blocks = Blocks()
-        # The writes under way that replace an item, by its key.
-        self.replacements = Flights()
+        self.groups = Groups()
         self._refused = 0
         self._lock = threading.Lock()
 

@@ -12,53 +12,6 @@ REQUESTS = st.lists(
 )
 
 
-class Item:
-    """What DynamoDB does with a write: check the condition, set what is set."""
-
-    def __init__(self) -> None:
-        self.attributes: dict | None = None
-
-    def write(self, write) -> bool:
-        old = dict(self.attributes or {})
-        if not all(self._holds(each, old, write.values) for each in write.condition.split(" AND ")):
-            return False
-        new = dict(old)
-        _, _, changes = write.update.partition(" ")
-        for change in changes.split(", "):
-            name, _, value = change.partition(" = ")
-            left, operator, right = [*value.split(" "), "", ""][:3]
-            if operator:
-                sign = 1 if operator == "+" else -1
-                new[name] = {"N": str(int(old[left]["N"]) + sign * int(write.values[right]["N"]))}
-            else:
-                new[name] = write.values[left]
-        self.attributes = new
-        return True
-
-    @staticmethod
-    def _holds(condition, old, values) -> bool:
-        if " OR " in condition:
-            either = condition.strip("()").split(" OR ")
-            return any(Item._holds(_closed(each), old, values) for each in either)
-        if condition.startswith("attribute_not_exists"):
-            name = condition.partition("(")[2].rstrip(")")
-            return not old if name == "PK" else name not in old
-        name, operator, value = condition.split(" ")
-        if name not in old:
-            return False
-        held, given_ = int(old[name]["N"]), int(values[value]["N"])
-        found = {"=": held == given_, "<=": held <= given_, ">=": held >= given_}
-        return found.get(operator, held < given_)
-
-
-def _closed(condition: str) -> str:
-    return (
-        condition + ")"
-        if condition.startswith("attribute_not_exists(") and not (condition.endswith(")"))
-        else condition
-    )
-
-
 class Caller:
     """A process: its own memory of the item, and a clock that is wrong within its bounds."""
 

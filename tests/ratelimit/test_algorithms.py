@@ -10,7 +10,8 @@ from dynamo_stores.conf.rates import Rate
 from dynamo_stores.ratelimit.algorithms import Windows
 from dynamo_stores.ratelimit.algorithms.gcra import Gcra
 from dynamo_stores.ratelimit.algorithms.log import Log
-from tests.helpers.windows import REQUESTS, SKEWS, Caller, Item, most_in_any
+from tests.helpers.windows import REQUESTS, SKEWS, Caller, most_in_any
+from tests.ratelimit.items import Item
 
 
 def callers(algorithm, rates, skews):

@@ -11,10 +11,8 @@ import time
 import pytest
 from django.http import HttpResponse
 
-from dynamo_stores.concurrency.flights import Lead
 from dynamo_stores.decorators import aget_usage, ratelimit
 from dynamo_stores.exceptions import StoreUnavailable
-from dynamo_stores.keys import rate_window
 from dynamo_stores.ratelimit import counting
 from dynamo_stores.ratelimit.memory import get_rate_memory
 from dynamo_stores.signals import rate_limited
@@ -99,16 +97,16 @@ def patient(monkeypatch):
 @pytest.mark.usefixtures("patient")
 def test_a_task_that_is_cancelled_holds_nothing(lean, resource, dynamo_faults):
     """Another request of the same item is decided at once, in a task as in a thread."""
-    replacements = get_rate_memory(lean.using).replacements
+    groups = get_rate_memory(lean.using).groups
 
     async def ask():
         dynamo_faults.hang("UpdateItem")
         task = asyncio.create_task(lean.aacquire(resource, rate=RATE))
-        await until(lambda: len(replacements))
+        await until(lambda: len(groups))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert len(replacements) == 0
+        assert len(groups) == 0
         dynamo_faults.clear()
         begin = time.monotonic()
         assert (await lean.aacquire(resource, rate=RATE)).allowed
@@ -118,7 +116,7 @@ def test_a_task_that_is_cancelled_holds_nothing(lean, resource, dynamo_faults):
     begin = time.monotonic()
     assert lean.acquire(resource, rate=RATE).allowed
     assert time.monotonic() - begin < 10
-    assert len(replacements) == 0
+    assert len(groups) == 0
 
 
 def test_a_probe_that_is_cancelled_is_followed_by_another_one(
@@ -146,12 +144,12 @@ def test_a_probe_that_is_cancelled_is_followed_by_another_one(
 @pytest.mark.usefixtures("patient")
 def test_those_that_wait_for_a_cancelled_task_go_on(lean, resource, dynamo_faults):
     """As soon as it has ended."""
-    replacements = get_rate_memory(lean.using).replacements
+    groups = get_rate_memory(lean.using).groups
 
     async def ask():
         dynamo_faults.hang("UpdateItem")
         leading = asyncio.create_task(lean.aacquire(resource, rate=RATE))
-        await until(lambda: len(replacements))
+        await until(lambda: len(groups))
         dynamo_faults.clear()
         following = [asyncio.create_task(lean.aacquire(resource, rate=RATE)) for _ in range(3)]
         await asyncio.sleep(0.1)
@@ -164,7 +162,7 @@ def test_those_that_wait_for_a_cancelled_task_go_on(lean, resource, dynamo_fault
     statuses, took = asyncio.run(ask())
     assert [each.allowed for each in statuses] == [True] * 3
     assert took < 10
-    assert len(replacements) == 0
+    assert len(groups) == 0
 
 
 def test_a_write_that_failed_holds_nothing(lean, resource, dynamo_faults):
@@ -173,30 +171,12 @@ def test_a_write_that_failed_holds_nothing(lean, resource, dynamo_faults):
     with pytest.raises(StoreUnavailable):
         lean.record(resource, rate=RATE)
     dynamo_faults.clear()
-    assert len(get_rate_memory(lean.using).replacements) == 0
+    assert len(get_rate_memory(lean.using).groups) == 0
     assert lean.acquire(resource, rate=RATE).allowed
-
-
-def test_a_request_waits_half_a_second_at_most(lean, resource, monkeypatch):
-    """For a thread or a task that is replacing the item; then it decides by itself."""
-    replacements = get_rate_memory(lean.using).replacements
-    item = rate_window(resource, "", "SW#10#3600")
-    lead = replacements.join(item)
-    assert isinstance(lead, Lead)
-    begin = time.monotonic()
-    assert lean.acquire(resource, rate=RATE).allowed
-    assert 0.4 < time.monotonic() - begin < 2
-    # It only adds now, and waits for nobody.
-    monkeypatch.setattr(counting, "_LONGEST_WAIT", 30.0)
-    begin = time.monotonic()
-    assert lean.acquire(resource, rate=RATE).allowed
-    assert asyncio.run(lean.aacquire(resource, rate=RATE)).allowed
-    assert time.monotonic() - begin < 10
-    replacements.land(item, lead, None)
 
 
 def test_tasks_of_a_new_key_lose_no_race(alias, resource):
-    """One creates the item, the others wait for it and add to it: a write for each."""
+    """One creates the item, the others wait for it and are counted together."""
     store = RateLimitStore(alias())
     store.acquire(secrets.token_hex(6), rate=RATE)
 
@@ -204,7 +184,7 @@ def test_tasks_of_a_new_key_lose_no_race(alias, resource):
         return await asyncio.gather(*(store.aacquire(resource, rate=RATE) for _ in range(9)))
 
     found = []
-    assert operations(lambda: found.extend(asyncio.run(ask())))["UpdateItem"] == 9
+    assert operations(lambda: found.extend(asyncio.run(ask())))["UpdateItem"] == 2
     assert sorted(each.remaining for each in found) == list(range(9))
 
 
@@ -225,7 +205,7 @@ def test_tasks_of_one_key_are_admitted_up_to_the_limit(alias, resource, algorith
         return await asyncio.gather(*with_await, *in_threads)
 
     assert sum(each.allowed for each in asyncio.run(ask())) == 12
-    assert len(get_rate_memory(store.using).replacements) == 0
+    assert len(get_rate_memory(store.using).groups) == 0
     store.unset_resource_config(resource)
 
 

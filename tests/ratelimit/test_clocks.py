@@ -16,7 +16,8 @@ from dynamo_stores.ratelimit.algorithms.shared import Allocation, SharedWindows
 from dynamo_stores.ratelimit.algorithms.windows import Windows
 from dynamo_stores.stores import RateLimitStore
 from tests.helpers.counting import operations
-from tests.helpers.windows import Caller, Item
+from tests.helpers.windows import Caller
+from tests.ratelimit.items import Item
 
 DAY = 86_400.0
 START = 1_800_000_000.0

@@ -10,8 +10,8 @@ from dynamo_stores.ratelimit.algorithms import RateLimitStatus, Windows, algorit
 from dynamo_stores.ratelimit.algorithms.base import Level, name_of, tightest
 from dynamo_stores.ratelimit.algorithms.gcra import Gcra
 from dynamo_stores.ratelimit.algorithms.log import Log
-from dynamo_stores.ratelimit.algorithms.windows import Changes, Window
-from tests.helpers.windows import Item
+from dynamo_stores.ratelimit.algorithms.windows import Changes, Window, counter_of
+from tests.ratelimit.items import Item
 
 # The begin of a minute, an hour and a day.
 START = 1_800_057_600
@@ -209,61 +209,72 @@ def test_of_two_refunds_of_the_same_requests_one_is_made(algorithm):
 
 
 def test_what_a_sliding_window_stores():
-    """For each rate the live bucket, its count and the earlier ones, newest first; then the TTL."""
+    """For each rate the live bucket, and the count of each bucket; then the TTL."""
     limit = Limit(Windows(), TEN, Rate(100, 60))
     limit.ask(0.5, 2)
     tenths = START // 6
     assert limit.stored == {
         "b0": START,
-        "c0": 2,
-        "h0": [],
+        counter_of(0, START): 2,
         "b1": tenths,
-        "c1": 2,
-        "h1": [],
+        counter_of(1, tenths): 2,
         "#ttl": START + 1 + 2 * 60 + 60,
     }
     limit.ask(0.9)
-    assert (limit.stored["c0"], limit.stored["c1"]) == (3, 3)
     limit.ask(1.0)
-    assert (limit.stored["b0"], limit.stored["c0"], limit.stored["h0"]) == (START + 1, 1, [3])
-    assert (limit.stored["b1"], limit.stored["c1"], limit.stored["h1"]) == (tenths, 4, [])
-    assert limit.stored["#ttl"] == START + 1 + 2 * 60 + 60
     limit.ask(4.0)
-    assert (limit.stored["b0"], limit.stored["c0"]) == (START + 4, 1)
-    assert limit.stored["h0"] == [0, 0, 1, 3]
+    assert limit.stored == {
+        "b0": START + 4,
+        counter_of(0, START): 3,
+        counter_of(0, START + 1): 1,
+        counter_of(0, START + 4): 1,
+        "b1": tenths,
+        counter_of(1, tenths): 5,
+        "#ttl": START + 4 + 2 * 60 + 60,
+    }
+    assert limit.state[0] == Window(START + 4, 1, (0, 0, 1, 3))
 
 
-def test_a_write_that_only_counts_replaces_nothing():
-    """Then nothing but the count is written, and another process may count at the same time."""
+def test_the_attribute_of_a_bucket_is_short():
+    """Its index is written to the base 36."""
+    assert counter_of(0, START) == "c0_trphc0"
+    assert [counter_of(10, bucket) for bucket in (0, 35, 36)] == ["c10_0", "c10_z", "c10_10"]
+
+
+def test_within_a_bucket_only_its_count_is_written():
+    """The time to live is set with a new bucket."""
     limit = Limit(Windows())
-    assert limit.decide(0).write.replaces
+    assert ":ttl" in limit.decide(0).write.values
     limit.ask(0)
     write = limit.decide(0.5).write
-    assert not write.replaces
     assert set(write.values) == {":n", ":b0", ":m0"}
-    assert limit.decide(1).write.replaces
+    assert ":ttl" in limit.decide(1).write.values
 
 
 def test_what_a_fixed_window_stores():
     """One bucket, and none before."""
     limit = Limit(Windows(0))
     limit.ask(9.9, 2)
-    assert limit.stored == {"b0": START // 10, "c0": 2, "h0": [], "#ttl": START + 10 + 20 + 60}
+    ttl = START + 10 + 20 + 60
+    assert limit.stored == {"b0": START // 10, counter_of(0, START // 10): 2, "#ttl": ttl}
     limit.ask(10)
-    assert (limit.stored["b0"], limit.stored["c0"], limit.stored["h0"]) == (START // 10 + 1, 1, [])
+    assert limit.stored == {"b0": START // 10 + 1, counter_of(0, START // 10 + 1): 1, "#ttl": ttl}
 
 
 def test_a_bucket_is_kept_for_a_window_after_its_end():
     """At the earliest possible time."""
-    for seconds, frozen in ((10.9, [0] * 8 + [0, 3]), (11.0, [0] * 10), (500, [0] * 10)):
+    for seconds, low, is_kept in (
+        (10.9, 0, True),
+        (11, 0, False),
+        (500, 0, False),
+        (11, 0.1, True),
+    ):
         limit = Limit(Windows())
         limit.ask(0.5, 3)
-        limit.ask(seconds)
-        assert limit.stored["h0"] == frozen
-    limit = Limit(Windows())
-    limit.ask(0.5, 3)
-    late = limit.algorithm.decide(limit.state, limit.rates, 1, at(11.0, low=0.1)).write
-    assert [int(each["N"]) for each in late.values[":h0"]["L"]] == [0] * 10 + [3]
+        times = at(seconds, low=low)
+        assert limit.item.write(limit.algorithm.decide(limit.state, limit.rates, 1, times).write)
+        assert (counter_of(0, START) in limit.stored) is is_kept
+        assert sum(limit.state[0].frozen) == (3 if is_kept else 0)
 
 
 def test_requests_are_counted_at_the_latest_possible_time():
@@ -273,7 +284,7 @@ def test_requests_are_counted_at_the_latest_possible_time():
     assert item.attributes["b0"] == {"N": str(START + 2)}
     item.write(algorithm.decide(algorithm.read(item.attributes, 1), (TEN,), 1, at(0.5)).write)
     assert item.attributes["b0"] == {"N": str(START + 2)}
-    assert item.attributes["c0"] == {"N": "2"}
+    assert item.attributes[counter_of(0, START + 2)] == {"N": "2"}
 
 
 def test_when_a_sliding_window_admits_again():
@@ -321,12 +332,12 @@ def test_a_refund_of_windows_takes_from_live_buckets():
     limit = Limit(Windows(), TEN, Rate(100, 60))
     limit.ask(0, 3)
     assert limit.item.write(limit.refund(1, 2))
-    assert (limit.stored["c0"], limit.stored["c1"]) == (3, 1)
+    assert (limit.stored[counter_of(0, START)], limit.stored[counter_of(1, START // 6)]) == (3, 1)
     assert limit.refund(6) is None
     fixed = Limit(Windows(0))
     fixed.ask(0, 3)
     assert fixed.item.write(fixed.refund(9.9, 2))
-    assert fixed.stored["c0"] == 1
+    assert fixed.stored[counter_of(0, START // 10)] == 1
     assert fixed.refund(10) is None
 
 
@@ -337,7 +348,7 @@ def test_a_refund_follows_the_bucket_of_the_item(algorithm):
     item.write(algorithm.decide(None, (TEN,), 3, at(9, high=2)).write)
     state = algorithm.read(item.attributes, 1)
     assert item.write(algorithm.refund(state, (TEN,), 2, at(9)))
-    assert item.attributes["c0"] == {"N": "1"}
+    assert algorithm.read(item.attributes, 1)[0].held == 1
 
 
 def test_a_refund_of_windows_fails_in_another_bucket():
@@ -350,17 +361,50 @@ def test_a_refund_of_windows_fails_in_another_bucket():
 
 
 @pytest.mark.parametrize("algorithm", [Windows(), Windows(0)])
-def test_a_bucket_is_replaced_only_as_it_was_read(algorithm):
-    """A request that another process counted in it meanwhile is not lost."""
+def test_several_processes_begin_the_same_bucket(algorithm):
+    """Each by the last bucket; what is counted meanwhile is not lost."""
     limit = Limit(algorithm)
+    limit.ask(9, 3)
+    one, other, third = limit.decide(10), limit.decide(10, 2), limit.decide(10)
+    limit.ask(9.1)
+    for each in (one, other, third):
+        assert limit.item.write(each.write)
+    assert limit.state[0].held == 4
+    assert sum(limit.state[0].frozen) == (4 if algorithm.sort_key([TEN]).startswith("SW") else 0)
+
+
+@pytest.mark.parametrize(("last", "new"), [(0, 0), (4, 4), (5, 0), (0, 5)])
+def test_what_others_count_while_a_bucket_is_begun_is_half_of_what_is_left(last, new):
+    """At most, in the last bucket and in the new one; with more of either the write fails."""
+    limit = Limit(Windows())
+    limit.ask(0.5)
+    # Eight are left beside this one.
+    write = limit.decide(1).write
+    if last:
+        limit.ask(0.6, last)
+    if new:
+        limit.ask(1, new)
+    assert limit.item.write(write) is (max(last, new) <= 4)
+    assert limit.look(1).remaining >= 0
+
+
+def test_a_bucket_is_not_begun_over_another_one():
+    """One of which the process knows nothing: its count is not lost."""
+    limit = Limit(Windows())
     limit.ask(0, 3)
-    stale = limit.decide(10)
-    limit.ask(0)
+    stale = limit.decide(3)
+    limit.ask(2, 3)
     assert not limit.item.write(stale.write)
-    stale = limit.decide(10)
-    limit.ask(10)
+    limit.ask(3)
     assert not limit.item.write(stale.write)
-    assert limit.item.write(limit.decide(20).write)
+    # One that is far ahead is begun only after the bucket that was read.
+    stale = limit.decide(9)
+    limit.ask(8)
+    assert not limit.item.write(stale.write)
+    limit.ask(9)
+    assert not limit.item.write(stale.write)
+    assert limit.item.write(limit.decide(9).write)
+    assert limit.look(9).remaining == 10 - 3 - 3 - 1 - 1 - 1 - 1
 
 
 def test_an_item_without_a_window_gets_it_once():
@@ -374,8 +418,7 @@ def test_an_item_without_a_window_gets_it_once():
     assert item.attributes == {
         "x": {"N": "1"},
         "b0": {"N": "7"},
-        "c0": {"N": "2"},
-        "h0": {"L": []},
+        "c0_7": {"N": "2"},
         "#ttl": {"N": str(START)},
     }
     assert not item.write(changes.write(START))
@@ -495,7 +538,6 @@ def test_what_a_log_stores():
         "v": 2,
         "#ttl": START + 3 + 2 * 60 + 60,
     }
-    assert limit.decide(3).write.replaces
 
 
 def test_a_log_keeps_requests_for_the_longest_window():

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from dynamo_stores.calls.server_time import Times
 from dynamo_stores.conf.rates import Rate
 from dynamo_stores.ratelimit.algorithms.shared import Allocation, SharedWindows
-from tests.helpers.windows import REQUESTS, SKEWS, Caller, Item, most_in_any
+from tests.helpers.windows import REQUESTS, SKEWS, Caller, most_in_any
+from tests.ratelimit.items import Item
 
 START = 1_800_000_000.0
 RATE = Rate(10, 60)
@@ -227,14 +228,14 @@ def test_forced_requests_are_counted_over_the_limit():
         assert algorithm.read(item.attributes, 1).windows[0].held == 14
 
 
-def test_only_a_new_allocation_replaces_and_wants_a_fresh_item():
+def test_only_a_new_allocation_wants_a_fresh_item():
     """Other requests only add, so that many processes may count at the same time."""
     item, algorithm = Item(), windows("user", shares(5))
     for seconds, is_due in ((0, True), (1, False), (29, False), (30, True)):
         decision = decided(algorithm, item, seconds)
         assert decision.wants_fresh is is_due
         # A bucket of the limit lasts 6 seconds.
-        assert decision.write.replaces is (is_due or seconds == 29)
+        assert (":ttl" in decision.write.values) is (is_due or seconds == 29)
         assert item.write(decision.write)
 
 

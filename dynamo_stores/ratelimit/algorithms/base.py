@@ -34,16 +34,11 @@ class RateLimitStatus(NamedTuple):
 
 
 class Write(NamedTuple):
-    """
-    An UpdateItem: its expressions, and the values in them as DynamoDB writes them.
-
-    A write that ``replaces`` the state fails if another process was faster; others only add.
-    """
+    """An UpdateItem: its expressions, and the values in them as DynamoDB writes them."""
 
     update: str
     condition: str
     values: dict[str, Any]
-    replaces: bool = False
 
 
 class Decision(NamedTuple):
@@ -96,6 +91,9 @@ class Algorithm(Protocol):
 
     def look(self, state: Any, rates: Sequence[Rate], cost: int, times: Times) -> Any:
         """Return the status of a decision without counting."""
+
+    def without(self, state: Any, rates: Sequence[Rate], cost: int) -> Any:
+        """Return the state before ``cost`` was counted, by the write that led to ``state``."""
 
     def refund(self, state: Any, rates: Sequence[Rate], cost: int, times: Times) -> Write | None:
         """Return the write that takes ``cost`` back; None if there is nothing to take back."""

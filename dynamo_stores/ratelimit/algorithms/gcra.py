@@ -105,6 +105,11 @@ class Gcra:
     ) -> RateLimitStatus:
         return tightest(self._levels(state, rates, cost, times), cost)
 
+    def without(self, state: tuple[int, ...], rates: Sequence[Rate], cost: int) -> tuple[int, ...]:
+        return tuple(
+            at - cost * self._interval(rate) for at, rate in zip(state, rates, strict=True)
+        )
+
     def refund(
         self, state: tuple[int, ...] | None, rates: Sequence[Rate], cost: int, times: Times
     ) -> Write | None:

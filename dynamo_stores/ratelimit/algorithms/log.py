@@ -89,6 +89,12 @@ class Log:
     ) -> RateLimitStatus:
         return tightest(self._levels(state, rates, cost, times), cost)
 
+    def without(self, state: Entries, rates: Sequence[Rate], cost: int) -> Entries:
+        *earlier, last = state.admitted
+        if last.cost > cost:
+            earlier.append(last._replace(cost=last.cost - cost))
+        return state._replace(admitted=tuple(earlier))
+
     def refund(
         self, state: Entries | None, rates: Sequence[Rate], cost: int, times: Times
     ) -> Write | None:
@@ -115,9 +121,7 @@ class Log:
         condition = "attribute_not_exists(PK)"
         if state is not None:
             condition, values[":v"] = f"{VERSION} = :v", number(version)
-        return Write(
-            f"SET {ADMITTED} = :l, {VERSION} = :w, #ttl = :ttl", condition, values, replaces=True
-        )
+        return Write(f"SET {ADMITTED} = :l, {VERSION} = :w, #ttl = :ttl", condition, values)
 
     @staticmethod
     def _kept(state: Entries | None, rate: Rate, times: Times) -> tuple[Admitted, ...]:

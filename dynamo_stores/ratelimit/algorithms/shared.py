@@ -150,6 +150,12 @@ class SharedWindows:
         stored, _ = self._in_force(state, rates[0], now, times)
         return self._status(now, rates[0], stored, cost, times)
 
+    def without(self, state: WindowState, rates: Sequence[Rate], cost: int) -> WindowState:
+        windows = list(state.windows)
+        for each in (_TOTAL, _BACKGROUND if self._is_background else _USERS):
+            windows[each] = windows[each]._replace(held=windows[each].held - cost)
+        return state._replace(windows=(windows[0], windows[1], windows[2]))
+
     def refund(
         self, state: WindowState | None, rates: Sequence[Rate], cost: int, times: Times
     ) -> Write | None:
@@ -210,7 +216,7 @@ class SharedWindows:
             at = old.at + 1
         changes.set(ALLOCATED_AT, number(at))
         changes.set(ALLOCATION, {"S": json.dumps([stored.limit, *stored.allocation])})
-        changes.replaces = True
+        changes.sets_ttl = True
 
     def _count(
         self,

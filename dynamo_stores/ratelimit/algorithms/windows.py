@@ -2,10 +2,10 @@
 Counting in buckets: a strict sliding window, and the fixed window, which has a single bucket.
 
 Time is divided into buckets of a tenth of the window. An item holds, for each rate, the index of
-its live bucket, the count of that bucket, and the counts of the earlier buckets, which no longer
-change. A request is admitted if the counts of all buckets that may overlap the window stay within
-the limit. So a rate of 100/m admits at most 100 in *any* minute, and may refuse for up to one
-bucket longer than a perfect window.
+its live bucket, and an attribute for the count of each bucket; those of earlier buckets no longer
+change. So several processes can begin the same bucket. A request is admitted if the counts of all
+buckets that may overlap the window stay within the limit. So a rate of 100/m admits at most 100 in
+*any* minute, and may refuse for up to one bucket longer than a perfect window.
 
 Clocks: a request is counted in the bucket of the latest possible time, and a bucket is dropped when
 it is a whole window old at the earliest possible time. So a clock that is wrong within its bounds
@@ -15,7 +15,9 @@ clock, and are replaced.
 
 from __future__ import annotations
 
+import functools
 import math
+import string
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -37,6 +39,12 @@ from .base import (
     whole,
 )
 
+_DIGITS = string.digits + string.ascii_lowercase
+# More buckets than that are not read, whatever an item holds.
+_MAX_BUCKETS = 1_000
+# The count of a bucket may be begun by several processes if the last one is so many buckets ago.
+_NEAR = 3
+
 
 class Window(NamedTuple):
     """The buckets of one rate: the live one, its count, the earlier counts, newest first."""
@@ -46,12 +54,30 @@ class Window(NamedTuple):
     frozen: tuple[int, ...]
 
 
+@functools.lru_cache(maxsize=4096)
+def counter_of(each: int, bucket: int) -> str:
+    """
+    Return the attribute that holds the count of a bucket of window number ``each``. The index of
+    the bucket is written to the base 36, because an item of 1 KB is one write unit.
+    """
+    digits = ""
+    while bucket > 0:
+        bucket, digit = divmod(bucket, len(_DIGITS))
+        digits = _DIGITS[digit] + digits
+    return f"c{each}_{digits or 0}"
+
+
 def read_window(item: RawItem, each: int) -> Window:
     """Return window number ``each`` of an item."""
-    frozen = item.get(f"h{each}", {}).get("L", ())
-    return Window(
-        whole(item, f"b{each}"), whole(item, f"c{each}"), tuple(int(held["N"]) for held in frozen)
-    )
+    bucket, prefix = whole(item, f"b{each}"), f"c{each}_"
+    counts = {
+        bucket - int(name[len(prefix) :], len(_DIGITS)): int(held["N"])
+        for name, held in item.items()
+        if name.startswith(prefix)
+    }
+    oldest = min(_MAX_BUCKETS, max(counts, default=0))
+    frozen = tuple(counts.get(age, 0) for age in range(1, oldest + 1))
+    return Window(bucket, counts.get(0, 0), frozen)
 
 
 def take_back(windows: Iterable[tuple[int, Window, Window]], cost: int) -> Write | None:
@@ -60,8 +86,9 @@ def take_back(windows: Iterable[tuple[int, Window, Window]], cost: int) -> Write
     for each, old, now in windows:
         if old.bucket != now.bucket or not old.held:
             continue
-        changes.append(f"c{each} = c{each} - :n{each}")
-        conditions.append(f"b{each} = :b{each} AND c{each} >= :n{each}")
+        counter = counter_of(each, old.bucket)
+        changes.append(f"{counter} = {counter} - :n{each}")
+        conditions.append(f"b{each} = :b{each} AND {counter} >= :n{each}")
         values[f":n{each}"] = number(min(cost, old.held))
         values[f":b{each}"] = number(old.bucket)
     if not changes:
@@ -143,33 +170,68 @@ class Changes:
 
     def __init__(self, *, is_new: bool) -> None:
         self.changes: list[str] = []
+        self.removed: list[str] = []
         self.conditions = ["attribute_not_exists(PK)"] if is_new else []
         self.values: dict[str, Any] = {}
-        self.replaces = is_new
+        self.sets_ttl = is_new
 
     def count(
         self, each: int, old: Window | None, now: Window, cost: int, maximum: int | None
     ) -> None:
         """Count ``cost`` in window ``each``, whose count may be ``maximum`` before (None: any)."""
-        values = self.values
+        values, counter = self.values, counter_of(each, now.bucket)
         values[":n"] = number(cost)
         values[f":b{each}"] = number(now.bucket)
         if old is not None and old.bucket == now.bucket:
-            self.changes.append(f"c{each} = c{each} + :n")
+            self.changes.append(f"{counter} = {counter} + :n")
             self.conditions.append(f"b{each} = :b{each}")
             if maximum is not None:
-                self.conditions.append(f"c{each} <= :m{each}")
+                self.conditions.append(f"{counter} <= :m{each}")
                 values[f":m{each}"] = number(maximum)
             return
-        self.replaces = True
-        self.changes.append(f"b{each} = :b{each}, c{each} = :n, h{each} = :h{each}")
-        values[f":h{each}"] = {"L": [number(held) for held in now.frozen]}
-        if old is not None and old.bucket:
-            self.conditions.append(f"b{each} = :o{each} AND c{each} = :p{each}")
-            values[f":o{each}"] = number(old.bucket)
-            values[f":p{each}"] = number(old.held)
-        elif old is not None:
-            self.conditions.append(f"attribute_not_exists(b{each})")
+        self.sets_ttl = True
+        self.changes.append(f"b{each} = :b{each}")
+        if old is None or not old.bucket:
+            self.changes.append(f"{counter} = :n")
+            if old is not None:
+                self.conditions.append(f"attribute_not_exists(b{each})")
+            return
+        if now.bucket < old.bucket:
+            # A broken clock has counted in the item.
+            self.changes.append(f"{counter} = :n")
+        else:
+            values[":zero"] = number(0)
+            self.changes.append(f"{counter} = if_not_exists({counter}, :zero) + :n")
+        self._follow(each, old, now)
+        if maximum is None or now.bucket < old.bucket:
+            return
+        spare = 0
+        if now.bucket - old.bucket <= len(now.frozen):
+            # What others count in the two buckets meanwhile may be half of what is left, each.
+            spare = maximum // 2
+            self.conditions.append(f"{counter_of(each, old.bucket)} <= :p{each}")
+            values[f":p{each}"] = number(old.held + spare)
+        self.conditions.append(f"(attribute_not_exists({counter}) OR {counter} <= :m{each})")
+        values[f":m{each}"] = number(maximum - spare)
+
+    def _follow(self, each: int, old: Window, now: Window) -> None:
+        """Make ``now`` the live bucket after that of ``old``, if no other one came between."""
+        gap = now.bucket - old.bucket
+        self.values[f":o{each}"] = number(old.bucket)
+        if 0 < gap <= _NEAR:
+            self.conditions.append(f"(b{each} = :o{each} OR b{each} = :b{each})")
+            self.conditions += [
+                f"attribute_not_exists({counter_of(each, between)})"
+                for between in range(old.bucket + 1, now.bucket)
+            ]
+        else:
+            self.conditions.append(f"b{each} = :o{each}")
+        kept = len(now.frozen) - gap if gap > 0 else -1
+        self.removed += [
+            counter_of(each, bucket)
+            for bucket in range(old.bucket - max(0, kept + 1), old.bucket - len(old.frozen) - 1, -1)
+            if bucket != now.bucket
+        ]
 
     def set(self, name: str, value: Any) -> None:
         """Set an attribute, as DynamoDB writes it."""
@@ -177,15 +239,15 @@ class Changes:
         self.values[f":{name}"] = value
 
     def write(self, ttl: float) -> Write:
-        """Return the write; if it replaces buckets, the item then lives until ``ttl``."""
-        if self.replaces:
+        """Return the write; if it begins a bucket, the item then lives until ``ttl``."""
+        if self.sets_ttl:
             self.changes.append("#ttl = :ttl")
             self.values[":ttl"] = number(math.ceil(ttl))
+        removal = f" REMOVE {', '.join(self.removed)}" if self.removed else ""
         return Write(
-            f"SET {', '.join(self.changes)}",
+            f"SET {', '.join(self.changes)}{removal}",
             " AND ".join(self.conditions),
             self.values,
-            self.replaces,
         )
 
 
@@ -235,6 +297,9 @@ class Windows:
         self, state: WindowState | None, rates: Sequence[Rate], cost: int, times: Times
     ) -> RateLimitStatus:
         return self._status(self._now(state, rates, times), rates, cost, times)
+
+    def without(self, state: WindowState, rates: Sequence[Rate], cost: int) -> WindowState:
+        return tuple(spent(state, -cost))
 
     def refund(
         self, state: WindowState | None, rates: Sequence[Rate], cost: int, times: Times
