@@ -1,6 +1,6 @@
 import sys
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 from django.apps import AppConfig, apps
@@ -28,15 +28,20 @@ class DynamoStoresConfig(AppConfig):
             ("check_scaling",),
             ("check_admin", checks.Tags.admin),
         ):
-            checks.register(partial(_check, name), *tags)
+            checks.register(_check(name), *tags)
         from .admin import permissions  # noqa: F401 - the model that carries the permissions
 
         if apps.is_installed("django.contrib.admin"):
             from .admin import index  # noqa: F401 - the import registers it
 
 
-def _check(name: str, app_configs: Any, **kwargs: Any) -> Iterable[checks.CheckMessage]:
-    from . import checks as own
+# The same function each time, because Django registers each function once.
+@cache
+def _check(name: str) -> Callable[..., Iterable[checks.CheckMessage]]:
+    def check(app_configs: Any, **kwargs: Any) -> Iterable[checks.CheckMessage]:
+        from . import checks as own
 
-    found: Iterable[checks.CheckMessage] = getattr(own, name)(app_configs, **kwargs)
-    return found
+        found: Iterable[checks.CheckMessage] = getattr(own, name)(app_configs, **kwargs)
+        return found
+
+    return check
