@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from .. import clock
 from ..concurrency.effects import Effect
 from ..concurrency.flights import Gate
 from ..exceptions import OperationTimeoutError
+
+# Whether a task may be running: an event loop runs in this thread.
+is_task: Callable[[], object] = asyncio._get_running_loop
 
 
 class Places:

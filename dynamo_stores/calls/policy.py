@@ -31,7 +31,7 @@ from ..exceptions import (
 from . import observer
 from .backpressure import Backpressure
 from .breaker import Admission, CircuitBreaker
-from .places import Place, Places
+from .places import Place, Places, is_task
 from .retry import delays
 
 # While retries remain, an attempt has half of the time that is left, and at least these seconds.
@@ -226,9 +226,10 @@ class CallPolicy:
         throttled = has_place = False
         started = clock.monotonic()
         try:
-            # What a task waits for is not DynamoDB.
-            has_place = await Place(self.places, until)
-            started = clock.monotonic()
+            if is_task():
+                # What it waits for is not DynamoDB.
+                has_place = await Place(self.places, until)
+                started = clock.monotonic()
             left = until - started
             seconds = min(self.read_timeout, left, max(_SHORTEST, share * left))
             answer = await send(started + max(0.001, seconds))

@@ -118,6 +118,24 @@ class _Received(Effect[int]):
                 return sock.recv_into(self._buffer)
 
 
+class _Asked(Effect[int]):
+    """A request is sent, and the first bytes of the answer have arrived: as both of the others."""
+
+    __slots__ = ("_received", "_sent")
+
+    def __init__(self, sock: socket.socket, data: bytes, buffer: bytearray, until: float) -> None:
+        self._sent = _Sent(sock, data, until)
+        self._received = _Received(sock, buffer, until)
+
+    def run(self) -> int:
+        self._sent.run()
+        return self._received.run()
+
+    async def arun(self) -> int:
+        await self._sent.arun()
+        return await self._received.arun()
+
+
 class Link:
     """A connected socket with the state of its TLS and of its answers. It belongs to no loop."""
 
@@ -160,12 +178,10 @@ class Link:
         of it came, or another OSError.
         """
         try:
-            if self._tls is None:
-                await _Sent(self._sock, request, until)
-            else:
+            if self._tls is not None:
                 self._tls.write(request)
-                await self._flush(until)
-            count = await _Received(self._sock, self._buffer, until)
+                request = self._outgoing.read()
+            count = await _Asked(self._sock, request, self._buffer, until)
         except TimeoutError:
             raise
         except OSError as exc:
