@@ -15,6 +15,7 @@ from dynamo_stores.cache.store.items import CacheEntry, CachePart
 from dynamo_stores.cache.store.values import PART_BYTES
 from dynamo_stores.calls.item_size import item_size
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.calls.policy import deadline
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.testing import FakeClock
 from tests.helpers.forking import in_processes
@@ -318,3 +319,13 @@ def test_write_names_begin_with_their_time(cache):
     pk = parts_of(cache)[0].pk
     assert keys.head_of_part(pk) == (cache.store.item_key(cache.make_key("k")).pk, head.write)
     assert list(itertools.islice(parts_of(cache), 1))
+
+
+def test_many_values_in_parts_are_read_side_by_side(alias, make_cache, dynamo_faults):
+    """One after the other they would take longer than the deadline."""
+    cache = make_cache(alias(ENDPOINT_URL=dynamo_faults.url), OPTIONS={"OPERATION_TIMEOUT": 30.0})
+    values = {f"k{number}": NOISE[: MB - number] for number in range(4)}
+    cache.set_many(values)
+    dynamo_faults.delay(1.5, "BatchGetItem")
+    with deadline(6.0):
+        assert cache.get_many(values) == values

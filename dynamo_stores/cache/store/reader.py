@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ... import clock, keys
 from ...calls.policy import time_left
+from ...concurrency.effects import together
 from ...exceptions import StoreUnavailable
 from ...item_access import Items
 from ...keys import ItemKey
@@ -25,6 +26,8 @@ from .values import Values
 logger = logging.getLogger(__name__)
 
 MISSING: Final = object()
+# So many values in parts are read side by side.
+_JOINED_AT_ONCE = 4
 # It is part of the keys of Django's sessions, in the engines cache and cached_db.
 _SESSIONS = "django.contrib.sessions."
 # What was logged: the alias, the prefix, and the name of the error.
@@ -312,12 +315,15 @@ class Reader:
         return {head["PK"]["S"]: head for head in heads}
 
     async def _whole(self, heads: Iterable[RawItem]) -> dict[str, Entry]:
-        found = {}
+        whole: dict[str, Entry] = {}
+        in_parts = []
         for head in heads:
-            entry = Entry(head) if PARTS not in head else await self.with_parts(head)
-            if entry is not None:
-                found[head["PK"]["S"]] = entry
-        return found
+            if PARTS in head:
+                in_parts.append(head)
+            else:
+                whole[head["PK"]["S"]] = Entry(head)
+        joined = await together(in_parts, self.with_parts, max_concurrency=_JOINED_AT_ONCE)
+        return whole | {entry.head["PK"]["S"]: entry for entry in joined if entry is not None}
 
     def _is_near_valid(self, found: Entry) -> bool:
         # Generations are checked as for other reads; invalidated tags only after LOCAL_TIMEOUT.
