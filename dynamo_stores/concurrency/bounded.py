@@ -61,12 +61,6 @@ class BoundedDict(OrderedDict[K, V]):
                     self.put(key, found)
         return found
 
-    def use(self, key: K) -> None:
-        """Make the entry the newest one, if it exists."""
-        with self._lock:
-            if key in self:
-                self.move_to_end(key)
-
     def drop(self, key: K) -> None:
         """Drop the entry, if it exists."""
         with self._lock:

@@ -19,7 +19,7 @@ def test_the_entries_put_first_are_dropped():
     held = BoundedDict(3)
     for key in "abc":
         held.put(key, key)
-    held.use("a")
+    held.move_to_end("a")
     held.put("b", "B")
     held.put("d", "d")
     assert list(held) == ["a", "b", "d"]
