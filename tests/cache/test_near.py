@@ -508,3 +508,14 @@ def test_a_reader_waits_for_another_to_its_deadline_at_most(alias, make_cache, d
         assert not first.done()
         go_on.set()
         assert first.result() == "v"
+
+
+def test_a_value_is_verified_by_each_cache_of_its_prefix(make_cache):
+    """Bytes that another serializer made are read by no cache but its own, near or far."""
+    plain = make_cache(OPTIONS=NEAR)
+    other = make_cache(KEY_PREFIX=plain.key_prefix, OPTIONS={**NEAR, "SERIALIZER": "json"})
+    for writer, reader in ((plain, other), (other, plain)):
+        writer.set("k", ["v"])
+        assert writer.get("k") == ["v"]
+        assert reader.get("k") is None
+        assert writer.get("k") == ["v"]

@@ -16,6 +16,7 @@ from ...concurrency.per_process import PerProcess
 from ...exceptions import OperationTimeoutError, StoreUnavailable
 from ...models import RawItem
 from ..options import CacheOptions
+from .codecs import Codec
 
 # Memory that an entry needs beside its bytes: the dicts of its attributes and of the tier.
 _OVERHEAD = 2_000
@@ -24,13 +25,13 @@ _OVERHEAD = 2_000
 @dataclass(slots=True)
 class Entry:
     """
-    An entry as DynamoDB wrote it, its value's parts in order, and whether the signature of its
-    bytes was verified.
+    An entry as DynamoDB wrote it, its value's parts in order, and the codec that has verified the
+    signature of its bytes. Caches of one prefix may have different codecs.
     """
 
     head: RawItem
     parts: Sequence[bytes] = ()
-    is_verified: bool = field(default=False, compare=False)
+    verified_by: Codec | None = field(default=None, compare=False)
 
 
 class NearStats(NamedTuple):

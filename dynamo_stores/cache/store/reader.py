@@ -92,16 +92,13 @@ class Reader:
         if found is None:
             return default
         try:
-            value = self._values.read(found.head, found.parts, is_verified=found.is_verified)
+            return self._values.read(found)
         except InvalidSignature:
             self._warn_of_invalid_signature()
             return default
         except UnreadableValue as exc:
             self._warn_of_unreadable_value(type(exc.__cause__).__name__)
             return default
-        # An entry of the near tier is read again.
-        found.is_verified = True
-        return value
 
     def is_kept(self, head: RawItem | None) -> bool:
         """Return whether the entry may be returned by now: live, or served stale."""

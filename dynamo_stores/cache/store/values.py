@@ -16,6 +16,7 @@ from ...models import RawItem
 from ..options import CacheOptions
 from .codecs import Codec, InvalidSignature, get_codec, joined
 from .items import NUMBER, PARTS, SEALED, WRITE, CacheEntry, CachePart, write_of
+from .near import Entry
 
 # DynamoDB's numbers have 38 digits; larger ints are stored as bytes.
 MAX_NUMBER = 10**38
@@ -134,13 +135,14 @@ class Values:
         """Return when an entry that expires at ``expiry`` may be deleted, in ms since the epoch."""
         return None if expiry is None else expiry + math.ceil(self._options.stale_timeout * 1000)
 
-    def read(self, head: RawItem, parts: Sequence[bytes] = (), *, is_verified: bool = False) -> Any:
+    def read(self, found: Entry) -> Any:
         """
-        Return the value of a live ``head``, whose parts hold ``parts`` in order. ``is_verified``:
-        they were read by this method before.
+        Return the value of a live entry.
 
-        Raises InvalidSignature if it is not signed for its table, its key and its write.
+        Raises InvalidSignature if it is not signed for its table, its key and its write, which is
+        verified once for an entry of the near tier.
         """
+        head, codec = found.head, self._codec
         try:
             write = head[WRITE]["S"]
             if NUMBER in head:
@@ -150,10 +152,12 @@ class Values:
             raise InvalidSignature from None
         count = self.count_parts(head) if PARTS in head else 1
         if count > 1:
-            sealed = b"".join((sealed, *parts))
-        if is_verified:
-            return self._codec.load(sealed)
-        return self._codec.open(sealed, self._context(pk, write, count))
+            sealed = b"".join((sealed, *found.parts))
+        if found.verified_by is not codec:
+            if not codec.verify(sealed, self._context(pk, write, count)):
+                raise InvalidSignature
+            found.verified_by = codec
+        return codec.load(sealed)
 
     def is_readable(self, head: RawItem) -> bool:
         """
