@@ -91,14 +91,14 @@ def test_no_window_admits_more_than_the_limit(servers):
         assert len(inside) <= 50
     assert refused
     assert all(1 <= int(headers["Retry-After"]) <= 10 for headers in refused)
-    # No other requests: a client that waits for Retry-After is admitted. Another worker may know
-    # the server's time less exactly, and ask for a second wait.
+    # No other requests: a client that waits for Retry-After is admitted. Each of the two workers
+    # may refuse it once by an earlier answer, and once since it knows the time less exactly.
     while (answer := ask(ports[0], path, client))[0] == 200:
         pass
-    for _ in range(2):
-        time.sleep(int(answer[1]["Retry-After"]))
+    waits = []
+    while answer[0] == 429 and len(waits) < 4:
+        waits.append(int(answer[1]["Retry-After"]))
+        time.sleep(waits[-1])
         answer = ask(ports[0], path, client)
-        if answer[0] == 200:
-            break
-    assert answer[0] == 200
+    assert answer[0] == 200, waits
     RateLimitStore().reset("page", key=client)

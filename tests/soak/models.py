@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 MISSING = "<missing>"
@@ -9,44 +10,57 @@ MISSING = "<missing>"
 
 class Register:
     """
-    A key that one client writes. A write without a known outcome may have been carried out, or may
-    be carried out for ``late`` more seconds. So may the first attempt of a write whose second one
-    was confirmed: such a write is ``slow``.
+    A key that one client writes. A write without a known outcome may be carried out at any moment
+    within ``late`` seconds from its beginning. So may the first attempt of a write whose second one
+    was confirmed: such a write is ``slow``. A read may be ``lag`` seconds behind.
     """
 
-    def __init__(self, late: float) -> None:
+    def __init__(self, late: float, lag: float = 0.0) -> None:
         self._late = late
-        self._may: set[object] = {MISSING}
-        self._may_come: list[tuple[object, float]] = []
+        self._lag = lag
+        self._value: set[object] = {MISSING}
+        # What may have become the value since: a value, and the end of the time for its write.
+        self._since: list[tuple[object, float]] = []
+        # For the report of a violation.
+        self.history: deque[str] = deque(maxlen=20)
 
     def begin(self, value: object, now: float) -> tuple[object, float]:
         """Begin the write of ``value``; it has no known outcome until it is confirmed."""
         write = (value, now + self._late)
-        self._may.add(value)
-        self._may_come.append(write)
+        self._since.append(write)
+        self._note(now, "write", value)
         return write
 
     def confirm(self, write: tuple[object, float], *, slow: bool = False) -> None:
         """The write was carried out."""
-        self._may = {write[0]}
-        if not slow:
-            self._may_come.remove(write)
+        value, until = write
+        began = until - self._late
+        self._since = [
+            each for each in self._since if each[1] > began and (slow or each is not write)
+        ]
+        self._value = {value}
+        self._note(began, "confirmed, slow" if slow else "confirmed", value)
 
-    def read(self, value: object, now: float) -> bool:
-        """``value`` was read; return whether it may have been."""
-        self._may_come = [each for each in self._may_come if each[1] > now]
-        if value not in self.possible(now):
+    def read(self, value: object, asked: float) -> bool:
+        """``value`` was read, by a request of the moment ``asked``; return whether it may be."""
+        self._note(asked, "read", value)
+        if value not in self.possible():
             return False
-        self._may = {value}
+        self._value = {value}
+        # Writes whose time is not over may still come.
+        self._since = [each for each in self._since if each[1] > asked - self._lag]
         return True
 
     def may_be(self, value: object) -> None:
         """The key may hold ``value``, and not only what it may hold already."""
-        self._may.add(value)
+        self._value.add(value)
 
-    def possible(self, now: float) -> set[object]:
+    def possible(self) -> set[object]:
         """Return the values that may be read."""
-        return self._may | {value for value, until in self._may_come if until > now}
+        return self._value | {value for value, _ in self._since}
+
+    def _note(self, moment: float, event: str, value: object) -> None:
+        self.history.append(f"{moment:.2f} {event} {str(value)[-400:].strip('.')[-20:]}")
 
 
 class Count:

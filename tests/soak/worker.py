@@ -21,6 +21,8 @@ from django.conf import settings
 
 # A request that timed out may be carried out late.
 LATE = 10.0
+# A read may be so far behind: the relay's lag, and what its threads wait for.
+BEHIND = 5.0
 # An operation within so many seconds had no attempt that timed out.
 FAST = 0.15
 # MAX_RETRIES and the first attempt.
@@ -67,9 +69,11 @@ class CacheClient:
         self.own = f"{seed}-{name}-{os.getpid()}"
         self.tag = f"tag-{self.own}"
         self.numbers = itertools.count(1)
-        self.keys = {f"{self.own}-k{number}": Register(LATE) for number in range(6)}
+        self.keys = {f"{self.own}-k{number}": Register(LATE, BEHIND) for number in range(6)}
         # Keys that may have the tag; True: those that certainly have it.
         self.tagged: dict[str, bool] = {}
+        # When the time of the invalidations ends that may come late.
+        self.late: list[float] = []
         self.counter, self.count = f"{self.own}-count", Count(ATTEMPTS)
         self.has_counter = False
 
@@ -78,12 +82,16 @@ class CacheClient:
         # Now and then in parts.
         return text + "." * (450_000 if self.random.random() < 0.03 else 0)
 
-    def check(self, key, value, verb):
+    def check(self, key, value, verb, asked):
         seen = self.missing if value is None else value
-        now = time.monotonic()
-        if not self.keys[key].read(seen, now):
-            possible = [str(each)[:60] for each in self.keys[key].possible(now)]
-            report(violation=f"{verb} of {key} returned {str(seen)[:60]}, possible: {possible}")
+        model = self.keys[key]
+        if not model.read(seen, asked):
+            possible = [str(each)[:60] for each in model.possible()]
+            history = "\n  ".join(model.history)
+            report(
+                violation=f"{verb} of {key} returned {str(seen)[:60]}, possible: {possible}\n"
+                f"  {history}"
+            )
 
     def step(self):
         from dynamo_stores.exceptions import StoreUnavailable
@@ -107,12 +115,16 @@ class CacheClient:
         return result
 
     def do_get(self, key):
-        self.check(key, self.cache.get(key), "get")
+        asked = time.monotonic()
+        self.check(key, self.cache.get(key), "get", asked)
 
     def do_set(self, key):
         value, tags = self.value(key), [self.tag] if self.random.random() < 0.4 else []
         before = self.tagged.get(key)
         self.tagged[key] = False
+        if tags:
+            for until in self.late:
+                self.keys[key].begin(self.missing, until - LATE)
         self.write(key, value, lambda: self.cache.set(key, value, 600, tags=tags), always)
         self.tagged[key] = bool(tags)
         if not tags and before is None:
@@ -123,7 +135,7 @@ class CacheClient:
         if key in self.tagged:
             self.tagged[key] = False
         added = self.write(key, value, lambda: self.cache.add(key, value, 600))
-        if not added and self.keys[key].possible(time.monotonic()) <= {self.missing, value}:
+        if not added and self.keys[key].possible() <= {self.missing, value}:
             # Its own first attempt may have been the one that was there.
             self.keys[key].may_be(value)
 
@@ -132,7 +144,7 @@ class CacheClient:
 
     def do_touch(self, key):
         touched = self.cache.touch(key, 600)
-        possible = self.keys[key].possible(time.monotonic())
+        possible = self.keys[key].possible()
         if touched and possible == {self.missing}:
             report(violation=f"touch of {key} found something, and nothing is there")
         if not touched and self.missing not in possible:
@@ -140,11 +152,12 @@ class CacheClient:
 
     def do_get_many(self, key):
         wanted = [key, self.random.choice(list(self.keys))]
+        asked = time.monotonic()
         found = self.cache.get_many(wanted)
         if extra := set(found) - set(wanted):
             report(violation=f"get_many returned keys that nobody asked for: {extra}")
         for each in set(wanted):
-            self.check(each, found.get(each), "get_many")
+            self.check(each, found.get(each), "get_many", asked)
 
     def do_set_many(self, key):
         values = {each: self.value(each) for each in {key, self.random.choice(list(self.keys))}}
@@ -164,13 +177,14 @@ class CacheClient:
         value, model = self.value(key), self.keys[key]
         if key in self.tagged:
             self.tagged[key] = False
+        asked = time.monotonic()
         # It returns what it computed also if that could not be stored.
         found = self.write(
             key, value, lambda: self.cache.get_or_set(key, lambda: value, 600), never
         )
         if found != value:
-            self.check(key, found, "get_or_set")
-        elif self.missing not in model.possible(time.monotonic()):
+            self.check(key, found, "get_or_set", asked)
+        elif self.missing not in model.possible():
             report(violation=f"get_or_set of {key} computed, and there is a value")
 
     def do_incr_version(self, key):
@@ -198,8 +212,11 @@ class CacheClient:
     def do_invalidate(self, key):
         tagged, began = dict(self.tagged), time.monotonic()
         begun = {each: self.keys[each].begin(self.missing, began) for each in tagged}
+        self.late = [*(until for until in self.late if until > began), began + LATE]
         self.cache.invalidate_tags([self.tag])
         slow = time.monotonic() - began > FAST
+        if not slow:
+            self.late.remove(began + LATE)
         for each, is_certain in tagged.items():
             if is_certain:
                 self.keys[each].confirm(begun[each], slow=slow)
