@@ -23,6 +23,7 @@ from botocore.exceptions import ClientError
 from botocore.utils import normalize_url_path
 
 from ..exceptions import StoreUnavailable
+from ..keyed_hash import KeyedHash
 
 try:
     import orjson
@@ -75,9 +76,9 @@ class _Head(NamedTuple):
 
     second: int
     credentials: ReadOnlyCredentials
-    key: bytes
-    to_sign: bytes
-    canonical: bytes
+    # Of the string to sign, and of the canonical request; each is continued for a request.
+    signature: KeyedHash
+    canonical: Any
     start: bytes
 
 
@@ -97,9 +98,9 @@ class Signer:
         second = int(now)
         if head is None or head.second != second or head.credentials is not credentials:
             head = self._heads[operation] = self._head(operation, second, credentials)
-        sha256 = hashlib.sha256
-        canonical = sha256(head.canonical + sha256(body).hexdigest().encode()).hexdigest()
-        signature = hmac.digest(head.key, head.to_sign + canonical.encode(), "sha256").hex()
+        canonical = head.canonical.copy()
+        canonical.update(hashlib.sha256(body).hexdigest().encode())
+        signature = head.signature.digest(canonical.hexdigest().encode()).hex()
         return b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (
             head.start, signature.encode(), len(body), body,
         )  # fmt: skip
@@ -134,9 +135,11 @@ class Signer:
         return _Head(
             second,
             credentials,
-            self._day_key(stamp[:8], credentials),
-            f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n".encode(),
-            f"POST\n{endpoint.canonical_path}\n\n{headers}\n{names}\n".encode(),
+            KeyedHash(
+                self._day_key(stamp[:8], credentials),
+                f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n".encode(),
+            ),
+            hashlib.sha256(f"POST\n{endpoint.canonical_path}\n\n{headers}\n{names}\n".encode()),
             start.encode(),
         )
 

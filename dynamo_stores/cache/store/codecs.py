@@ -22,6 +22,7 @@ from django.utils.module_loading import import_string
 
 from ... import conf
 from ...exceptions import ConfigurationError
+from ...keyed_hash import KeyedHash
 from ...serialization import dump_json, load_json
 
 
@@ -116,26 +117,25 @@ class Signer:
     """
     HMAC-SHA256 with a key derived from each secret: signs with the first, verifies with all.
 
-    Each field of a message has its length, so different lists of fields never have equal bytes.
+    Each field of a message has its length, so different lists of fields never have equal bytes. A
+    message is given in pieces.
     """
 
     SIZE = 32
 
     def __init__(self, secrets: list[str | bytes]) -> None:
-        self._keys = [
-            hashlib.sha256(b"dynamo_stores.codecs:" + _bytes(secret)).digest() for secret in secrets
+        self._hashes = [
+            KeyedHash(hashlib.sha256(b"dynamo_stores.codecs:" + _bytes(secret)).digest())
+            for secret in secrets
         ]
 
-    def sign(self, message: bytes) -> bytes:
+    def sign(self, *message: bytes) -> bytes:
         """Return the signature of a message of :func:`joined` fields, ``SIZE`` bytes."""
-        return hmac.digest(self._keys[0], message, "sha256")
+        return self._hashes[0].digest(*message)
 
-    def verify(self, signature: bytes, message: bytes) -> bool:
+    def verify(self, signature: bytes, *message: bytes) -> bool:
         """Return whether ``signature`` is that of the message with one of the secrets."""
-        for key in self._keys:
-            if hmac.compare_digest(signature, hmac.digest(key, message, "sha256")):
-                return True
-        return False
+        return any(hmac.compare_digest(signature, each.digest(*message)) for each in self._hashes)
 
 
 def _bytes(secret: str | bytes) -> bytes:
@@ -223,8 +223,8 @@ class Codec:
     def sign(self, encoded: Encoded, context: bytes) -> bytes:
         """Return the ``SEAL_SIZE`` bytes to store before ``encoded.data`` under ``context``."""
         header, data = encoded
-        message = b"".join((self._beginnings[header], context, b"%d:" % len(data), data))
-        return header + self._signer.sign(message)
+        beginning = b"%b%b%d:" % (self._beginnings[header], context, len(data))
+        return header + self._signer.sign(beginning, data)
 
     def seal(self, value: Any, context: bytes) -> bytes:
         """Return the signed bytes of ``value`` under ``context`` (its full key, its write)."""
@@ -237,8 +237,8 @@ class Codec:
         if beginning is None:
             return False
         data = sealed[SEAL_SIZE:]
-        message = b"".join((beginning, context, b"%d:" % len(data), data))
-        return self._signer.verify(sealed[2:SEAL_SIZE], message)
+        beginning = b"%b%b%d:" % (beginning, context, len(data))
+        return self._signer.verify(sealed[2:SEAL_SIZE], beginning, data)
 
     def open(self, sealed: bytes, context: bytes) -> Any:
         """
