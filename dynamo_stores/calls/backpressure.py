@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from weakref import WeakSet
 
 from .. import clock
 from ..concurrency.effects import BlocksLoop, Opened
@@ -58,10 +58,12 @@ def is_background() -> bool:
 class Request:
     """A request that waits or is in flight; ``until`` is the monotonic time of its deadline."""
 
-    __slots__ = ("__weakref__", "until")
+    __slots__ = ("__weakref__", "ref", "until")
 
     def __init__(self, until: float) -> None:
         self.until = until
+        # While it is in flight.
+        self.ref: weakref.ref[Request] | None = None
 
 
 class Backpressure:
@@ -78,7 +80,7 @@ class Backpressure:
         self._gates: list[Gate] = []
         self._limit: float | None = None
         # Weakly: a request whose frame an exception from outside has ended is not in flight.
-        self._in_flight: WeakSet[Request] = WeakSet()
+        self._in_flight: set[weakref.ref[Request]] = set()
         self._users: deque[Request] = deque()
         self._background: deque[Request] = deque()
         self._halved_at = -_ROUND
@@ -93,8 +95,15 @@ class Backpressure:
     @property
     def in_flight(self) -> int:
         """How many requests are in flight."""
-        # Not its length: an exception from outside can keep a dead reference in the set.
-        return sum(1 for _ in self._in_flight)
+        return len(self._in_flight)
+
+    def try_enter(self, until: float) -> Request | None:
+        """Begin a request and return it, None while there is a limit; see :meth:`enter`."""
+        if self._limit is not None:
+            return None
+        request = Request(until)
+        self._begin(request)
+        return request
 
     async def enter(self, until: float) -> Request:
         """
@@ -111,26 +120,30 @@ class Backpressure:
                 self._limit = None
                 self._wake_all()
             if self._limit is None:
-                self._in_flight.add(request)
+                self._begin(request)
                 return request
         await self._wait_in(self._background if is_background() else self._users, request)
         return request
 
     def leave(self, request: Request, seconds: float, *, throttled: bool) -> None:
         """End a request that took ``seconds``, and adapt the limit."""
+        if request.ref is not None:
+            self._in_flight.discard(request.ref)
+        if not throttled and self._limit is None and not self._gates:
+            return
         now = clock.monotonic()
         with self._lock:
             if throttled:
                 self._throttled_at = now
                 if now - self._halved_at >= _ROUND:
-                    self._limit = max(1.0, (self._limit or min(self.in_flight, self._most)) / 2)
+                    in_flight = min(self.in_flight + 1, self._most)
+                    self._limit = max(1.0, (self._limit or in_flight) / 2)
                     self._halved_at = now
             elif self._limit is not None:
                 self._limit += 1 / self._limit
                 self._seconds += (seconds - self._seconds) / 8
                 if now - self._throttled_at > _QUIET:
                     self._limit = None
-            self._in_flight.discard(request)
             if self._gates:
                 self._wake_all()
 
@@ -138,13 +151,12 @@ class Backpressure:
         """Wait until ``request`` is the first of ``queue`` and the limit allows it; begin it."""
         if await BlocksLoop():
             # Those before it may be of tasks that wait for this thread.
-            with self._lock:
-                self._in_flight.add(request)
+            self._begin(request)
             return
         try:
             with self._lock:
                 queue.append(request)
-            while (change := self._begin(queue, request)) is not None:
+            while (change := self._begin_in_turn(queue, request)) is not None:
                 await change
         finally:
             with self._lock:
@@ -152,14 +164,18 @@ class Backpressure:
                     queue.remove(request)
                 self._wake_all()
 
-    def _begin(self, queue: deque[Request], request: Request) -> Opened | None:
+    def _begin(self, request: Request) -> None:
+        request.ref = weakref.ref(request, self._in_flight.discard)
+        self._in_flight.add(request.ref)
+
+    def _begin_in_turn(self, queue: deque[Request], request: Request) -> Opened | None:
         """Begin the request if that is allowed, or return a wait until something changes."""
         with self._lock:
             now = clock.monotonic()
             self._drop_overdue(now, request)
             limit = self._limit
             if limit is None or (queue and queue[0] is request and self._has_capacity(limit)):
-                self._in_flight.add(request)
+                self._begin(request)
                 return None
             left = request.until - now
             waiting = len(self._users) + len(self._background)

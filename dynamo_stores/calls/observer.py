@@ -117,25 +117,33 @@ def observe(measurement: Measurement) -> None:
         )
 
 
-_INDEXED = frozenset(["GlobalSecondaryIndexes", "LocalSecondaryIndexes"])
+_INDEXED = ("GlobalSecondaryIndexes", "LocalSecondaryIndexes")
 
 
 def units_of(answer: Mapping[str, Any]) -> dict[str, float]:
     """Return the units in ``ConsumedCapacity`` of a response, by table and ``table/index``."""
     consumed = answer.get("ConsumedCapacity") or ()
-    if isinstance(consumed, dict) and not (_INDEXED & consumed.keys()):
-        name = consumed.get("TableName", "").rpartition("/")[2]
-        own = consumed.get("Table") or consumed
-        return {name: float(own.get("CapacityUnits", 0.0))}
     units: dict[str, float] = {}
+    if (
+        type(consumed) is dict
+        and "GlobalSecondaryIndexes" not in consumed
+        and "LocalSecondaryIndexes" not in consumed
+    ):
+        _add(units, _name_of(consumed), consumed.get("Table") or consumed)
+        return units
     for each in (consumed,) if isinstance(consumed, Mapping) else consumed:
-        table = each.get("TableName", "").rpartition("/")[2]
-        own = each.get("Table")
+        table, own = _name_of(each), each.get("Table")
         _add(units, table, own if own is not None else each)
         for kind in _INDEXED:
             for index, capacity in (each.get(kind) or {}).items():
                 _add(units, f"{table}/{index}", capacity)
     return units
+
+
+def _name_of(consumed: Mapping[str, Any]) -> str:
+    name: str = consumed.get("TableName", "")
+    # Of an ARN, the name in it.
+    return name.rpartition("/")[2] if "/" in name else name
 
 
 def _add(units: dict[str, float], name: str, capacity: Mapping[str, Any]) -> None:

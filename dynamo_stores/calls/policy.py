@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ from .breaker import Admission, CircuitBreaker
 from .places import Place, Places, is_task
 from .retry import delays
 
-# While retries remain, an attempt has half of the time that is left, and at least these seconds.
+# An attempt that is not the last has half of the time that is left, and at least these seconds.
 _SHARE, _SHORTEST = 0.5, 0.2
 # With this share of a second, or of the alias's own time-outs, an attempt that got no answer is a
 # failure. With less it was the deadline that was short.
@@ -150,8 +150,19 @@ class CallPolicy:
                 f"{operation} on {self.table} was not sent: the deadline had passed."
             )
         admission = self.breaker.admit()
+        is_last = admission.probe or not self.retry.max_retries
+        failed: StoreUnavailable | None = None
         try:
-            answer = await self._attempts(operation, send, until, partition_of, admission.probe)
+            try:
+                answer = await self._attempt(operation, send, until, 1, partition_of, is_last)
+            except StoreRefused:
+                raise
+            except StoreUnavailable as exc:
+                failed = exc
+            if failed is not None:
+                answer = await self._repeat(
+                    failed, operation, send, until, partition_of, is_last=admission.probe
+                )
         except StoreUnavailable as exc:
             self._report(exc, admission, clock.monotonic() - started, breaker_of)
             raise
@@ -168,30 +179,23 @@ class CallPolicy:
                 # Without effect after an outcome: the admission is of an earlier state then.
                 self.breaker.release(admission)
 
-    async def _attempts(
+    async def _repeat(
         self,
+        error: StoreUnavailable,
         operation: str,
         send: Send,
         until: float,
         partition_of: Callable[[], str],
-        is_probe: bool,
+        *,
+        is_last: bool,
     ) -> dict[str, Any]:
-        waits: Iterator[float] | None = None
-        attempt = failures = throttles = 0
-        last: StoreUnavailable | None = None
-        is_out = is_probe
+        """Repeat a request whose first attempt ended in ``error``, unless that was the last one."""
+        waits, retry = delays(self.retry), self.retry
+        attempt, failures, throttles = 1, 0, 0
+        last = error
         while True:
-            attempt += 1
-            share = 1.0 if is_out or failures >= self.retry.max_retries else _SHARE
-            try:
-                return await self._attempt(operation, send, until, attempt, partition_of, share)
-            except StoreRefused:
-                raise
-            except StoreUnavailable as exc:
-                error = exc
             # What says nothing about DynamoDB does not replace an error that does.
-            last = error if error.counts or last is None else last
-            waits = waits or delays(self.retry)
+            last = error if error.counts else last
             wait = next(waits)
             is_throttled = isinstance(error, ThrottlingError)
             if is_throttled and not error.counts:
@@ -199,19 +203,26 @@ class CallPolicy:
                 raise self._out_of_time(last, operation, attempt, wait)
             throttles += is_throttled
             failures += not is_throttled
-            limit = self.retry.throttle_retries
-            is_out |= failures > self.retry.max_retries
-            is_out |= limit is not None and throttles > limit
-            if is_out:
+            limit = retry.throttle_retries
+            is_last |= failures > retry.max_retries
+            is_last |= limit is not None and throttles > limit
+            if is_last:
                 raise self._last(last, wait)
             left = until - clock.monotonic()
             if is_throttled and wait >= left > 0:
-                # One last attempt.
-                wait, is_out = random.uniform(0, _ENOUGH * left), True
+                wait, is_last = random.uniform(0, _ENOUGH * left), True
             if wait < left:
                 await Wait(wait)
             if clock.monotonic() >= until or wait >= left:
                 raise self._out_of_time(last, operation, attempt, wait)
+            attempt += 1
+            has_all = is_last or failures >= retry.max_retries
+            try:
+                return await self._attempt(operation, send, until, attempt, partition_of, has_all)
+            except StoreRefused:
+                raise
+            except StoreUnavailable as exc:
+                error = exc
 
     async def _attempt(
         self,
@@ -220,9 +231,10 @@ class CallPolicy:
         until: float,
         attempt: int,
         partition_of: Callable[[], str],
-        share: float,
+        is_last: bool,
     ) -> dict[str, Any]:
-        request = await self.backpressure.enter(until)
+        backpressure = self.backpressure
+        request = backpressure.try_enter(until) or await backpressure.enter(until)
         throttled = has_place = False
         started = clock.monotonic()
         try:
@@ -231,7 +243,8 @@ class CallPolicy:
                 has_place = await Place(self.places, until)
                 started = clock.monotonic()
             left = until - started
-            seconds = min(self.read_timeout, left, max(_SHORTEST, share * left))
+            share = left if is_last else max(_SHORTEST, _SHARE * left)
+            seconds = min(self.read_timeout, left, share)
             answer = await send(started + max(0.001, seconds))
         except Exception as exc:
             failure = store_error(
@@ -252,7 +265,7 @@ class CallPolicy:
         finally:
             if has_place:
                 self.places.leave()
-            self.backpressure.leave(request, clock.monotonic() - started, throttled=throttled)
+            backpressure.leave(request, clock.monotonic() - started, throttled=throttled)
         if observer.is_observed():
             self._observe(operation, started, attempt, answer=answer)
         return answer
@@ -267,6 +280,13 @@ class CallPolicy:
         error: BaseException | None = None,
         partition: str = "",
     ) -> None:
+        seconds = clock.monotonic() - started
+        if error is None:
+            units = observer.units_of(answer) if answer else {}
+            observer.observe(
+                observer.Measurement(self.using, self.table, operation, seconds, attempt, units)
+            )
+            return
         throttling = error if isinstance(error, ThrottlingError) else None
         reasons = throttling.reasons if throttling else ()
         observer.observe(
@@ -274,10 +294,9 @@ class CallPolicy:
                 using=self.using,
                 table=(_named_table(reasons) if reasons else "") or self.table,
                 operation=operation,
-                seconds=clock.monotonic() - started,
+                seconds=seconds,
                 attempt=attempt,
-                units=observer.units_of(answer) if answer else {},
-                error=type(error).__name__ if error else "",
+                error=type(error).__name__,
                 reasons=reasons,
                 throttled=throttling is not None,
                 partition=partition,

@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
+import select
 import socket
 import ssl
 import threading
+from _socket import socket as _SystemSocket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -51,31 +54,105 @@ class _Connected(Effect[None]):
             await asyncio.get_running_loop().sock_connect(self._sock, self._address)
 
 
+class _Stream:
+    """A connected socket that never blocks by itself, and the bytes that arrived last."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.buffer = bytearray(_BUFFER)
+        self.view = memoryview(self.buffer)
+        self._poll: Any = None
+        sock.setblocking(False)
+
+    def begin(self) -> None:
+        """Prepare the socket, which is connected now."""
+        self.sock.setblocking(False)
+        # Windows has no poll(); sockets of gevent are not the system's, and wait in their own way.
+        if hasattr(select, "poll") and isinstance(self.sock, _SystemSocket):
+            self._poll = select.poll()
+            self._poll.register(self.sock, select.POLLIN)
+
+    def send(self, data: bytes, until: float) -> None:
+        left = _left(until)
+        try:
+            count = self.sock.send(data)
+        except BlockingIOError:
+            count = 0
+        if count < len(data):
+            self.sock.settimeout(left)
+            try:
+                self.sock.sendall(self._rest(data, count))
+            finally:
+                self.sock.setblocking(False)
+
+    async def asend(self, data: bytes, until: float) -> None:
+        left = _left(until)
+        try:
+            count = self.sock.send(data)
+        except BlockingIOError:
+            count = 0
+        if count < len(data):
+            async with asyncio.timeout(left):
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(self.sock, self._rest(data, count))
+
+    def receive(self, until: float) -> int:
+        # An answer that trickles in has the time of one that does not.
+        left = _left(until)
+        if self._poll is None:
+            self.sock.settimeout(left)
+            try:
+                return self.sock.recv_into(self.buffer)
+            finally:
+                self.sock.setblocking(False)
+        while True:
+            if not self._poll.poll(math.ceil(left * 1000)):
+                raise TimeoutError
+            # It may be readable for a moment only.
+            with contextlib.suppress(BlockingIOError):
+                return self.sock.recv_into(self.buffer)
+            left = _left(until)
+
+    async def areceive(self, until: float) -> int:
+        loop, sock = asyncio.get_running_loop(), self.sock
+        while True:
+            left = _left(until)
+            readable: asyncio.Future[None] = loop.create_future()
+            try:
+                loop.add_reader(sock, finish, readable)
+            except NotImplementedError:
+                # Windows' loop.
+                async with asyncio.timeout(left):
+                    return await loop.sock_recv_into(sock, self.buffer)
+            timer = loop.call_later(left, finish, readable)
+            try:
+                await readable
+            finally:
+                timer.cancel()
+                loop.remove_reader(sock)
+            with contextlib.suppress(BlockingIOError):
+                return sock.recv_into(self.buffer)
+
+    @staticmethod
+    def _rest(data: bytes, count: int) -> memoryview:
+        return memoryview(data)[count:]
+
+
 class _Sent(Effect[None]):
     """All of ``data`` is sent. Raises TimeoutError or OSError."""
 
-    __slots__ = ("_data", "_sock", "_until")
+    __slots__ = ("_data", "_stream", "_until")
 
-    def __init__(self, sock: socket.socket, data: bytes, until: float) -> None:
-        self._sock = sock
+    def __init__(self, stream: _Stream, data: bytes, until: float) -> None:
+        self._stream = stream
         self._data = data
         self._until = until
 
     def run(self) -> None:
-        self._sock.settimeout(_left(self._until))
-        self._sock.sendall(self._data)
+        self._stream.send(self._data, self._until)
 
     async def arun(self) -> None:
-        left = _left(self._until)
-        self._sock.setblocking(False)
-        try:
-            count = self._sock.send(self._data)
-        except BlockingIOError:
-            count = 0
-        if count < len(self._data):
-            rest = memoryview(self._data)[count:]
-            async with asyncio.timeout(left):
-                await asyncio.get_running_loop().sock_sendall(self._sock, rest)
+        await self._stream.asend(self._data, self._until)
 
 
 class _Received(Effect[int]):
@@ -84,66 +161,44 @@ class _Received(Effect[int]):
     TimeoutError or OSError.
     """
 
-    __slots__ = ("_buffer", "_sock", "_until")
+    __slots__ = ("_stream", "_until")
 
-    def __init__(self, sock: socket.socket, buffer: bytearray, until: float) -> None:
-        self._sock = sock
-        self._buffer = buffer
+    def __init__(self, stream: _Stream, until: float) -> None:
+        self._stream = stream
         self._until = until
 
     def run(self) -> int:
-        # An answer that trickles in has the time of one that does not.
-        self._sock.settimeout(_left(self._until))
-        return self._sock.recv_into(self._buffer)
+        return self._stream.receive(self._until)
 
     async def arun(self) -> int:
-        loop, sock = asyncio.get_running_loop(), self._sock
-        sock.setblocking(False)
-        while True:
-            left = _left(self._until)
-            readable: asyncio.Future[None] = loop.create_future()
-            try:
-                loop.add_reader(sock, finish, readable)
-            except NotImplementedError:
-                # Windows' loop.
-                async with asyncio.timeout(left):
-                    return await loop.sock_recv_into(sock, self._buffer)
-            timer = loop.call_later(left, finish, readable)
-            try:
-                await readable
-            finally:
-                timer.cancel()
-                loop.remove_reader(sock)
-            with contextlib.suppress(BlockingIOError):
-                return sock.recv_into(self._buffer)
+        return await self._stream.areceive(self._until)
 
 
 class _Asked(Effect[int]):
     """A request is sent, and the first bytes of the answer have arrived: as both of the others."""
 
-    __slots__ = ("_received", "_sent")
+    __slots__ = ("_data", "_stream", "_until")
 
-    def __init__(self, sock: socket.socket, data: bytes, buffer: bytearray, until: float) -> None:
-        self._sent = _Sent(sock, data, until)
-        self._received = _Received(sock, buffer, until)
+    def __init__(self, stream: _Stream, data: bytes, until: float) -> None:
+        self._stream = stream
+        self._data = data
+        self._until = until
 
     def run(self) -> int:
-        self._sent.run()
-        return self._received.run()
+        self._stream.send(self._data, self._until)
+        return self._stream.receive(self._until)
 
     async def arun(self) -> int:
-        await self._sent.arun()
-        return await self._received.arun()
+        await self._stream.asend(self._data, self._until)
+        return await self._stream.areceive(self._until)
 
 
 class Link:
     """A connected socket with the state of its TLS and of its answers. It belongs to no loop."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext | None, host: str) -> None:
-        self._sock = sock
+        self._stream = _Stream(sock)
         self._reader = Reader()
-        self._buffer = bytearray(_BUFFER)
-        self._view = memoryview(self._buffer)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
         if context is not None:
@@ -151,9 +206,11 @@ class Link:
 
     async def connect(self, address: Any, seconds: float) -> None:
         """Connect the socket. A verb. Raises TimeoutError or OSError."""
-        await _Connected(self._sock, address, seconds)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock = self._stream.sock
+        await _Connected(sock, address, seconds)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._stream.begin()
 
     async def start_tls(self, until: float) -> None:
         """Begin TLS. A verb. Raises TimeoutError, OSError or ssl.SSLError."""
@@ -166,10 +223,10 @@ class Link:
                 break
             except ssl.SSLWantReadError:
                 await self._flush(until)
-                count = await _Received(self._sock, self._buffer, until)
+                count = await _Received(self._stream, until)
                 if not count:
                     raise ConnectionResetError("The server closed the TLS handshake.") from None
-                self._incoming.write(self._view[:count])
+                self._incoming.write(self._stream.view[:count])
         await self._flush(until)
 
     async def ask(self, request: bytes, until: float) -> Answer:
@@ -181,7 +238,7 @@ class Link:
             if self._tls is not None:
                 self._tls.write(request)
                 request = self._outgoing.read()
-            count = await _Asked(self._sock, request, self._buffer, until)
+            count = await _Asked(self._stream, request, until)
         except TimeoutError:
             raise
         except OSError as exc:
@@ -189,7 +246,7 @@ class Link:
         if not count:
             raise ClosedError("The connection was closed.")
         while (answer := self._feed(count)) is None:
-            count = await _Received(self._sock, self._buffer, until)
+            count = await _Received(self._stream, until)
             if not count:
                 raise ConnectionResetError("The connection was closed within the answer.")
         return answer
@@ -197,8 +254,7 @@ class Link:
     def is_alive(self) -> bool:
         """Return whether the idle connection can be used: it is open, and nothing came unasked."""
         try:
-            self._sock.settimeout(0)
-            count = self._sock.recv_into(self._buffer)
+            count = self._stream.sock.recv_into(self._stream.buffer)
         except BlockingIOError:
             return True
         except OSError:
@@ -206,7 +262,7 @@ class Link:
         if not count or self._tls is None:
             return False
         # Messages of TLS itself, such as session tickets, may come at any time.
-        self._incoming.write(self._view[:count])
+        self._incoming.write(self._stream.view[:count])
         try:
             self._tls.read(1)
         except ssl.SSLWantReadError:
@@ -217,14 +273,14 @@ class Link:
 
     def close(self) -> None:
         """Close the socket."""
-        self._sock.close()
+        self._stream.sock.close()
 
     def _feed(self, count: int) -> Answer | None:
         """Return the answer that the received bytes complete, None while it is incomplete."""
         tls = self._tls
         if tls is None:
-            return self._reader.feed(self._view[:count])
-        self._incoming.write(self._view[:count])
+            return self._reader.feed(self._stream.view[:count])
+        self._incoming.write(self._stream.view[:count])
         answer = None
         with contextlib.suppress(ssl.SSLWantReadError):
             while data := tls.read(_BUFFER):
@@ -239,7 +295,7 @@ class Link:
 
     async def _flush(self, until: float) -> None:
         if self._outgoing.pending:
-            await _Sent(self._sock, self._outgoing.read(), until)
+            await _Sent(self._stream, self._outgoing.read(), until)
 
 
 class Pool:

@@ -247,7 +247,11 @@ def decode(operation: str, answer: Answer) -> dict[str, Any]:
     try:
         found = _loads(body)
         if b'"B"' in body or b'"BS"' in body:
-            _decode_items(_items_of(found))
+            item = found.get("Item") or found.get("Attributes")
+            if item and len(found) == 1 + ("ConsumedCapacity" in found):
+                _decode_items((item,))
+            else:
+                _decode_items(_items_of(found))
     except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         raise StoreUnavailable("The response of DynamoDB is not complete JSON.") from None
     return found

@@ -8,6 +8,7 @@ connection, so that an open breaker is reported as long as DynamoDB can be reach
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import random
@@ -16,7 +17,7 @@ import socket
 import sys
 import threading
 import weakref
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ QUIET = 60.0
 # Answers that an application expects. Where another error than throttling and a conflict cancels a
 # transaction, a condition has failed.
 _REFUSALS = frozenset([CONDITION_FAILED, "TransactionCanceledException"])
+# Measurements are counted many at a time: after so many seconds, or so many of them.
+_LONGEST_PENDING, _MOST_PENDING = 1.0, 100
 # The places of a Usage's fields: reads, and writes after them.
 _READ, _WRITE, _THROTTLED, _INCURABLE = 0, 1, 2, 4
 # Errors without an answer.
@@ -72,6 +75,9 @@ class Reporter:
         self._unanswered_since: float | None = None
         # By minute and resource: the fields of a Usage, added up in place.
         self._use: dict[int, dict[str, list[Any]]] = {}
+        # Measurements that are not counted yet, each with its time.
+        self._pending: deque[tuple[float, Measurement]] = deque()
+        self._count_at = 0.0
         self._has_published = self._has_ended = self._has_warned = False
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
@@ -79,39 +85,37 @@ class Reporter:
         self._thread: threading.Thread | None = None
 
     def record(self, measurement: Measurement) -> None:
-        """Count one attempt; takes microseconds and sends nothing."""
-        table = measurement.table
+        """Record one attempt; takes a microsecond and sends nothing."""
+        now, pending = clock.now(), self._pending
+        pending.append((now, measurement))
+        if measurement.error or now >= self._count_at or len(pending) >= _MOST_PENDING:
+            self.count()
+
+    def count(self) -> None:
+        """Count what was recorded."""
         with self._lock:
-            self.record_outcome(is_answered=measurement.error not in _NO_ANSWER)
-            self._attempts[table] += 1
-            if measurement.throttled:
-                self._record_throttle(measurement)
-            elif measurement.error and measurement.error not in _REFUSALS:
-                self._errors[table] += 1
-            if measurement.units:
-                self._record_cost(measurement)
-                field = _READ if measurement.kind == "Read" else _WRITE
-                resources = self._this_minute()
-                for name, units in measurement.units.items():
-                    resources[name][field] += units
-            if self._thread is None:
+            self._count_at = clock.now() + _LONGEST_PENDING
+            with contextlib.suppress(IndexError):
+                while True:
+                    self._count(*self._pending.popleft())
+            if self._thread is None and self._attempts:
                 self._start()
 
     def record_outcome(self, *, is_answered: bool) -> None:
         """Record whether DynamoDB answered a call. Errors that it returned are answers."""
-        if is_answered:
-            self._answered_at, self._unanswered_since = clock.now(), None
-        elif self._unanswered_since is None:
-            self._unanswered_since = clock.now()
+        self.count()
+        self._count_outcome(clock.now(), is_answered)
 
     @property
     def answered_at(self) -> float:
         """When DynamoDB answered last, 0 if it did not."""
+        self.count()
         return self._answered_at
 
     @property
     def unanswered_since(self) -> float | None:
         """When the first call without an answer since the last answer ended, None if none."""
+        self.count()
         return self._unanswered_since
 
     def report_soon(self) -> None:
@@ -121,6 +125,7 @@ class Reporter:
     def report(self, *, has_ended: bool = False) -> Report:
         """Return the report as of now; sends nothing."""
         hits, misses = get_lookups(self.using).counts()
+        self.count()
         with self._lock:
             names = [*self._attempts]
             return Report(
@@ -182,6 +187,27 @@ class Reporter:
         # Jitter, because processes that started together would report together.
         return self._interval * random.uniform(0.85, 1.0)
 
+    def _count(self, at: float, measurement: Measurement) -> None:
+        table = measurement.table
+        self._count_outcome(at, measurement.error not in _NO_ANSWER)
+        self._attempts[table] += 1
+        if measurement.throttled:
+            self._record_throttle(measurement)
+        elif measurement.error and measurement.error not in _REFUSALS:
+            self._errors[table] += 1
+        if measurement.units:
+            self._record_cost(measurement)
+            field = _READ if measurement.kind == "Read" else _WRITE
+            resources = self._minute_of(at)
+            for name, units in measurement.units.items():
+                resources[name][field] += units
+
+    def _count_outcome(self, at: float, is_answered: bool) -> None:
+        if is_answered:
+            self._answered_at, self._unanswered_since = at, None
+        elif self._unanswered_since is None:
+            self._unanswered_since = at
+
     def _record_throttle(self, measurement: Measurement) -> None:
         table = measurement.table
         reasons = self._reasons.setdefault(table, Counter())
@@ -196,7 +222,7 @@ class Reporter:
         if not measurement.reasons:
             reasons["no reason named"] += 1
         self._throttled[table] += 1
-        resources = self._this_minute()
+        resources = self._minute_of(clock.now())
         curable = {each.index for each in measurement.reasons if is_curable(each)}
         for index in {each.index for each in measurement.reasons} or {""}:
             incurable = int(bool(measurement.reasons) and index not in curable)
@@ -215,8 +241,8 @@ class Reporter:
             if measurement.attempt == 1:
                 throttling.asked += cost
 
-    def _this_minute(self) -> dict[str, list[Any]]:
-        minute = minute_of(clock.now())
+    def _minute_of(self, moment: float) -> dict[str, list[Any]]:
+        minute = minute_of(moment)
         resources = self._use.get(minute)
         if resources is None:
             resources = self._use[minute] = defaultdict(lambda: [*Usage()])

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import random
+import select
 import socket
 import ssl
 import threading
@@ -194,13 +195,17 @@ def test_an_answer_that_trickles_has_the_time_of_others(contexts, make_pool, mon
     """Each wait is for what is left, in the handshake and in the answer."""
     server, client = contexts
     waits = []
-    settimeout = socket.socket.settimeout
 
-    class Recording(socket.socket):
-        def settimeout(self, seconds):
-            if threading.current_thread() is threading.main_thread():
-                waits.append((seconds, time.monotonic()))
-            settimeout(self, seconds)
+    class Recording:
+        def __init__(self):
+            self._poll = poll()
+            self.register = self._poll.register
+
+        def poll(self, milliseconds):
+            waits.append((milliseconds / 1000, time.monotonic()))
+            return self._poll.poll(milliseconds)
+
+    poll = select.poll
 
     def serve(peer, connection, number):
         peer.receive(connection)
@@ -210,7 +215,7 @@ def test_an_answer_that_trickles_has_the_time_of_others(contexts, make_pool, mon
 
     with Peer(serve, server) as peer:
         pool = make_pool(peer.url, client)
-        monkeypatch.setattr(pools.socket, "socket", Recording)
+        monkeypatch.setattr(pools.select, "poll", Recording)
         until = time.monotonic() + 1.5
         with pytest.raises(botocore.ReadTimeoutError):
             run(pool.send(REQUEST, until, True))

@@ -100,8 +100,10 @@ class CacheClient:
             ["get"] * 4 + ["set"] * 3 + ["add", "delete", "touch", "get_many", "set_many", "incr",
              "invalidate", "delete_many", "get_or_set", "incr_version"]
         )  # fmt: skip
+        key = self.random.choice(list(self.keys))
+        self.keys[key].history.append(verb)
         try:
-            getattr(self, f"do_{verb}")(self.random.choice(list(self.keys)))
+            getattr(self, f"do_{verb}")(key)
         except StoreUnavailable:
             return "unavailable"
         return "done"
@@ -163,10 +165,12 @@ class CacheClient:
         values = {each: self.value(each) for each in {key, self.random.choice(list(self.keys))}}
         began = time.monotonic()
         begun = {each: self.keys[each].begin(value, began) for each, value in values.items()}
+        for each in values:
+            if each in self.tagged:
+                self.tagged[each] = False
         failed = self.cache.set_many(values, 600)
         slow = time.monotonic() - began > FAST
         for each in values:
-            self.tagged[each] = False
             if each not in failed:
                 self.keys[each].confirm(begun[each], slow=slow)
 
@@ -212,6 +216,8 @@ class CacheClient:
     def do_invalidate(self, key):
         tagged, began = dict(self.tagged), time.monotonic()
         begun = {each: self.keys[each].begin(self.missing, began) for each in tagged}
+        for each in tagged:
+            self.keys[each].history.append("invalidate")
         self.late = [*(until for until in self.late if until > began), began + LATE]
         self.cache.invalidate_tags([self.tag])
         slow = time.monotonic() - began > FAST
