@@ -91,7 +91,8 @@ class ClientTransport:
             None if checksum is None else checksum.encode(),
         )
         if (date := http_response.headers.get("date")) is not None:
-            self._server_clock.record(date, context["sent_at"], clock.monotonic())
+            sent_at = context["sent_at"]
+            self._server_clock.record(date.encode("latin-1"), sent_at, clock.monotonic())
 
 
 def make_client(config: StoreConfig, *, max_connections: int | None = None) -> Any:

@@ -61,6 +61,10 @@ class Environment:
         """Whether botocore found credentials."""
         return self._credentials is not None
 
+    def known_credentials(self, now: float) -> ReadOnlyCredentials | None:
+        """Return the credentials if botocore was asked in this second, else None."""
+        return self._frozen if now < self._frozen_at + 1 else None
+
     def credentials(self, now: float) -> ReadOnlyCredentials:
         """
         Return the credentials, the same object until they change. botocore is asked once a second,

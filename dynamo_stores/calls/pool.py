@@ -105,13 +105,13 @@ class _Stream:
                 return self.sock.recv_into(self.buffer)
             finally:
                 self.sock.setblocking(False)
-        while True:
-            if not self._poll.poll(math.ceil(left * 1000)):
-                raise TimeoutError
-            # It may be readable for a moment only.
-            with contextlib.suppress(BlockingIOError):
+        while self._poll.poll(math.ceil(left * 1000)):
+            try:
                 return self.sock.recv_into(self.buffer)
-            left = _left(until)
+            except BlockingIOError:
+                # It was readable for a moment only.
+                left = _left(until)
+        raise TimeoutError
 
     async def areceive(self, until: float) -> int:
         loop, sock = asyncio.get_running_loop(), self.sock

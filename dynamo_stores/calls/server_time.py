@@ -52,19 +52,19 @@ class ServerClock:
         self._doubted: _Ahead | None = None
         self._has_warned = False
         self._lock = threading.Lock()
-        self._last: tuple[str, float] = ("", 0.0)
+        self._last: tuple[bytes, float] = (b"", 0.0)
 
     @property
     def is_learned(self) -> bool:
         """Whether there was an answer to estimate from, or the local clock is exact."""
         return not clock.skew() or _at(self._ahead, clock.monotonic()) is not None
 
-    def record(self, date: str, sent_at: float, received_at: float) -> None:
+    def record(self, date: bytes, sent_at: float, received_at: float) -> None:
         """Use an answer's ``Date``; both times are monotonic, of the request and the answer."""
-        text, second = self._last
-        if text != date:
+        known_date, second = self._last
+        if known_date != date:
             try:
-                second = parsedate_to_datetime(date).timestamp()
+                second = parsedate_to_datetime(date.decode("latin-1")).timestamp()
             except (TypeError, ValueError):
                 return
             self._last = (date, second)

@@ -13,6 +13,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .. import clock
@@ -50,6 +51,8 @@ class LeanTransport:
         self._server_clock = server_clock
         self._connect_timeout = config.connect_timeout
         self._keep = config.max_pool_connections
+        # Whether requests can be signed.
+        self.has_credentials = environment.has_credentials
         # Seconds by which AWS's clock is ahead, once it has refused a signature for it.
         self._ahead = 0.0
         self._connect(environment.endpoint)
@@ -59,11 +62,6 @@ class LeanTransport:
         """The endpoint and the region of the requests as text, for messages."""
         endpoint = self._environment.endpoint
         return place_of(endpoint.url, endpoint.region)
-
-    @property
-    def has_credentials(self) -> bool:
-        """Whether requests can be signed."""
-        return self._environment.has_credentials
 
     async def send(self, operation: str, request: dict[str, Any], until: float) -> dict[str, Any]:
         """
@@ -98,10 +96,9 @@ class LeanTransport:
 
     async def _ask(self, operation: str, body: bytes, until: float, ahead: float) -> Answer:
         now, environment = time.time() + ahead, self._environment
-        if environment.blocks(now):
-            credentials = await InThread(self._using, lambda: environment.credentials(now))
-        else:
-            credentials = environment.credentials(now)
+        credentials = environment.known_credentials(now)
+        if credentials is None:
+            credentials = await self._credentials(now)
         signer, pool = self._route
         endpoint = environment.endpoint_for(credentials)
         if endpoint is not pool.endpoint:
@@ -111,8 +108,17 @@ class LeanTransport:
         answer = await pool.send(raw, until, operation in _MAY_REPEAT)
         date = answer.headers.get(b"date")
         if date is not None:
-            self._server_clock.record(date.decode("latin-1"), sent_at, clock.monotonic())
+            self._server_clock.record(date, sent_at, clock.monotonic())
         return answer
+
+    async def _credentials(self, now: float) -> ReadOnlyCredentials:
+        environment = self._environment
+        if environment.blocks(now):
+            found: ReadOnlyCredentials = await InThread(
+                self._using, lambda: environment.credentials(now)
+            )
+            return found
+        return environment.credentials(now)
 
     def _corrects_clock(self, answer: Answer, ahead: float) -> bool:
         """Learn AWS's time from a refusal; return whether the signature was of another time."""

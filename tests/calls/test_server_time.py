@@ -36,7 +36,7 @@ def answer(server, clocks, took=0.02):
     """An answer, made in the middle of the time that it took."""
     sent_at = clocks.monotonic()
     clocks.true += took / 2
-    date = formatdate(clocks.true, usegmt=True)
+    date = formatdate(clocks.true, usegmt=True).encode()
     clocks.true += took / 2
     server.record(date, sent_at, clocks.monotonic())
 
@@ -70,7 +70,7 @@ def test_the_interval_is_discarded_when_a_clock_was_set(clocks):
 def moved_answer(server, clocks, seconds):
     """An answer of a server whose clock is ``seconds`` ahead."""
     sent_at = clocks.monotonic()
-    date = formatdate(clocks.true + seconds, usegmt=True)
+    date = formatdate(clocks.true + seconds, usegmt=True).encode()
     clocks.true += 0.01
     server.record(date, sent_at, clocks.monotonic())
 
@@ -122,7 +122,7 @@ def test_an_answer_from_before_a_clock_was_set_confirms_none(clocks):
 def test_an_invalid_date_is_ignored(clocks):
     """Invalid values are ignored."""
     server = ServerClock()
-    server.record("yesterday", 0, 1)
+    server.record(b"yesterday", 0, 1)
     assert not server.is_learned
 
 
