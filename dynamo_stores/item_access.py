@@ -13,7 +13,7 @@ from .calls.breaker import BreakerStatus, CircuitBreaker
 from .calls.connection import TableConnection
 from .calls.policy import deadline
 from .calls.server_time import ServerClock, Times
-from .concurrency.effects import together
+from .concurrency.effects import Verb, together
 from .conf import DEFAULT_ALIAS, get_config
 from .exceptions import CONDITION_FAILED, StoreUnavailable, code_of
 from .expressions import Change, Condition, to_arguments
@@ -81,10 +81,10 @@ class Items(Generic[K]):
         """DynamoDB's clock, as far as its answers to this process tell it."""
         return self.table.connection.server_clock
 
-    async def call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+    def call(self, operation: str, request: dict[str, Any]) -> Verb[dict[str, Any]]:
         """Return the answer to a request on the table, which need not name it."""
         table = self.table
-        return await self._call(table, operation, {"TableName": table.table_name, **request})
+        return self._call(table, operation, {"TableName": table.table_name, **request})
 
     async def get(
         self, key: ItemKey, *, consistent: bool, attributes: Sequence[str] | None = None

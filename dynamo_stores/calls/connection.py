@@ -127,9 +127,9 @@ class Connection(PynamoConnection):
             return get_control(self.using).call(operation_name, operation_kwargs)
         return self._make_api_call(operation_name, operation_kwargs)
 
-    async def call(
+    def call(
         self, operation: str, request: dict[str, Any], timeout: float | None = None
-    ) -> dict[str, Any]:
+    ) -> Verb[dict[str, Any]]:
         """
         Return DynamoDB's answer; a batch is complete. A verb.
 
@@ -143,9 +143,8 @@ class Connection(PynamoConnection):
             request.setdefault("ClientRequestToken", str(uuid.uuid4()))
         policy = self.policy_for(request.get("TableName") or table_of(request))
         if "RequestItems" in request:
-            batch = _Batch(self._send, operation, request)
-            return await batch.call(policy, self._breaker, timeout)
-        return await policy.call(
+            return _Batch(self._send, operation, request).call(policy, self._breaker, timeout)
+        return policy.call(
             operation,
             partial(self._send, operation, request),
             self._breaker,
@@ -157,9 +156,14 @@ class Connection(PynamoConnection):
         """Close the sockets; the next call opens new ones."""
         self._transport.close()
 
-    async def _send(self, operation: str, request: dict[str, Any], until: float) -> dict[str, Any]:
-        if not (pre_dynamodb_send.receivers or post_dynamodb_send.receivers):
-            return await self._transport.send(operation, request, until)
+    def _send(self, operation: str, request: dict[str, Any], until: float) -> Verb[dict[str, Any]]:
+        if pre_dynamodb_send.receivers or post_dynamodb_send.receivers:
+            return self._send_with_signals(operation, request, until)
+        return self._transport.send(operation, request, until)
+
+    async def _send_with_signals(
+        self, operation: str, request: dict[str, Any], until: float
+    ) -> dict[str, Any]:
         sent, table = uuid.uuid4(), request.get("TableName")
         self.send_pre_boto_callback(operation, sent, table)  # type: ignore[no-untyped-call]
         answer = await self._transport.send(operation, request, until)

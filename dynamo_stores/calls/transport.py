@@ -17,7 +17,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .. import clock
-from ..concurrency.effects import InThread
+from ..concurrency.effects import InThread, Verb
 from ..conf import StoreConfig
 from ..exceptions import ConfigurationError, OperationTimeoutError, client_error, code_of
 from .client import ClientTransport
@@ -162,7 +162,7 @@ class SharedTransport:
             return transport.place
         return place_of(self._config.endpoint_url, self._config.region)
 
-    async def send(self, operation: str, request: dict[str, Any], until: float) -> dict[str, Any]:
+    def send(self, operation: str, request: dict[str, Any], until: float) -> Verb[dict[str, Any]]:
         """
         Send a request once, until a monotonic time, and return the answer. A verb.
 
@@ -172,8 +172,8 @@ class SharedTransport:
         reason = self._reason_for(request)
         transport = self._transports.get(reason)
         if transport is None or not transport.has_credentials:
-            transport = await InThread(self._using, lambda: self._in_turn(reason, until))
-        return await transport.send(operation, request, until)
+            return self._make_and_send(reason, operation, request, until)
+        return transport.send(operation, request, until)
 
     def prepare(
         self, until: float, request: dict[str, Any] | None = None
@@ -185,6 +185,12 @@ class SharedTransport:
         """Close the sockets; the next request opens new ones."""
         for transport in list(self._transports.values()):
             transport.close()
+
+    async def _make_and_send(
+        self, reason: str, operation: str, request: dict[str, Any], until: float
+    ) -> dict[str, Any]:
+        transport = await InThread(self._using, lambda: self._in_turn(reason, until))
+        return await transport.send(operation, request, until)
 
     def _reason_for(self, request: dict[str, Any]) -> str:
         """Return why a request goes through botocore, ``""`` if it does not."""
