@@ -114,11 +114,11 @@ class ServerClock:
         now = clock.now()
         if not skew:
             return Times(now, now)
-        monotonic = clock.monotonic()
-        known = _at(self._ahead, monotonic)
-        if known is None:
+        monotonic, known = clock.monotonic(), self._ahead
+        if known is None or abs(now - monotonic - known.wall_ahead) > _MAX_DIVERGENCE:
             return Times(now - skew, now + skew)
-        return Times(monotonic + known.low, monotonic + known.high)
+        drift = max(0.0, monotonic - known.at) * _DRIFT
+        return Times(monotonic + known.low - drift, monotonic + known.high + drift)
 
 
 def _at(found: _Ahead | None, monotonic: float) -> _Ahead | None:

@@ -94,24 +94,28 @@ class Flight:
     Work in progress since ``started_at``, in monotonic seconds, with an outcome or an error later.
     """
 
+    __slots__ = (
+        "_error", "_lead", "_loop", "_outcome", "_waiting", "has_ended", "started_at",
+    )  # fmt: skip
+
     def __init__(self, lead: Lead) -> None:
         self.started_at = clock.monotonic()
         self._lead = weakref.ref(lead)
         # Of a leader that is a task.
         self._loop = asyncio._get_running_loop()
-        self._has_ended = False
+        self.has_ended = False
         self._outcome: Any = AGAIN
         self._error: BaseException | None = None
         self._waiting: list[Gate] = []
 
     def done(self) -> bool:
         """Return whether the flight has ended, with its leader at the latest."""
-        return self._has_ended or self._lead() is None
+        return self.has_ended or self._lead() is None
 
     def end(self, outcome: Any, error: BaseException | None = None) -> None:
         """Give the outcome or the error to all followers, unless the flight has ended."""
-        if not self._has_ended:
-            self._outcome, self._error, self._has_ended = outcome, error, True
+        if not self.has_ended:
+            self._outcome, self._error, self.has_ended = outcome, error, True
         while self._waiting:
             self._waiting.pop().open()
 
@@ -166,7 +170,8 @@ class Lead:
         self.flight = Flight(self)
 
     def __del__(self) -> None:
-        self.end()
+        if not self.flight.has_ended:
+            self.end()
 
     def end(self) -> None:
         """End the flight if it has no outcome yet."""

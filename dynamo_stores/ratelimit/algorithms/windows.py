@@ -138,23 +138,23 @@ class Buckets:
 
     def level(self, window: Window, cost: int, times: Times) -> Level:
         """Return how much of a window is left, and after how long ``cost`` would be admitted."""
-        free = free_of(self._rate.limit, window)
-        filled = [
-            (window.bucket - age, held)
-            for age, held in enumerate((window.held, *window.frozen))
-            if held
-        ]
-        # Oldest first: the request is admitted once enough of them are too old.
-        retry_at, available = times.low, free
-        for bucket, held in reversed(filled):
-            if available >= cost:
-                break
-            available += held
-            retry_at = self._ends_at(bucket)
-        if available < cost:
-            retry_at = times.low + self._rate.window
-        reset_at = self._ends_at(filled[0][0]) if filled else times.low
-        return Level(self._rate, free, reset_at, max(0.0, retry_at - times.low))
+        free, now = free_of(self._rate.limit, window), times.low
+        newest: int | None = window.bucket
+        if not window.held:
+            ages = (age for age, held in enumerate(window.frozen, 1) if held)
+            newest = next((window.bucket - age for age in ages), None)
+        reset_at = now if newest is None else self._ends_at(newest)
+        retry_at = now if free >= cost else self._free_at(window, cost - free, now)
+        return Level(self._rate, free, reset_at, max(0.0, retry_at - now))
+
+    def _free_at(self, window: Window, wanted: int, now: float) -> float:
+        """Return when the oldest buckets with ``wanted`` requests in them are too old."""
+        counts = [window.held, *window.frozen]
+        for age in range(len(counts) - 1, -1, -1):
+            wanted -= counts[age]
+            if wanted <= 0:
+                return self._ends_at(window.bucket - age)
+        return now + self._rate.window
 
     def _is_broken(self, bucket: int, times: Times) -> bool:
         window = self._rate.window
