@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from dynamo_stores.calls.server_time import Times
+from dynamo_stores.conf.rates import Rate
+
 _PARTS = re.compile(r"(SET|REMOVE) (.*?)(?= REMOVE |$)")
 _NO_ITEM = "attribute_not_exists(PK)"
 
@@ -55,3 +58,46 @@ def _holds(condition, old, values) -> bool:
     return {"=": held == given, "<=": held <= given, ">=": held >= given, "<": held < given}[
         operator
     ]
+
+
+# The begin of a minute, an hour and a day.
+START = 1_800_057_600
+TEN = Rate(10, 10)
+
+
+def at(seconds, low=0.0, high=0.0):
+    """Return the time ``seconds`` after the start, on a clock that is exact unless told."""
+    return Times(START + seconds - low, START + seconds + high)
+
+
+class Limit:
+    """A limit and its item; each request reads the item before."""
+
+    def __init__(self, algorithm, *rates):
+        self.algorithm, self.rates, self.item = algorithm, rates or (TEN,), Item()
+
+    @property
+    def state(self):
+        found = self.item.attributes
+        return None if found is None else self.algorithm.read(found, len(self.rates))
+
+    def decide(self, seconds, cost=1, **options):
+        return self.algorithm.decide(self.state, self.rates, cost, at(seconds), **options)
+
+    def ask(self, seconds, cost=1, **options):
+        decision = self.decide(seconds, cost, **options)
+        assert decision.write is None or self.item.write(decision.write)
+        return decision.status
+
+    def look(self, seconds, cost=1):
+        return self.algorithm.look(self.state, self.rates, cost, at(seconds))
+
+    def refund(self, seconds, cost=1):
+        return self.algorithm.refund(self.state, self.rates, cost, at(seconds))
+
+    @property
+    def stored(self):
+        return {
+            name: [int(each["N"]) for each in value["L"]] if "L" in value else int(value["N"])
+            for name, value in self.item.attributes.items()
+        }
