@@ -17,7 +17,7 @@ from ..keys import ItemKey
 from . import resources
 from .algorithms.base import RateLimitStatus
 from .algorithms.shared import AdaptiveStatus, Allocation, Counts, SharedWindows
-from .counting import RateCounter, ResolvedLimit, check_cost, report_refusal
+from .counting import ResolvedLimit, check_cost, get_counter, report_refusal
 from .items import RateWindow
 from .resources import Resources, in_time
 
@@ -127,7 +127,7 @@ class AdaptiveRateLimitStore(Store):
             limit = await self._resolve(resource, key, rate, priority)
             if limit is None:
                 return _NO_LIMIT
-            counter = RateCounter(self._items)
+            counter = get_counter(self.using)
             status = _adaptive(await counter.acquire(limit, cost, on_unavailable))
         if not status.allowed:
             await report_refusal(
@@ -152,7 +152,7 @@ class AdaptiveRateLimitStore(Store):
             limit = await self._resolve(resource, key, rate, priority)
             if limit is None:
                 return _NO_LIMIT
-            counter = RateCounter(self._items)
+            counter = get_counter(self.using)
             return _adaptive(await counter.look(limit, cost, on_unavailable))
 
     get_status, aget_status = twins(_get_status)
@@ -175,7 +175,7 @@ class AdaptiveRateLimitStore(Store):
         with in_time(self.using):
             limit = await self._resolve(resource, key, rate, priority)
             if limit is not None:
-                await RateCounter(self._items).record(limit, 1)
+                await get_counter(self.using).record(limit, 1)
 
     record, arecord = twins(_record)
 
@@ -202,14 +202,14 @@ class AdaptiveRateLimitStore(Store):
         with in_time(self.using):
             limit = await self._resolve(resource, key, rate, priority)
             if limit is not None:
-                await RateCounter(self._items).refund(limit, cost)
+                await get_counter(self.using).refund(limit, cost)
 
     refund, arefund = twins(_refund)
 
     async def _reset(self, resource: str, *, key: str = "") -> None:
         """Delete the counts and the allocation of ``key``."""
         with in_time(self.using):
-            await RateCounter(self._items).reset(_item_key(resource, key, "").pk)
+            await get_counter(self.using).reset(_item_key(resource, key, "").pk)
 
     reset, areset = twins(_reset)
 

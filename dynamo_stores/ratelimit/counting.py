@@ -19,6 +19,7 @@ from ..calls.policy import time_left
 from ..calls.server_time import Times
 from ..concurrency.effects import Computation, Join, Wait
 from ..concurrency.flights import AGAIN, Flight, Lead
+from ..concurrency.per_process import PerProcess
 from ..conf import get_config
 from ..conf.rates import Rate, ResourceConfig
 from ..exceptions import (
@@ -71,10 +72,10 @@ class RateCounter:
     StoreUnavailable without an answer.
     """
 
-    def __init__(self, items: Items[RateWindow]) -> None:
-        self._items = items
-        self._memory = get_rate_memory(items.using)
-        self._clock = items.server_clock
+    def __init__(self, using: str) -> None:
+        self._items = Items(RateWindow, using, keeps_table=True)
+        self._memory = get_rate_memory(using)
+        self._clock = self._items.server_clock
 
     async def acquire(self, limit: ResolvedLimit, cost: int, on_unavailable: str | None) -> Any:
         """
@@ -390,6 +391,14 @@ class RateCounter:
             if is_written:
                 return True
         return False
+
+
+_counters = PerProcess(RateCounter)
+
+
+def get_counter(using: str) -> RateCounter:
+    """Return this process's counter of the limits of the alias ``using``."""
+    return _counters.get(using)
 
 
 def decide_together(

@@ -10,7 +10,7 @@ from ..conf import DEFAULT_ALIAS, get_config
 from ..item_access import Items, Store
 from . import resources
 from .algorithms.base import RateLimitStatus
-from .counting import RateCounter, ResolvedLimit, check_cost, counted_by, report_refusal
+from .counting import ResolvedLimit, check_cost, counted_by, get_counter, report_refusal
 from .items import RateWindow
 from .resources import Resources, in_time
 
@@ -56,7 +56,7 @@ class RateLimitStore(Store):
             limit = await self._resolve(resource, key, rate)
             if limit is None:
                 return _NO_LIMIT
-            counter = RateCounter(self._items)
+            counter = get_counter(self.using)
             status: RateLimitStatus = await counter.acquire(limit, cost, on_unavailable)
         if not status.allowed:
             await report_refusal(
@@ -85,7 +85,7 @@ class RateLimitStore(Store):
             limit = await self._resolve(resource, key, rate)
             if limit is None:
                 return _NO_LIMIT
-            counter = RateCounter(self._items)
+            counter = get_counter(self.using)
             status: RateLimitStatus = await counter.look(limit, cost, on_unavailable)
         return status
 
@@ -110,7 +110,7 @@ class RateLimitStore(Store):
         with in_time(self.using):
             limit = await self._resolve(resource, key, rate)
             if limit is not None:
-                await RateCounter(self._items).record(limit, cost)
+                await get_counter(self.using).record(limit, cost)
 
     record, arecord = twins(_record)
 
@@ -130,7 +130,7 @@ class RateLimitStore(Store):
         with in_time(self.using):
             limit = await self._resolve(resource, key, rate)
             if limit is not None:
-                await RateCounter(self._items).refund(limit, cost)
+                await get_counter(self.using).refund(limit, cost)
 
     refund, arefund = twins(_refund)
 
@@ -143,7 +143,7 @@ class RateLimitStore(Store):
         Raises StoreUnavailable; some counts may be deleted then.
         """
         with in_time(self.using):
-            counter = RateCounter(self._items)
+            counter = get_counter(self.using)
             for number in range(shards or await self._shards_of(resource)):
                 await counter.reset(keys.rate_window(resource, key, "", shard=number).pk)
 
