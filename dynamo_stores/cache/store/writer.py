@@ -86,8 +86,11 @@ class Writer:
         if written is None:
             await self.delete(key)
             return
-        head = await self._stamped(written, stamps)
-        await self._parts.write(written.parts)
+        head = written.head
+        if stamps is not None or written.tags or self._validity.has_generation:
+            head = await self._stamped(written, stamps)
+        if written.parts:
+            await self._parts.write(written.parts)
         with self.writing([head["PK"]["S"]]) as kept:
             old = await self._items.put(head, return_old=bool(written.parts))
             self.keep_written(kept, head, written)
@@ -109,8 +112,11 @@ class Writer:
             return not await self._reader.has_key(key, strongly=True)
         if written.parts and seen is None and await self._reader.has_key(key, strongly=True):
             return False
-        head = await self._stamped(written, stamps)
-        await self._parts.write(written.parts)
+        head = written.head
+        if stamps is not None or written.tags or self._validity.has_generation:
+            head = await self._stamped(written, stamps)
+        if written.parts:
+            await self._parts.write(written.parts)
         with self.writing([head["PK"]["S"]]) as kept:
             replaced = await self._put_new(head, seen)
             if isinstance(replaced, ConditionFailed):
@@ -255,8 +261,6 @@ class Writer:
 
     async def _stamped(self, written: Written, stamps: RawItem | None) -> RawItem:
         if stamps is None:
-            if not written.tags and not self._validity.has_generation:
-                return written.head
             stamps = await self._validity.stamps_for(written.tags)
         return {**written.head, **stamps}
 
