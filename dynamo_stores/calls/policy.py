@@ -163,6 +163,8 @@ class CallPolicy:
                 answer = await self._repeat(
                     failed, operation, send, until, partition_of, is_last=admission.probe
                 )
+                # Its traceback refers to this frame.
+                failed = None
         except StoreUnavailable as exc:
             self._report(exc, admission, clock.monotonic() - started, breaker_of)
             raise
@@ -296,6 +298,7 @@ class CallPolicy:
                 operation=operation,
                 seconds=seconds,
                 attempt=attempt,
+                units={},
                 error=type(error).__name__,
                 reasons=reasons,
                 throttled=throttling is not None,

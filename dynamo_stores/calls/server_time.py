@@ -52,7 +52,7 @@ class ServerClock:
         self._doubted: _Ahead | None = None
         self._has_warned = False
         self._lock = threading.Lock()
-        self._last: tuple[bytes, float] = (b"", 0.0)
+        self._last: tuple[bytes | None, float] = (None, 0.0)
 
     @property
     def is_learned(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Mapping
@@ -180,14 +181,17 @@ class Reader:
 
         Raises DamagedAnswerError for anything else than one answer.
         """
+        handled = sys.exception()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
-            # The parser wraps what a callback raises.
-            cause = exc.__context__
-            if isinstance(cause, DamagedAnswerError):
-                raise cause from None
-            raise DamagedAnswerError("The response is not HTTP.") from exc
+            damage = DamagedAnswerError("The response is not HTTP.")
+            # The error of a callback, or an exception from outside that came in a callback; unless
+            # this is called in an except block, which hides it.
+            error = exc.__context__
+            if error is None or error is handled:
+                raise damage from exc
+            raise error from None
         answer, self._answer = self._answer, None
         return answer
 

@@ -95,7 +95,7 @@ class Flight:
     """
 
     __slots__ = (
-        "_error", "_lead", "_loop", "_outcome", "_waiting", "has_ended", "started_at",
+        "_error", "_has_ended", "_lead", "_loop", "_outcome", "_waiting", "started_at",
     )  # fmt: skip
 
     def __init__(self, lead: Lead) -> None:
@@ -103,19 +103,19 @@ class Flight:
         self._lead = weakref.ref(lead)
         # Of a leader that is a task.
         self._loop = asyncio._get_running_loop()
-        self.has_ended = False
+        self._has_ended = False
         self._outcome: Any = AGAIN
         self._error: BaseException | None = None
         self._waiting: list[Gate] = []
 
     def done(self) -> bool:
         """Return whether the flight has ended, with its leader at the latest."""
-        return self.has_ended or self._lead() is None
+        return self._has_ended or self._lead() is None
 
     def end(self, outcome: Any, error: BaseException | None = None) -> None:
         """Give the outcome or the error to all followers, unless the flight has ended."""
-        if not self.has_ended:
-            self._outcome, self._error, self.has_ended = outcome, error, True
+        if not self._has_ended:
+            self._outcome, self._error, self._has_ended = outcome, error, True
         while self._waiting:
             self._waiting.pop().open()
 
@@ -170,8 +170,7 @@ class Lead:
         self.flight = Flight(self)
 
     def __del__(self) -> None:
-        if not self.flight.has_ended:
-            self.end()
+        self.end()
 
     def end(self) -> None:
         """End the flight if it has no outcome yet."""

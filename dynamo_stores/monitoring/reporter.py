@@ -75,8 +75,8 @@ class Reporter:
         self._unanswered_since: float | None = None
         # By minute and resource: the fields of a Usage, added up in place.
         self._use: dict[int, dict[str, list[Any]]] = {}
-        # Measurements that are not counted yet, each with its time.
-        self._pending: deque[tuple[float, Measurement]] = deque()
+        # Measurements that are not counted yet, each with its time on both clocks.
+        self._pending: deque[tuple[float, float, Measurement]] = deque()
         self._count_at = 0.0
         self._has_published = self._has_ended = self._has_warned = False
         self._lock = threading.Lock()
@@ -87,7 +87,7 @@ class Reporter:
     def record(self, measurement: Measurement) -> None:
         """Record one attempt; takes a microsecond and sends nothing."""
         now, pending = clock.now(), self._pending
-        pending.append((now, measurement))
+        pending.append((now, clock.monotonic(), measurement))
         if measurement.error or now >= self._count_at or len(pending) >= _MOST_PENDING:
             self.count()
 
@@ -187,7 +187,7 @@ class Reporter:
         # Jitter, because processes that started together would report together.
         return self._interval * random.uniform(0.85, 1.0)
 
-    def _count(self, at: float, measurement: Measurement) -> None:
+    def _count(self, at: float, seen: float, measurement: Measurement) -> None:
         table = measurement.table
         self._count_outcome(at, measurement.error not in _NO_ANSWER)
         self._attempts[table] += 1
@@ -196,7 +196,7 @@ class Reporter:
         elif measurement.error and measurement.error not in _REFUSALS:
             self._errors[table] += 1
         if measurement.units:
-            self._record_cost(measurement)
+            self._record_cost(measurement, seen)
             field = _READ if measurement.kind == "Read" else _WRITE
             resources = self._minute_of(at)
             for name, units in measurement.units.items():
@@ -231,12 +231,12 @@ class Reporter:
             used[_THROTTLED + field] += 1
             used[_INCURABLE + field] += incurable
 
-    def _record_cost(self, measurement: Measurement) -> None:
+    def _record_cost(self, measurement: Measurement, seen: float) -> None:
         table = measurement.table
         cost = measurement.units.get(table, 0.0)
         self._costs[table, measurement.operation] = cost
         throttling = self._throttling.get(table)
-        if throttling is not None and throttling.counts(measurement):
+        if throttling is not None and throttling.counts(measurement, seen):
             throttling.served += cost
             if measurement.attempt == 1:
                 throttling.asked += cost
@@ -285,9 +285,9 @@ class _Throttled:
         self.seen = clock.monotonic()
         self.asked = self.served = 0.0
 
-    def counts(self, measurement: Measurement) -> bool:
+    def counts(self, measurement: Measurement, seen: float) -> bool:
         """Return whether the units of ``measurement`` belong to this time of throttling."""
-        return measurement.kind == self.kind and clock.monotonic() - self.seen < QUIET
+        return measurement.kind == self.kind and seen - self.seen < QUIET
 
     def report(self) -> Throttling:
         asked = max(self.asked, self.served)

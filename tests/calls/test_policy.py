@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import random
 
 import pytest
@@ -90,6 +91,8 @@ def test_reasons_survive_in_both_spellings(dynamo_clock: FakeClock, code):
     assert measurement.throttled
     assert measurement.table == "other"
     assert measurement.reasons == e.value.reasons
+    # A receiver may send it to another process.
+    assert pickle.loads(pickle.dumps(measurement)) == measurement
 
 
 def test_a_transaction_cancelled_by_throttling_is_throttled(dynamo_clock: FakeClock):

@@ -526,3 +526,25 @@ def test_any_bytes_are_an_answer_or_refused(data):
         if found is not None:
             with contextlib.suppress(StoreUnavailable, ClientError):
                 wire.decode("GetItem", found)
+
+
+@pytest.mark.parametrize("callback", ["on_header", "on_body", "on_message_complete"])
+def test_an_exception_from_outside_in_the_parser_is_raised(monkeypatch, callback):
+    """A time limit is no damage of the answer."""
+
+    def interrupted(*arguments):
+        raise TimeoutError("soft time limit")
+
+    monkeypatch.setattr(wire.Reader, callback, interrupted)
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    with pytest.raises(TimeoutError, match="soft time limit"):
+        wire.Reader().feed(answer)
+
+
+def test_the_parser_does_not_raise_what_its_caller_handles():
+    """Python makes it the context of every exception that is raised meanwhile."""
+    try:
+        raise KeyError
+    except KeyError:
+        with pytest.raises(wire.DamagedAnswerError):
+            wire.Reader().feed(b"nonsense\r\n\r\n")

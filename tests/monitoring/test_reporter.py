@@ -20,14 +20,14 @@ from django.test import override_settings
 from dynamo_stores import clock, keys
 from dynamo_stores.calls import observer
 from dynamo_stores.calls.connection import get_connection
-from dynamo_stores.calls.observer import measuring
+from dynamo_stores.calls.observer import Measurement, measuring
 from dynamo_stores.capacity.usage import Usage
 from dynamo_stores.concurrency.effects import run
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable, ThrottlingError
 from dynamo_stores.monitoring.report import KEPT, Calls
 from dynamo_stores.monitoring.report_store import ReportStore
-from dynamo_stores.monitoring.reporter import get_reporter
+from dynamo_stores.monitoring.reporter import Reporter, get_reporter
 from dynamo_stores.stores import CacheStore, RateLimitStore
 from dynamo_stores.testing import FakeClock
 from tests.helpers.forking import in_processes
@@ -283,6 +283,21 @@ def test_processes_with_equal_hostnames_and_ids_have_a_report_each(reporting):
     assert len({each.process for each in processes.latest()}) == 2
     (token,) = in_processes(1, lambda number: get_reporter(using).report().token)
     assert token != own.token
+
+
+def test_a_call_belongs_to_the_time_of_throttling_in_which_it_was_made(dynamo_clock: FakeClock):
+    """Whenever it is counted."""
+    reporter = Reporter("default")
+    throttled = Measurement("default", "t", "PutItem", 0.1, error="ThrottlingError", throttled=True)
+    served = Measurement("default", "t", "PutItem", 0.1, attempt=2, units={"t": 2.0})
+    reporter.record(throttled)
+    dynamo_clock.advance(0.5)
+    reporter.record(served)
+    dynamo_clock.advance(3600)
+    found = reporter.report()
+    assert found.throttling["t"].served == 2.0
+    assert found.calls["t"] == Calls(2, 0, 1)
+    assert reporter.answered_at == clock.now() - 3600
 
 
 def test_throttling_is_reported_with_its_begin_and_the_units_asked_for(reporting, dynamo_faults):

@@ -407,7 +407,7 @@ def test_a_group_waits_half_a_second_at_most(lean, resource, dynamo_faults):
 def test_a_member_with_a_short_deadline_leaves(lean, resource, dynamo_faults):
     """It makes a call of its own before its deadline, and the others do not count it."""
     store = lean()
-    dynamo_faults.delay(1.5, "UpdateItem", times=1)
+    dynamo_faults.delay(8.0, "UpdateItem", times=1)
 
     def ask(number):
         if number == 1:
@@ -416,13 +416,13 @@ def test_a_member_with_a_short_deadline_leaves(lean, resource, dynamo_faults):
             return store.acquire(resource, rate=RATE)
         time.sleep(0.6)
         begin = time.monotonic()
-        with deadline(0.6):
+        with deadline(4.0):
             status = store.acquire(resource, rate=RATE)
         return status, time.monotonic() - begin
 
     first, second, (status, took) = in_threads(3, ask)
     assert status.allowed
-    assert 0.4 < took < 0.7
+    assert 2.9 < took < 4.1
     assert (first.allowed, second.allowed) == (True, True)
     assert store.get_status(resource, rate=RATE).remaining == 97
 
@@ -557,6 +557,7 @@ def test_interrupted_leaders_leave_nobody_waiting(alias, resource, monkeypatch):
     assert 100_000 - remaining >= len(admitted)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_waits_for_nobody(lean, resource, dynamo_faults):
     """The group of its parent is not its own."""
@@ -581,4 +582,4 @@ def test_a_forked_child_waits_for_nobody(lean, resource, dynamo_faults):
     dynamo_faults.stop()
     leading.join(60)
     assert allowed
-    assert took < 0.4
+    assert took < 10
