@@ -81,7 +81,7 @@ class _Stream:
         if count < len(data):
             self.sock.settimeout(left)
             try:
-                self.sock.sendall(self._rest(data, count))
+                self.sock.sendall(memoryview(data)[count:])
             finally:
                 self.sock.setblocking(False)
 
@@ -94,7 +94,7 @@ class _Stream:
         if count < len(data):
             async with asyncio.timeout(left):
                 loop = asyncio.get_running_loop()
-                await loop.sock_sendall(self.sock, self._rest(data, count))
+                await loop.sock_sendall(self.sock, memoryview(data)[count:])
 
     def receive(self, until: float) -> int:
         # An answer that trickles in has the time of one that does not.
@@ -132,10 +132,6 @@ class _Stream:
                 loop.remove_reader(sock)
             with contextlib.suppress(BlockingIOError):
                 return sock.recv_into(self.buffer)
-
-    @staticmethod
-    def _rest(data: bytes, count: int) -> memoryview:
-        return memoryview(data)[count:]
 
 
 class _Sent(Effect[None]):
