@@ -23,7 +23,8 @@ class StoreUnavailableMiddleware(MiddlewareMixin):
     because of it.
 
     The body is the template ``503.html``, rendered without a context as Django renders
-    ``500.html``, or a sentence if there is none. The error is logged in one line. Sync and async.
+    ``500.html``; without that template, a sentence. The error is logged in one line. Sync and
+    async.
     """
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:

@@ -471,7 +471,7 @@ def test_the_deadline_of_a_leader_is_not_that_of_the_members(lean, resource, dyn
 
 
 def test_each_member_has_its_own_way_without_dynamodb(lean, resource, dynamo_faults):
-    """``on_unavailable`` is that of the request, whoever leads."""
+    """``on_unavailable`` is that of the request, not that of the leader."""
     store = lean(RETRY={"MAX_RETRIES": 0}, CIRCUIT_BREAKER={"ENABLED": False})
     dynamo_faults.lag(0.1)
     dynamo_faults.fail("UpdateItem")
