@@ -153,11 +153,11 @@ class Values:
         count = self.count_parts(head) if PARTS in head else 1
         if count > 1:
             sealed = b"".join((sealed, *found.parts))
-        if found.verified_by is not codec:
-            if not codec.verify(sealed, self._context(pk, write, count)):
-                raise InvalidSignature
-            found.verified_by = codec
-        return codec.load(sealed)
+        if found.verified_by is codec:
+            return codec.load(sealed)
+        value = codec.open(sealed, self._context(pk, write, count))
+        found.verified_by = codec
+        return value
 
     def is_readable(self, head: RawItem) -> bool:
         """

@@ -86,11 +86,7 @@ class Writer:
         if written is None:
             await self.delete(key)
             return
-        head = written.head
-        if stamps is not None or written.tags or self._validity.has_generation:
-            head = await self._stamped(written, stamps)
-        if written.parts:
-            await self._parts.write(written.parts)
+        head = await self._begin(written, stamps)
         with self.writing([head["PK"]["S"]]) as kept:
             old = await self._items.put(head, return_old=bool(written.parts))
             self.keep_written(kept, head, written)
@@ -112,11 +108,7 @@ class Writer:
             return not await self._reader.has_key(key, strongly=True)
         if written.parts and seen is None and await self._reader.has_key(key, strongly=True):
             return False
-        head = written.head
-        if stamps is not None or written.tags or self._validity.has_generation:
-            head = await self._stamped(written, stamps)
-        if written.parts:
-            await self._parts.write(written.parts)
+        head = await self._begin(written, stamps)
         with self.writing([head["PK"]["S"]]) as kept:
             replaced = await self._put_new(head, seen)
             if isinstance(replaced, ConditionFailed):
@@ -259,10 +251,13 @@ class Writer:
             else:
                 return seen
 
-    async def _stamped(self, written: Written, stamps: RawItem | None) -> RawItem:
-        if stamps is None:
+    async def _begin(self, written: Written, stamps: RawItem | None) -> RawItem:
+        """Write the parts of a value, and return its head with the numbers that it carries."""
+        if stamps is None and (written.tags or self._validity.has_generation):
             stamps = await self._validity.stamps_for(written.tags)
-        return {**written.head, **stamps}
+        if written.parts:
+            await self._parts.write(written.parts)
+        return {**written.head, **stamps} if stamps else written.head
 
 
 class Writing:
