@@ -37,6 +37,15 @@ def test_ttl(cache, dynamo_clock: FakeClock):
     assert operations(cache.ttl, "k") == {"GetItem": 1}
 
 
+def test_ttl_between_two_milliseconds(cache, dynamo_clock: FakeClock):
+    """What is left is never more than the timeout, and never 0 while there is a value."""
+    dynamo_clock.advance(0.0004)
+    cache.set("k", 1, 10)
+    assert (cache.ttl("k"), cache.pttl("k")) == (10, 10_000)
+    dynamo_clock.advance(10.0003)
+    assert (cache.get("k"), cache.pttl("k")) == (1, 1)
+
+
 def test_expire_and_persist(cache, dynamo_clock: FakeClock):
     """They change existing keys, and create none."""
     cache.set("k", "v", 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -186,7 +187,8 @@ class CacheStore(Store):
         if head is None or not is_live(head):
             return 0
         expiry = expiry_of(head)
-        return None if expiry is None else expiry - clock.now_ms()
+        # Moments are rounded up to milliseconds: so what is left never exceeds the timeout.
+        return None if expiry is None else max(1, expiry - math.ceil(clock.now() * 1000))
 
     async def _touch(self, key: str, timeout: float | None = None) -> bool:
         """
