@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 from . import conf
 from .cache import options
 from .cache.store import codecs
-from .calls.environment import has_region
+from .calls.environment import has_profile, has_region
 from .conf.groups import BreakerConfig, RateLimitConfig, ScalingConfig
 from .conf.rules import Problem, settings_of
 from .exceptions import ConfigurationError
@@ -29,7 +29,7 @@ def check_settings(app_configs: Any = None, **kwargs: object) -> Iterable[checks
     Return an Error for each error in ``DYNAMO_STORES`` and for each alias without a region, and
     Warnings for settings beside it.
     """
-    problems = conf.find_problems() or list(_find_missing_regions())
+    problems = conf.find_problems() or [*_find_missing_regions(), *_find_account_problems()]
     return [*_errors(problems), *_misplaced_settings()]
 
 
@@ -174,6 +174,38 @@ def beat_lowers_tables() -> bool:
     current_app.finalize()
     planned = {entry.get("task") for entry in (current_app.conf.beat_schedule or {}).values()}
     return "dynamo_stores.reconcile_capacity" in planned
+
+
+def _find_account_problems() -> Iterator[Problem]:
+    for using in conf.aliases():
+        config = conf.get_config(using)
+        where = f"DYNAMO_STORES[{using!r}]"
+        if config.session is not None:
+            try:
+                function = conf.imported(config.session)
+            except ConfigurationError as exc:
+                yield Problem("dynamo_stores.E009", f"{where}['SESSION']: {exc}", _SESSION_HINT)
+                continue
+            if not callable(function):
+                yield Problem(
+                    "dynamo_stores.E009",
+                    f"{where}['SESSION'] is {config.session!r}, which is not a function.",
+                    _SESSION_HINT,
+                )
+        if config.profile is not None and not has_profile(config.profile):
+            yield Problem(
+                "dynamo_stores.W016",
+                f"{where}['PROFILE'] is {config.profile!r}, which AWS's configuration files do "
+                "not have on this machine.",
+                "Add it to ~/.aws/config or ~/.aws/credentials, or correct PROFILE. The first call "
+                "fails without it.",
+            )
+
+
+_SESSION_HINT = (
+    "Expected the dotted path of a function without arguments that returns a session of botocore "
+    "or boto3, or a function that makes clients."
+)
 
 
 def _find_missing_regions() -> Iterator[Problem]:

@@ -325,9 +325,10 @@ def client_error(exc: botocore.BotoCoreError, using: str) -> StoreError | None:
             "REGION, or AWS_DEFAULT_REGION in the environment."
         )
     if isinstance(exc, _WRONG_CONFIGURATION):
+        setting = "PROFILE" if isinstance(exc, botocore.ProfileNotFound) else "REGION"
         return ConfigurationError(
             f"The client of the alias {using!r} cannot be made: {str(exc).removesuffix('.')}. "
-            f"Correct DYNAMO_STORES[{using!r}]['REGION'], or botocore's configuration."
+            f"Correct DYNAMO_STORES[{using!r}][{setting!r}], or botocore's configuration."
         )
     if not _lacks_credentials(exc):
         return None

@@ -11,13 +11,13 @@ from contextvars import ContextVar
 from typing import Any
 
 from botocore.config import Config
-from botocore.session import get_session
 from urllib3.util import Timeout
 
 from .. import clock
 from ..concurrency.effects import InThread
 from ..conf import StoreConfig
-from .environment import USER_AGENT, is_loopback, local_region, place_of
+from .account import Account
+from .environment import USER_AGENT, is_loopback, local_region, needs_no_account, place_of
 from .server_time import ServerClock
 from .wire import check_body
 
@@ -36,12 +36,13 @@ class ClientTransport:
         using: str,
         config: StoreConfig,
         server_clock: ServerClock,
+        account: Account,
         *,
         control_plane: bool = False,
     ) -> None:
         self._using = using
         self._client: Any = make_client(
-            config, max_connections=_CONTROL_CONNECTIONS if control_plane else None
+            config, account, max_connections=_CONTROL_CONNECTIONS if control_plane else None
         )
         meta = self._client.meta
         self.place = place_of(meta.endpoint_url, meta.region_name)
@@ -95,20 +96,22 @@ class ClientTransport:
             self._server_clock.record(date.encode("latin-1"), sent_at, clock.monotonic())
 
 
-def make_client(config: StoreConfig, *, max_connections: int | None = None) -> Any:
+def make_client(
+    config: StoreConfig, account: Account, *, max_connections: int | None = None
+) -> Any:
     """
-    Return a botocore client for ``config`` that never retries by itself.
+    Return a botocore client of ``account`` for ``config`` that never retries by itself.
 
-    Credentials are found by botocore. For an endpoint on this machine they are invented, so that
-    real ones are neither needed nor sent there.
+    For an endpoint on this machine credentials are invented unless the settings name an account,
+    so that real ones are neither needed nor sent there.
     """
-    session = get_session()
     credentials: dict[str, Any] = {}
-    if config.endpoint_url is not None and is_loopback(config.endpoint_url):
+    if needs_no_account(config):
         credentials = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    return session.create_client(
+    is_local = config.endpoint_url is not None and is_loopback(config.endpoint_url)
+    return account.create_client(
         "dynamodb",
-        region_name=config.region or (local_region(session) if credentials else None),
+        region_name=config.region or (local_region(account.session) if is_local else None),
         endpoint_url=config.endpoint_url,
         config=Config(
             connect_timeout=config.connect_timeout,

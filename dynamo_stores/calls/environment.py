@@ -19,11 +19,12 @@ from botocore.credentials import Credentials, ReadOnlyCredentials
 from botocore.endpoint_provider import EndpointProvider
 from botocore.exceptions import BotoCoreError, NoCredentialsError, NoRegionError
 from botocore.httpsession import get_cert_path
-from botocore.session import Session, get_session
+from botocore.session import Session
 from botocore.utils import get_environ_proxies, validate_region_name
 
 from .. import __version__
 from ..conf import StoreConfig
+from .account import Account
 from .wire import Endpoint
 
 USER_AGENT = f"dynamo-stores/{__version__}"
@@ -37,24 +38,26 @@ class Environment:
     ``obstacle`` says why the requests must go through botocore, ``""`` if they need not.
     """
 
-    def __init__(self, config: StoreConfig) -> None:
-        self._session = session = get_session()
+    def __init__(self, config: StoreConfig, account: Account) -> None:
+        self._session = session = account.session
         url = config.endpoint_url
-        is_local = url is not None and is_loopback(url)
+        is_local = needs_no_account(config)
         self._frozen: ReadOnlyCredentials | None = None
         self._frozen_at = -1
         self._region = config.region or (
-            local_region(session) if is_local else session.get_config_variable("region")
+            local_region(session)
+            if url is not None and is_loopback(url)
+            else session.get_config_variable("region")
         )
         if not self._region:
             raise NoRegionError
         validate_region_name(self._region)
-        self._credentials: Any = _INVENTED if is_local else session.get_credentials()
+        self._credentials: Any = _INVENTED if is_local else account.credentials()
         self._given_url: str | None = url or _configured_url(session)
         self._user_agent = _user_agent(session)
         self._account = self._find_account()
         self.endpoint = self._resolve(self._account)
-        self.obstacle = self._find_obstacle()
+        self.obstacle = self._find_obstacle(account)
 
     @property
     def has_credentials(self) -> bool:
@@ -79,12 +82,17 @@ class Environment:
             self._frozen_at = max(self._frozen_at, int(now))
         return self._frozen  # type: ignore[return-value]
 
-    def blocks(self, now: float) -> bool:
-        """Return whether :meth:`credentials` may wait for a refresh."""
-        if int(now) <= self._frozen_at or self._credentials is None:
-            return False
+    @property
+    def is_refresh_due(self) -> bool:
+        """Whether botocore wants to refresh the credentials, which may take seconds."""
         is_due = getattr(self._credentials, "refresh_needed", None)
         return is_due is not None and bool(is_due())
+
+    def unexpired_credentials(self) -> ReadOnlyCredentials | None:
+        """Return the last credentials if they are valid for some seconds more, else None."""
+        if self._frozen is None or self._credentials.refresh_needed(_SPARE):
+            return None
+        return self._frozen
 
     def endpoint_for(self, credentials: ReadOnlyCredentials) -> Endpoint:
         """Return the endpoint: by default there is one for each AWS account."""
@@ -120,7 +128,9 @@ class Environment:
         region = schemes[0].get("signingRegion", self._region)
         return Endpoint(found.url, region, self._user_agent)
 
-    def _find_obstacle(self) -> str:
+    def _find_obstacle(self, account: Account) -> str:
+        if account.client_factory is not None:
+            return "SESSION makes clients"
         scheme = "https" if self.endpoint.is_tls else "http"
         if get_environ_proxies(self.endpoint.url).get(scheme):
             return "the environment names a proxy"
@@ -131,16 +141,37 @@ class Environment:
 
 # An endpoint on this machine needs no real credentials, and is sent none.
 _INVENTED = Credentials("local", "local")
+# The seconds before their end from which credentials are not used any more.
+_SPARE = 30
+
+
+def needs_no_account(config: StoreConfig) -> bool:
+    """Return whether the endpoint is on this machine, and the settings name no account for it."""
+    is_named = config.profile or config.role_arn or config.session
+    url = config.endpoint_url
+    return not is_named and url is not None and is_loopback(url)
 
 
 def has_region(config: StoreConfig) -> bool:
     """Return whether the requests of ``config`` have a region; reads botocore's configuration."""
-    if config.region or (config.endpoint_url is not None and is_loopback(config.endpoint_url)):
+    if config.region or config.session:
+        return True
+    if config.endpoint_url is not None and is_loopback(config.endpoint_url):
         return True
     try:
-        return bool(get_session().get_config_variable("region"))
+        session = Session(profile=config.profile)
+        return bool(session.get_config_variable("region"))
     except BotoCoreError:
         # The profile cannot be read, which the first call reports.
+        return True
+
+
+def has_profile(name: str) -> bool:
+    """Return whether AWS's configuration files of this machine have the profile ``name``."""
+    try:
+        return name in Session().available_profiles
+    except BotoCoreError:
+        # The files cannot be read, which the first call reports.
         return True
 
 

@@ -14,7 +14,6 @@ import math
 import select
 import socket
 import ssl
-import threading
 from _socket import socket as _SystemSocket
 from collections import deque
 from collections.abc import Callable
@@ -23,8 +22,9 @@ from typing import Any
 from botocore import exceptions as botocore
 
 from .. import clock
-from ..concurrency.effects import Effect, Opened
-from ..concurrency.flights import Gate, finish
+from ..concurrency.effects import Effect
+from ..concurrency.flights import finish
+from ..concurrency.own_thread import OwnThread
 from .wire import Answer, DamagedAnswerError, Endpoint, Reader
 
 _BUFFER = 64 * 1024
@@ -431,27 +431,12 @@ async def _addresses(host: str, port: int, until: float) -> list[Any]:
     """Look up the addresses of a name until then. A verb. Raises TimeoutError or OSError."""
     with contextlib.suppress(OSError, UnicodeError):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    found: list[list[Any] | OSError] = []
-    gate = Gate()
 
-    def look_up() -> None:
+    def look_up() -> list[Any]:
         try:
-            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError as exc:
-            found.append(exc)
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except UnicodeError as exc:
-            found.append(OSError(f"The name of the host is not valid: {exc}."))
-        gate.open()
+            raise OSError(f"The name of the host is not valid: {exc}.") from exc
 
-    # The system's lookup cannot be ended. It has a thread of its own, which is left behind.
-    thread = threading.Thread(target=look_up, name="dynamo-stores-lookup", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:
-        # No thread can be started: there are too many, or the interpreter shuts down.
-        look_up()
-    while not found:
-        await Opened(gate, _left(until))
-    if isinstance(found[0], OSError):
-        raise found[0]
-    return found[0]
+    # The system's lookup cannot be ended.
+    return await OwnThread(look_up, "lookup").result(until)

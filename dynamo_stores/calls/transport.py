@@ -17,9 +17,11 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .. import clock
-from ..concurrency.effects import InThread, Verb
+from ..concurrency.effects import Verb
+from ..concurrency.own_thread import OwnThread
 from ..conf import StoreConfig
 from ..exceptions import ConfigurationError, OperationTimeoutError, client_error, code_of
+from .account import Account, get_account
 from .client import ClientTransport
 from .environment import Environment, place_of
 from .hooks import find_hook
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 # Looking for credentials may take seconds; where none were found they are looked for again after
 # so many.
 _CREDENTIALS_PAUSE = 5.0
+# Seconds after a refresh in which its outcome stands, whatever it was.
+_REFRESH_PAUSE = 1.0
 # DynamoDB does not notice if it carries out one of these twice.
 _MAY_REPEAT = frozenset(["BatchGetItem", "GetItem", "Query", "Scan", "TransactGetItems"])
 # DynamoDB refuses a signature that is five minutes old, or five minutes ahead.
@@ -55,6 +59,8 @@ class LeanTransport:
         self.has_credentials = environment.has_credentials
         # Seconds by which AWS's clock is ahead, once it has refused a signature for it.
         self._ahead = 0.0
+        self._refresh: OwnThread[ReadOnlyCredentials] | None = None
+        self._next_refresh_at = 0.0
         self._connect(environment.endpoint)
 
     @property
@@ -98,7 +104,7 @@ class LeanTransport:
         now, environment = time.time() + ahead, self._environment
         credentials = environment.known_credentials(now)
         if credentials is None:
-            credentials = await self._credentials(now)
+            credentials = await self._credentials(now, until)
         signer, pool = self._route
         endpoint = environment.endpoint_for(credentials)
         if endpoint is not pool.endpoint:
@@ -111,14 +117,39 @@ class LeanTransport:
             self._server_clock.record(date, sent_at, clock.monotonic())
         return answer
 
-    async def _credentials(self, now: float) -> ReadOnlyCredentials:
-        environment = self._environment
-        if environment.blocks(now):
-            found: ReadOnlyCredentials = await InThread(
-                self._using, lambda: environment.credentials(now)
-            )
-            return found
-        return environment.credentials(now)
+    async def _credentials(self, now: float, until: float) -> ReadOnlyCredentials:
+        """
+        Return the credentials. They are refreshed in a thread; meanwhile those that are still valid
+        are used.
+        """
+        environment, refresh = self._environment, self._refresh
+        if not environment.is_refresh_due:
+            return environment.credentials(now)
+        # Two callers that find no refresh to wait for begin one each, which take turns in botocore.
+        if refresh is None or (refresh.is_done and clock.monotonic() >= self._next_refresh_at):
+            self._refresh = refresh = OwnThread(self._refresh_credentials, "credentials")
+        valid = environment.unexpired_credentials()
+        if valid is not None:
+            return valid
+        try:
+            return await refresh.result(until)
+        except TimeoutError as exc:
+            raise OperationTimeoutError(
+                "No request was sent: the AWS credentials of the alias "
+                f"{self._using!r} are expired and were not refreshed in time."
+            ) from exc
+
+    def _refresh_credentials(self) -> ReadOnlyCredentials:
+        try:
+            return self._environment.credentials(time.time() + self._ahead)
+        except Exception as exc:
+            logger.warning(
+                "The AWS credentials of the alias %r could not be refreshed: %s.",
+                self._using, type(exc).__name__,
+            )  # fmt: skip
+            raise
+        finally:
+            self._next_refresh_at = clock.monotonic() + _REFRESH_PAUSE
 
     def _corrects_clock(self, answer: Answer, ahead: float) -> bool:
         """Learn AWS's time from a refusal; return whether the signature was of another time."""
@@ -189,7 +220,12 @@ class SharedTransport:
     async def _make_and_send(
         self, reason: str, operation: str, request: dict[str, Any], until: float
     ) -> dict[str, Any]:
-        transport = await InThread(self._using, lambda: self._in_turn(reason, until))
+        # Finding credentials may take longer than the request may.
+        making = OwnThread(lambda: self._in_turn(reason, until), "client")
+        try:
+            transport = await making.result(until)
+        except TimeoutError as exc:
+            raise self._late() from exc
         return await transport.send(operation, request, until)
 
     def _reason_for(self, request: dict[str, Any]) -> str:
@@ -217,10 +253,7 @@ class SharedTransport:
     def _in_turn(self, reason: str, until: float) -> LeanTransport | ClientTransport:
         try:
             if not self._lock.acquire(timeout=max(0.0, until - clock.monotonic())):
-                raise OperationTimeoutError(
-                    "No request was sent: another thread did not finish making the client of the "
-                    f"alias {self._using!r} in time, which includes finding AWS credentials."
-                )
+                raise self._late()
             transport = self._transports.get(reason)
             if transport is None or self._is_due(reason, transport):
                 transport = self._make(reason)
@@ -238,9 +271,20 @@ class SharedTransport:
             if self._lock._is_owned():  # type: ignore[attr-defined]
                 self._lock.release()
 
+    def _late(self) -> OperationTimeoutError:
+        return OperationTimeoutError(
+            f"No request was sent: the client of the alias {self._using!r} was not made in time, "
+            "which includes finding AWS credentials."
+        )
+
     def _make(self, reason: str) -> LeanTransport | ClientTransport:
+        account = get_account(self._using)
+        with account.lock:
+            return self._make_for(account, reason)
+
+    def _make_for(self, account: Account, reason: str) -> LeanTransport | ClientTransport:
         if not reason:
-            environment = Environment(self._config)
+            environment = Environment(self._config, account)
             if not environment.obstacle:
                 return LeanTransport(self._using, self._config, self.server_clock, environment)
             if self._config.transport == "lean":
@@ -259,7 +303,7 @@ class SharedTransport:
                 self._using, reason, self._using, remedy,
             )  # fmt: skip
         return ClientTransport(
-            self._using, self._config, self.server_clock, control_plane=self._control_plane
+            self._using, self._config, self.server_clock, account, control_plane=self._control_plane
         )
 
     def _is_due(self, reason: str, transport: LeanTransport | ClientTransport) -> bool:

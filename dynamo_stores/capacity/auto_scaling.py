@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.session import get_session
 
 from .. import clock
+from ..calls.account import get_account
 from ..calls.batches import chunks
 from ..calls.environment import is_loopback
 from ..concurrency.per_process import PerProcess
@@ -120,7 +120,7 @@ class AutoScaling:
             return {}  # an engine on this machine comes without this service
         try:
             if self._client is None:
-                self._client = _make_client(config, own)
+                self._client = _make_client(self._using, own)
             found: dict[tuple[str, str], ScalableTarget] = {}
             names = [_resource_of(table, name) for name in capacity.resources]
             for some in chunks(names, _RESOURCES_PER_REQUEST):
@@ -216,11 +216,12 @@ def _dimension_of(index: str, kind: str) -> str:
     return f"dynamodb:{'index' if index else 'table'}:{kind}CapacityUnits"
 
 
-def _make_client(config: Any, endpoint: str | None) -> Any:
+def _make_client(using: str, endpoint: str | None) -> Any:
+    config, account = get_config(using), get_account(using)
     credentials: dict[str, Any] = {}
-    if endpoint is not None and is_loopback(endpoint):
+    if endpoint is not None and is_loopback(endpoint) and not account.is_named:
         credentials = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    return get_session().create_client(
+    return account.create_client(
         "application-autoscaling",
         region_name=config.region or ("us-east-1" if credentials else None),
         endpoint_url=endpoint,

@@ -31,12 +31,16 @@ from .groups import (
     ScalingConfig,
 )
 from .rules import (
+    DOTTED_PATH,
+    EXTERNAL_ID,
     FILLED_TEXT,
     MAPPING,
     NAME,
     NOT_A_DICT,
     POSITIVE,
     PREFIX_NAME,
+    ROLE_ARN,
+    SESSION_NAME,
     URL,
     WHOLE_POSITIVE,
     Problem,
@@ -69,6 +73,11 @@ class StoreConfig:
     read_timeout: float = setting(10.0, POSITIVE, 15)
     operation_timeout: float = setting(30.0, POSITIVE, 16)
     max_pool_connections: int = setting(50, WHOLE_POSITIVE, 17)
+    profile: str | None = setting(None, or_none(FILLED_TEXT), 5)
+    role_arn: str | None = setting(None, or_none(ROLE_ARN), 6)
+    external_id: str | None = setting(None, or_none(EXTERNAL_ID), 7)
+    session_name: str | None = setting(None, or_none(SESSION_NAME), 8)
+    session: str | None = setting(None, or_none(DOTTED_PATH), 9)
     transport: str = setting("auto", one_of("auto", "lean", "botocore"), 24)
     failover: str | None = setting(None, or_none(FILLED_TEXT), 18)
     retry: RetryConfig = field(default_factory=RetryConfig)
@@ -263,6 +272,7 @@ def _find_problems(using: str, values: Any, raw: Mapping[str, Any]) -> list[Prob
                 "Change TABLE_NAME or TABLE_PREFIX. The control table is '<name>-control'.",
             )
         )
+    problems += _account_problems(config, where)
     problems += (of_alias := _contradictions(config, where))
     for table in config.tables:
         of_table = f"{where}['TABLES'][{table!r}]"
@@ -281,6 +291,31 @@ def _find_problems(using: str, values: Any, raw: Mapping[str, Any]) -> list[Prob
             )
         )
     return list(dict.fromkeys(problems))
+
+
+def _account_problems(config: StoreConfig, where: str) -> list[Problem]:
+    found = []
+    for name, value, number in (
+        ("EXTERNAL_ID", config.external_id, 7),
+        ("SESSION_NAME", config.session_name, 8),
+    ):
+        if value is not None and config.role_arn is None:
+            found.append(
+                Problem(
+                    f"dynamo_stores.E{number:03}",
+                    f"{where}[{name!r}] is set without ROLE_ARN, the role that it is for.",
+                    f"Set ROLE_ARN, or remove {name}.",
+                )
+            )
+    if config.session is not None and config.profile is not None:
+        found.append(
+            Problem(
+                "dynamo_stores.E009",
+                f"{where} sets PROFILE and SESSION; expected one of them.",
+                "Let the function of SESSION use the profile, or remove SESSION.",
+            )
+        )
+    return found
 
 
 def _contradictions(config: StoreConfig, where: str) -> list[Problem]:

@@ -96,6 +96,26 @@ URL = Rule(
     "a URL such as 'http://127.0.0.1:8400'",
     lambda value: isinstance(value, str) and value.startswith(("http://", "https://")),
 )
+_ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
+ROLE_ARN = Rule(
+    "the ARN of a role, such as 'arn:aws:iam::123456789012:role/NAME'",
+    lambda value: isinstance(value, str) and _ROLE_ARN.fullmatch(value) is not None,
+)
+# "AssumeRole" of the AWS STS API Reference, as the next one.
+_EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}")
+EXTERNAL_ID = Rule(
+    "a string of 2 to 1,224 letters, digits and '_+=,.@:/-'",
+    lambda value: isinstance(value, str) and _EXTERNAL_ID.fullmatch(value) is not None,
+)
+_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}")
+SESSION_NAME = Rule(
+    "a string of 2 to 64 letters, digits and '_+=,.@-'",
+    lambda value: isinstance(value, str) and _SESSION_NAME.fullmatch(value) is not None,
+)
+DOTTED_PATH = Rule(
+    "the dotted path of a function",
+    lambda value: isinstance(value, str) and "." in value.strip("."),
+)
 MAPPING = Rule("a dict", lambda value: isinstance(value, Mapping))
 PATHS = Rule(
     "a list of dotted paths",

@@ -15,6 +15,7 @@ from django.test.utils import override_settings
 
 from ..cache.options import CacheOptions
 from ..cache.store.store import CacheStore
+from ..calls.account import get_account
 from ..calls.client import make_client
 from ..calls.control import get_control
 from ..capacity.description import Units
@@ -124,7 +125,8 @@ def _summary(
 
 def _count(endpoint: str, table: str) -> int:
     """Return the number of items of a table, counted without the relay."""
-    client = make_client(dataclasses.replace(get_config(), endpoint_url=endpoint))
+    config = dataclasses.replace(get_config(), endpoint_url=endpoint)
+    client = make_client(config, get_account("default"))
     pages = client.get_paginator("scan").paginate(TableName=table, Select="COUNT")
     return sum(page["Count"] for page in pages)
 

@@ -8,6 +8,7 @@ import time
 import pytest
 from botocore.credentials import RefreshableCredentials
 
+from dynamo_stores.calls.account import Account
 from dynamo_stores.calls.client import make_client
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.environment import Environment
@@ -57,13 +58,18 @@ def configuration(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
+def environment_of(config):
+    """Return the environment of an alias with these settings."""
+    return Environment(config, Account("default", config))
+
+
 class Sent(Exception):
     """The request that botocore was about to send."""
 
 
 def requested(config):
     """Return the URL, the signing region and the user agent of a request of botocore's client."""
-    client = make_client(config)
+    client = make_client(config, Account("default", config))
 
     def stop(request, **kwargs):
         raise Sent(request)
@@ -111,7 +117,7 @@ def test_the_endpoint_is_botocores(alias, monkeypatch, environment, settings):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     config = get_config(alias(**{"REGION": None, "ENDPOINT_URL": None, **settings}))
-    found = Environment(config)
+    found = environment_of(config)
     endpoint = found.endpoint_for(found.credentials(time.time()))
     url, region, agent = requested(config)
     scheme = "https" if endpoint.is_tls else "http"
@@ -131,7 +137,7 @@ def test_a_required_account_that_is_not_known(alias, monkeypatch):
 
 def test_the_endpoint_follows_the_account(alias, monkeypatch):
     """Credentials of another account have another endpoint."""
-    found = Environment(get_config(alias(REGION="eu-west-1", ENDPOINT_URL=None)))
+    found = environment_of(get_config(alias(REGION="eu-west-1", ENDPOINT_URL=None)))
     frozen = found.credentials(1.0)
     first = found.endpoint_for(frozen)
     assert first.host == "dynamodb.eu-west-1.amazonaws.com"
@@ -154,7 +160,7 @@ def test_botocore_is_asked_for_credentials_once_a_second(alias):
             "expiry_time": "2100-01-01T00:00:00Z" if len(made) > 1 else "2000-01-01T00:00:00Z",
         }
 
-    found = Environment(get_config(alias(REGION="eu-west-1", ENDPOINT_URL=None)))
+    found = environment_of(get_config(alias(REGION="eu-west-1", ENDPOINT_URL=None)))
     found._credentials = RefreshableCredentials.create_from_metadata(
         refresh() | {"expiry_time": "2100-01-01T00:00:00Z"}, refresh, "test"
     )
@@ -188,7 +194,7 @@ def test_botocore_is_used_where_it_must_be(alias, monkeypatch, environment, regi
     """For proxies, whose protocol the lean transport does not speak."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    found = Environment(get_config(alias(REGION=region, ENDPOINT_URL=None)))
+    found = environment_of(get_config(alias(REGION=region, ENDPOINT_URL=None)))
     assert words in found.obstacle
     assert bool(words) == bool(found.obstacle)
 
@@ -199,11 +205,11 @@ def test_the_ca_bundle_is_botocores(alias, monkeypatch, tmp_path, name):
     path = tmp_path / "bundle.pem"
     make_certificate(path)
     config = get_config(alias(REGION="eu-west-1", ENDPOINT_URL=None))
-    assert len(Environment(config).ssl_context().get_ca_certs()) > 50
+    assert len(environment_of(config).ssl_context().get_ca_certs()) > 50
     monkeypatch.setenv(name, str(path))
-    context = Environment(config).ssl_context()
+    context = environment_of(config).ssl_context()
     assert len(context.get_ca_certs()) == 1
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.check_hostname
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
-    assert Environment(config).ssl_context() is context
+    assert environment_of(config).ssl_context() is context

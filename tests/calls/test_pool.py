@@ -313,7 +313,7 @@ def test_a_name_is_looked_up_where_no_thread_can_start(make_pool, monkeypatch):
         raise RuntimeError("can't start new thread")
 
     with Peer(answering(response(b"here"))) as peer:
-        monkeypatch.setattr(pools.threading.Thread, "start", start)
+        monkeypatch.setattr(threading.Thread, "start", start)
         with pytest.raises(botocore.EndpointConnectionError):
             send(make_pool("http://no-such-name.invalid"), seconds=30)
         monkeypatch.undo()

@@ -22,6 +22,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from dynamo_stores.calls.account import get_account
 from dynamo_stores.calls.client import make_client
 from dynamo_stores.conf import get_config
 from dynamo_stores.stores import LockStore
@@ -195,7 +196,8 @@ def check_locks(events, direct, kills):
     fences = Counter((each["lock"], each["fence"]) for each in events if "lock" in each)
     problems += [f"{name} had fence {fence} twice" for (name, fence), n in fences.items() if n > 1]
     counted = Counter(each["counted"] for each in events if "counted" in each)
-    client, table = make_client(get_config(direct)), get_config(direct).store_table
+    config = get_config(direct)
+    client, table = make_client(config, get_account(direct)), config.store_table
     missing = 0
     for name, steps in counted.items():
         key = {"PK": {"S": f"soak#{name}"}, "SK": {"S": "count"}}

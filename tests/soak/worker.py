@@ -242,13 +242,14 @@ class LockClient:
     def __init__(self, seed):
         from django.core.cache import caches
 
+        from dynamo_stores.calls.account import get_account
         from dynamo_stores.calls.client import make_client
         from dynamo_stores.conf import get_config
 
         self.random = random.Random(f"{seed}-locks")
         self.cache = caches["plain"]
         self.table = get_config("direct").store_table
-        self.direct = make_client(get_config("direct"))
+        self.direct = make_client(get_config("direct"), get_account("direct"))
 
     def step(self):
         from botocore.exceptions import ClientError

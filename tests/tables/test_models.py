@@ -17,6 +17,7 @@ from pynamodb.transactions import TransactGet, TransactWrite
 from dynamo_stores import keys, models
 from dynamo_stores.admin.actions import ActionItem
 from dynamo_stores.cache.store.items import CacheEntry, CachePart, InvalidationNumber, LockItem
+from dynamo_stores.calls.account import get_account
 from dynamo_stores.calls.client import ClientTransport
 from dynamo_stores.calls.connection import Connection, get_connection
 from dynamo_stores.calls.observer import measuring
@@ -268,7 +269,7 @@ def test_the_private_names_of_botocore_that_the_transport_uses():
 
     If this fails after an upgrade of botocore, connecting is no longer limited to the deadline.
     """
-    transport = ClientTransport("default", get_config(), ServerClock())
+    transport = ClientTransport("default", get_config(), ServerClock(), get_account("default"))
     session = transport._client._endpoint.http_session
     assert type(session._timeout).__name__ == "_AttemptTimeout"
     request = type("Request", (), {"context": {"read_timeout": 0.25}})()

@@ -1,0 +1,154 @@
+"""
+The AWS account of an alias: botocore's session with its credentials and configuration.
+
+It is botocore's own account, or that of ``PROFILE``, ``ROLE_ARN`` or ``SESSION``.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.session import Session
+
+from ..concurrency.per_process import PerProcess
+from ..conf import StoreConfig, get_config, imported
+from ..exceptions import (
+    THROTTLING_CODES,
+    ConfigurationError,
+    StoreRefused,
+    StoreUnavailable,
+    code_of,
+)
+
+_STS_ATTEMPTS = 2
+
+
+class Account:
+    """
+    Where the clients of an alias get credentials from. Making one reads AWS's configuration files
+    and calls the function of ``SESSION``; credentials are looked for when they are first needed.
+
+    Raises botocore's errors, and ConfigurationError or StoreRefused for the function of
+    ``SESSION``. A session is used by one thread at a time, the one that has the ``lock``.
+    """
+
+    def __init__(self, using: str, config: StoreConfig) -> None:
+        self.lock = threading.RLock()
+        # Whether the settings name an account.
+        self.is_named = bool(config.profile or config.role_arn or config.session)
+        # The function that makes clients, if SESSION is about one instead of a session.
+        self.client_factory: Callable[..., Any] | None = None
+        self._using = using
+        self._config = config
+        if config.session is None:
+            self.session = Session(profile=config.profile)
+        else:
+            self.session = self._session_of_function(config.session)
+        if config.role_arn is not None:
+            # The function's session may be in use elsewhere.
+            source, self.session = self.session, copy.copy(self.session)
+            self.session._credentials = self._role(source, config.role_arn)  # type: ignore[attr-defined]
+
+    def credentials(self) -> Any:
+        """Return botocore's credentials, None if it finds none; this may take seconds."""
+        return self.session.get_credentials()
+
+    def create_client(self, service: str, **arguments: Any) -> Any:
+        """Return a botocore client of the account."""
+        with self.lock:
+            if self.client_factory is not None:
+                return self._call(self.client_factory, service, **arguments)
+            return self.session.create_client(service, **arguments)
+
+    def _session_of_function(self, path: str) -> Session:
+        found = self._call(imported(path))
+        # A session of boto3 has botocore's session; a method of one of them has it as its object.
+        owner = getattr(found, "__self__", found)
+        session = getattr(owner, "_session", owner)
+        if isinstance(session, Session):
+            return session
+        if not callable(found):
+            raise ConfigurationError(
+                f"DYNAMO_STORES[{self._using!r}]['SESSION'] returned {type(found).__name__}; "
+                "expected a session of botocore or boto3, or a function that makes clients, such "
+                "as the method client() of a boto3 session."
+            )
+        if self._config.role_arn is not None:
+            raise ConfigurationError(
+                f"DYNAMO_STORES[{self._using!r}]['SESSION'] returned a function that makes "
+                "clients, which cannot be used with ROLE_ARN; expected a session."
+            )
+        self.client_factory = found
+        return Session()
+
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (BotoCoreError, ClientError, StoreUnavailable):
+            raise
+        except Exception as exc:
+            raise StoreRefused(
+                f"DYNAMO_STORES[{self._using!r}]['SESSION'] raised {type(exc).__name__}, so that "
+                "no request can be sent. Its error is in the __cause__."
+            ) from exc
+
+    def _role(self, source: Session, role: str) -> DeferredRefreshableCredentials:
+        def assume() -> Any:
+            credentials = source.get_credentials()
+            if credentials is None:
+                raise NoCredentialsError
+            config = self._config
+            arguments = {"ExternalId": config.external_id, "RoleSessionName": config.session_name}
+            fetcher = AssumeRoleCredentialFetcher(
+                self._create_sts, credentials, role,
+                extra_args={name: value for name, value in arguments.items() if value is not None},
+            )  # fmt: skip
+            try:
+                return fetcher.fetch_credentials()
+            except (BotoCoreError, ClientError) as exc:
+                raise self._refused(exc) from exc
+
+        return DeferredRefreshableCredentials(refresh_using=assume, method="assume-role")
+
+    def _create_sts(self, service: str, **credentials: Any) -> Any:
+        config = self._config
+        return self.session.create_client(
+            service,
+            region_name=config.region,
+            config=Config(
+                connect_timeout=config.connect_timeout,
+                read_timeout=config.read_timeout,
+                retries={"total_max_attempts": _STS_ATTEMPTS, "mode": "standard"},
+            ),
+            **credentials,
+        )
+
+    def _refused(self, exc: BotoCoreError | ClientError) -> StoreUnavailable:
+        where = f"The role of DYNAMO_STORES[{self._using!r}]['ROLE_ARN'] could not be assumed"
+        if isinstance(exc, ClientError):
+            code, status = code_of(exc), exc.response.get("ResponseMetadata", {})
+            if code not in THROTTLING_CODES and status.get("HTTPStatusCode", 0) < 500:
+                return StoreRefused(
+                    f"{where}: AWS STS refused it ({code}). Check ROLE_ARN, EXTERNAL_ID and the "
+                    "role's trust policy; AWS's message is in the __cause__."
+                )
+            return StoreUnavailable(f"{where}: AWS STS failed ({code}).")
+        return StoreUnavailable(f"{where}: AWS STS did not answer ({type(exc).__name__}).")
+
+
+def _make(using: str) -> Account:
+    return Account(using, get_config(using))
+
+
+_accounts = PerProcess(_make)
+
+
+def get_account(using: str) -> Account:
+    """Return this process's account of the alias ``using``; raises as :class:`Account`."""
+    return _accounts.get(using)
