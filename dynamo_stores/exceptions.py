@@ -3,20 +3,27 @@ Every error that this package raises, and the translation of botocore's errors t
 
 * StoreError
   + ConfigurationError          a setting, an argument or a request is wrong, or a table is missing
+    - InvalidRequestError         DynamoDB or the client found a request invalid
+    - TableMissingError           the table does not exist
   + ItemTooLargeError           more than DynamoDB or the settings allow; nothing was written
   + LockError                   ``with`` could not take the lock
   + DedupeError                 a deduplicated job has no result
     - DedupeFailedError           it failed; carries the type and the message of the error
     - DedupeTimeoutError          it was still running when the time to wait had passed
+  + AnswerError                 of the client: DynamoDB answered with an error
+    - ConditionFailedError        a condition failed; has the item as it is
+    - TransactionCancelledError   a transaction was cancelled; has its reasons
   + RateLimited                 a request over its limit; a subclass of PermissionDenied
   + StoreUnavailable            DynamoDB could not answer: no connection, or an error inside it
     - StoreRefused                credentials, signature or rights; or the answer is not DynamoDB's
     - CircuitBreakerOpenError     no request was sent: the breaker is open
     - ThrottlingError             DynamoDB throttled the requests until the deadline
     - OperationTimeoutError       no answer before the deadline
+    - BatchIncompleteError        of the client: operations of a batch were not processed
 
-Any other error of DynamoDB (a failed condition, a cancelled transaction) is an answer, and reaches
-the caller as PynamoDB's own exception. botocore's original is the ``__cause__``.
+Any other error of DynamoDB (a failed condition, a cancelled transaction) is an answer. Callers of
+models get it as PynamoDB's own exception, callers of the client as an AnswerError. botocore's
+original is the ``__cause__``.
 """
 
 from __future__ import annotations
@@ -42,6 +49,14 @@ class ConfigurationError(StoreError, ImproperlyConfigured):
 
     The message names what was expected. It is raised with ``IGNORE_EXCEPTIONS``, too.
     """
+
+
+class InvalidRequestError(ConfigurationError):
+    """A request is not valid: DynamoDB refused it, or it was not sent."""
+
+
+class TableMissingError(ConfigurationError):
+    """The table of a request does not exist."""
 
 
 class ItemTooLargeError(StoreError, ValueError):
@@ -75,6 +90,51 @@ class DedupeFailedError(DedupeError):
 
 class DedupeTimeoutError(DedupeError):
     """The job was still running after ``MAX_WAIT`` seconds; it keeps running."""
+
+
+class AnswerError(StoreError):
+    """DynamoDB answered a request of the client with an error; ``code`` is its name."""
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ConditionFailedError(AnswerError):
+    """
+    The condition of a write failed; nothing was written.
+
+    ``item`` is the item as it is, in plain values; None if it does not exist.
+    """
+
+    def __init__(self, message: str, *, code: str = "", item: dict[str, Any] | None = None) -> None:
+        super().__init__(message, code=code)
+        self.item = item
+
+
+@dataclass(frozen=True, slots=True)
+class CancellationReason:
+    """
+    Why an operation cancelled its transaction: DynamoDB's ``code`` (``ConditionalCheckFailed``),
+    ``""`` if it did not; and the ``item`` as it is, for a failed condition.
+    """
+
+    code: str = ""
+    item: dict[str, Any] | None = None
+
+
+class TransactionCancelledError(AnswerError):
+    """
+    A transaction was cancelled; nothing was written.
+
+    ``reasons`` has a CancellationReason for each operation, in their order.
+    """
+
+    def __init__(
+        self, message: str, *, code: str = "", reasons: Iterable[CancellationReason] = ()
+    ) -> None:
+        super().__init__(message, code=code)
+        self.reasons = tuple(reasons)
 
 
 class RateLimited(StoreError, PermissionDenied):
@@ -172,6 +232,24 @@ class ThrottlingError(StoreUnavailable):
 
 class OperationTimeoutError(StoreUnavailable):
     """The operation, with all its attempts and waits, did not finish before its deadline."""
+
+
+class BatchIncompleteError(StoreUnavailable):
+    """
+    Operations of a batch were not processed; the reason is the ``__cause__``.
+
+    ``leftovers`` are those of the first ``read`` operations that were not written, without those
+    that a later one replaced; the operations after them were not read. ``written`` is the number
+    of operations that were written.
+    """
+
+    def __init__(
+        self, message: str, *, leftovers: Iterable[Any] = (), written: int = 0, read: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.leftovers = list(leftovers)
+        self.written = written
+        self.read = read
 
 
 def retry_after_of(exc: BaseException) -> int:
@@ -355,7 +433,7 @@ def _misconfigured(
     code, message = _code_and_message(exc.response)
     if code == TABLE_MISSING:
         several = " (or another table of the call)" if operation.startswith(_ON_TABLES) else ""
-        return ConfigurationError(
+        return TableMissingError(
             f"{operation}: the table {table!r}{several} of the alias {using!r} does not exist"
             f"{_details(place)}. Create it with 'manage.py dynamo_create_tables', or correct "
             "TABLE_NAME, REGION or ENDPOINT_URL."
@@ -368,7 +446,7 @@ def _misconfigured(
             "written."
         )
     sentence = f" {message.removesuffix('.')}." if message.startswith(_HARMLESS) else ""
-    return ConfigurationError(
+    return InvalidRequestError(
         f"{operation} on {table} of the alias {using!r} is not valid for DynamoDB"
         f"{_details(place)}.{sentence} Compare the table with its model ('manage.py "
         "dynamo_verify') and correct the arguments; DynamoDB's message is in the __cause__."

@@ -126,6 +126,7 @@ DYNAMO_STORES = {
         "OPERATION_TIMEOUT": env.float("DYNAMODB_REQUEST_TIMEOUT", default=30_000) / 1000,
         "MAX_POOL_CONNECTIONS": env.int("DYNAMODB_MAX_SOCKETS", default=50),
         "TRANSPORT": env.str("DYNAMODB_TRANSPORT", default="auto"),
+        "LOG_OPERATIONS": env.bool("DYNAMODB_ENABLE_LOGGING", default=False),
         "RETRY": {
             "MAX_RETRIES": env.int("DYNAMODB_MAX_RETRIES", default=3),
             "DELAY": env.float("DYNAMODB_INITIAL_RETRY_DELAY", default=100) / 1000,

@@ -32,6 +32,7 @@ pytest_plugins = [
     "tests.helpers.faults",
     "tests.helpers.limits",
     "tests.helpers.outcomes",
+    "tests.helpers.plain_tables",
     "tests.helpers.processes",
     "tests.helpers.side_by_side",
     "tests.helpers.status",

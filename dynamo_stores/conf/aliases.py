@@ -31,6 +31,7 @@ from .groups import (
     ScalingConfig,
 )
 from .rules import (
+    BOOLEAN,
     DOTTED_PATH,
     EXTERNAL_ID,
     FILLED_TEXT,
@@ -78,6 +79,7 @@ class StoreConfig:
     external_id: str | None = setting(None, or_none(EXTERNAL_ID), 7)
     session_name: str | None = setting(None, or_none(SESSION_NAME), 8)
     session: str | None = setting(None, or_none(DOTTED_PATH), 9)
+    log_operations: bool = setting(False, BOOLEAN, 29)
     transport: str = setting("auto", one_of("auto", "lean", "botocore"), 24)
     failover: str | None = setting(None, or_none(FILLED_TEXT), 18)
     retry: RetryConfig = field(default_factory=RetryConfig)

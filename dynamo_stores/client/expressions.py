@@ -1,0 +1,105 @@
+"""Conditions, changes and projections of requests: DynamoDB's own language, or PynamoDB's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pynamodb.attributes import Attribute
+from pynamodb.expressions.condition import Condition as PynamoCondition
+from pynamodb.expressions.operand import Path
+from pynamodb.expressions.projection import create_projection_expression
+from pynamodb.expressions.update import Action, Update
+
+from ..exceptions import InvalidRequestError
+from .values import to_raw
+
+Condition = str | PynamoCondition
+Change = str | Action | Sequence[Action]
+Projection = str | Sequence[str | Attribute[Any] | Path]
+
+
+class Expressions:
+    """
+    The expressions of one request, with their names and values. Expressions of PynamoDB bring
+    their own; ``names`` and ``values`` are those of expressions as text.
+    """
+
+    def __init__(self, names: Mapping[str, str] | None, values: Mapping[str, Any] | None) -> None:
+        self._names = _checked(names, "names", "#")
+        self._values = {
+            name: to_raw(value, f"values[{name!r}]")
+            for name, value in _checked(values, "values", ":").items()
+        }
+        # PynamoDB numbers its placeholders by the lengths of these.
+        self._names_of_pynamodb: dict[str, str] = {}
+        self._values_of_pynamodb: dict[str, Any] = {}
+        self._found: dict[str, str] = {}
+
+    def add_condition(self, name: str, condition: Condition | None) -> None:
+        """Add a condition as the request's parameter ``name``."""
+        if isinstance(condition, PynamoCondition):
+            self._found[name] = condition.serialize(
+                self._names_of_pynamodb, self._values_of_pynamodb
+            )
+        elif condition is not None:
+            self._found[name] = _text(condition, name)
+
+    def add_change(self, change: Change) -> None:
+        """Add the changes of an update."""
+        if isinstance(change, str):
+            self._found["UpdateExpression"] = _text(change, "UpdateExpression")
+            return
+        actions = [change] if isinstance(change, Action) else list(change)
+        if not actions or not all(isinstance(each, Action) for each in actions):
+            raise InvalidRequestError(
+                "The change of an update is neither text nor actions of PynamoDB; expected "
+                '"SET a = :a" or [Model.a.set(1)].'
+            )
+        text = Update(*actions).serialize(self._names_of_pynamodb, self._values_of_pynamodb)
+        self._found["UpdateExpression"] = text or ""
+
+    def add_projection(self, projection: Projection | None) -> None:
+        """Add the attributes that are returned: as text, or their names or attributes."""
+        if isinstance(projection, str):
+            self._found["ProjectionExpression"] = _text(projection, "ProjectionExpression")
+        elif projection is not None:
+            self._found["ProjectionExpression"] = create_projection_expression(
+                list(projection), self._names_of_pynamodb
+            )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the parameters of the request."""
+        found: dict[str, Any] = dict(self._found)
+        theirs = {placeholder: name for name, placeholder in self._names_of_pynamodb.items()}
+        for name, ours, others in (
+            ("ExpressionAttributeNames", self._names, theirs),
+            ("ExpressionAttributeValues", self._values, self._values_of_pynamodb),
+        ):
+            if both := ours.keys() & others.keys():
+                raise InvalidRequestError(
+                    f"The placeholder {min(both)} is used by an expression of PynamoDB, too; "
+                    "expected one that is not a number."
+                )
+            if ours or others:
+                found[name] = {**ours, **others}
+        return found
+
+
+def _checked(found: Mapping[str, Any] | None, what: str, sign: str) -> dict[str, Any]:
+    for name in found or ():
+        if not isinstance(name, str) or not name.startswith(sign) or len(name) < 2:
+            raise InvalidRequestError(
+                f"{what} has the placeholder {name!r}; expected one that begins with {sign!r}, "
+                f"such as '{sign}a'."
+            )
+    return dict(found or {})
+
+
+def _text(expression: object, name: str) -> str:
+    if not isinstance(expression, str) or not expression.strip():
+        raise InvalidRequestError(
+            f"{name} is {'empty' if expression == '' else type(expression).__name__}; expected an "
+            "expression of DynamoDB as text, or one of PynamoDB."
+        )
+    return expression
