@@ -10,6 +10,9 @@ Signals. Receivers cannot change the result of an operation.
 ``capacity_changed``: ``sender`` the records' class; ``using``, ``table``, ``changes`` (new units by
 resource, ``""`` is the table), ``code`` and ``why``.
 
+``failed_over``: ``sender`` the failover's class; ``using``, ``table``, ``failover`` (the alias that
+answers instead), ``is_active`` (False when the alias answers again), ``error`` (a class name).
+
 ``rate_limited``: ``sender`` the store's class; ``using``, ``resource``, ``status``
 (:class:`~dynamo_stores.stores.RateLimitStatus`), ``priority`` (None, ``"user"`` or
 ``"background"``). Sent for each refusal, also cached ones; it carries no key.
@@ -25,3 +28,4 @@ breaker_state_changed = Signal()
 throttled = Signal()
 rate_limited = Signal()
 capacity_changed = Signal()
+failed_over = Signal()

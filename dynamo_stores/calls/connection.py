@@ -11,6 +11,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from . import observer
 from .backpressure import Backpressure
 from .breaker import CircuitBreaker, State
 from .control import get_control
+from .failover import FailedOver, Failover
 from .item_size import MAX_ITEM_BYTES, MAX_PARTITION_READ_BYTES, item_size
 from .places import Places
 from .policy import CallPolicy
@@ -74,6 +76,9 @@ class Connection(PynamoConnection):
         self._policies: dict[str, CallPolicy] = {}
         self._places = Places(self.config.max_pool_connections)
         self._tables_of_models: dict[type[Model], TableConnection] = {}
+        self._failover: Failover | None = None
+        if self.config.failover is not None:
+            self._failover = Failover(using, self.config, self.config.failover)
 
     def __repr__(self) -> str:
         return f"<Connection {self.using!r}>"
@@ -134,14 +139,45 @@ class Connection(PynamoConnection):
         Return DynamoDB's answer; a batch is complete. A verb.
 
         It has ``timeout`` seconds at most, by default ``OPERATION_TIMEOUT``, which a ``deadline``
-        replaces. Raises StoreUnavailable without an answer; it has the unprocessed part of a batch.
+        replaces. With ``FAILOVER`` the other alias may answer. Raises StoreUnavailable without an
+        answer; it has the unprocessed part of a batch.
         """
         if "ReturnConsumedCapacity" not in request:
             request["ReturnConsumedCapacity"] = "INDEXES" if observer.is_observed() else "NONE"
         if operation == "TransactWriteItems":
             # A retry with the same token does not repeat a transaction that was carried out.
             request.setdefault("ClientRequestToken", str(uuid.uuid4()))
+        table = request.get("TableName") or table_of(request)
+        policy, failover = self.policy_for(table), self._failover
+        if failover is None or not failover.covers(operation, table):
+            return self._call(policy, operation, request, timeout)
+        return failover.call(
+            operation,
+            request,
+            table,
+            timeout or policy.timeout,
+            partial(self._call, replace(policy, has_failover=True)),
+            get_connection(failover.failover).call_as_failover,
+        )
+
+    def call_as_failover(
+        self, operation: str, request: dict[str, Any], timeout: float
+    ) -> Verb[dict[str, Any]]:
+        """Return DynamoDB's answer to a request of another alias, which this one asks no more."""
         policy = self.policy_for(request.get("TableName") or table_of(request))
+        return self._call(policy, operation, request, timeout)
+
+    def failed_over(self) -> list[FailedOver]:
+        """Return the tables whose requests the alias ``FAILOVER`` answers at present."""
+        return [] if self._failover is None else self._failover.active()
+
+    def _call(
+        self,
+        policy: CallPolicy,
+        operation: str,
+        request: dict[str, Any],
+        timeout: float | None,
+    ) -> Verb[dict[str, Any]]:
         if "RequestItems" in request:
             return _Batch(self._send, operation, request).call(policy, self._breaker, timeout)
         return policy.call(

@@ -13,7 +13,7 @@ from ..exceptions import ThrottlingReason
 
 logger = logging.getLogger(__name__)
 
-_READS = frozenset(["GetItem", "BatchGetItem", "Query", "Scan", "TransactGetItems"])
+READS = frozenset(["GetItem", "BatchGetItem", "Query", "Scan", "TransactGetItems"])
 _NO_UNITS: Final[Mapping[str, float]] = MappingProxyType({})
 
 
@@ -46,12 +46,12 @@ class Measurement(NamedTuple):
     @property
     def kind(self) -> str:
         """``"Read"`` or ``"Write"``: which capacity the operation consumes."""
-        return "Read" if self.operation in _READS else "Write"
+        return "Read" if self.operation in READS else "Write"
 
 
 def kind_of(operation: str) -> str:
     """Return which capacity the operation consumes, ``"Read"`` or ``"Write"``."""
-    return "Read" if operation in _READS else "Write"
+    return "Read" if operation in READS else "Write"
 
 
 Observer = Callable[[Measurement], None]

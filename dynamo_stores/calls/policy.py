@@ -119,6 +119,8 @@ class CallPolicy:
     backpressure: Backpressure
     places: Places
     place_of: Callable[[], str] = str
+    # Whether another alias is asked after the first attempt without an answer.
+    has_failover: bool = False
 
     async def call(
         self,
@@ -150,11 +152,12 @@ class CallPolicy:
                 f"{operation} on {self.table} was not sent: the deadline had passed."
             )
         admission = self.breaker.admit()
-        is_last = admission.probe or not self.retry.max_retries
+        is_last = admission.probe or not self.retry.max_retries or self.has_failover
         failed: StoreUnavailable | None = None
         try:
             try:
-                answer = await self._attempt(operation, send, until, 1, partition_of, is_last)
+                first = self._end_of_first(started, until)
+                answer = await self._attempt(operation, send, first, 1, partition_of, is_last)
             except StoreRefused:
                 raise
             except StoreUnavailable as exc:
@@ -181,6 +184,12 @@ class CallPolicy:
                 # Without effect after an outcome: the admission is of an earlier state then.
                 self.breaker.release(admission)
 
+    def _end_of_first(self, started: float, until: float) -> float:
+        if not self.has_failover:
+            return until
+        # The other alias has the rest of the time.
+        return started + max(_SHORTEST, _SHARE * (until - started))
+
     async def _repeat(
         self,
         error: StoreUnavailable,
@@ -206,7 +215,7 @@ class CallPolicy:
             throttles += is_throttled
             failures += not is_throttled
             limit = retry.throttle_retries
-            is_last |= failures > retry.max_retries
+            is_last |= failures > (0 if self.has_failover else retry.max_retries)
             is_last |= limit is not None and throttles > limit
             if is_last:
                 raise self._last(last, wait)
@@ -258,7 +267,8 @@ class CallPolicy:
             )
             throttled = isinstance(failure, ThrottlingError)
             if isinstance(failure, OperationTimeoutError) and failure.counts:
-                failure.counts = left >= _ENOUGH * min(self.read_timeout, self.timeout, 1.0)
+                enough = _ENOUGH * min(self.read_timeout, self.timeout, 1.0)
+                failure.counts = left >= (_SHARE * enough if self.has_failover else enough)
             hot = partition_of() if _is_hot(failure) else ""
             self._observe(operation, started, attempt, error=failure or exc, partition=hot)
             if failure is None or failure is exc:

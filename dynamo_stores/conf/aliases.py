@@ -82,6 +82,7 @@ class StoreConfig:
     log_operations: bool = setting(False, BOOLEAN, 29)
     transport: str = setting("auto", one_of("auto", "lean", "botocore"), 24)
     failover: str | None = setting(None, or_none(FILLED_TEXT), 18)
+    failover_writes: bool = setting(False, BOOLEAN, 28)
     retry: RetryConfig = field(default_factory=RetryConfig)
     circuit_breaker: BreakerConfig = field(default_factory=BreakerConfig)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
@@ -103,6 +104,11 @@ class StoreConfig:
         """The name of the table of the stores, prefix included."""
         return self.real_name(self.table_name)
 
+    @property
+    def control_table(self) -> str:
+        """The name of the control table, prefix included."""
+        return f"{self.store_table}-control"
+
     def real_name(self, table: str) -> str:
         """Return the name in DynamoDB of the table that a model names ``table``."""
         if (name := self._names.get(table)) is None:
@@ -115,6 +121,15 @@ class StoreConfig:
         names = {self.real_name(each) for each in self.tables}
         is_real = table in names or (self.table_prefix and table.startswith(self.table_prefix))
         return table if is_real else self.real_name(table)
+
+    def same_table(self, other: StoreConfig, name: str) -> str:
+        """Return the name here of the table that has the name ``name`` in another alias."""
+        if name == other.store_table:
+            return self.store_table
+        for table in other.tables:
+            if other.real_name(table) == name:
+                return self.real_name(table)
+        return self.real_name(name.removeprefix(other.table_prefix))
 
     def for_table(self, name: str) -> Self:
         """Return these settings with the differences that ``TABLES`` has for the table ``name``."""
@@ -275,6 +290,14 @@ def _find_problems(using: str, values: Any, raw: Mapping[str, Any]) -> list[Prob
             )
         )
     problems += _account_problems(config, where)
+    if config.failover_writes and config.failover is None:
+        problems.append(
+            Problem(
+                "dynamo_stores.E028",
+                f"{where}['FAILOVER_WRITES'] is True without FAILOVER, the alias that it is for.",
+                "Set FAILOVER, or remove FAILOVER_WRITES.",
+            )
+        )
     problems += (of_alias := _contradictions(config, where))
     for table in config.tables:
         of_table = f"{where}['TABLES'][{table!r}]"

@@ -9,7 +9,7 @@ direct connections. Calls that fail are listed as problems; the rest of the snap
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,7 +40,7 @@ from ..exceptions import (
 )
 from ..infrastructure.tables import TableSpec, wanted_tables
 from .decision_list import DecisionList, recorded_decision
-from .formatting import count_of
+from .formatting import clock_time, count_of, span
 from .report import Report, total_usage, usage_of
 from .report_store import ReportStore
 from .reporter import QUIET, get_reporter
@@ -152,10 +152,13 @@ def read_status(using: str, own: Report) -> AliasStatus:
         tuple(decisions),
         own.process,
         outage=outage,
-        notes=_notes(
-            (unreadable_reports, "process report"),
-            (unreadable_decisions, "decision"),
-            (unreadable_usage, "usage figure"),
+        notes=(
+            *_failovers(using, now),
+            *_notes(
+                (unreadable_reports, "process report"),
+                (unreadable_decisions, "decision"),
+                (unreadable_usage, "usage figure"),
+            ),
         ),
         knows_others=_REPORTS in found,
         knows_decisions=_DECISIONS in found,
@@ -208,6 +211,14 @@ def _readable(use: UsageByMinute) -> tuple[UsageByMinute, int]:
             except ValueError:
                 unreadable += 1
     return found, unreadable
+
+
+def _failovers(using: str, now: float) -> Iterator[str]:
+    for each in get_connection(using).failed_over():
+        yield (
+            f"The alias {each.failover!r} answers requests of this process on {each.table} since "
+            f"{clock_time(each.since, now)}, for {span(now - each.since)}, after {each.error}"
+        )
 
 
 def _notes(*counts: tuple[int, str]) -> tuple[str, ...]:

@@ -1,0 +1,348 @@
+"""``FAILOVER``: another alias answers the reads of one that does not."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+
+import pytest
+from django.core.management import call_command
+
+from dynamo_stores import signals
+from dynamo_stores.calls.connection import get_connection
+from dynamo_stores.calls.control import get_control
+from dynamo_stores.calls.observer import measuring
+from dynamo_stores.calls.policy import deadline
+from dynamo_stores.client import Get, Put, get_dynamodb_client
+from dynamo_stores.conf import get_config
+from dynamo_stores.exceptions import (
+    CircuitBreakerOpenError,
+    ConfigurationError,
+    OperationTimeoutError,
+    StoreUnavailable,
+    ThrottlingError,
+)
+from dynamo_stores.infrastructure.tables import create_table, table_of
+from dynamo_stores.models import StoreItem
+from dynamo_stores.monitoring.reporter import get_reporter
+from dynamo_stores.monitoring.snapshot import read_status
+from dynamo_stores.testing.faults import FaultProxy
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def regions(alias, dynamo_faults, make_cache):
+    """
+    ``regions(**settings)`` returns the names of two aliases: the first is behind ``dynamo_faults``
+    and fails over to the second, which has a table of the same name in another region.
+    """
+    made = []
+
+    def make(prefix=None, **changes):
+        other = {} if prefix is None else {"TABLE_PREFIX": prefix}
+        second = alias(REGION="eu-west-1", **other)
+        spec = table_of(StoreItem.bound_to(second))
+        create_table(spec, lambda text: None)
+        made.append((second, spec.name))
+        settings = {
+            "ENDPOINT_URL": dynamo_faults.url,
+            "FAILOVER": second,
+            "OPERATION_TIMEOUT": 2.0,
+            "CIRCUIT_BREAKER": {"FAILURE_THRESHOLD": 3, "RECOVERY_TIMEOUT": 0.5},
+        }
+        return alias(**settings | changes), second
+
+    yield make
+    for using, name in made:
+        get_control(using).call("DeleteTable", {"TableName": name})
+
+
+@pytest.fixture
+def changes():
+    """The signals ``failed_over`` of a test."""
+    found = []
+
+    def receive(**kwargs):
+        found.append((kwargs["using"], kwargs["failover"], kwargs["is_active"], kwargs["error"]))
+
+    signals.failed_over.connect(receive, dispatch_uid="test")
+    yield found
+    signals.failed_over.disconnect(dispatch_uid="test")
+
+
+def filled(make_cache, using, second, seconds=1.0):
+    """Return caches of both aliases with the same entries, as replication makes them."""
+    options = {"KEY_PREFIX": f"p{next(_numbers)}", "OPTIONS": {"OPERATION_TIMEOUT": seconds}}
+    first, other = make_cache(using, **options), make_cache(second, **options)
+    for each in (first, other):
+        each.set_many({f"k{number}": number for number in range(130)})
+        each.set("large", b"x" * 500_000)
+    return first, other
+
+
+@pytest.mark.parametrize("fault", ["reset", "hang", "fail"])
+def test_reads_are_answered_by_the_other_alias(
+    regions, make_cache, dynamo_faults, changes, caplog, fault
+):
+    """Within the deadline of one operation; single values, large ones, and many at once."""
+    using, second = regions()
+    cache, _ = filled(make_cache, using, second)
+    getattr(dynamo_faults, fault)("*")
+    with measuring() as found:
+        assert cache.get("k1") == 1
+    assert [each.using for each in found] == [using, second]
+    assert cache.get_many([f"k{n}" for n in range(130)]) == {f"k{n}": n for n in range(130)}
+    assert cache.get("large") == b"x" * 500_000
+    assert cache.get("none") is None
+    assert [change[:3] for change in changes] == [(using, second, True)]
+    assert f"the alias '{second}' answers instead" in caplog.text
+    with pytest.raises(StoreUnavailable):
+        cache.set("k1", 2)
+    with pytest.raises(StoreUnavailable):
+        cache.incr("k1")
+    assert dynamo_faults.requests["PutItem"] >= 1
+
+
+def test_the_other_alias_is_asked_at_once_while_the_breaker_is_open(
+    regions, make_cache, dynamo_faults, changes
+):
+    """And no more as soon as the probe is answered."""
+    using, second = regions()
+    cache, other = filled(make_cache, using, second)
+    other.set("k1", "of the second")
+    dynamo_faults.hang("*")
+    for _ in range(3):
+        assert cache.get("k1") == "of the second"
+    sent = dynamo_faults.requests["GetItem"]
+    assert cache.get("k1") == "of the second"
+    assert dynamo_faults.requests["GetItem"] == sent
+    dynamo_faults.clear()
+    until = time.monotonic() + 20
+    while cache.get("k1") != 1 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert cache.get("k1") == 1
+    assert [change[2] for change in changes] == [True, False]
+
+
+def test_an_answer_is_not_sought_elsewhere(regions, make_cache, dynamo_faults):
+    """A throttle, a refusal and a missing item are answers."""
+    using, second = regions(OPERATION_TIMEOUT=0.4)
+    cache, _ = filled(make_cache, using, second)
+    cache.delete("k1")
+    assert cache.get("k1") is None
+    with measuring() as found:
+        dynamo_faults.throttle("GetItem")
+        with pytest.raises(ThrottlingError):
+            cache.get("k2")
+        dynamo_faults.clear()
+        dynamo_faults.fail("GetItem", code="AccessDeniedException", status=400)
+        with pytest.raises(StoreUnavailable, match="AccessDenied"):
+            cache.get("k2")
+    assert {each.using for each in found} == {using}
+    assert len(found) > 3  # it was throttled up to the deadline
+
+
+def test_neither_answers(make_cache, dynamo_faults, alias):
+    """The error is the first one's, and names the other in a note."""
+    relay = FaultProxy(dynamo_faults.upstream.geturl()).start()
+    try:
+        pair = alias(
+            ENDPOINT_URL=dynamo_faults.url,
+            FAILOVER=alias(ENDPOINT_URL=relay.url),
+            RETRY={"MAX_RETRIES": 0},
+        )
+        dynamo_faults.reset("*")
+        relay.hang("*")
+        cache = make_cache(pair, OPTIONS={"OPERATION_TIMEOUT": 0.6})
+        with pytest.raises(StoreUnavailable, match="got no answer") as caught:
+            cache.get("k1")
+        assert "did not answer either" in caught.value.__notes__[0]
+        assert isinstance(caught.value.__cause__, OperationTimeoutError)
+    finally:
+        relay.stop()
+
+
+def test_models_clients_and_transactions_fail_over(regions, dynamo_faults, make_cache):
+    """PynamoDB's reads too, and the answers have the alias's own names of tables."""
+    using, second = regions()
+    for each in (using, second):
+        StoreItem.bound_to(each)("p", "s", gsi1pk="x", gsi1sk="y").save()
+    dynamo_faults.reset("*")
+    model, client = StoreItem.bound_to(using), get_dynamodb_client(using)
+    table, key = get_config(using).store_table, {"PK": "p", "SK": "s"}
+    assert model.get("p", "s").gsi1pk == "x"
+    assert [each.sk for each in model.query("p")] == ["s"]
+    assert [each.sk for each in model.batch_get([("p", "s")])] == ["s"]
+    assert [each.sk for each in model.expiry_index.query("x")] == ["s"]
+    assert client.get(table, key)["SK"] == "s"
+    assert len(client.batch_get(table, [key])) == 1
+    assert len(client.scan(table).all()) == 1
+    assert client.transact_get([Get(table, key)])[0]["SK"] == "s"
+    with pytest.raises(StoreUnavailable):
+        client.transact_write([Put(table, {**key, "n": 1})])
+
+
+def test_tasks_fail_over(regions, make_cache, dynamo_faults):
+    """Hundreds at once, on one event loop."""
+    using, second = regions()
+    cache, _ = filled(make_cache, using, second, seconds=6.0)
+    dynamo_faults.hang("*")
+
+    async def use():
+        return await asyncio.gather(*(cache.aget(f"k{n % 130}") for n in range(300)))
+
+    assert asyncio.run(use()) == [n % 130 for n in range(300)]
+
+
+def test_writes_fail_over_if_the_settings_say_so(regions, make_cache, dynamo_faults):
+    """With conditions that are evaluated on the other table."""
+    using, second = regions(FAILOVER_WRITES=True)
+    cache, other = filled(make_cache, using, second)
+    dynamo_faults.reset("*")
+    cache.set("k1", "new")
+    assert not cache.add("k2", 5)
+    assert cache.incr("k3") == 4
+    cache.set_many({f"m{n}": n for n in range(30)})
+    cache.delete("k4")
+    assert (other.get("k1"), other.get("k2"), other.get("k3")) == ("new", 2, 4)
+    assert len(other.get_many([f"m{n}" for n in range(30)])) == 30
+    assert other.get("k4") is None
+
+
+def test_records_of_capacity_never_come_from_another_region(regions, dynamo_faults):
+    """They are about the tables of their own."""
+    using, _ = regions()
+    table = get_config(using).control_table
+    dynamo_faults.reset("*")
+    request = {"TableName": table, "Key": {"PK": {"S": "p"}, "SK": {"S": "s"}}}
+    with measuring() as found, pytest.raises(StoreUnavailable):
+        get_connection(using).dispatch("GetItem", request)
+    assert {each.using for each in found} == {using}
+
+
+def test_the_status_names_it(regions, make_cache, dynamo_faults):
+    """While it lasts."""
+    using, second = regions()
+    cache, _ = filled(make_cache, using, second)
+    dynamo_faults.reset("GetItem")
+    cache.get("k1")
+
+    def notes():
+        return [
+            note
+            for note in read_status(using, get_reporter(using).report()).notes
+            if f"The alias '{second}' answers requests of this process" in note
+        ]
+
+    (note,) = notes()
+    assert get_config(using).store_table in note
+    dynamo_faults.clear()
+    cache.get("k1")
+    assert not notes()
+
+
+def test_under_load_no_read_fails_while_the_first_goes_and_comes_back(
+    regions, make_cache, dynamo_faults
+):
+    """Threads read all the time; each read has an answer, and writes fail as long as it is away."""
+    using, second = regions()
+    cache, _ = filled(make_cache, using, second)
+    stop, errors, done = threading.Event(), [], []
+
+    def read(number):
+        while not stop.is_set():
+            try:
+                assert cache.get("k1") == 1
+                assert len(cache.get_many(["k1", "k2", "k3"])) == 3
+                done.append(number)
+            except Exception as exc:
+                errors.append(exc)
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    try:
+        for fault in (dynamo_faults.hang, dynamo_faults.reset):
+            fault("*")
+            with pytest.raises(StoreUnavailable):
+                cache.set("k9", 1)
+            time.sleep(1.0)
+            dynamo_faults.clear()
+            until = time.monotonic() + 20
+            while get_connection(using).failed_over() and time.monotonic() < until:
+                time.sleep(0.02)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not errors
+    assert not get_connection(using).failed_over()
+    assert len(set(done)) == 6
+    cache.set("k9", 1)
+
+
+def test_a_short_deadline_leaves_time_for_the_other(regions, make_cache, dynamo_faults):
+    """The first alias gets half of it."""
+    using, second = regions(CIRCUIT_BREAKER={"ENABLED": False})
+    cache, _ = filled(make_cache, using, second)
+    dynamo_faults.hang("*")
+    with deadline(1.0):
+        assert cache.get("k1") == 1
+
+
+def test_an_open_breaker_without_failover_is_an_error(regions, make_cache, dynamo_faults):
+    """Writes are not sent while it is open, and not sent elsewhere."""
+    using, second = regions()
+    cache, _ = filled(make_cache, using, second)
+    dynamo_faults.reset("*")
+    for _ in range(3):
+        cache.get("k1")
+    with measuring() as found, pytest.raises(CircuitBreakerOpenError):
+        cache.set("k1", 2)
+    assert not found
+
+
+def test_settings_that_contradict_each_other(alias):
+    """FAILOVER_WRITES needs an alias."""
+    with pytest.raises(ConfigurationError, match=r"FAILOVER_WRITES.*without FAILOVER"):
+        get_config(alias(FAILOVER_WRITES=True))
+
+
+def test_the_health_command_works(regions):
+    """Aliases with FAILOVER pass the checks."""
+    regions()
+    call_command("check")
+
+
+def test_tables_with_other_names(regions, make_cache, dynamo_faults):
+    """Each alias has its prefix and its names; answers have those of the first."""
+    using, second = regions(prefix=f"second{next(_numbers)}-")
+    for each in (using, second):
+        StoreItem.bound_to(each)("q", "s").save()
+    dynamo_faults.reset("*")
+    own, other = get_config(using), get_config(second)
+    assert own.store_table != other.store_table
+    assert [each.sk for each in StoreItem.bound_to(using).batch_get([("q", "s")])] == ["s"]
+    answer = get_connection(using).dispatch(
+        "BatchGetItem",
+        {"RequestItems": {own.store_table: {"Keys": [{"PK": {"S": "q"}, "SK": {"S": "s"}}]}}},
+    )
+    assert list(answer["Responses"]) == [own.store_table]
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "name", "expected"),
+    [
+        ({"TABLE_PREFIX": "a-"}, {"TABLE_PREFIX": "b-"}, "a-posts", "b-posts"),
+        ({"TABLE_NAME": "one"}, {"TABLE_NAME": "two"}, "one", "two"),
+        ({"TABLES": {"posts": {"TABLE_NAME": "x"}}}, {"TABLE_PREFIX": "b-"}, "x", "b-posts"),
+        ({}, {"TABLES": {"posts": {"TABLE_NAME": "y"}}}, "posts", "y"),
+    ],
+)
+def test_names_of_the_same_table(settings, own, other, name, expected):
+    """By the name that models have for it, whatever the prefixes and other names."""
+    settings.DYNAMO_STORES = {"default": {}, "own": own, "other": other}
+    assert get_config("other").same_table(get_config("own"), name) == expected
