@@ -8,9 +8,11 @@ from botocore import exceptions as botocore
 from dynamo_stores.exceptions import (
     THROTTLING_CODES,
     ConfigurationError,
+    InvalidRequestError,
     ItemTooLargeError,
     StoreRefused,
     StoreUnavailable,
+    TableMissingError,
     ThrottlingError,
     client_error,
     store_error,
@@ -127,7 +129,7 @@ def test_an_answer_without_a_code_is_not_dynamodbs(status):
 def test_a_missing_table_is_an_error_of_the_configuration(operation, words):
     """With the table, the alias, the endpoint, the region and what to do."""
     error = translated(answer("ResourceNotFoundException", "x"), operation)
-    assert type(error) is ConfigurationError
+    assert type(error) is TableMissingError
     for part in (operation, words, "'default'", PLACE, "dynamo_create_tables"):
         assert part in str(error)
 
@@ -136,11 +138,11 @@ def test_an_invalid_request_is_an_error_of_the_configuration():
     """DynamoDB's sentence is shown if it quotes nothing."""
     index = "The table does not have the specified index: GSI1"
     error = translated(answer("ValidationException", index))
-    assert type(error) is ConfigurationError
+    assert type(error) is InvalidRequestError
     assert PLACE in str(error)
     assert index in str(error)
     error = translated(answer("ValidationException", "Value 'secret-7' is no number"))
-    assert type(error) is ConfigurationError
+    assert type(error) is InvalidRequestError
     assert "secret-7" not in str(error)
 
 
