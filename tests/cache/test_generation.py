@@ -10,8 +10,8 @@ import pytest
 from dynamo_stores import keys
 from dynamo_stores.cache.store import invalidation as numbers
 from dynamo_stores.cache.store import store as stores
-from dynamo_stores.cache.store.background import Pace
 from dynamo_stores.cache.store.items import InvalidationNumber
+from dynamo_stores.calls.background import Pace
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.concurrency.effects import run
 from dynamo_stores.testing import FakeClock

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ... import clock, keys
+from ...calls.background import BackgroundWork
 from ...calls.batches import MAX_WRITES
 from ...concurrency.effects import PLAIN_TYPES, Prepare, Verb, arun, run, together, twins
 from ...concurrency.per_process import PerProcess
@@ -15,7 +16,6 @@ from ...item_access import Items, Store, raw_keys
 from ...keys import ItemKey
 from ...models import RawItem
 from ..options import CacheOptions, check_prefix
-from .background import BackgroundWork
 from .bulk import Bulk
 from .counters import Counters
 from .invalidation import Validity, checked_tags, is_live

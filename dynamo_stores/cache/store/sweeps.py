@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ... import clock, keys
+from ...calls.background import BackgroundWork, Pace, Write
 from ...calls.pages import pages
 from ...concurrency.effects import Verb, together
 from ...expressions import equals, exists, missing, to_arguments
@@ -14,7 +15,6 @@ from ...item_access import ConditionFailed, Items
 from ...keys import ItemKey
 from ...models import RawItem
 from ..options import CacheOptions
-from .background import BackgroundWork, Pace, Write
 from .items import EXPIRY, LIFE, ORIGINAL, WRITE, CacheEntry, original_of, write_of
 
 # The head of a part is written after it, within the time that a write takes. A part that is older

@@ -1,4 +1,4 @@
-"""Work on many entries in the background: it goes on when the table throttles, and is paced."""
+"""Work on many items in the background: it goes on when the table throttles, and is paced."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from ... import clock
-from ...calls.backpressure import background
-from ...calls.batches import AdaptiveDelayCalculator
-from ...calls.policy import time_left
-from ...concurrency.effects import Verb, Wait
-from ...exceptions import StoreUnavailable, ThrottlingError
+from .. import clock
+from ..concurrency.effects import Verb, Wait
+from ..exceptions import StoreUnavailable, ThrottlingError
+from .backpressure import background
+from .batches import AdaptiveDelayCalculator
+from .policy import time_left
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -86,11 +86,15 @@ class Pace:
         self._paid_at = clock.monotonic()
         self._lock = threading.Lock()
 
-    async def consumed(self, units: float) -> None:
-        """Wait until ``units`` that were consumed are available again. A verb."""
+    def seconds_for(self, units: float) -> float:
+        """Count ``units`` as consumed; return in how many seconds they are available again."""
         with self._lock:
             now = clock.monotonic()
             self._paid_at = max(self._paid_at, now) + units / self._units_per_second
-            wait = self._paid_at - now
+            return self._paid_at - now
+
+    async def consumed(self, units: float) -> None:
+        """Wait until ``units`` that were consumed are available again. A verb."""
+        wait = self.seconds_for(units)
         if wait > 0:
             await Wait(wait)
