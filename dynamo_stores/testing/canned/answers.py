@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
+import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..throttling.costs import page_units, read_units, wire_size, write_units
 
@@ -28,20 +32,48 @@ class Refusal(Exception):
         self.code = code
 
 
-class _Table(NamedTuple):
+# A page of a Scan has at most so many bytes.
+_PAGE_BYTES = 2**20
+
+
+@dataclass
+class _Table:
     description: dict[str, Any]
     keys: tuple[str, ...]
-    items: dict[tuple[str, ...], Item]
+    items: dict[tuple[str, ...], Item] = field(default_factory=dict)
+    # The keys of a segment in their order, by segment and number of segments.
+    _segments: dict[tuple[int, int], list[tuple[str, ...]]] = field(default_factory=dict)
 
     def key_of(self, item: Item) -> tuple[str, ...]:
         return tuple(next(iter(item[name].values())) for name in self.keys)
+
+    def put(self, key: tuple[str, ...], item: Item) -> Item | None:
+        """Put ``item``; return the one that it replaced."""
+        old = self.items.get(key)
+        if old is None:
+            self._segments.clear()
+        self.items[key] = item
+        return old
+
+    def delete(self, key: tuple[str, ...]) -> Item | None:
+        """Delete the item with ``key`` and return it."""
+        self._segments.clear()
+        return self.items.pop(key, None)
+
+    def in_segment(self, segment: int, of: int) -> list[tuple[str, ...]]:
+        """Return the sorted keys of a segment, as they are until items are added or deleted."""
+        if (segment, of) not in self._segments:
+            self._segments[segment, of] = sorted(
+                key for key in self.items if zlib.crc32(key[0].encode()) % of == segment
+            )
+        return self._segments[segment, of]
 
 
 class Answers:
     """
     Answers requests from a dict. It is no DynamoDB: a condition always holds.
 
-    A Query returns every item of the partition, a Scan every item of the table, at once.
+    A Query returns every item of the partition at once.
     ``UpdateItem`` knows sums and ``if_not_exists``; it takes any other value as it is given.
     """
 
@@ -61,7 +93,7 @@ class Answers:
             "ListTables": lambda _: {"TableNames": sorted(self._tables)},
             "PutItem": self._put,
             "Query": self._query,
-            "Scan": lambda request: self._page(request, [*self._table(request).items.values()]),
+            "Scan": self._scan,
             "UpdateItem": self._update,
             "UpdateTimeToLive": lambda request: {
                 "TimeToLiveSpecification": request["TimeToLiveSpecification"]
@@ -108,7 +140,7 @@ class Answers:
             **({"GlobalSecondaryIndexes": indexes} if indexes else {}),
         }
         keys = tuple(each["AttributeName"] for each in request["KeySchema"])
-        self._tables[name] = _Table(description, keys, {})
+        self._tables[name] = _Table(description, keys)
         return {"TableDescription": description}
 
     def _delete_table(self, request: Request) -> dict[str, Any]:
@@ -128,21 +160,18 @@ class Answers:
 
     def _put(self, request: Request) -> dict[str, Any]:
         table, item = self._table(request), request["Item"]
-        key = table.key_of(item)
-        old = table.items.get(key)
-        table.items[key] = item
-        return _written(request, old, item)
+        return _written(request, table.put(table.key_of(item), item), item)
 
     def _delete(self, request: Request) -> dict[str, Any]:
         table = self._table(request)
-        return _written(request, table.items.pop(table.key_of(request["Key"]), None), None)
+        return _written(request, table.delete(table.key_of(request["Key"])), None)
 
     def _update(self, request: Request) -> dict[str, Any]:
         table = self._table(request)
         key = table.key_of(request["Key"])
         old = table.items.get(key)
         new, changed = updated(old or request["Key"], request)
-        table.items[key] = new
+        table.put(key, new)
         return _written(request, old, new, changed)
 
     def _batch_get(self, request: Request) -> dict[str, Any]:
@@ -164,12 +193,10 @@ class Answers:
             for write in writes:
                 if "PutRequest" in write:
                     new = write["PutRequest"]["Item"]
-                    key = table.key_of(new)
-                    old = table.items.get(key)
-                    table.items[key] = new
+                    old = table.put(table.key_of(new), new)
                 else:
                     new = None
-                    old = table.items.pop(table.key_of(write["DeleteRequest"]["Key"]), None)
+                    old = table.delete(table.key_of(write["DeleteRequest"]["Key"]))
                 if wants_units(request):
                     units[name] = units.get(name, 0.0) + write_units(old, new)
         return {"UnprocessedItems": {}, **_consumed_of_all(request, units)}
@@ -183,6 +210,24 @@ class Answers:
         value = next(iter(request["ExpressionAttributeValues"][found[1]].values()))
         items = [item for key, item in table.items.items() if key[0] == value]
         return self._page(request, items)
+
+    def _scan(self, request: Request) -> dict[str, Any]:
+        table = self._table(request)
+        keys = table.in_segment(request.get("Segment", 0), request.get("TotalSegments", 1))
+        after = request.get("ExclusiveStartKey")
+        start = bisect.bisect_right(keys, table.key_of(after)) if after else 0
+        most, items, size, last = request.get("Limit", len(keys)), [], 0, None
+        for key in itertools.islice(keys, start, None):
+            item = table.items.get(key)
+            if item is None:
+                continue
+            items.append(item)
+            size += wire_size(item)
+            if len(items) >= most or size >= _PAGE_BYTES:
+                last = {name: item[name] for name in table.keys}
+                break
+        answer = self._page(request, items)
+        return {**answer, "LastEvaluatedKey": last} if last is not None else answer
 
     @staticmethod
     def _page(request: Request, items: list[Item]) -> dict[str, Any]:
