@@ -6,6 +6,7 @@ Every error that this package raises, and the translation of botocore's errors t
     - InvalidRequestError         DynamoDB or the client found a request invalid
     - TableMissingError           the table does not exist
   + ItemTooLargeError           more than DynamoDB or the settings allow; nothing was written
+  + BackupError                 a backup is damaged, or does not fit its table or the request
   + LockError                   ``with`` could not take the lock
   + DedupeError                 a deduplicated job has no result
     - DedupeFailedError           it failed; carries the type and the message of the error
@@ -61,6 +62,10 @@ class TableMissingError(ConfigurationError):
 
 class ItemTooLargeError(StoreError, ValueError):
     """An item is over DynamoDB's 400 KB, or a value over ``MAX_VALUE_BYTES``; not written."""
+
+
+class BackupError(StoreError):
+    """A backup is damaged, incomplete, or does not fit its table; the message names the file."""
 
 
 class LockError(StoreError):

@@ -30,6 +30,7 @@ pytest_plugins = [
     "dynamo_stores.testing.fixtures",
     "tests.helpers.capacity",
     "tests.helpers.faults",
+    "tests.helpers.items",
     "tests.helpers.limits",
     "tests.helpers.outcomes",
     "tests.helpers.plain_tables",

@@ -274,7 +274,7 @@ def create_table(spec: TableSpec, progress: Progress, *, timeout: float = 600.0)
         is_created = False
     else:
         is_created = True
-    _wait_until_active(control, spec.name, progress, timeout)
+    await_active(control, spec.name, progress, timeout=timeout)
     if is_created and spec.ttl is not None:
         control.call(
             "UpdateTimeToLive",
@@ -286,15 +286,24 @@ def create_table(spec: TableSpec, progress: Progress, *, timeout: float = 600.0)
     return is_created
 
 
-def _wait_until_active(
-    control: ControlPlane, table: str, progress: Progress, timeout: float
-) -> None:
+def await_active(
+    control: ControlPlane,
+    table: str,
+    progress: Progress = lambda line: None,
+    *,
+    timeout: float = 600.0,
+) -> dict[str, Any]:
+    """
+    Return the description of ``table`` once it is ACTIVE.
+
+    Raises StoreError if it is not after ``timeout`` seconds.
+    """
     started = clock.monotonic()
     while True:
         description = control.describe(table)
         status = description["TableStatus"] if description else "CREATING"
-        if status == "ACTIVE":
-            return
+        if description is not None and status == "ACTIVE":
+            return description
         waited = clock.monotonic() - started
         if waited > timeout:
             raise StoreError(f"The table {table} is still {status} after {waited:.0f} s.")

@@ -1,0 +1,1 @@
+"""Backup of a table to files, restore from them, and comparison of items."""

@@ -1,0 +1,370 @@
+"""The restore of a backup into a table, which can be resumed after a crash."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from ...calls.background import BackgroundWork, Pace
+from ...calls.batches import batch_write
+from ...calls.connection import get_connection
+from ...calls.control import get_control
+from ...calls.item_size import item_size
+from ...concurrency.effects import run, together
+from ...exceptions import (
+    CONDITION_FAILED,
+    TABLE_IN_USE,
+    BackupError,
+    StoreUnavailable,
+    code_of,
+)
+from ..tables import await_active
+from .digests import ItemsDigest, item_digest
+from .files import DataFile
+from .journal import Journal
+from .lines import RawItem, key_of
+from .pacing import read_rate, write_rate, write_units
+from .schema import Schema
+from .source import Source
+from .together import Together
+from .verification import check_items, check_whole
+
+# Items of one step: four requests of BatchWriteItem at once, or as many conditional puts.
+_STEP_ITEMS, _STEP_BYTES = 100, 8 * 2**20
+_PUTS_AT_ONCE = 8
+_VERSION = 1
+
+
+class Mode(StrEnum):
+    """
+    What happens to items of the target: an empty one has none, those with equal keys are replaced,
+    or they are kept.
+    """
+
+    EMPTY = "empty"
+    OVERWRITE = "overwrite"
+    KEEP = "keep-existing"
+
+
+@dataclass(frozen=True)
+class RestoreJob:
+    """
+    What to restore, and how. ``mode`` is for a target that is not empty, None to refuse it.
+
+    ``schema`` is that of a target that does not exist. The rates are ``share`` of the capacity, or
+    ``units`` write units a second. ``journal`` is the file with the progress.
+    """
+
+    source: Source
+    table: str
+    using: str
+    journal: Path
+    mode: Mode | None = None
+    resume: bool = False
+    verify: bool = True
+    schema: Schema | None = None
+    threads: int = 4
+    share: float = 0.5
+    units: float | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """The table before the restore: None as ``description`` if it does not exist."""
+
+    description: dict[str, Any] | None
+    is_empty: bool
+
+
+@dataclass
+class Restored:
+    """The number of items that were written, and of those that were kept."""
+
+    written: int = 0
+    kept: int = 0
+    verified: bool = False
+
+
+# Called with what is being done, and the number of items for which it is done.
+Progress = Callable[[str, int], None]
+
+
+def inspect_target(job: RestoreJob) -> Target:
+    """Return the state of the target. Raises BackupError if the backup does not fit it."""
+    description = get_control(job.using).describe(job.table)
+    if description is None:
+        if (job.schema or job.source.schema) is None:
+            raise BackupError(
+                f"The table {job.table} does not exist, and an export of the service has no "
+                "schema. Create the table, or say by --like TABLE or --model MODEL how."
+            )
+        return Target(None, is_empty=True)
+    own = job.schema or job.source.schema
+    live = Schema.of_description(description, None)
+    if own is not None and own.types() != live.types():
+        raise BackupError(f"{job.table} does not fit: {own.differences(live)[0]}.")
+    return Target(description, _is_empty(job.using, job.table))
+
+
+def restore(job: RestoreJob, *, progress: Progress = lambda phase, items: None) -> Restored:
+    """
+    Write all items of the backup to the target and compare; return the numbers.
+
+    All files are checked before anything is written. Raises BackupError for a damaged file, a
+    target that is not empty without a ``mode``, and a target that differs in the end.
+    """
+    done = 0
+    for file in job.source.check():
+        done += file.items
+        progress("Checked", done)
+    if job.journal.exists() and not job.resume:
+        raise BackupError(
+            f"A restore into {job.table} was interrupted; {job.journal} has its progress. Continue "
+            "it with --resume, or delete that file to begin again."
+        )
+    with Journal(job.journal) as journal:
+        mode, is_created = _begin(job, journal)
+        description = _created(job, journal) if is_created else _described(job, journal)
+        keys = Schema.of_description(description, None).keys
+        writing = _Writing(job, journal, mode, keys, description, progress)
+        result = writing.run()
+        if job.verify:
+            _verify(job, writing, description, progress)
+            result.verified = True
+        if is_created:
+            _enable_ttl(job)
+        journal.delete()
+        return result
+
+
+def _begin(job: RestoreJob, journal: Journal) -> tuple[Mode, bool]:
+    """Return the mode, and whether the restore creates the table; write it to the journal."""
+    same = {
+        "version": _VERSION,
+        "backup": job.source.identity,
+        "table": job.table,
+        "place": get_control(job.using).place,
+    }
+    if journal.work is not None:
+        before = journal.work
+        if any(before.get(name) != value for name, value in same.items()):
+            raise BackupError(
+                f"{job.journal} is of another restore: of another backup, table or endpoint. "
+                "Delete it to begin again."
+            )
+        mode = Mode(before["mode"])
+        if job.mode is not None and mode is not Mode.EMPTY and mode is not job.mode:
+            raise BackupError(f"The restore began with --{mode}; continue it without --{job.mode}.")
+        return mode, bool(before["created"])
+    target = inspect_target(job)
+    if target.is_empty:
+        mode = Mode.EMPTY
+    elif job.mode is None:
+        raise BackupError(
+            f"The table {job.table} is not empty, and nothing was written. --overwrite replaces "
+            "items with equal keys, --keep-existing skips them; neither deletes any."
+        )
+    else:
+        mode = job.mode
+    is_created = target.description is None
+    journal.begin({**same, "mode": str(mode), "created": is_created})
+    if target.description is not None:
+        journal.append({"table_id": target.description.get("TableId")})
+    return mode, is_created
+
+
+def _created(job: RestoreJob, journal: Journal) -> dict[str, Any]:
+    """Create the table unless an interrupted restore did so; return its description."""
+    if any("table_id" in each for each in journal.entries):
+        return _described(job, journal)
+    schema = job.schema or job.source.schema
+    if schema is None:
+        raise BackupError("An export of the service has no schema. Use --like or --model again.")
+    control = get_control(job.using)
+    try:
+        control.call("CreateTable", {**schema.request, "TableName": job.table})
+    except ClientError as exc:
+        # Created before the interruption; another one's is not empty, or differs in the end.
+        if code_of(exc) != TABLE_IN_USE:
+            raise
+        if not _is_empty(job.using, job.table):
+            raise BackupError(
+                f"{job.table} was created by another process meanwhile. Delete {job.journal}, and "
+                "begin again."
+            ) from None
+    description = await_active(control, job.table)
+    journal.append({"table_id": description.get("TableId")})
+    return description
+
+
+def _described(job: RestoreJob, journal: Journal) -> dict[str, Any]:
+    description = get_control(job.using).describe(job.table)
+    before = next((each["table_id"] for each in journal.entries if "table_id" in each), None)
+    if description is None or description.get("TableId") != before:
+        raise BackupError(
+            f"The table {job.table} was deleted since the restore began. Delete {job.journal} to "
+            "begin again."
+        )
+    return description
+
+
+def _enable_ttl(job: RestoreJob) -> None:
+    # Last: DynamoDB would delete expired items before they are compared.
+    schema = job.schema or job.source.schema
+    control = get_control(job.using)
+    if schema is None or schema.ttl is None or control.ttl_attribute(job.table) is not None:
+        return
+    specification = {"AttributeName": schema.ttl, "Enabled": True}
+    control.call(
+        "UpdateTimeToLive", {"TableName": job.table, "TimeToLiveSpecification": specification}
+    )
+
+
+def _is_empty(using: str, table: str) -> bool:
+    request: dict[str, Any] = {"TableName": table, "Limit": 1, "ConsistentRead": True}
+    while True:
+        answer = run(get_connection(using).call("Scan", dict(request)))
+        if answer["Items"]:
+            return False
+        if not answer.get("LastEvaluatedKey"):
+            return True
+        request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+
+def _verify(
+    job: RestoreJob, writing: _Writing, description: dict[str, Any], progress: Progress
+) -> None:
+    rate = read_rate(description, job.share, None)
+    if writing.mode is Mode.EMPTY:
+        check_whole(job.using, job.table, writing.expected(), rate, job.threads, progress)
+    else:
+        is_equal = writing.mode is Mode.OVERWRITE
+        files, keys = job.source.files, writing.keys
+        check_items(job.using, job.table, files, keys, rate, progress, is_equal=is_equal)
+
+
+def steps(
+    items: Iterable[RawItem], keys: tuple[str, ...], most_units: float
+) -> Iterator[list[RawItem]]:
+    """
+    Yield ``items`` in lists of at most 100, ``most_units`` write units and 8 MB, in which no key
+    occurs twice. An item that is over a limit by itself is in a list of its own.
+    """
+    step: list[RawItem] = []
+    known: set[bytes] = set()
+    units = size = 0
+    for item in items:
+        key, own_units, own_size = (
+            item_digest(key_of(item, keys)),
+            write_units(item),
+            item_size(item),
+        )
+        is_over = units + own_units > most_units or size + own_size > _STEP_BYTES
+        if step and (is_over or len(step) >= _STEP_ITEMS or key in known):
+            yield step
+            step, known, units, size = [], set(), 0, 0
+        step.append(item)
+        known.add(key)
+        units += own_units
+        size += own_size
+    if step:
+        yield step
+
+
+@dataclass
+class _Writing:
+    """Writes the files that are not done yet, several at a time."""
+
+    job: RestoreJob
+    journal: Journal
+    mode: Mode
+    keys: tuple[str, ...]
+    description: dict[str, Any]
+    progress: Progress
+    _result: Restored = field(default_factory=Restored)
+    _items: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self) -> Restored:
+        job = self.job
+        done = {each["file"]: each for each in self.journal.entries if "file" in each}
+        for entry in done.values():
+            self._count(entry["written"], entry["kept"])
+        todo = [each for each in job.source.files if each.name not in done]
+        rate = write_rate(self.description, job.share, job.units)
+        pace = None if rate is None else Pace(rate)
+        most_units = float("inf") if rate is None else max(1.0, rate)
+        all_files, work = Together(), BackgroundWork()
+
+        async def write_file(file: DataFile) -> None:
+            digest, written, kept = ItemsDigest(), 0, 0
+            for step in steps(file.read(), self.keys, most_units):
+                all_files.check()
+                skipped = await self._write(step, work)
+                written, kept = written + len(step) - skipped, kept + skipped
+                digest += ItemsDigest.of(step)
+                self._count(len(step) - skipped, skipped)
+                if pace is not None:
+                    await all_files.wait(pace.seconds_for(sum(map(write_units, step))))
+            with self._lock:
+                self.journal.append(
+                    {
+                        "file": file.name,
+                        "written": written,
+                        "kept": kept,
+                        "items": digest.items,
+                        "digest": str(digest),
+                    }
+                )
+
+        all_files.run(todo, write_file, threads=job.threads)
+        return self._result
+
+    def expected(self) -> ItemsDigest:
+        """Return the digest of all items that were read from the backup."""
+        done = {each["file"]: each for each in self.journal.entries if "file" in each}
+        digests = (ItemsDigest.parse(each["items"], each["digest"]) for each in done.values())
+        return sum(digests, ItemsDigest())
+
+    def _count(self, written: int, kept: int) -> None:
+        with self._lock:
+            self._result.written += written
+            self._result.kept += kept
+            self._items += written + kept
+            self.progress("Restored", self._items)
+
+    async def _write(self, items: list[RawItem], work: BackgroundWork) -> int:
+        """Write ``items``; return how many of them were kept as they are in the table."""
+        connection, table = get_connection(self.job.using), self.job.table
+        if self.mode is not Mode.KEEP:
+
+            async def write(
+                requests: list[RawItem],
+            ) -> tuple[list[RawItem], StoreUnavailable | None]:
+                return await batch_write(connection, table, requests)
+
+            await work.write_all([{"PutRequest": {"Item": each}} for each in items], write)
+            return 0
+
+        async def put(item: RawItem) -> bool:
+            request = {
+                "TableName": table,
+                "Item": item,
+                "ConditionExpression": "attribute_not_exists(#key)",
+                "ExpressionAttributeNames": {"#key": self.keys[0]},
+            }
+            try:
+                await work.call(lambda: connection.call("PutItem", dict(request)))
+            except ClientError as exc:
+                if code_of(exc) != CONDITION_FAILED:
+                    raise
+                return True
+            return False
+
+        return sum(await together(items, put, max_concurrency=_PUTS_AT_ONCE))

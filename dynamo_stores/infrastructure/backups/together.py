@@ -1,0 +1,62 @@
+"""Threads that end together: when one fails, or at Ctrl-C, the others end at their next check."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from ...concurrency.effects import Verb, Wait, run, together
+
+T = TypeVar("T")
+
+# Seconds of a wait after which it is asked whether another thread failed.
+_SLICE = 0.5
+
+
+class _Ended(Exception):
+    """The work of this thread ended because that of another one failed."""
+
+
+class Together:
+    """Runs a verb for each of some items, in threads of which a failure ends all."""
+
+    def __init__(self) -> None:
+        self._has_failed = threading.Event()
+
+    def run(self, items: Sequence[T], verb: Callable[[T], Verb[None]], *, threads: int = 0) -> None:
+        """
+        Run ``verb(item)`` for all items, in so many threads (by default one for each item).
+
+        Raises the first error. The verbs call :meth:`check` or :meth:`wait` between two steps.
+        """
+
+        async def one(item: T) -> None:
+            try:
+                self.check()
+                await verb(item)
+            except _Ended:
+                return
+            except BaseException:
+                self._has_failed.set()
+                raise
+
+        try:
+            run(together(items, one, max_concurrency=max(1, threads or len(items))))
+        except BaseException:
+            # Also for an exception from outside, in this thread while it waits for the others.
+            self._has_failed.set()
+            raise
+
+    def check(self) -> None:
+        """End the verb if another one failed."""
+        if self._has_failed.is_set():
+            raise _Ended
+
+    async def wait(self, seconds: float) -> None:
+        """Wait, and end the verb if another one fails meanwhile. A verb."""
+        self.check()
+        while seconds > 0:
+            await Wait(min(seconds, _SLICE))
+            seconds -= _SLICE
+            self.check()

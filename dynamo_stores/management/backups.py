@@ -1,0 +1,61 @@
+"""Options and errors that the commands about backups share."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from .. import conf
+from ..conf.rules import POSITIVE, SHARE, or_none
+from .options import check_options, whole_between
+from .tables import command_errors
+
+INTERRUPTED = 130
+
+
+def add_pace(parser: ArgumentParser, kind: str) -> None:
+    """Add ``--using``, ``--segments``, ``--share`` and ``--units``; ``kind`` is read or write."""
+    parser.add_argument("--using", default=conf.DEFAULT_ALIAS, help="Alias (%(default)s).")
+    parser.add_argument(
+        "--segments", type=int, default=4, help="Work in parallel (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        help=f"Share of the table's provisioned {kind} capacity (default: %(default)s).",
+    )
+    parser.add_argument(
+        "--units",
+        type=float,
+        default=None,
+        metavar="N",
+        help=f"So many {kind} units a second instead; without it an on-demand table is not paced.",
+    )
+
+
+def check_pace(options: dict[str, Any]) -> None:
+    """Raise CommandError for a wrong value of the options of :func:`add_pace`."""
+    check_options(options, segments=whole_between(1, 32), share=SHARE, units=or_none(POSITIVE))
+
+
+@contextmanager
+def resumable(advice: str) -> Iterator[None]:
+    """Turn errors into a CommandError, also of files, and Ctrl-C with the ``advice`` to resume."""
+    try:
+        with command_errors():
+            yield
+    except KeyboardInterrupt:
+        raise CommandError(f"Interrupted. {advice}", returncode=INTERRUPTED) from None
+    except OSError as exc:
+        place = f"{exc.filename}: " if exc.filename else ""
+        raise CommandError(f"{place}{exc.strerror or exc}. {advice}") from exc
+
+
+def pace_of(rate: float | None, kind: str) -> str:
+    """Return the pace as text."""
+    return "not paced" if rate is None else f"at most {rate:g} {kind} units a second"

@@ -1,0 +1,326 @@
+"""Backups: what is in the files comes back exactly, and what was damaged is refused."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from dynamo_stores.calls.control import get_control
+from dynamo_stores.conf import get_config
+from dynamo_stores.exceptions import BackupError
+from dynamo_stores.infrastructure.backups.digests import item_digest
+from dynamo_stores.infrastructure.backups.journal import Journal
+from dynamo_stores.infrastructure.backups.lines import dump_item
+from dynamo_stores.infrastructure.backups.manifest import Manifest
+from dynamo_stores.infrastructure.backups.restore import RestoreJob, restore
+from dynamo_stores.infrastructure.backups.source import open_source
+from tests.helpers.items import EVERY_TYPE, put_all, read_all
+
+
+def run(command, *args, **options):
+    """Return what ``command`` printed."""
+    out = io.StringIO()
+    call_command(command, *args, stdout=out, **options)
+    return out.getvalue()
+
+
+def small(count, **more):
+    """Items of some ten bytes in several partitions."""
+    return [
+        {"id": {"S": f"p{number % 40}"}, "n": {"N": str(number)}, **more} for number in range(count)
+    ]
+
+
+def test_every_type_and_large_items_come_back_exactly(make_table, tmp_path):
+    """A new table has the same items in the same bytes, the same keys, index and TTL."""
+    table, copy = make_table(), make_table.name()
+    ttl = {"AttributeName": "ttl", "Enabled": True}
+    get_control().call("UpdateTimeToLive", {"TableName": table, "TimeToLiveSpecification": ttl})
+    large = [
+        {"id": {"S": "large"}, "n": {"N": str(n)}, "data": {"B": bytes([n]) * 390_000}}
+        for n in range(8)
+    ]
+    items = [EVERY_TYPE, *large, *small(200, ttl={"N": "1"}, by={"S": "someone"})]
+    put_all("default", table, items)
+    written = run("dynamo_backup", table, output=tmp_path / "b")
+    assert f"{table}: {len(items)} items" in written
+    restored = run("dynamo_restore", tmp_path / "b", table=copy)
+    assert f"{copy}: {len(items)} items written, compared by digest." in restored
+    assert read_all("default", copy) == read_all("default", table)
+    old, new = get_control().describe(table), get_control().describe(copy)
+    assert new["KeySchema"] == old["KeySchema"]
+    assert new["GlobalSecondaryIndexes"][0]["KeySchema"] == [
+        {"AttributeName": "by", "KeyType": "HASH"}
+    ]
+    assert get_control().ttl_attribute(copy) == "ttl"
+
+
+def backed_up(make_table, folder, items):
+    """Back up a table with ``items`` to ``folder`` and return its name."""
+    table = make_table()
+    put_all("default", table, items)
+    run("dynamo_backup", table, output=folder)
+    return table
+
+
+def flip(path):
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path):
+    """Truncate a file."""
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+DAMAGE = [
+    (flip, "was altered: its checksum differs"),
+    (cut, r"is truncated: it has \d+ bytes, expected \d+"),
+    (Path.unlink, "is incomplete: the file .* is missing"),
+]
+
+
+@pytest.mark.parametrize(("damage", "named"), DAMAGE)
+def test_a_damaged_file_is_named_before_anything_is_written(make_table, tmp_path, damage, named):
+    """A flipped bit, a truncated file, a missing one: no table is created."""
+    backed_up(make_table, tmp_path / "b", small(60))
+    damage(sorted((tmp_path / "b" / "data").iterdir())[-1])
+    copy = make_table.name()
+    for options in ({}, {"dry_run": True}):
+        with pytest.raises(CommandError, match=named):
+            run("dynamo_restore", tmp_path / "b", table=copy, **options)
+    assert get_control().describe(copy) is None
+
+
+def test_a_damaged_manifest_is_named(make_table, tmp_path):
+    """A changed number, a truncated manifest, a version of the future, none at all."""
+    backed_up(make_table, tmp_path / "b", small(5))
+    manifest = tmp_path / "b" / "manifest.json"
+    good = manifest.read_text()
+    for text, named in (
+        (good.replace('"items": 5', '"items": 4'), "manifest.json was altered: its checksum"),
+        (good[:-30], "manifest.json is truncated"),
+        (good.replace('"version": 1', '"version": 2'), "has version 2; this release reads"),
+        ("[]", "manifest.json is truncated, or not"),
+    ):
+        manifest.write_text(text)
+        with pytest.raises(CommandError, match=named):
+            run("dynamo_restore", tmp_path / "b", table=make_table.name())
+    manifest.unlink()
+    with pytest.raises(CommandError, match=r"is incomplete: manifest\.json is missing"):
+        run("dynamo_restore", tmp_path / "b", table=make_table.name())
+    with pytest.raises(CommandError, match="has no backup; expected a folder with"):
+        run("dynamo_restore", tmp_path, table=make_table.name())
+
+
+def test_a_manifest_names_no_file_outside_of_its_folder(make_table, tmp_path):
+    """Also with a checksum that fits."""
+    backed_up(make_table, tmp_path / "b", small(5))
+    content = (tmp_path / "b" / "manifest.json").read_bytes()
+    manifest = Manifest.load(content)
+    record = dataclasses.replace(manifest.files[0], name="../../secret.json.gz")
+    hostile = dataclasses.replace(manifest, files=(record,))
+    with pytest.raises(BackupError, match="is not the manifest of a backup"):
+        Manifest.load(hostile.dump())
+
+
+def test_a_table_that_is_not_empty_is_refused_unless_told_how_to_merge(make_table, tmp_path):
+    """Nothing is written; --overwrite replaces, --keep-existing skips, neither deletes."""
+    backed_up(make_table, tmp_path / "b", small(30, v={"S": "backup"}))
+    other = [*small(10, v={"S": "live"}), {"id": {"S": "own"}, "n": {"N": "1"}}]
+    target = make_table()
+    put_all("default", target, other)
+    before = read_all("default", target)
+    with pytest.raises(CommandError, match=r"is not empty.*--overwrite .*--keep-existing"):
+        run("dynamo_restore", tmp_path / "b", table=target)
+    assert read_all("default", target) == before
+    kept = run("dynamo_restore", tmp_path / "b", table=target, keep_existing=True)
+    assert f"{target}: 20 items written, 10 kept as they were, compared by digest." in kept
+    values = Counter(each.get("v", {}).get("S") for each in read_all("default", target).values())
+    assert values == {"live": 10, "backup": 20, None: 1}
+    run("dynamo_restore", tmp_path / "b", table=target, overwrite=True)
+    values = Counter(each.get("v", {}).get("S") for each in read_all("default", target).values())
+    assert values == {"backup": 30, None: 1}
+
+
+def test_an_empty_table_is_accepted_and_one_with_another_key_refused(make_table, tmp_path):
+    """The key is that of the backup, by name and type."""
+    table = backed_up(make_table, tmp_path / "b", small(30))
+    target = make_table()
+    assert "30 items written" in run("dynamo_restore", tmp_path / "b", table=target)
+    assert read_all("default", target) == read_all("default", table)
+    with pytest.raises(CommandError, match=r"does not fit: its key is PK \(S\), SK \(S\)"):
+        run("dynamo_restore", tmp_path / "b", table=get_config().store_table)
+
+
+def test_a_dry_run_checks_and_writes_nothing(make_table, tmp_path):
+    """Neither of a backup nor of a restore."""
+    table = make_table()
+    put_all("default", table, small(30))
+    assert "Would read" in run("dynamo_backup", table, output=tmp_path / "b", dry_run=True)
+    assert not (tmp_path / "b").exists()
+    run("dynamo_backup", table, output=tmp_path / "b")
+    copy = make_table.name()
+    planned = run("dynamo_restore", tmp_path / "b", table=copy, dry_run=True)
+    assert f"Would create {copy}, and write 30 items." in planned
+    assert get_control().describe(copy) is None
+    assert sorted(each.name for each in (tmp_path / "b").iterdir()) == ["data", "manifest.json"]
+
+
+def test_a_folder_that_is_in_use_is_refused(make_table, tmp_path):
+    """Another's files, a complete backup, a backup of another process that is running."""
+    table = make_table()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "notes.txt").touch()
+    with pytest.raises(CommandError, match=r"is not empty: it has notes\.txt"):
+        run("dynamo_backup", table, output=tmp_path / "b")
+    (tmp_path / "b" / "notes.txt").unlink()
+    with (
+        Journal(tmp_path / "b" / "progress.jsonl"),
+        pytest.raises(CommandError, match="is in use by another process"),
+    ):
+        run("dynamo_backup", table, output=tmp_path / "b")
+    run("dynamo_backup", table, output=tmp_path / "b")
+    with pytest.raises(CommandError, match="has a complete backup already"):
+        run("dynamo_backup", table, output=tmp_path / "b")
+    with pytest.raises(CommandError, match=r"There is no table nowhere at endpoint 127"):
+        run("dynamo_backup", "nowhere", output=tmp_path / "c")
+    (tmp_path / "file").touch()
+    with pytest.raises(CommandError, match="file"):
+        run("dynamo_backup", table, output=tmp_path / "file")
+
+
+def test_an_empty_table_is_backed_up_and_restored(make_table, tmp_path):
+    """No file, no item, no error."""
+    backed_up(make_table, tmp_path / "b", [])
+    assert "0 items written" in run("dynamo_restore", tmp_path / "b", table=make_table.name())
+
+
+def test_the_target_is_compared_by_digest_and_not_by_count(make_table, tmp_path, dynamo_engine):
+    """A write of another process to an item that was restored already is found."""
+    backed_up(make_table, tmp_path / "b", small(30))
+    target = make_table()
+
+    def meddle(phase, items):
+        if (phase, items) == ("Restored", 30):
+            put_all("default", target, small(1, v={"S": "other"}))
+
+    job = RestoreJob(open_source(tmp_path / "b"), target, "default", tmp_path / "state")
+    with pytest.raises(BackupError, match="differs from the backup: the digests of the items"):
+        restore(job, progress=meddle)
+
+
+def exported(folder, items, **summary):
+    """Write an export as the service does, in two files; return its folder."""
+    export = folder / "AWSDynamoDB" / "01693685827463-2d8752fd"
+    (export / "data").mkdir(parents=True)
+    entries = []
+    half = len(items) // 2
+    for name, part in (("abc.json.gz", items[:half]), ("def.json.gz", items[half:])):
+        content = gzip.compress(b"".join(map(dump_item, part)))
+        (export / "data" / name).write_bytes(content)
+        md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
+        key = f"AWSDynamoDB/{export.name}/data/{name}"
+        etag = f"{hashlib.md5(content).hexdigest()}-1"
+        entries.append(
+            {"itemCount": len(part), "md5Checksum": md5, "etag": etag, "dataFileS3Key": key}
+        )
+    files = {
+        "manifest-files": "".join(json.dumps(each) + "\n" for each in entries),
+        "manifest-summary": json.dumps(
+            {
+                "version": "2020-06-30",
+                "tableArn": "arn:aws:dynamodb:us-east-1:123456789012:table/ProductCatalog",
+                "exportTime": "2020-11-04T07:28:34.028Z",
+                "itemCount": len(items),
+                "outputFormat": "DYNAMODB_JSON",
+                **summary,
+            }
+        ),
+    }
+    for name, text in files.items():
+        (export / f"{name}.json").write_text(text)
+        md5 = base64.b64encode(hashlib.md5(text.encode()).digest()).decode()
+        (export / f"{name}.md5").write_text(md5)
+    (export / "_started").touch()
+    return export
+
+
+def test_an_export_of_the_service_is_restored(make_table, tmp_path):
+    """From the bucket's folder or its own, into a table that exists, or like another one."""
+    items = [EVERY_TYPE, *small(50)]
+    export = exported(tmp_path, items)
+    copy = make_table.name()
+    with pytest.raises(CommandError, match=r"an export of the service has no schema.*--like"):
+        run("dynamo_restore", tmp_path, table=copy)
+    table = make_table()
+    written = run("dynamo_restore", tmp_path, table=table)
+    assert "export of ProductCatalog of 2020-11-04T07:28:34.028Z: 51 items" in written
+    run("dynamo_restore", export, table=copy, like=table)
+    assert read_all("default", copy) == read_all("default", table)
+    found = {item_digest(item) for item in read_all("default", copy).values()}
+    assert found == {item_digest(item) for item in items}
+
+
+def test_a_damaged_export_is_named(make_table, tmp_path):
+    """Data and manifests, by their checksums, and formats that cannot be read."""
+    table = make_table()
+
+    def refused(folder, named):
+        with pytest.raises(CommandError, match=named):
+            run("dynamo_restore", folder, table=table)
+        assert not read_all("default", table)
+
+    for number, (damage, named) in enumerate(
+        [
+            (lambda e: flip(e / "data" / "abc.json.gz"), "abc.json.gz was altered"),
+            (lambda e: cut(e / "data" / "def.json.gz"), "def.json.gz is truncated"),
+            (lambda e: (e / "data" / "def.json.gz").unlink(), "is incomplete: the file"),
+            (lambda e: cut(e / "manifest-files.json"), "manifest-files.json was altered"),
+            (lambda e: (e / "manifest-files.json").unlink(), "manifest-files.json is missing"),
+            (lambda e: (e / "manifest-summary.json").unlink(), "manifest-summary.json is missing"),
+        ]
+    ):
+        export = exported(tmp_path / str(number), small(40))
+        damage(export)
+        refused(export, named)
+    refused(exported(tmp_path / "ion", small(4), outputFormat="ION"), "in the format ION")
+    changes = exported(tmp_path / "changes", small(4), exportType="INCREMENTAL_EXPORT")
+    refused(changes, "incremental export")
+    refused(
+        exported(tmp_path / "short", small(4), itemCount=5), "manifest-files.json is incomplete"
+    )
+    exported(tmp_path / "two", small(4))
+    (tmp_path / "two" / "AWSDynamoDB" / "b").mkdir()
+    (tmp_path / "two" / "AWSDynamoDB" / "b" / "manifest-summary.json").touch()
+    refused(tmp_path / "two", "has 2 exports; expected one")
+
+
+def test_a_missing_table_is_created_as_a_model_requires(make_table, tmp_path):
+    """With its keys, its indexes and its name in AWS of --table."""
+    users = [
+        {"userId": {"S": str(n)}, "name": {"S": "n"}, "createdAt": {"S": "2024"}} for n in range(3)
+    ]
+    export = exported(tmp_path, users)
+    copy = make_table.name()
+    run("dynamo_restore", export, table=copy, model="forum.models.User")
+    description = get_control().describe(copy)
+    assert description["KeySchema"] == [{"AttributeName": "userId", "KeyType": "HASH"}]
+    assert description["GlobalSecondaryIndexes"][0]["IndexName"] == "EmailIndex"
+    for wrong, named in (
+        ("forum.models.Nobody", "cannot be imported"),
+        ("forum.models.LISTING", "expected the dotted path of a DynamoModel"),
+    ):
+        with pytest.raises(CommandError, match=named):
+            run("dynamo_restore", export, table=make_table.name(), model=wrong)
