@@ -40,6 +40,7 @@ when they are used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Self, cast
 
@@ -86,10 +87,13 @@ class DynamoModel(Model):
     A PynamoDB model whose calls go through the connection of its alias.
 
     ``class Meta: table_name = "…"`` is enough; ``using`` names an alias of ``DYNAMO_STORES``,
-    which sets the region, the endpoint, the timeouts and a prefix of the name.
+    which sets the region, the endpoint, the timeouts and a prefix of the name. ``references`` says
+    which attributes hold the partition key of another model's item, as dotted paths by the names of
+    the attributes: ``dynamo_verify --references`` looks for items that refer to nothing.
     """
 
     using: ClassVar[str] = DEFAULT_ALIAS
+    references: ClassVar[Mapping[str, str]] = {}
     is_bound: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

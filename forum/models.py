@@ -6,6 +6,8 @@ Attributes keep the camelCase names of the stored items.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pynamodb.attributes import UnicodeAttribute
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
 
@@ -49,6 +51,8 @@ class Thread(DynamoModel):
     class Meta:
         table_name = "forum-threads"
 
+    references: ClassVar = {"created_by": "forum.models.User"}
+
     thread_id = UnicodeAttribute(hash_key=True, attr_name="threadId")
     title = UnicodeAttribute()
     description = UnicodeAttribute(null=True)
@@ -79,6 +83,8 @@ class UserIndex(GlobalSecondaryIndex["Post"]):
 class Post(DynamoModel):
     class Meta:
         table_name = "forum-posts"
+
+    references: ClassVar = {"thread_id": "forum.models.Thread", "user_id": "forum.models.User"}
 
     post_id = UnicodeAttribute(hash_key=True, attr_name="postId")
     thread_id = UnicodeAttribute(range_key=True, attr_name="threadId")

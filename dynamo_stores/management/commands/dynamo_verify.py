@@ -1,28 +1,112 @@
-"""``manage.py dynamo_verify``: compare the existing tables with the models."""
+"""``manage.py dynamo_verify``: compare tables with the models, with each other, with a backup."""
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 
-from ...infrastructure.tables import TableSpec, inspect_table
-from ..tables import add_choice_of_tables, for_each_table
+from ...conf import DEFAULT_ALIAS
+from ...conf.rules import POSITIVE, SHARE, or_none
+from ...infrastructure.backups.backup import describe
+from ...infrastructure.backups.comparison import (
+    BackupContents,
+    Comparison,
+    Contents,
+    TableContents,
+    compare,
+)
+from ...infrastructure.backups.lines import RawItem, dump_item
+from ...infrastructure.backups.pacing import mean_item_bytes, read_rate
+from ...infrastructure.backups.scan import TableScan
+from ...infrastructure.backups.schema import Schema
+from ...infrastructure.backups.source import open_source
+from ...infrastructure.references import Dangling, Reference, find_dangling, references_of
+from ...infrastructure.tables import TableSpec, inspect_table, table_of
+from ...models import concrete_models
+from ..options import check_options, whole_between
+from ..tables import add_choice_of_tables, command_errors, for_each_table
+
+_SHOWN = 100
 
 
 class Command(BaseCommand):
     help = (
-        "Compares the existing tables with the models: keys, indexes, TTL, billing mode. The exit "
-        "status is 1 if a table is missing or differs."
+        "Compares the existing tables with the models: keys, indexes, TTL, billing mode. With "
+        "--with or --with-backup, compares the items of one table with another one's or a "
+        "backup's; with --references, looks for items that refer to nothing. The exit status is 1 "
+        "if a table is missing or differs."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_choice_of_tables(parser)
+        kind = parser.add_mutually_exclusive_group()
+        kind.add_argument(
+            "--with",
+            dest="other",
+            metavar="TABLE",
+            help="Compare the items of --table, by its name in AWS, with those of this table.",
+        )
+        kind.add_argument(
+            "--with-backup",
+            type=Path,
+            metavar="PATH",
+            help="Compare the items of --table, by its name in AWS, with this backup or export.",
+        )
+        kind.add_argument(
+            "--references",
+            action="store_true",
+            help="Look for items whose 'references' lead to no item.",
+        )
+        parser.add_argument(
+            "--with-using", metavar="ALIAS", help="Alias of --with; by default that of --table."
+        )
+        parser.add_argument(
+            "--keys",
+            action="store_true",
+            help=f"Print keys of what differs, {_SHOWN} at most. They are content of your items.",
+        )
+        parser.add_argument(
+            "--segments", type=int, default=4, help="Segments of a Scan (default: %(default)s)."
+        )
+        parser.add_argument(
+            "--share",
+            type=float,
+            default=0.5,
+            help="Share of a table's provisioned read capacity (default: %(default)s).",
+        )
+        parser.add_argument(
+            "--units",
+            type=float,
+            default=None,
+            metavar="N",
+            help="So many read units a second instead; without it an on-demand table is not paced.",
+        )
 
     def handle(
-        self, *args: Any, table: list[str] | None, using: list[str] | None, **options: Any
+        self,
+        *args: Any,
+        table: list[str] | None,
+        using: list[str] | None,
+        other: str | None,
+        with_backup: Path | None,
+        references: bool,
+        **options: Any,
     ) -> None:
+        check_options(options, segments=whole_between(1, 32), share=SHARE, units=or_none(POSITIVE))
+        if other is not None or with_backup is not None:
+            self._compare(table or [], using or [DEFAULT_ALIAS], other, with_backup, options)
+        elif references:
+            self._check_references(table, using, options)
+        else:
+            self._verify(table, using)
+
+    def _verify(self, table: list[str] | None, using: list[str] | None) -> None:
         wrong: list[str] = []
 
         def verify(spec: TableSpec) -> None:
@@ -35,10 +119,117 @@ class Command(BaseCommand):
                 self.stdout.write(f"{spec.name}: matches its model ({found.status})")
 
         failed = for_each_table(table, using, verify, self.stdout.write)
-        problems = []
-        if wrong:
-            problems.append("Tables differ from their models:\n  " + "\n  ".join(wrong))
-        if failed:
-            problems.append("Tables could not be compared:\n  " + "\n  ".join(failed))
-        if problems:
-            raise CommandError("\n".join(problems))
+        _raise_if(
+            ("Tables differ from their models", wrong), ("Tables could not be compared", failed)
+        )
+
+    def _compare(
+        self,
+        tables: list[str],
+        aliases: list[str],
+        other: str | None,
+        backup: Path | None,
+        options: dict[str, Any],
+    ) -> None:
+        if len(tables) != 1 or len(aliases) != 1:
+            raise CommandError(
+                "--with and --with-backup compare one table; expected one --table, and at most one "
+                "--using."
+            )
+        (table,), (using,) = tables, aliases
+        with command_errors():
+            left, keys = _table(using, table, options)
+            right: Contents
+            if backup is not None:
+                source = open_source(backup)
+                name, right = str(backup), BackupContents(source)
+                fits = source.schema is None or source.schema.keys == keys
+            else:
+                name = str(other)
+                right, other_keys = _table(options["with_using"] or using, name, options)
+                fits = keys == other_keys
+            if not fits:
+                raise CommandError(f"{table} and {name} have different keys.")
+            self.stdout.write("Reads the items. What is written meanwhile may be a difference.")
+            found = compare(left, right, keys, with_keys=options["keys"])
+        for what, key in found.keys[:_SHOWN]:
+            where = {"left": f"only in {table}", "right": f"only in {name}"}.get(what, what)
+            self.stdout.write(f"{where}: {_shown(key)}")
+        if not found.is_equal:
+            raise CommandError(_differences(found, table, name))
+        self.stdout.write(f"{table} and {name} have the same {found.left:,} items.")
+
+    def _check_references(
+        self, names: list[str] | None, using: list[str] | None, options: dict[str, Any]
+    ) -> None:
+        wrong: list[str] = []
+        declared: dict[tuple[str, str], list[Reference]] = {}
+        with command_errors():
+            for model in concrete_models():
+                # An attribute of an item may have that name.
+                is_declared = isinstance(model.references, Mapping) and model.references
+                if is_declared and apps.get_containing_app_config(model.__module__):
+                    spec = table_of(model)
+                    declared[spec.using, spec.name] = references_of(model)
+
+        def check(spec: TableSpec) -> None:
+            references = declared.get((spec.using, spec.name))
+            if not references:
+                return
+            description = describe(spec.using, spec.name)
+            rate = read_rate(description, options["share"], options["units"])
+            found = find_dangling(
+                references,
+                segments=options["segments"],
+                units_per_second=rate,
+                with_keys=options["keys"],
+            )
+            for reference, dangling in zip(references, found, strict=True):
+                wrong.extend(self._report(reference, dangling))
+
+        if not declared:
+            raise CommandError(
+                "No model declares references. Declare them on the model, such as "
+                "references = {'thread_id': 'forum.models.Thread'}."
+            )
+        failed = for_each_table(names, using, check, self.stdout.write)
+        _raise_if(("Items refer to nothing", wrong), ("Tables could not be read", failed))
+
+    def _report(self, reference: Reference, dangling: Dangling) -> Iterable[str]:
+        for key in dangling.keys[:_SHOWN]:
+            self.stdout.write(f"{reference}: {_shown(key)}")
+        if dangling.count:
+            yield f"{reference}: {dangling.count:,} of {dangling.items:,} items"
+        else:
+            self.stdout.write(f"{reference}: all {dangling.items:,} items refer to one")
+
+
+def _table(using: str, name: str, options: dict[str, Any]) -> tuple[TableContents, tuple[str, ...]]:
+    description = describe(using, name)
+    scan = TableScan(
+        using,
+        name,
+        segments=options["segments"],
+        units_per_second=read_rate(description, options["share"], options["units"]),
+        mean_bytes=mean_item_bytes(description),
+    )
+    return TableContents(scan), Schema.of_description(description, None).keys
+
+
+def _differences(found: Comparison, left: str, right: str) -> str:
+    least = "" if found.is_complete else "At least: "
+    return (
+        f"{left} has {found.left:,} items, {right} has {found.right:,}. {least}{found.only_left:,} "
+        f"only in {left}, {found.only_right:,} only in {right}, {found.different:,} with equal "
+        "keys differ."
+    )
+
+
+def _shown(key: RawItem) -> str:
+    return json.dumps(json.loads(dump_item(key))["Item"], ensure_ascii=False)
+
+
+def _raise_if(*problems: tuple[str, list[str]]) -> None:
+    found = [f"{title}:\n  " + "\n  ".join(each) for title, each in problems if each]
+    if found:
+        raise CommandError("\n".join(found))
