@@ -12,8 +12,9 @@ from .lines import RawItem
 # A page of a Scan has at most 1 MB.
 _PAGE_BYTES = 2**20
 _MOST_ITEMS = 2000
-# Without knowledge of the items: 50 of 400 KB are 20 MB, if an engine has no limit of its own.
-_FIRST_ITEMS = 50
+_LEAST_UNITS = 4.0
+# The first page is small, because what DynamoDB says about sizes is hours old; it doubles.
+_FIRST_ITEMS = 10
 
 
 def read_rate(description: Mapping[str, Any], share: float, units: float | None) -> float | None:
@@ -61,19 +62,26 @@ def mean_item_bytes(description: Mapping[str, Any]) -> float | None:
 
 class PageSize:
     """
-    The number of items to ask for in one page of a Scan: about a second of the rate, and 1 MB.
+    The number of items to ask for in one page of a Scan: 1 MB, and about what the rate allows in a
+    second, for all ``segments`` together.
 
     A page that is larger than the capacity of a second is throttled on a small table.
     """
 
     def __init__(
-        self, units_per_second: float | None, *, consistent: bool, mean_bytes: float | None = None
+        self,
+        units_per_second: float | None,
+        *,
+        consistent: bool,
+        segments: int = 1,
+        mean_bytes: float | None = None,
     ) -> None:
         unit = 4 * KB if consistent else 8 * KB
         self._bytes = float(_PAGE_BYTES)
         if units_per_second is not None:
-            self._bytes = min(self._bytes, units_per_second * unit)
-        self._limit = _FIRST_ITEMS if mean_bytes is None else self._fitting(mean_bytes)
+            # Smaller pages would waste the rounding to whole units.
+            self._bytes = min(self._bytes, max(_LEAST_UNITS, units_per_second / segments) * unit)
+        self._limit = min(_FIRST_ITEMS, self._fitting(mean_bytes or 1.0))
 
     @property
     def limit(self) -> int:

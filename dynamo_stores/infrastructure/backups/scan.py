@@ -64,7 +64,10 @@ class TableScan:
 
         async def scan(segment: int) -> None:
             size = PageSize(
-                self.units_per_second, consistent=self.consistent, mean_bytes=self.mean_bytes
+                self.units_per_second,
+                consistent=self.consistent,
+                segments=len(todo),
+                mean_bytes=self.mean_bytes,
             )
 
             next_at = clock.monotonic()

@@ -70,7 +70,15 @@ class Command(BaseCommand):
                 self.stdout.write(
                     f"Continues the backup of {before[0]}, which has {before[1]:,} items."
                 )
-            job = BackupJob(table, output, using, options["segments"], rate, consistent=consistent)
+            job = BackupJob(
+                table,
+                output,
+                using,
+                options["segments"],
+                rate,
+                consistent=consistent,
+                file_seconds=options["checkpoint"],
+            )
             meter = Meter(
                 self.stdout,
                 description.get("ItemCount") or 0,
