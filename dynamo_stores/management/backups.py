@@ -11,6 +11,7 @@ from django.core.management.base import CommandError
 
 from .. import conf
 from ..conf.rules import POSITIVE, SHARE, or_none
+from ..exceptions import StoreUnavailable
 from .options import check_options, whole_between
 from .tables import command_errors
 
@@ -51,6 +52,10 @@ def resumable(advice: str) -> Iterator[None]:
             yield
     except KeyboardInterrupt:
         raise CommandError(f"Interrupted. {advice}", returncode=INTERRUPTED) from None
+    except CommandError as exc:
+        if isinstance(exc.__cause__, StoreUnavailable):
+            raise CommandError(f"{exc} {advice}") from exc.__cause__
+        raise
     except OSError as exc:
         place = f"{exc.filename}: " if exc.filename else ""
         raise CommandError(f"{place}{exc.strerror or exc}. {advice}") from exc

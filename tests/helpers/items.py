@@ -6,6 +6,7 @@ import secrets
 
 import pytest
 
+from dynamo_stores.calls.batches import chunks
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.concurrency.effects import run
@@ -34,9 +35,8 @@ EVERY_TYPE = {
 
 def put_all(using, table, items):
     """Write ``items``, one request each 25."""
-    found = list(items)
-    for start in range(0, len(found), 25):
-        requests = [{"PutRequest": {"Item": each}} for each in found[start : start + 25]]
+    for chunk in chunks(items, 25):
+        requests = [{"PutRequest": {"Item": each}} for each in chunk]
         request = {"RequestItems": {table: requests}}
         run(get_connection(using).call("BatchWriteItem", request))
 

@@ -115,11 +115,17 @@ def compare(
     *,
     with_keys: bool = False,
     most_items: int = MOST_ITEMS,
+    progress: Callable[[str, int], None] = lambda phase, items: None,
 ) -> Comparison:
-    """Return by which items ``left`` and ``right`` differ; ``keys`` names the key attributes."""
+    """
+    Return by which items ``left`` and ``right`` differ; ``keys`` names the key attributes.
+
+    ``progress`` is called with ``Read``, or ``Read again``, and the number of items of both.
+    """
     own, other = _Buckets(keys), _Buckets(keys)
-    left.each(own.add)
-    right.each(other.add)
+    shown = _Shown(progress)
+    left.each(shown.counted("Read", own.add))
+    right.each(shown.counted("Read", other.add))
     result = Comparison(sum(own.counts), sum(other.counts))
     wrong = [
         bucket
@@ -135,8 +141,24 @@ def compare(
             break
         chosen.add(bucket)
     if chosen:
-        _count(left, right, keys, chosen, result, with_keys=with_keys)
+        _count(left, right, keys, chosen, result, shown, with_keys=with_keys)
     return result
+
+
+@dataclass
+class _Shown:
+    """Counts the items that are handled, and tells the progress."""
+
+    progress: Callable[[str, int], None]
+    items: int = 0
+
+    def counted(self, phase: str, handle: Handle) -> Handle:
+        def count(items: list[RawItem]) -> None:
+            handle(items)
+            self.items += len(items)
+            self.progress(phase, self.items)
+
+        return count
 
 
 def _count(
@@ -145,6 +167,7 @@ def _count(
     keys: tuple[str, ...],
     chosen: Container[int],
     result: Comparison,
+    shown: _Shown,
     *,
     with_keys: bool,
 ) -> None:
@@ -175,8 +198,9 @@ def _count(
                 result.different += 1
                 note("differs", found[1])
 
-    left.each(keep)
-    right.each(match)
+    shown.items = 0
+    left.each(shown.counted("Read again", keep))
+    right.each(shown.counted("Read again", match))
     result.only_left = len(waiting)
     for _, key in waiting.values():
         note("left", key)

@@ -32,7 +32,12 @@ class Journal:
         self.path = path
         self.work: dict[str, Any] | None = None
         self.entries: list[dict[str, Any]] = []
-        self._file = path.open("a+b")
+        try:
+            self._file = path.open("a+b")
+        except OSError as exc:
+            raise BackupError(
+                f"{path} cannot be written: {exc.strerror}. Name another place for it."
+            ) from exc
         try:
             self._lock()
             self._load()

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand
 
 from ...conf.rules import POSITIVE
 from ...infrastructure.backups.backup import BackupJob, back_up, describe, interrupted
+from ...infrastructure.backups.export import start_export
 from ...infrastructure.backups.pacing import read_rate, read_units
 from ..backups import add_pace, check_pace, pace_of, resumable
 from ..meter import Meter, duration
@@ -25,8 +26,13 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("table", help="The name of the table in AWS.")
-        parser.add_argument(
-            "--output", type=Path, required=True, metavar="PATH", help="A new or empty folder."
+        where = parser.add_mutually_exclusive_group(required=True)
+        where.add_argument("--output", type=Path, metavar="PATH", help="A new or empty folder.")
+        where.add_argument(
+            "--export-to",
+            metavar="s3://BUCKET/PREFIX",
+            help="Start the service's own export instead, which is of one point in time. It needs "
+            "point-in-time recovery of the table.",
         )
         add_pace(parser, "read")
         parser.add_argument(
@@ -54,7 +60,15 @@ class Command(BaseCommand):
         )
         parser.add_argument("--dry-run", action="store_true", help="Print what would be read.")
 
-    def handle(self, *args: Any, table: str, output: Path, using: str, **options: Any) -> None:
+    def handle(
+        self,
+        *args: Any,
+        table: str,
+        output: Path | None,
+        using: str,
+        export_to: str | None,
+        **options: Any,
+    ) -> None:
         check_pace(options)
         check_options(options, checkpoint=POSITIVE)
         advice = "Run the same command again: it continues from the files that are finished."
@@ -62,6 +76,9 @@ class Command(BaseCommand):
             description = describe(using, table)
             rate = read_rate(description, options["share"], options["units"])
             consistent = not options["eventual"]
+            if output is None:
+                self._export(using, description, str(export_to), dry_run=options["dry_run"])
+                return
             if options["dry_run"]:
                 self._plan(description, rate, consistent=consistent)
                 return
@@ -98,7 +115,7 @@ class Command(BaseCommand):
             f"{table}: {manifest.digest.items:,} items in {output}, {len(manifest.files)} files, "
             f"{size:,} bytes. Digest {manifest.digest}."
         )
-        self._say_what_it_is_not(description)
+        self._say_what_it_is_not()
 
     def _plan(self, description: dict[str, Any], rate: float | None, *, consistent: bool) -> None:
         size, items = description.get("TableSizeBytes") or 0, description.get("ItemCount") or 0
@@ -109,13 +126,22 @@ class Command(BaseCommand):
             f"items, {size:,} bytes, {units:,.1f} read units{seconds}. DynamoDB counts items and "
             "bytes every six hours."
         )
-        self._say_what_it_is_not(description)
+        self._say_what_it_is_not()
 
-    def _say_what_it_is_not(self, description: dict[str, Any]) -> None:
+    def _export(self, using: str, description: dict[str, Any], url: str, *, dry_run: bool) -> None:
+        if dry_run:
+            self.stdout.write(f"Would start an export of {description['TableName']} to {url}.")
+            return
+        arn = start_export(using, description, url)
+        self.stdout.write(
+            f"DynamoDB exports {description['TableName']} to {url}: {arn}. 'aws dynamodb "
+            f"describe-export --export-arn {arn}' shows the progress. Copy the folder of the "
+            "export here, and dynamo_restore restores it."
+        )
+
+    def _say_what_it_is_not(self) -> None:
         self.stdout.write(
             "A Scan is no snapshot: items that are written meanwhile may be in the backup or not. "
-            "For one point in time, use the service's export, which dynamo_restore reads: aws "
-            "dynamodb export-table-to-point-in-time --table-arn "
-            f"{description.get('TableArn', description['TableName'])} --s3-bucket BUCKET "
-            "--export-format DYNAMODB_JSON (needs point-in-time recovery)."
+            "--export-to s3://BUCKET/PREFIX starts the service's export of one point in time, "
+            "which dynamo_restore reads, too."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, path: Path, table: str, using: str, **options: Any) -> None:
         check_pace(options)
-        state: Path = options["state"] or path / f"restore-{using}-{table}.jsonl"
+        own_state = re.sub(r"[^\w.-]", "_", f"restore-{using}-{table}.jsonl")
+        state: Path = options["state"] or path / own_state
         with resumable("Run the same command with --resume: it continues where it ended."):
             get_config(using)
             source = open_source(path)

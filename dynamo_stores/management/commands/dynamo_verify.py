@@ -29,6 +29,7 @@ from ...infrastructure.backups.source import open_source
 from ...infrastructure.references import Dangling, Reference, find_dangling, references_of
 from ...infrastructure.tables import TableSpec, inspect_table, table_of
 from ...models import concrete_models
+from ..meter import Meter
 from ..options import check_options, whole_between
 from ..tables import add_choice_of_tables, command_errors, for_each_table
 
@@ -138,7 +139,7 @@ class Command(BaseCommand):
             )
         (table,), (using,) = tables, aliases
         with command_errors():
-            left, keys = _table(using, table, options)
+            left, keys, items = _table(using, table, options)
             right: Contents
             if backup is not None:
                 source = open_source(backup)
@@ -146,12 +147,17 @@ class Command(BaseCommand):
                 fits = source.schema is None or source.schema.keys == keys
             else:
                 name = str(other)
-                right, other_keys = _table(options["with_using"] or using, name, options)
+                right, other_keys, _ = _table(options["with_using"] or using, name, options)
                 fits = keys == other_keys
             if not fits:
                 raise CommandError(f"{table} and {name} have different keys.")
             self.stdout.write("Reads the items. What is written meanwhile may be a difference.")
-            found = compare(left, right, keys, with_keys=options["keys"])
+            # Both sides are about as large.
+            meter = Meter(self.stdout, 2 * items, is_silent=options["verbosity"] == 0)
+            try:
+                found = compare(left, right, keys, with_keys=options["keys"], progress=meter.update)
+            finally:
+                meter.end()
         for what, key in found.keys[:_SHOWN]:
             where = {"left": f"only in {table}", "right": f"only in {name}"}.get(what, what)
             self.stdout.write(f"{where}: {_shown(key)}")
@@ -178,12 +184,18 @@ class Command(BaseCommand):
                 return
             description = describe(spec.using, spec.name)
             rate = read_rate(description, options["share"], options["units"])
-            found = find_dangling(
-                references,
-                segments=options["segments"],
-                units_per_second=rate,
-                with_keys=options["keys"],
-            )
+            items = description.get("ItemCount") or 0
+            meter = Meter(self.stdout, items, is_silent=options["verbosity"] == 0)
+            try:
+                found = find_dangling(
+                    references,
+                    segments=options["segments"],
+                    units_per_second=rate,
+                    with_keys=options["keys"],
+                    progress=lambda items: meter.update(f"{spec.name}: read", items),
+                )
+            finally:
+                meter.end()
             for reference, dangling in zip(references, found, strict=True):
                 wrong.extend(self._report(reference, dangling))
 
@@ -204,7 +216,9 @@ class Command(BaseCommand):
             self.stdout.write(f"{reference}: all {dangling.items:,} items refer to one")
 
 
-def _table(using: str, name: str, options: dict[str, Any]) -> tuple[TableContents, tuple[str, ...]]:
+def _table(
+    using: str, name: str, options: dict[str, Any]
+) -> tuple[TableContents, tuple[str, ...], int]:
     description = describe(using, name)
     scan = TableScan(
         using,
@@ -213,7 +227,8 @@ def _table(using: str, name: str, options: dict[str, Any]) -> tuple[TableContent
         units_per_second=read_rate(description, options["share"], options["units"]),
         mean_bytes=mean_item_bytes(description),
     )
-    return TableContents(scan), Schema.of_description(description, None).keys
+    keys = Schema.of_description(description, None).keys
+    return TableContents(scan), keys, description.get("ItemCount") or 0
 
 
 def _differences(found: Comparison, left: str, right: str) -> str:
