@@ -51,6 +51,18 @@ def test_nothing_is_dropped_through_faults(make_table, faulty, dynamo_faults, tm
     assert read_all("default", copy) == read_all("default", table)
 
 
+def test_what_is_left_at_a_deadline_is_written_again(make_table, alias, dynamo_faults, tmp_path):
+    """A batch that is processed in part until its request has no time left."""
+    using = alias(ENDPOINT_URL=dynamo_faults.url, RETRY=QUICK, OPERATION_TIMEOUT=0.2)
+    table, copy = make_table(), make_table()
+    put_all("default", table, ITEMS[:100])
+    run("dynamo_backup", table, output=tmp_path / "b", segments=1)
+    dynamo_faults.take_in_part("BatchWriteItem", 1, times=40)
+    out = run("dynamo_restore", tmp_path / "b", table=copy, using=using, no_verify=True)
+    assert f"{copy}: 100 items written, not compared." in out
+    assert read_all("default", copy) == read_all("default", table)
+
+
 @pytest.mark.parametrize("mode", [{"keep_existing": True}, {"overwrite": True}])
 def test_a_merge_that_an_outage_interrupts_is_resumed(
     make_table, faulty, dynamo_faults, tmp_path, mode

@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.infrastructure.backups.schema import Schema
 from tests.helpers.items import EVERY_TYPE, put_all, read_all
 
 # Read and write units of the small tables.
@@ -168,17 +169,19 @@ def test_a_resume_of_something_else_is_refused(make_table, tmp_path, dynamo_faul
         run("dynamo_backup", other, output=folder, using=using)
     with pytest.raises(CommandError, match="another value for the endpoint"):
         run("dynamo_backup", table, output=folder)
-    definition = get_control().describe(table)
-    get_control().call("DeleteTable", {"TableName": table})
-    get_control().call(
-        "CreateTable",
-        {
-            "TableName": table,
-            "KeySchema": definition["KeySchema"][:1],
-            "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
-            "BillingMode": "PAY_PER_REQUEST",
-        },
-    )
-    with pytest.raises(CommandError, match=f"The table {table} changed since the backup"):
-        run("dynamo_backup", table, output=folder, using=using)
+    control = get_control()
+    before = Schema.of_description(control.describe(table), None).request
+    by_id = {
+        "KeySchema": before["KeySchema"][:1],
+        "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+        "BillingMode": "PAY_PER_REQUEST",
+    }
+    for schema, change in (
+        (before, "it was deleted and created again"),
+        (by_id, r"its key is id \(S\), expected id \(S\), n \(N\)"),
+    ):
+        control.call("DeleteTable", {"TableName": table})
+        control.call("CreateTable", {"TableName": table, **schema})
+        with pytest.raises(CommandError, match=f"{table} changed since the backup.*: {change}"):
+            run("dynamo_backup", table, output=folder, using=using)
     assert "0 items in" in run("dynamo_backup", table, output=folder, using=using, restart=True)

@@ -124,8 +124,15 @@ def test_items_that_refer_to_nothing_are_counted(tables):
         Post("verify-2", "verify-gone", user_id="verify-u", content="c", created_at="2024"),
         Post("verify-3", "verify-t2", user_id="verify-gone", content="c", created_at="2024"),
     ]
+    users, threads, posts = (model.Meta.table_name for model in (User, Thread, Post))
+    # No key of a user, and refused in a request for one.
+    strange = [
+        {"threadId": {"S": f"verify-strange-{n}"}, "createdBy": user}
+        for n, user in enumerate([{"N": "5"}, {"S": ""}, {"S": "x" * 3000}, {"L": []}])
+    ]
     for each in made:
         each.save()
+    put_all("default", threads, strange)
     out = io.StringIO()
     try:
         with pytest.raises(CommandError) as found:
@@ -133,15 +140,15 @@ def test_items_that_refer_to_nothing_are_counted(tables):
     finally:
         for each in made:
             each.delete()
-    posts = Post.Meta.table_name
+        for each in strange:
+            Thread(each["threadId"]["S"]).delete()
     wrong = str(found.value)
-    assert f"{posts}: threadId, a key of {Thread.Meta.table_name}: 1 of " in wrong
-    assert f"{posts}: userId, a key of {User.Meta.table_name}: 1 of " in wrong
+    assert f"{posts}: threadId, a key of {threads}: 1 of " in wrong
+    assert f"{posts}: userId, a key of {users}: 1 of " in wrong
+    assert f"{threads}: createdBy, a key of {users}: 4 of " in wrong
     assert "verify-" not in wrong
     assert '{"postId": {"S": "verify-2"}' in out.getvalue()
     assert "verify-1" not in out.getvalue()
-    assert f"{Thread.Meta.table_name}: createdBy, a key of" in out.getvalue()
-    assert Thread.Meta.table_name not in wrong.replace(f"key of {Thread.Meta.table_name}", "")
 
 
 def test_wrong_declarations_are_named():

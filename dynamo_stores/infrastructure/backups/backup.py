@@ -154,7 +154,7 @@ def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any], schem
     except KeyError:
         raise BackupError(f"{folder / PROGRESS} is damaged. Use --restart.") from None
     changes = kept.differences(schema) or schema.differences(kept)
-    if before.get("table_id") != now["table_id"]:
+    if not changes and before.get("table_id") != now["table_id"]:
         changes = ["it was deleted and created again"]
     if changes:
         raise BackupError(
