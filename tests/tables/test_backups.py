@@ -14,14 +14,16 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
+from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.control import get_control
+from dynamo_stores.concurrency.effects import run as run_verb
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import BackupError
 from dynamo_stores.infrastructure.backups.digests import item_digest
 from dynamo_stores.infrastructure.backups.journal import Journal
 from dynamo_stores.infrastructure.backups.lines import dump_item
 from dynamo_stores.infrastructure.backups.manifest import Manifest
-from dynamo_stores.infrastructure.backups.restore import RestoreJob, restore
+from dynamo_stores.infrastructure.backups.restore import Mode, RestoreJob, restore
 from dynamo_stores.infrastructure.backups.source import open_source
 from tests.helpers.items import EVERY_TYPE, put_all, read_all
 
@@ -219,6 +221,59 @@ def test_the_target_is_compared_by_digest_and_not_by_count(make_table, tmp_path,
     job = RestoreJob(open_source(tmp_path / "b"), target, "default", tmp_path / "state")
     with pytest.raises(BackupError, match="differs from the backup: the digests of the items"):
         restore(job, progress=meddle)
+
+
+@pytest.mark.parametrize(
+    ("mode", "named"),
+    [
+        (Mode.OVERWRITE, "of 30 items 1 are missing and 1 differ"),
+        (Mode.KEEP, "of 30 items 1 are missing and 0 differ"),
+    ],
+)
+def test_after_a_merge_each_item_is_compared(make_table, tmp_path, mode, named):
+    """Items that another process changes and deletes after they were written."""
+    backed_up(make_table, tmp_path / "b", small(30))
+    target = make_table()
+    put_all("default", target, [EVERY_TYPE])
+
+    def meddle(phase, items):
+        if (phase, items) == ("Restored", 30):
+            put_all("default", target, small(1, v={"S": "other"}))
+            key = small(2)[1]
+            verb = get_connection().call("DeleteItem", {"TableName": target, "Key": key})
+            run_verb(verb)
+
+    job = RestoreJob(open_source(tmp_path / "b"), target, "default", tmp_path / "state", mode)
+    with pytest.raises(BackupError, match=named):
+        restore(job, progress=meddle)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_crash_while_the_table_is_created_is_resumed(make_table, tmp_path, is_there):
+    """Before and after CreateTable: the table is filled, and gets its TTL."""
+    table = make_table()
+    ttl = {"AttributeName": "ttl", "Enabled": True}
+    get_control().call("UpdateTimeToLive", {"TableName": table, "TimeToLiveSpecification": ttl})
+    put_all("default", table, small(30))
+    run("dynamo_backup", table, output=tmp_path / "b")
+    source = open_source(tmp_path / "b")
+    copy = make_table() if is_there else make_table.name()
+    state = tmp_path / "state"
+    with Journal(state) as journal:
+        journal.begin(
+            {
+                "version": 1,
+                "backup": source.identity,
+                "table": copy,
+                "place": get_control().place,
+                "mode": "empty",
+                "created": True,
+            }
+        )
+    restored = run("dynamo_restore", tmp_path / "b", table=copy, state=state, resume=True)
+    assert f"{copy}: 30 items written, compared by digest." in restored
+    assert get_control().ttl_attribute(copy) == "ttl"
+    assert not state.exists()
 
 
 def exported(folder, items, **summary):

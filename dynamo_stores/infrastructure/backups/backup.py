@@ -78,7 +78,7 @@ def back_up(
     """
     description = describe(job.using, job.table)
     schema = schema_of(job.using, description)
-    if (finished := _prepare_folder(job.folder)) is not None:
+    if (finished := _prepare_folder(job.folder, restart=restart)) is not None:
         return finished
     with Journal(job.folder / PROGRESS) as journal:
         work = {
@@ -92,10 +92,10 @@ def back_up(
             "started": _now(),
         }
         if journal.work is None or restart:
-            (job.folder / DATA).mkdir(exist_ok=True)
             journal.begin(work)
         else:
             _check_same(job.folder, journal.work, work, schema)
+        (job.folder / DATA).mkdir(exist_ok=True)
         run = _Run(job, journal, progress)
         run.scan(mean_item_bytes(description))
         return run.finish()
@@ -113,7 +113,7 @@ def interrupted(folder: Path) -> tuple[str, int] | None:
         return str(journal.work.get("started")), items
 
 
-def _prepare_folder(folder: Path) -> Manifest | None:
+def _prepare_folder(folder: Path, *, restart: bool) -> Manifest | None:
     """Create the folder. Return the manifest if only the journal of the backup remains."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     manifest = folder / manifests.FILE_NAME
@@ -128,9 +128,10 @@ def _prepare_folder(folder: Path) -> Manifest | None:
         raise BackupError(
             f"{folder} is not empty: it has {strangers[0]}. Name a new or an empty folder."
         )
-    if (folder / DATA).exists() and not (folder / PROGRESS).exists():
+    if not restart and (folder / DATA).exists() and not (folder / PROGRESS).exists():
         raise BackupError(
-            f"{folder} has files of a backup without {PROGRESS}. Name a new or an empty folder."
+            f"{folder} has files of a backup without {PROGRESS}. Name a new or an empty folder, or "
+            "use --restart."
         )
     return None
 
