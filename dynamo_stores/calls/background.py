@@ -22,15 +22,18 @@ Write = Callable[[list[T]], Verb[tuple[list[T], StoreUnavailable | None]]]
 # Seconds between two tries, the shortest and the longest.
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 # After so many seconds in which the table processed nothing, the work ends.
-_GIVES_UP_AFTER = 60.0
+GIVES_UP_AFTER = 60.0
 
 
 class BackgroundWork:
     """
     Sends throttled requests again, after waits that grow. Thread-safe. Its coroutines are verbs.
+
+    It ends with ThrottlingError after ``patience`` seconds in which the table processed nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = GIVES_UP_AFTER) -> None:
+        self._patience = patience
         self._waits = AdaptiveDelayCalculator(_FIRST_WAIT, _LONGEST_WAIT)
         self._throttled_since: float | None = None
 
@@ -66,14 +69,14 @@ class BackgroundWork:
 
     async def wait(self, error: ThrottlingError) -> None:
         """
-        Wait until the next try. Raises ``error`` if the table has processed nothing for a minute,
+        Wait until the next try. Raises ``error`` if the table has processed nothing for too long,
         or the caller's deadline is before the next try.
         """
         seconds, now = self._waits.throttled(), clock.monotonic()
         since = self._throttled_since
         if since is None:
             since = self._throttled_since = now
-        if now - since >= _GIVES_UP_AFTER or time_left(seconds) < seconds:
+        if now - since >= self._patience or time_left(seconds) < seconds:
             raise error
         await Wait(seconds)
 
@@ -92,6 +95,10 @@ class Pace:
             now = clock.monotonic()
             self._paid_at = max(self._paid_at, now) + units / self._units_per_second
             return self._paid_at - now
+
+    def seconds_before(self, units: float) -> float:
+        """Count ``units`` that will be consumed; return in how many seconds they may be."""
+        return self.seconds_for(units) - units / self._units_per_second
 
     async def consumed(self, units: float) -> None:
         """Wait until ``units`` that were consumed are available again. A verb."""

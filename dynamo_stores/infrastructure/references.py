@@ -22,6 +22,7 @@ from ..conf.rules import suggestion
 from ..exceptions import ConfigurationError
 from ..models import DynamoModel
 from .backups.digests import item_digest
+from .backups.pacing import PATIENCE
 from .backups.scan import Page, TableScan
 from .tables import table_of
 
@@ -153,7 +154,7 @@ class _Existing:
     def __init__(self, reference: Reference, units_per_second: float | None) -> None:
         self._reference = reference
         self._known: OrderedDict[bytes, None] = OrderedDict()
-        self._work = BackgroundWork()
+        self._work = BackgroundWork(PATIENCE)
         self._pace = None if units_per_second is None else Pace(units_per_second)
 
     def missing(self, values: list[RawItem]) -> set[bytes]:

@@ -177,7 +177,7 @@ def test_a_journal_forgets_the_line_that_a_crash_cut_off(tmp_path):
 def test_pages_grow_to_a_second_of_the_rate_and_a_megabyte():
     """The first is small; DynamoDB's own sizes are hours old."""
     size = PageSize(20, consistent=True, mean_bytes=10)
-    assert size.limit == 10
+    assert size.limit == 2
     for _ in range(10):
         size.measured(size.limit, size.limit * 1024)
     assert size.limit == 80

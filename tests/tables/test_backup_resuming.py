@@ -90,7 +90,7 @@ def test_a_killed_backup_and_a_killed_restore_go_on_without_loss(
     read_again = sum(sum(each.units.values()) for each in calls if each.operation == "Scan")
     assert read_again < len(ITEMS) / 4 + 20
 
-    restore = ("dynamo_restore", folder, "--table", copy, "--share", 1, "--segments", 2)
+    restore = ("dynamo_restore", folder, "--table", copy, "--share", 1, "--checkpoint", 0.2)
     state = folder / f"restore-default-{copy}.jsonl"
     process = start_command(url, *restore)
     until(lambda: lines(state) >= 4 or process.poll() is not None)
@@ -108,6 +108,25 @@ def test_a_killed_backup_and_a_killed_restore_go_on_without_loss(
     assert read_all("default", copy) == read_all("default", table)
     assert sorted(path.name for path in folder.iterdir()) == ["data", "manifest.json"]
     assert get_control().describe(copy)["ProvisionedThroughput"]["ReadCapacityUnits"] == READ
+
+
+def test_large_items_pass_through_a_small_capacity(
+    make_table, dynamo_capacity, alias, until, tmp_path
+):
+    """Items of 390 KB, each of which takes all units of some seconds, in a relay that throttles."""
+    table = make_table(read=20, write=40)
+    items = [
+        {"id": {"S": str(n)}, "n": {"N": "1"}, "data": {"B": bytes([n]) * 390_000}}
+        for n in range(5)
+    ]
+    put_all("default", table, items)
+    copy = make_table.name()
+    # Ten times as fast, so that an item takes 0.5 s to read and 1 s to write.
+    using = alias(ENDPOINT_URL=dynamo_capacity(burst=2.0, speed=10).url, OPERATION_TIMEOUT=3.0)
+    run("dynamo_backup", table, output=tmp_path / "b", using=using, units=200.0)
+    options = {"table": copy, "using": using, "units": 400.0, "no_verify": True}
+    run("dynamo_restore", tmp_path / "b", **options)
+    assert read_all("default", copy) == read_all("default", table)
 
 
 def test_an_interrupted_backup_says_how_to_go_on(

@@ -9,12 +9,14 @@ from typing import Any
 from ...calls.item_size import KB, item_size
 from .lines import RawItem
 
+# A table of one unit needs minutes for an item of 400 KB; nothing else is processed meanwhile.
+PATIENCE = 900.0
 # A page of a Scan has at most 1 MB.
 _PAGE_BYTES = 2**20
 _MOST_ITEMS = 2000
 _LEAST_UNITS = 4.0
 # The first page is small, because what DynamoDB says about sizes is hours old; it doubles.
-_FIRST_ITEMS = 10
+_FIRST_ITEMS = 2
 
 
 def read_rate(description: Mapping[str, Any], share: float, units: float | None) -> float | None:

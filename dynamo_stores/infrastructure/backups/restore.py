@@ -11,6 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from ... import clock
 from ...calls.background import BackgroundWork, Pace
 from ...calls.batches import batch_write
 from ...calls.connection import get_connection
@@ -29,7 +30,7 @@ from .digests import ItemsDigest, item_digest
 from .files import DataFile
 from .journal import Journal
 from .lines import RawItem, key_of
-from .pacing import read_rate, write_rate, write_units
+from .pacing import PATIENCE, read_rate, write_rate, write_units
 from .schema import Schema
 from .source import Source
 from .together import Together
@@ -58,7 +59,8 @@ class RestoreJob:
     What to restore, and how. ``mode`` is for a target that is not empty, None to refuse it.
 
     ``schema`` is that of a target that does not exist. The rates are ``share`` of the capacity, or
-    ``units`` write units a second. ``journal`` is the file with the progress.
+    ``units`` write units a second. ``journal`` is the file with the progress, in which that of each
+    file is saved every ``checkpoint`` seconds.
     """
 
     source: Source
@@ -72,6 +74,7 @@ class RestoreJob:
     threads: int = 4
     share: float = 0.5
     units: float | None = None
+    checkpoint: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -277,6 +280,21 @@ def steps(
         yield step
 
 
+class _Counted:
+    """Items with the digest of all of them; the first ones are read and not given."""
+
+    def __init__(self, items: Iterable[RawItem], skip: int) -> None:
+        self._items = items
+        self._skip = skip
+        self.digest = ItemsDigest()
+
+    def __iter__(self) -> Iterator[RawItem]:
+        for number, item in enumerate(self._items):
+            self.digest += ItemsDigest.of([item])
+            if number >= self._skip:
+                yield item
+
+
 @dataclass
 class _Writing:
     """Writes the files that are not done yet, several at a time."""
@@ -293,43 +311,54 @@ class _Writing:
 
     def run(self) -> Restored:
         job = self.job
-        done = {each["file"]: each for each in self.journal.entries if "file" in each}
+        done: dict[str, dict[str, Any]] = {}
+        for entry in self.journal.entries:
+            if "file" in entry:
+                done[entry["file"]] = entry
         for entry in done.values():
             self._count(entry["written"], entry["kept"])
-        todo = [each for each in job.source.files if each.name not in done]
+        todo = [file for file in job.source.files if "digest" not in done.get(file.name, {})]
         rate = write_rate(self.description, job.share, job.units)
         pace = None if rate is None else Pace(rate)
         most_units = float("inf") if rate is None else max(1.0, rate)
-        all_files, work = Together(), BackgroundWork()
+        all_files, work = Together(), BackgroundWork(PATIENCE)
 
         async def write_file(file: DataFile) -> None:
-            digest, written, kept = ItemsDigest(), 0, 0
-            for step in steps(file.read(), self.keys, most_units):
-                all_files.check()
+            before = done.get(file.name, {"written": 0, "kept": 0})
+            written, kept = before["written"], before["kept"]
+            counted = _Counted(file.read(), skip=written + kept)
+            saved_at = clock.monotonic()
+            for step in steps(counted, self.keys, most_units):
+                units = sum(map(write_units, step))
+                await all_files.wait(0.0 if pace is None else pace.seconds_before(units))
                 skipped = await self._write(step, work)
                 written, kept = written + len(step) - skipped, kept + skipped
-                digest += ItemsDigest.of(step)
                 self._count(len(step) - skipped, skipped)
-                if pace is not None:
-                    await all_files.wait(pace.seconds_for(sum(map(write_units, step))))
-            with self._lock:
-                self.journal.append(
-                    {
-                        "file": file.name,
-                        "written": written,
-                        "kept": kept,
-                        "items": digest.items,
-                        "digest": str(digest),
-                    }
-                )
+                if clock.monotonic() - saved_at >= job.checkpoint:
+                    self._save(file, written, kept)
+                    saved_at = clock.monotonic()
+            self._save(file, written, kept, counted.digest)
 
         all_files.run(todo, write_file, threads=job.threads)
         return self._result
 
+    def _save(
+        self, file: DataFile, written: int, kept: int, digest: ItemsDigest | None = None
+    ) -> None:
+        """Write to the journal how far ``file`` is written; it is done with a ``digest``."""
+        entry = {"file": file.name, "written": written, "kept": kept}
+        if digest is not None:
+            entry |= {"items": digest.items, "digest": str(digest)}
+        with self._lock:
+            self.journal.append(entry)
+
     def expected(self) -> ItemsDigest:
         """Return the digest of all items that were read from the backup."""
-        done = {each["file"]: each for each in self.journal.entries if "file" in each}
-        digests = (ItemsDigest.parse(each["items"], each["digest"]) for each in done.values())
+        digests = (
+            ItemsDigest.parse(each["items"], each["digest"])
+            for each in self.journal.entries
+            if "digest" in each
+        )
         return sum(digests, ItemsDigest())
 
     def _count(self, written: int, kept: int) -> None:

@@ -12,7 +12,7 @@ from ...calls.connection import get_connection
 from ...calls.item_size import item_size
 from ...calls.pages import pages
 from .lines import RawItem
-from .pacing import PageSize, read_units
+from .pacing import PATIENCE, PageSize, read_units
 from .together import Together
 
 
@@ -58,7 +58,7 @@ class TableScan:
         if not todo:
             return
         all_segments = Together()
-        work = BackgroundWork()
+        work = BackgroundWork(PATIENCE)
         pace = None if self.units_per_second is None else Pace(self.units_per_second)
         connection = get_connection(self.using)
 

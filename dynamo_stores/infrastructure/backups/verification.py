@@ -14,7 +14,7 @@ from ...exceptions import BackupError
 from .digests import ItemsDigest, item_digest
 from .files import DataFile
 from .lines import RawItem, key_of
-from .pacing import read_units
+from .pacing import PATIENCE, read_units
 from .scan import Page, TableScan
 
 Progress = Callable[[str, int], None]
@@ -75,7 +75,7 @@ def check_items(
     Raise BackupError unless the table has every item of ``files``: the same with ``is_equal``,
     else one with its key.
     """
-    connection, work = get_connection(using), BackgroundWork()
+    connection, work = get_connection(using), BackgroundWork(PATIENCE)
     pace = None if rate is None else Pace(rate)
     missing = different = done = 0
 

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...conf import get_config
 from ...conf.aliases import imported
+from ...conf.rules import POSITIVE
 from ...infrastructure.backups.backup import describe, schema_of
 from ...infrastructure.backups.restore import Mode, RestoreJob, inspect_target, restore
 from ...infrastructure.backups.schema import Schema
@@ -19,6 +20,7 @@ from ...infrastructure.tables import table_of
 from ...models import DynamoModel
 from ..backups import add_pace, check_pace, resumable
 from ..meter import Meter
+from ..options import check_options
 
 
 class Command(BaseCommand):
@@ -64,6 +66,13 @@ class Command(BaseCommand):
             help="Do not compare the table with the backup in the end.",
         )
         parser.add_argument(
+            "--checkpoint",
+            type=float,
+            default=10.0,
+            metavar="SECONDS",
+            help="Save the progress of each file so often (default: %(default)s).",
+        )
+        parser.add_argument(
             "--state",
             type=Path,
             metavar="FILE",
@@ -73,6 +82,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, path: Path, table: str, using: str, **options: Any) -> None:
         check_pace(options)
+        check_options(options, checkpoint=POSITIVE)
         own_state = re.sub(r"[^\w.-]", "_", f"restore-{using}-{table}.jsonl")
         state: Path = options["state"] or path / own_state
         with resumable("Run the same command with --resume: it continues where it ended."):
@@ -90,6 +100,7 @@ class Command(BaseCommand):
                 threads=options["segments"],
                 share=options["share"],
                 units=options["units"],
+                checkpoint=options["checkpoint"],
             )
             meter = Meter(self.stdout, source.items, is_silent=options["verbosity"] == 0)
             kind = "the export" if source.is_export else "the backup"
