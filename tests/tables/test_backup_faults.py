@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.control import get_control
+from dynamo_stores.calls.observer import measuring
 from dynamo_stores.testing import CannedServer
 from tests.helpers.faults import QUICK
 from tests.helpers.items import put_all, read_all
@@ -90,6 +91,27 @@ def test_a_merge_that_an_outage_interrupts_is_resumed(
     assert len(found) == 600
     kept = sum("S" in item["d"] for item in found.values())
     assert kept == (100 if "keep_existing" in mode else 0)
+
+
+def test_a_resumed_restore_writes_no_step_of_a_file_again(
+    make_table, faulty, dynamo_faults, tmp_path
+):
+    """Of one file with 600 items, 200 were written: 16 requests write the others."""
+    table, target = make_table(), make_table()
+    put_all("default", table, ITEMS)
+    run("dynamo_backup", table, output=tmp_path / "b", segments=1)
+    options = {"table": target, "using": faulty, "checkpoint": 1e-9}
+    dynamo_faults.delay(0, "BatchWriteItem", times=8)
+    dynamo_faults.fail("BatchWriteItem")
+    with pytest.raises(CommandError, match="Run the same command with --resume"):
+        run("dynamo_restore", tmp_path / "b", **options)
+    dynamo_faults.clear()
+    get_connection(faulty).policy_for(target).breaker.reset()
+    with measuring() as calls:
+        written = run("dynamo_restore", tmp_path / "b", resume=True, **options)
+    assert f"{target}: 600 items written, compared by digest." in written
+    assert sum(each.operation == "BatchWriteItem" for each in calls) == 16
+    assert read_all("default", target) == read_all("default", table)
 
 
 def test_a_resume_of_another_restore_is_refused(make_table, faulty, dynamo_faults, tmp_path):

@@ -204,3 +204,21 @@ def test_a_resume_of_something_else_is_refused(make_table, tmp_path, dynamo_faul
         with pytest.raises(CommandError, match=f"{table} changed since the backup.*: {change}"):
             run("dynamo_backup", table, output=folder, using=using)
     assert "0 items in" in run("dynamo_backup", table, output=folder, using=using, restart=True)
+
+
+def test_an_interrupted_restore_ends_also_while_it_is_throttled(
+    small_table, start_command, make_table, until, interruptible, tmp_path
+):
+    """Within seconds, although requests wait for half a minute."""
+    _, url, table = small_table
+    run("dynamo_backup", table, output=tmp_path / "b")
+    target = make_table(read=READ, write=1)
+    command = ("dynamo_restore", tmp_path / "b", "--table", target, "--units", 1000)
+    process = start_command(url, *command)
+    state = tmp_path / "b" / f"restore-default-{target}.jsonl"
+    until(lambda: lines(state) >= 2 and read_all("default", target))
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(10) == 130
+    log = (tmp_path / "process.log").read_text()
+    assert "Interrupted. Run the same command with --resume" in log

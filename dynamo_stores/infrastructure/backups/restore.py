@@ -17,7 +17,7 @@ from ...calls.batches import batch_write
 from ...calls.connection import get_connection
 from ...calls.control import get_control
 from ...calls.item_size import item_size
-from ...concurrency.effects import run, together
+from ...concurrency.effects import Verb, run, together
 from ...exceptions import (
     CONDITION_FAILED,
     TABLE_IN_USE,
@@ -331,7 +331,7 @@ class _Writing:
             for step in steps(counted, self.keys, most_units):
                 units = sum(map(write_units, step))
                 await all_files.wait(0.0 if pace is None else pace.seconds_before(units))
-                skipped = await self._write(step, work)
+                skipped = await self._write(step, work, all_files)
                 written, kept = written + len(step) - skipped, kept + skipped
                 self._count(len(step) - skipped, skipped)
                 if clock.monotonic() - saved_at >= job.checkpoint:
@@ -368,7 +368,7 @@ class _Writing:
             self._items += written + kept
             self.progress("Restored", self._items)
 
-    async def _write(self, items: list[RawItem], work: BackgroundWork) -> int:
+    async def _write(self, items: list[RawItem], work: BackgroundWork, all_files: Together) -> int:
         """Write ``items``; return how many of them were kept as they are in the table."""
         connection, table = get_connection(self.job.using), self.job.table
         if self.mode is not Mode.KEEP:
@@ -376,6 +376,8 @@ class _Writing:
             async def write(
                 requests: list[RawItem],
             ) -> tuple[list[RawItem], StoreUnavailable | None]:
+                # Also before each repetition of what was throttled.
+                all_files.check()
                 return await batch_write(connection, table, requests)
 
             await work.write_all([{"PutRequest": {"Item": each}} for each in items], write)
@@ -388,8 +390,13 @@ class _Writing:
                 "ConditionExpression": "attribute_not_exists(#key)",
                 "ExpressionAttributeNames": {"#key": self.keys[0]},
             }
+
+            def send() -> Verb[dict[str, Any]]:
+                all_files.check()
+                return connection.call("PutItem", dict(request))
+
             try:
-                await work.call(lambda: connection.call("PutItem", dict(request)))
+                await work.call(send)
             except ClientError as exc:
                 if code_of(exc) != CONDITION_FAILED:
                     raise

@@ -11,6 +11,7 @@ from ...calls.background import BackgroundWork, Pace
 from ...calls.connection import get_connection
 from ...calls.item_size import item_size
 from ...calls.pages import pages
+from ...concurrency.effects import Verb
 from .lines import RawItem
 from .pacing import PATIENCE, PageSize, read_units
 from .together import Together
@@ -77,8 +78,13 @@ class TableScan:
                 # Before the request and not after it, so that each page is handled at once.
                 await all_segments.wait(next_at - clock.monotonic())
                 request["Limit"] = size.limit
-                # A copy each time: the connection adds to it.
-                answer = await work.call(lambda: connection.call("Scan", dict(request)))
+
+                def send() -> Verb[dict[str, Any]]:
+                    # Also before each repetition of a throttled request.
+                    all_segments.check()
+                    return connection.call("Scan", dict(request))
+
+                answer = await work.call(send)
                 found = sum(map(item_size, answer["Items"]))
                 size.measured(len(answer["Items"]), found)
                 if pace is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -12,6 +13,8 @@ T = TypeVar("T")
 
 # Seconds of a wait after which it is asked whether another thread failed.
 _SLICE = 0.5
+# Seconds that the threads have to end after Ctrl-C. What they do then is as after a crash.
+_LAST = 3.0
 
 
 class _Ended(Exception):
@@ -41,12 +44,28 @@ class Together:
                 self._has_failed.set()
                 raise
 
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                run(together(items, one, max_concurrency=max(1, threads or len(items))))
+            except BaseException as exc:  # noqa: BLE001 - raised in the caller's thread
+                errors.append(exc)
+
+        # This thread only waits, so Ctrl-C is not held up by a request that the table throttles.
+        context = contextvars.copy_context()
+        thread = threading.Thread(
+            target=context.run, args=(work,), name="dynamo-stores-backup", daemon=True
+        )
+        thread.start()
         try:
-            run(together(items, one, max_concurrency=max(1, threads or len(items))))
+            thread.join()
         except BaseException:
-            # Also for an exception from outside, in this thread while it waits for the others.
             self._has_failed.set()
+            thread.join(_LAST)
             raise
+        if errors:
+            raise errors[0]
 
     def check(self) -> None:
         """End the verb if another one failed."""
