@@ -87,14 +87,19 @@ class ControlPlane:
             raise
         return description
 
-    def ttl_attribute(self, table: str) -> str | None:
-        """Return the TTL attribute of ``table``, None if TTL is disabled."""
+    def ttl(self, table: str) -> tuple[str, str | None]:
+        """
+        Return the state of TTL (``ENABLED``, ``ENABLING``, ``DISABLING`` or ``DISABLED``) and its
+        attribute, None if DynamoDB names none.
+        """
         answer = self.call("DescribeTimeToLive", {"TableName": table})
         description = answer.get("TimeToLiveDescription", {})
-        if description.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
-            attribute: str = description["AttributeName"]
-            return attribute
-        return None
+        return description.get("TimeToLiveStatus", "DISABLED"), description.get("AttributeName")
+
+    def ttl_attribute(self, table: str) -> str | None:
+        """Return the TTL attribute of ``table``, None if TTL is disabled."""
+        status, attribute = self.ttl(table)
+        return attribute if status in ("ENABLED", "ENABLING") else None
 
 
 def was_repeated(exc: ClientError) -> bool:

@@ -33,6 +33,7 @@ from .groups import (
 from .rules import (
     BOOLEAN,
     DOTTED_PATH,
+    ENCRYPTION_KEY,
     EXTERNAL_ID,
     FILLED_TEXT,
     MAPPING,
@@ -42,6 +43,7 @@ from .rules import (
     PREFIX_NAME,
     ROLE_ARN,
     SESSION_NAME,
+    TAGS,
     URL,
     WHOLE_POSITIVE,
     Problem,
@@ -93,6 +95,19 @@ class StoreConfig:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     reports: ReportsConfig = field(default_factory=ReportsConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
+    # Options of the tables; None leaves an option as it is.
+    point_in_time_recovery: bool | None = setting(None, or_none(BOOLEAN), 26)
+    stream: str | None = setting(
+        None,
+        or_none(one_of("NEW_AND_OLD_IMAGES", "NEW_IMAGE", "OLD_IMAGE", "KEYS_ONLY", "OFF")),
+        27,
+    )
+    deletion_protection: bool | None = setting(None, or_none(BOOLEAN), 56)
+    tags: dict[str, str] | None = setting(None, or_none(TAGS), 57)
+    encryption_key: str | None = setting(None, or_none(ENCRYPTION_KEY), 58)
+    table_class: str | None = setting(
+        None, or_none(one_of("STANDARD", "STANDARD_INFREQUENT_ACCESS")), 25
+    )
     tables: dict[str, Any] = setting({}, MAPPING, 19)
 
     # Both are used on every call, so their values are computed once.
@@ -152,8 +167,12 @@ _NAMES = frozenset([*settings_of(StoreConfig), *groups_of(StoreConfig)])
 _MAX_NAME = 247
 # The settings that TABLES may change for one table.
 TABLE_SETTINGS = frozenset(
-    ["TABLE_NAME", "BILLING_MODE", "OPERATION_TIMEOUT", "RETRY", "CIRCUIT_BREAKER", "SCALING"]
-)
+    [
+        "TABLE_NAME", "BILLING_MODE", "OPERATION_TIMEOUT", "RETRY", "CIRCUIT_BREAKER", "SCALING",
+        "POINT_IN_TIME_RECOVERY", "STREAM", "DELETION_PROTECTION", "TAGS", "ENCRYPTION_KEY",
+        "TABLE_CLASS",
+    ]
+)  # fmt: skip
 
 
 def get_config(using: str = DEFAULT_ALIAS) -> StoreConfig:

@@ -117,6 +117,38 @@ DOTTED_PATH = Rule(
     lambda value: isinstance(value, str) and "." in value.strip("."),
 )
 MAPPING = Rule("a dict", lambda value: isinstance(value, Mapping))
+
+
+def _are_tags(value: Any) -> bool:
+    # "Tagging restrictions" of the DynamoDB Developer Guide.
+    return (
+        isinstance(value, Mapping)
+        and len(value) <= 50
+        and all(
+            isinstance(key, str)
+            and isinstance(text, str)
+            and 1 <= len(key) <= 128
+            and len(text) <= 256
+            and not key.lower().startswith("aws:")
+            for key, text in value.items()
+        )
+    )
+
+
+_KEY = re.compile(
+    r"AWS_OWNED|aws/dynamodb|alias/[\w/-]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}"
+    r"|arn:[\w-]+:kms:[\w-]+:\d+:(key/[\w-]+|alias/[\w/-]+)",
+    re.ASCII,
+)
+ENCRYPTION_KEY = Rule(
+    "'AWS_OWNED', 'aws/dynamodb', or the id, the alias ('alias/…') or the ARN of a key of KMS",
+    lambda value: isinstance(value, str) and _KEY.fullmatch(value) is not None,
+)
+TAGS = Rule(
+    "a dict of at most 50 tags, keys (1 to 128 characters, not beginning with 'aws:') and values "
+    "(0 to 256 characters)",
+    _are_tags,
+)
 PATHS = Rule(
     "a list of dotted paths",
     lambda value: isinstance(value, list | tuple) and all(isinstance(v, str) for v in value),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 from django.apps import apps
@@ -17,8 +17,15 @@ from ..calls.control import ControlPlane, get_control
 from ..conf import StoreConfig, aliases, get_config
 from ..exceptions import TABLE_IN_USE, ConfigurationError, StoreError, code_of
 from ..models import ControlItem, DynamoModel, StoreItem, concrete_models
+from .encryption import is_key
+from .live import LiveTable, read_live
+from .options import AWS_OWNED, TableOptions
 
 Progress = Callable[[str], None]
+
+NO_BACKUPS_YET = "ContinuousBackupsUnavailableException"
+# Seconds for which a new table may have no continuous backups.
+_UNAVAILABLE_FOR = 60.0
 
 
 @dataclass(frozen=True)
@@ -49,10 +56,27 @@ class IndexSpec:
     attributes: frozenset[str] = frozenset()
     is_global: bool = True
 
+    @property
+    def projected(self) -> str:
+        """The projection as text."""
+        names = f" ({', '.join(sorted(self.attributes))})" if self.attributes else ""
+        return self.projection + names
+
+    def as_request(self) -> dict[str, Any]:
+        """Return the index as CreateTable and UpdateTable take it, without its capacity."""
+        projection: dict[str, Any] = {"ProjectionType": self.projection}
+        if self.attributes:
+            projection["NonKeyAttributes"] = sorted(self.attributes)
+        return {
+            "IndexName": self.name,
+            "KeySchema": self.keys.as_request(),
+            "Projection": projection,
+        }
+
 
 @dataclass(frozen=True)
 class TableSpec:
-    """The table that a model requires."""
+    """The table that a model requires; its ``options`` are those of the settings."""
 
     name: str
     using: str
@@ -61,6 +85,7 @@ class TableSpec:
     indexes: tuple[IndexSpec, ...] = ()
     ttl: str | None = None
     always_on_demand: bool = False
+    options: TableOptions = field(default=TableOptions(), compare=False)
 
     @property
     def billing_mode(self) -> str:
@@ -76,11 +101,7 @@ class TableSpec:
         """Return the arguments of CreateTable, provisioned at the baselines of the settings."""
         provisioned = {}
         if self.billing_mode == "PROVISIONED":
-            scaling = self.config.scaling
-            provisioned["ProvisionedThroughput"] = {
-                "ReadCapacityUnits": scaling.base_read_capacity,
-                "WriteCapacityUnits": scaling.base_write_capacity,
-            }
+            provisioned["ProvisionedThroughput"] = self.throughput_request()
         request: dict[str, Any] = {
             "TableName": self.name,
             "KeySchema": self.keys.as_request(),
@@ -90,21 +111,22 @@ class TableSpec:
             ],
             "BillingMode": self.billing_mode,
             **provisioned,
+            **self.options.as_request(),
         }
         for index in self.indexes:
-            projection: dict[str, Any] = {"ProjectionType": index.projection}
-            if index.attributes:
-                projection["NonKeyAttributes"] = sorted(index.attributes)
             kind = "GlobalSecondaryIndexes" if index.is_global else "LocalSecondaryIndexes"
             request.setdefault(kind, []).append(
-                {
-                    "IndexName": index.name,
-                    "KeySchema": index.keys.as_request(),
-                    "Projection": projection,
-                    **(provisioned if index.is_global else {}),
-                }
+                {**index.as_request(), **(provisioned if index.is_global else {})}
             )
         return request
+
+    def throughput_request(self) -> dict[str, int]:
+        """Return ``ProvisionedThroughput``: the baselines of the settings."""
+        scaling = self.config.scaling
+        return {
+            "ReadCapacityUnits": scaling.base_read_capacity,
+            "WriteCapacityUnits": scaling.base_write_capacity,
+        }
 
 
 def wanted_tables() -> list[TableSpec]:
@@ -157,6 +179,7 @@ def table_of(model: type[DynamoModel]) -> TableSpec:
         indexes=indexes,
         ttl=StoreItem.ttl.attr_name if issubclass(model, StoreItem | ControlItem) else ttl,
         always_on_demand=issubclass(model, ControlItem),
+        options=TableOptions.of(get_config(model.using).for_table(model.Meta.table_name)),
     )
 
 
@@ -180,60 +203,127 @@ def _index_of(index: Index[Any], types: dict[str, str]) -> IndexSpec:
     )
 
 
-def differences(spec: TableSpec, description: Mapping[str, Any], ttl: str | None) -> list[str]:
-    """
-    Return the differences of an existing table from ``spec``, as phrases; more indexes are allowed.
-
-    ``description`` is ``Table`` of DescribeTable, ``ttl`` the table's TTL attribute.
-    """
-    found = []
-    live_types = {
-        each["AttributeName"]: each["AttributeType"] for each in description["AttributeDefinitions"]
-    }
-    live_keys = _live_keys(description["KeySchema"])
-    if live_keys != spec.keys:
-        found.append(f"its key is {live_keys}, expected {spec.keys}")
-    found += [
-        f"the key attribute {name} is of type {live_types[name]}, expected {kind}"
-        for name, kind in sorted(spec.types.items())
-        if live_types.get(name, kind) != kind
-    ]
-    live = {index.name: index for index in _live_indexes(description)}
+def differences(spec: TableSpec, live: LiveTable) -> list[str]:
+    """Return the differences of a table from ``spec``, as phrases; more indexes are allowed."""
+    found = [each.phrase for each in fixed_differences(spec, live)]
+    indexes = {index.name for index in live_indexes(live.description)}
     for index in spec.indexes:
-        if index.name not in live:
+        if index.name not in indexes:
             found.append(f"the index {index.name} is missing")
-        elif live[index.name].keys != index.keys:
-            found.append(
-                f"the index {index.name} has the key {live[index.name].keys}, expected {index.keys}"
-            )
-        elif (live[index.name].projection, live[index.name].attributes) != (
-            index.projection,
-            index.attributes,
-        ):
-            found.append(
-                f"the index {index.name} projects {live[index.name].projection}, "
-                f"expected {index.projection}"
-            )
-    if ttl != spec.ttl and spec.ttl is not None:
-        state = f"on for {ttl}" if ttl else "off"
+    if live.ttl != spec.ttl and spec.ttl is not None:
+        state = f"on for {live.ttl}" if live.ttl else "off"
         found.append(f"its TTL is {state}, expected on for the attribute {spec.ttl}")
-    billing = description.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED")
-    if billing != spec.billing_mode:
-        found.append(f"its billing mode is {billing}, expected {spec.billing_mode}")
+    if live.billing_mode != spec.billing_mode:
+        found.append(f"its billing mode is {live.billing_mode}, expected {spec.billing_mode}")
+    return found + _differences_of_options(spec.options, live)
+
+
+class FixedDifference(NamedTuple):
+    """A difference that DynamoDB cannot change in an existing table, and what it takes instead."""
+
+    phrase: str
+    remedy: str
+
+
+NEW_TABLE = "a new table"
+NEW_INDEX = "a new index under another name, or a new table"
+
+
+def fixed_differences(spec: TableSpec, live: LiveTable) -> list[FixedDifference]:
+    """Return the differences that DynamoDB cannot change in an existing table."""
+    found = []
+    types = live_types(live.description)
+    keys = live_keys(live.description["KeySchema"])
+    if keys != spec.keys:
+        found.append(FixedDifference(f"its key is {keys}, expected {spec.keys}", NEW_TABLE))
+    own = (keys.partition, keys.sort)
+    found += [
+        FixedDifference(
+            f"the key attribute {name} is of type {types[name]}, expected {kind}",
+            NEW_TABLE if name in own else "another attribute, or a new table",
+        )
+        for name, kind in sorted(spec.types.items())
+        if types.get(name, kind) != kind
+    ]
+    indexes = {index.name: index for index in live_indexes(live.description)}
+    for index in spec.indexes:
+        if (has := indexes.get(index.name)) is not None:
+            remedy = NEW_INDEX if index.is_global else NEW_TABLE
+            found += [
+                FixedDifference(f"the index {index.name} {phrase}", remedy)
+                for phrase in _differences_of_index(has, index)
+            ]
     return found
 
 
-def _live_keys(schema: list[Mapping[str, str]]) -> KeySchema:
+def _differences_of_index(has: IndexSpec, index: IndexSpec) -> Iterator[str]:
+    if has.is_global != index.is_global:
+        kinds = {True: "global", False: "local"}
+        yield f"is {kinds[has.is_global]}, expected {kinds[index.is_global]}"
+    elif has.keys != index.keys:
+        yield f"has the key {has.keys}, expected {index.keys}"
+    elif (has.projection, has.attributes) != (index.projection, index.attributes):
+        yield f"projects {has.projected}, expected {index.projected}"
+
+
+def _differences_of_options(options: TableOptions, live: LiveTable) -> list[str]:
+    found = []
+    on = {True: "on", False: "off"}
+    recovery = live.point_in_time_recovery
+    if options.point_in_time_recovery is not None and recovery != options.point_in_time_recovery:
+        found.append(
+            f"its point-in-time recovery is {on[bool(recovery)]}, "
+            f"expected {on[options.point_in_time_recovery]}"
+        )
+    if options.stream is not None and (live.stream or "OFF") != options.stream:
+        found.append(f"its stream is {live.stream or 'OFF'}, expected {options.stream}")
+    protection = options.deletion_protection
+    if protection is not None and live.deletion_protection != protection:
+        found.append(
+            f"its deletion protection is {on[live.deletion_protection]}, expected {on[protection]}"
+        )
+    found += [
+        f"its tag {key} differs from the settings"
+        if key in (live.tags or {})
+        else f"its tag {key} is missing"
+        for key, value in sorted((options.tags or {}).items())
+        if (live.tags or {}).get(key) != value
+    ]
+    if has_other_key(options, live):
+        found.append(
+            f"its encryption key is {live.encryption_key or AWS_OWNED}, "
+            f"expected {options.encryption_key}"
+        )
+    if options.table_class is not None and live.table_class != options.table_class:
+        found.append(f"its table class is {live.table_class}, expected {options.table_class}")
+    return found
+
+
+def has_other_key(options: TableOptions, live: LiveTable) -> bool:
+    """Return whether the table is encrypted with another key than ``options`` say."""
+    return options.encryption_key is not None and not is_key(live.encryption_key, live.wanted_key)
+
+
+def live_types(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the types of the key attributes of a table and its indexes."""
+    return {
+        each["AttributeName"]: each["AttributeType"] for each in description["AttributeDefinitions"]
+    }
+
+
+def live_keys(schema: list[Mapping[str, str]]) -> KeySchema:
+    """Return a ``KeySchema`` of DescribeTable."""
     names = {each["KeyType"]: each["AttributeName"] for each in schema}
     return KeySchema(names["HASH"], names.get("RANGE"))
 
 
-def _live_indexes(description: Mapping[str, Any]) -> Iterator[IndexSpec]:
+def live_indexes(description: Mapping[str, Any]) -> Iterator[IndexSpec]:
+    """Yield the indexes of a table; ``description`` is ``Table`` of DescribeTable."""
     for kind in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes"):
         for index in description.get(kind) or ():
             yield IndexSpec(
                 name=index["IndexName"],
-                keys=_live_keys(index["KeySchema"]),
+                keys=live_keys(index["KeySchema"]),
                 projection=index["Projection"]["ProjectionType"],
                 attributes=frozenset(index["Projection"].get("NonKeyAttributes") or ()),
                 is_global=kind == "GlobalSecondaryIndexes",
@@ -249,18 +339,26 @@ class TableState:
 
 
 def inspect_table(spec: TableSpec) -> TableState:
-    """Return the state of ``spec``'s table; takes one or two calls of the control plane."""
-    control = get_control(spec.using)
-    description = control.describe(spec.name)
-    if description is None:
-        return TableState(None)
-    ttl = control.ttl_attribute(spec.name) if spec.ttl is not None else None
-    return TableState(description["TableStatus"], tuple(differences(spec, description, ttl)))
+    """
+    Return the state of ``spec``'s table; takes one call of the control plane, and one more each
+    for TTL and the options that are asked for separately.
+    """
+    live = read_table(spec)
+    return (
+        TableState(None)
+        if live is None
+        else TableState(live.status, tuple(differences(spec, live)))
+    )
+
+
+def read_table(spec: TableSpec) -> LiveTable | None:
+    """Return ``spec``'s table as it is in DynamoDB, None if it does not exist."""
+    return read_live(spec.using, spec.name, spec.options, with_ttl=spec.ttl is not None)
 
 
 def create_table(spec: TableSpec, progress: Progress, *, timeout: float = 600.0) -> bool:
     """
-    Create ``spec``'s table, wait until it is ACTIVE and enable its TTL.
+    Create ``spec``'s table, wait until it is ACTIVE, enable its TTL and point-in-time recovery.
 
     Return False if another process created it meanwhile. Raises StoreError if it is not ACTIVE
     after ``timeout`` seconds.
@@ -283,7 +381,29 @@ def create_table(spec: TableSpec, progress: Progress, *, timeout: float = 600.0)
                 "TimeToLiveSpecification": {"AttributeName": spec.ttl, "Enabled": True},
             },
         )
+    if is_created and spec.options.point_in_time_recovery:
+        set_recovery(control, spec.name, is_on=True)
     return is_created
+
+
+def set_recovery(control: ControlPlane, table: str, *, is_on: bool) -> None:
+    """
+    Switch point-in-time recovery on or off; for some seconds DynamoDB refuses that for a new table.
+    """
+    request = {
+        "TableName": table,
+        "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": is_on},
+    }
+    until = clock.monotonic() + _UNAVAILABLE_FOR
+    while True:
+        try:
+            control.call("UpdateContinuousBackups", request)
+        except ClientError as exc:
+            if code_of(exc) != NO_BACKUPS_YET or clock.monotonic() >= until:
+                raise
+            clock.sleep(1.0)
+        else:
+            return
 
 
 def await_active(

@@ -59,11 +59,20 @@ def for_each_table(
 
     If DynamoDB does not answer for an alias, its other tables are left out.
     """
+    with command_errors():
+        tables = chosen_tables(names, using)
+    return for_each(tables, work, write)
+
+
+def for_each(
+    tables: Iterable[TableSpec],
+    work: Callable[[TableSpec], None],
+    write: Callable[[str], object],
+) -> list[str]:
+    """Call ``work`` for each of ``tables``, as :func:`for_each_table` does."""
     failed: list[str] = []
     silent: set[str] = set()
     named: set[str] = set()
-    with command_errors():
-        tables = chosen_tables(names, using)
     for table in tables:
         if table.using in silent:
             continue

@@ -38,10 +38,17 @@ def test_tables(url: str, prefix: str) -> Iterator[None]:
             name: {
                 setting: prefix + value if setting == "TABLE_NAME" else value
                 for setting, value in of_table.items()
+                if setting != "DELETION_PROTECTION"
             }
             for name, of_table in values.get("TABLES", {}).items()
         }
-        own = {"ENDPOINT_URL": url, "TABLE_PREFIX": prefix, "TABLES": tables}
+        own = {
+            "ENDPOINT_URL": url,
+            "TABLE_PREFIX": prefix,
+            "TABLES": tables,
+            # They are deleted at the end.
+            "DELETION_PROTECTION": None,
+        }
         changed[using] = {"REGION": "us-east-1", **values, **own}
     with override_settings(DYNAMO_STORES=changed):
         specs = wanted_tables()

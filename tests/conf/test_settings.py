@@ -71,6 +71,14 @@ def test_everything_is_optional():
             "DYNAMO_STORES['default']['TABLES']['orders']['SCALING']['MAX_READ_CAPACITY'] is 1; "
             "expected at least BASE_READ_CAPACITY, 5.",
         ),
+        ({"STREAM": "ON"}, "expected 'NEW_AND_OLD_IMAGES' or 'NEW_IMAGE' or "),
+        ({"TAGS": {"aws:team": "a"}}, "expected a dict of at most 50 tags, keys (1 to 128 "),
+        ({"TAGS": {"team": 1}}, "expected a dict of at most 50 tags"),
+        (
+            {"ENCRYPTION_KEY": "tables"},
+            "expected 'AWS_OWNED', 'aws/dynamodb', or the id, the alias",
+        ),
+        ({"TABLE_CLASS": "GLACIER"}, "expected 'STANDARD' or 'STANDARD_INFREQUENT_ACCESS', or No"),
         ({"BILLING_MODE": "FREE"}, "expected 'PAY_PER_REQUEST' or 'PROVISIONED'"),
     ],
 )
@@ -184,3 +192,21 @@ def test_tables_override_settings_of_the_alias():
 def test_equal_bounds_are_accepted(settings):
     """A maximum may equal its minimum; the message says 'at least'."""
     assert problems(**settings) == []
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        None,
+        "AWS_OWNED",
+        "aws/dynamodb",
+        "alias/tables",
+        "3d2f8a1e-0000-4000-8000-000000000000",
+        "mrk-" + "0a" * 16,
+        "arn:aws:kms:eu-west-1:000000000000:key/3d2f8a1e-0000-4000-8000-000000000000",
+        "arn:aws-cn:kms:cn-north-1:000000000000:alias/tables",
+    ],
+)
+def test_every_form_of_a_key_is_accepted(key):
+    """Ids, aliases and ARNs, and the two keys of AWS."""
+    assert problems(ENCRYPTION_KEY=key, TABLES={"orders": {"ENCRYPTION_KEY": key}}) == []

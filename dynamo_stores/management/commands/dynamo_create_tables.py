@@ -20,8 +20,9 @@ from ..tables import (
 class Command(BaseCommand):
     help = (
         "Creates the missing tables of every alias and of the models of installed apps, with "
-        "indexes and TTL. An existing table is never changed. If one differs from its model, or an "
-        "alias fails, that is printed at the end, and the exit status is 1."
+        "indexes, TTL and the options in the settings. An existing table is never changed. If one "
+        "differs from its model, or an alias fails, that is printed at the end, and the exit "
+        "status is 1."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -56,8 +57,9 @@ class Command(BaseCommand):
         problems = []
         if different:
             problems.append(
-                "Existing tables differ from the models and were not changed. Change them in AWS "
-                "or use other tables in the settings:\n  " + "\n  ".join(different)
+                "Existing tables differ from the models and were not changed. Change them with "
+                "'manage.py dynamo_update_tables', or use other tables in the settings:\n  "
+                + "\n  ".join(different)
             )
         if failed:
             problems.append("Tables could not be created:\n  " + "\n  ".join(failed))

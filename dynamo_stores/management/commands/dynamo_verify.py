@@ -38,10 +38,10 @@ _SHOWN = 100
 
 class Command(BaseCommand):
     help = (
-        "Compares the existing tables with the models: keys, indexes, TTL, billing mode. With "
-        "--with or --with-backup, compares the items of one table with another one's or a "
-        "backup's; with --references, looks for items that refer to nothing. The exit status is 1 "
-        "if a table is missing or differs."
+        "Compares the existing tables with the models and the settings: keys, indexes, TTL, "
+        "billing mode, options. With --with or --with-backup, compares the items of one table with "
+        "another one's or a backup's; with --references, looks for items that refer to nothing. "
+        "The exit status is 1 if a table is missing or differs."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
