@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 from .. import clock
 from ..calls.control import get_control
 from ..calls.environment import is_loopback
-from ..conf import get_config
+from ..conf import aliases, get_config
 from ..exceptions import StoreError, StoreUnavailable
 from ..infrastructure.tables import TableSpec, wanted_tables
 from ..models import ControlItem, StoreItem
@@ -42,14 +42,47 @@ def add_choice_of_tables(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--table", action="append", metavar="NAME", help="Only this table; may be repeated."
     )
+    add_choice_of_aliases(parser)
+
+
+def add_choice_of_aliases(parser: ArgumentParser, default: str = "all aliases") -> None:
+    """Add the option ``--using``; ``default`` is what the help says."""
     parser.add_argument(
-        "--using", action="append", metavar="ALIAS", help="Only this alias; may be repeated."
+        "--using",
+        action="append",
+        metavar="ALIAS",
+        help=f"Only this alias; may be repeated (default: {default}).",
     )
+
+
+def chosen_aliases(using: list[str] | str | None) -> list[str]:
+    """
+    Return the aliases ``using``, each once, or all of them without any. ``call_command`` may pass
+    one as a string. Raises ConfigurationError for an alias that does not exist.
+    """
+    if not using:
+        return aliases()
+    found = list(dict.fromkeys([using] if isinstance(using, str) else using))
+    for each in found:
+        get_config(each)
+    return found
+
+
+def for_each_alias(names: Iterable[str], work: Callable[[str], object]) -> list[str]:
+    """Call ``work`` for each alias, and return a sentence for each that failed."""
+    failed = []
+    for using in names:
+        try:
+            with command_errors():
+                work(using)
+        except CommandError as exc:
+            failed.append(f"Alias {using!r}: {exc}")
+    return failed
 
 
 def for_each_table(
     names: list[str] | None,
-    using: list[str] | None,
+    using: list[str] | str | None,
     work: Callable[[TableSpec], None],
     write: Callable[[str], object],
 ) -> list[str]:
@@ -89,9 +122,9 @@ def for_each(
     return failed
 
 
-def await_engines(aliases: Iterable[str], write: Callable[[str], object]) -> None:
-    """Wait some seconds until the engines of ``aliases`` on this machine listen."""
-    urls = {get_config(using).endpoint_url for using in aliases}
+def await_engines(names: Iterable[str], write: Callable[[str], object]) -> None:
+    """Wait some seconds until the engines of the aliases ``names`` on this machine listen."""
+    urls = {get_config(using).endpoint_url for using in names}
     until = clock.monotonic() + _START
     for url in sorted(url for url in urls if url is not None and is_loopback(url)):
         endpoint = urlsplit(url)
@@ -102,13 +135,12 @@ def await_engines(aliases: Iterable[str], write: Callable[[str], object]) -> Non
             clock.sleep(0.2)
 
 
-def chosen_tables(names: list[str] | None, using: list[str] | None = None) -> list[TableSpec]:
+def chosen_tables(names: list[str] | None, using: list[str] | str | None = None) -> list[TableSpec]:
     """Return all required tables, or only those with one of ``names``, of the aliases ``using``."""
     tables = wanted_tables()
     if using:
-        for each in using:
-            get_config(each)  # raises ConfigurationError for an alias that does not exist
-        tables = [table for table in tables if any(_is_of(table, each) for each in using)]
+        chosen = chosen_aliases(using)
+        tables = [table for table in tables if any(_is_of(table, each) for each in chosen)]
     if not names:
         return tables
     known = {table.name for table in tables}

@@ -99,9 +99,9 @@ def get_descriptions(using: str) -> Descriptions:
     return _descriptions.get(using)
 
 
-def read_all(own: Callable[[str], Report]) -> list[AliasStatus]:
-    """Return the snapshots of all aliases; see :func:`read_status`."""
-    names = aliases()
+def read_all(own: Callable[[str], Report], names: Sequence[str] | None = None) -> list[AliasStatus]:
+    """Return the snapshots of the aliases ``names``, by default all; see :func:`read_status`."""
+    names = aliases() if names is None else names
     with ThreadPoolExecutor(len(names), "dynamo-stores-status") as threads:
         return list(threads.map(lambda using: read_status(using, own(using)), names))
 

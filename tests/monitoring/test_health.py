@@ -130,7 +130,7 @@ def test_the_command_without_dynamodb(reporting, capsys):
     with override_settings(DYNAMO_STORES={"default": settings.DYNAMO_STORES[using]}):
         with pytest.raises(CommandError) as raised:
             call_command("dynamo_status")
-        assert str(raised.value) == f"{sentence}."
+        assert str(raised.value) == f"Alias 'default': {sentence}."
         printed = capsys.readouterr().out
         assert "unknown, because DynamoDB did not answer" in printed
         assert sentence not in printed

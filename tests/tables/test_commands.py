@@ -220,6 +220,10 @@ def test_wrong_numbers_are_named_before_any_work(command, option, value):
         ("dynamo_create_tables", {"using": ["defualt"]}),
         ("dynamo_verify", {"using": ["default", "defualt"]}),
         ("dynamo_benchmark", {"using": "defualt"}),
+        ("dynamo_cleanup", {"using": ["defualt"]}),
+        ("dynamo_reconcile", {"using": ["defualt"]}),
+        ("dynamo_status", {"using": ["defualt"]}),
+        ("dynamo_update_tables", {"using": ["defualt"]}),
     ],
 )
 def test_an_unknown_alias_is_named_with_the_nearest(tables, command, options):
@@ -339,3 +343,68 @@ def test_the_local_engine_has_the_port_of_the_settings():
         assert _default_port() == 8017
     with override_settings(DYNAMO_STORES={"default": {"REGION": "eu-west-1"}}):
         assert _default_port() == 8400
+
+
+def test_cleanup_goes_on_with_other_aliases(alias, settings, tmp_path):
+    """The alias that does not answer is named; the position of a cleanup that failed is kept."""
+    dead, using = alias(ENDPOINT_URL="http://127.0.0.1:9"), alias()
+    backend = "dynamo_stores.cache.DynamoDBCache"
+    settings.CACHES = {
+        "dead": {"BACKEND": backend, "LOCATION": dead, "OPTIONS": {"OPERATION_TIMEOUT": 0.3}},
+        "own": {"BACKEND": backend, "LOCATION": using, "KEY_PREFIX": secrets.token_hex(4)},
+    }
+    state = tmp_path / "state.json"
+    arguments = {"segments": 1, "scan": False, "dry_run": False}
+    key = {"PK": {"S": "k"}, "SK": {"S": "ENTRY"}}
+    kept = {"dead": {"arguments": arguments, "position": {"0": key}}}
+    state.write_text(json.dumps(kept))
+    out = io.StringIO()
+    with pytest.raises(CommandError, match=f"^Alias '{dead}': .* got no answer"):
+        call_command("dynamo_cleanup", stdout=out, state=state)
+    assert out.getvalue() == "own: 0 expired items removed\n"
+    assert json.loads(state.read_text()) == kept
+    assert run("dynamo_cleanup", using=[using]) == "own: 0 expired items removed\n"
+    assert (
+        run("dynamo_cleanup", using=["default"]) == "No cache of CACHES uses the alias default.\n"
+    )
+    with pytest.raises(CommandError, match=f"The cache 'dead' is of the alias '{dead}'; expected"):
+        run("dynamo_cleanup", cache=["dead"], using=[using])
+
+
+def test_reconcile_goes_on_with_other_aliases(alias):
+    """The alias that does not answer is named, an alias that does not exist ends it before."""
+    dead, using = alias(ENDPOINT_URL="http://127.0.0.1:9", OPERATION_TIMEOUT=0.3), alias()
+    with pytest.raises(CommandError, match=f"^Alias '{dead}': ") as failed:
+        run("dynamo_reconcile", using=[dead, using])
+    assert using not in str(failed.value)
+    assert run("dynamo_reconcile", using=[using]) == "No table is due.\n"
+
+
+def test_scale_goes_on_with_other_aliases(alias):
+    """Each alias that fails has a line of its own."""
+    dead, using = alias(ENDPOINT_URL="http://127.0.0.1:9", OPERATION_TIMEOUT=0.3), alias()
+    with pytest.raises(CommandError) as failed:
+        call_command("dynamo_scale", "none", "up", using=[dead, using])
+    first, second = str(failed.value).splitlines()
+    assert first.startswith(f"Alias '{dead}': ")
+    assert second.startswith(f"Alias '{using}': ")
+    assert "has no table none. Known tables: " in second
+    with pytest.raises(CommandError, match="no alias 'defualt'; did you mean 'default'"):
+        call_command("dynamo_scale", "none", "up", using=[using, "defualt"])
+
+
+def test_status_shows_the_chosen_aliases(alias):
+    """Those that answer are shown, those that do not are named at the end."""
+    dead = alias(ENDPOINT_URL="http://127.0.0.1:9", TABLE_PREFIX="nowhere-")
+    using = alias(TABLE_PREFIX=f"fresh-{secrets.token_hex(4)}-")
+    names = [model.bound_to(using).Meta.table_name for model in (StoreItem, ControlItem)]
+    run("dynamo_create_tables", using=[using])
+    shown = run("dynamo_status", using=[using])
+    assert f"{names[0]}: ACTIVE" in shown
+    assert "nowhere" not in shown
+    out = io.StringIO()
+    with pytest.raises(CommandError, match=f"^Alias '{dead}': DynamoDB does not answer"):
+        call_command("dynamo_status", stdout=out, using=[dead, using])
+    assert f"{names[0]}: ACTIVE" in out.getvalue()
+    for name in names:
+        get_control(using).call("DeleteTable", {"TableName": name})

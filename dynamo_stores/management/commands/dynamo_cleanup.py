@@ -15,7 +15,7 @@ from ...cache.store.sweeps import Progress
 from ...conf.rules import POSITIVE
 from ...tasks import dynamodb_caches
 from ..options import check_options, whole_between
-from ..tables import command_errors
+from ..tables import add_choice_of_aliases, chosen_aliases, command_errors, for_each_alias
 
 SECONDS_BETWEEN_LINES = 2.0
 
@@ -30,6 +30,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--cache", action="append", metavar="NAME", help="Only this cache; may be repeated."
         )
+        add_choice_of_aliases(parser)
         parser.add_argument(
             "--dry-run", action="store_true", help="Count expired items without deleting them."
         )
@@ -54,7 +55,9 @@ class Command(BaseCommand):
             help="Save the position in this file after each page, and resume from it.",
         )
 
-    def handle(self, *args: Any, cache: list[str] | None, **options: Any) -> None:
+    def handle(
+        self, *args: Any, cache: list[str] | None, using: list[str] | None, **options: Any
+    ) -> None:
         # DynamoDB scans in at most so many segments.
         check_options(options, segments=whole_between(1, 1_000_000), units_per_second=POSITIVE)
         state: Path | None = options["state"]
@@ -72,8 +75,25 @@ class Command(BaseCommand):
                     f"CACHES has no DynamoDB cache {unknown[0]!r}. "
                     f"Known: {', '.join(map(repr, found)) or 'none'}."
                 )
-            for name in cache or found:
+            aliases = chosen_aliases(using)
+        names: dict[str, list[str]] = {}
+        for name in cache or found:
+            names.setdefault(found[name].store.using, []).append(name)
+
+        if cache and (others := set(names).difference(aliases)):
+            raise CommandError(
+                f"The cache {names[min(others)][0]!r} is of the alias {min(others)!r}; expected "
+                f"one of {', '.join(map(repr, aliases))}, by --using."
+            )
+
+        def clean(alias: str) -> None:
+            for name in names.get(alias, ()):
                 self._clean(name, found[name], options)
+            if using and alias not in names:
+                self.stdout.write(f"No cache of CACHES uses the alias {alias}.")
+
+        if failed := for_each_alias(aliases, clean):
+            raise CommandError("\n".join(failed))
 
     def _clean(self, name: str, cache: DynamoDBCache, options: dict[str, Any]) -> None:
         state: Path | None = options["state"]
@@ -101,7 +121,11 @@ class Command(BaseCommand):
             progress=progress,
         )
         if state is not None:
-            state.unlink(missing_ok=True)
+            # The positions of caches whose cleanup failed are kept.
+            if others := {other: own for other, own in kept.items() if other != name}:
+                state.write_text(json.dumps(others))
+            else:
+                state.unlink(missing_ok=True)
         verb = "would be removed" if options["dry_run"] else "removed"
         self.stdout.write(f"{name}: {removed} expired items {verb}")
 

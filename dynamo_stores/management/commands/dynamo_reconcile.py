@@ -11,7 +11,7 @@ from ... import conf
 from ...capacity.scale_down import Outcome, reconcile
 from ...capacity.update import describe_changes
 from ...monitoring.roll_up import roll_up
-from ..tables import command_errors
+from ..tables import add_choice_of_aliases, chosen_aliases, command_errors, for_each_alias
 
 
 class Command(BaseCommand):
@@ -21,17 +21,13 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--using", default=None, help="Only this alias.")
+        add_choice_of_aliases(parser)
 
-    def handle(self, *args: Any, using: str | None, **options: Any) -> None:
+    def handle(self, *args: Any, using: list[str] | None, **options: Any) -> None:
         outcomes: list[Outcome] = []
-        failures = []
-        for alias in [using] if using else conf.aliases():
-            try:
-                with command_errors():
-                    outcomes += self._reconcile(alias)
-            except CommandError as exc:
-                failures.append(f"Alias {alias!r}: {exc}")
+        with command_errors():
+            aliases = chosen_aliases(using)
+        failures = for_each_alias(aliases, lambda each: outcomes.extend(self._reconcile(each)))
         for outcome in outcomes:
             done = "not lowered"
             if outcome.plan.changes:

@@ -12,7 +12,7 @@ from ...capacity.manual import DOWN, TO, UP, NoSuchTable, change_manually
 from ...capacity.update import describe_changes
 from ...checks import beat_lowers_tables
 from ...infrastructure.tables import wanted_tables
-from ..tables import command_errors
+from ..tables import add_choice_of_aliases, chosen_aliases, command_errors, for_each_alias
 
 
 class Command(BaseCommand):
@@ -27,11 +27,17 @@ class Command(BaseCommand):
         parser.add_argument("direction", choices=[UP, DOWN, TO])
         parser.add_argument("--read", type=int, metavar="N", help="Read units, for 'to'.")
         parser.add_argument("--write", type=int, metavar="N", help="Write units, for 'to'.")
-        parser.add_argument("--using", default=conf.DEFAULT_ALIAS, help="Alias (%(default)s).")
+        add_choice_of_aliases(parser, default=conf.DEFAULT_ALIAS)
         parser.add_argument("--dry-run", action="store_true", help="Print what would be done.")
 
     def handle(
-        self, *args: Any, table: str, direction: str, using: str, dry_run: bool, **options: Any
+        self,
+        *args: Any,
+        table: str,
+        direction: str,
+        using: list[str] | None,
+        dry_run: bool,
+        **options: Any,
     ) -> None:
         read, write = options["read"], options["write"]
         if (direction == TO) != (read is not None or write is not None):
@@ -40,19 +46,39 @@ class Command(BaseCommand):
             if units is not None and units < 1:
                 raise CommandError(f"{option} is {units}; expected 1 or more.")
         with command_errors():
-            try:
-                plan = change_manually(
-                    using,
-                    table,
-                    direction,
-                    read=read,
-                    write=write,
-                    by="dynamo_scale",
-                    dry_run=dry_run,
-                )
-            except NoSuchTable as exc:
-                known = sorted(spec.name for spec in wanted_tables() if spec.using == using)
-                raise CommandError(f"{exc} Known tables: {', '.join(known)}.") from exc
+            aliases = chosen_aliases(using or [conf.DEFAULT_ALIAS])
+        failed = for_each_alias(
+            aliases,
+            lambda each: self._scale(
+                each, table, direction, read=read, write=write, dry_run=dry_run
+            ),
+        )
+        if failed:
+            raise CommandError("\n".join(failed))
+
+    def _scale(
+        self,
+        using: str,
+        table: str,
+        direction: str,
+        *,
+        read: int | None,
+        write: int | None,
+        dry_run: bool,
+    ) -> None:
+        try:
+            plan = change_manually(
+                using,
+                table,
+                direction,
+                read=read,
+                write=write,
+                by="dynamo_scale",
+                dry_run=dry_run,
+            )
+        except NoSuchTable as exc:
+            known = sorted(spec.name for spec in wanted_tables() if spec.using == using)
+            raise CommandError(f"{exc} Known tables: {', '.join(known)}.") from exc
         if not plan.changes and not dry_run:
             raise CommandError(f"{table} was not changed: {plan.why}.")
         changes = describe_changes(plan.changes)

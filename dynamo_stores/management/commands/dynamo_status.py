@@ -11,12 +11,13 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import clock
+from ...conf import aliases
 from ...monitoring.formatting import ago, clock_time, count_of, exact, number, span
 from ...monitoring.reporter import get_reporter
 from ...monitoring.snapshot import read_all
 from ...monitoring.status import DECISION, USAGE, AliasStatus, BreakerRow, TableStatus, as_json
 from ..options import between, check_options
-from ..tables import chosen_tables, command_errors
+from ..tables import add_choice_of_aliases, chosen_aliases, chosen_tables, command_errors
 
 _CLEAR = "\x1b[2J\x1b[H"
 
@@ -32,6 +33,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--table", action="append", metavar="NAME", help="Only this table; may be repeated."
         )
+        add_choice_of_aliases(parser)
         parser.add_argument("--json", action="store_true", help="Print one JSON object.")
         parser.add_argument(
             "--watch",
@@ -43,10 +45,15 @@ class Command(BaseCommand):
         )
 
     def handle(
-        self, *args: Any, table: list[str] | None, watch: float | None, **options: Any
+        self,
+        *args: Any,
+        table: list[str] | None,
+        using: list[str] | None,
+        watch: float | None,
+        **options: Any,
     ) -> None:
         if watch is None:
-            self._show(table, as_object=options["json"])
+            self._show(table, using, as_object=options["json"])
             return
         check_options({"watch": watch}, watch=between(0.1, 86_400))
         with contextlib.suppress(KeyboardInterrupt):
@@ -54,15 +61,20 @@ class Command(BaseCommand):
                 try:
                     if not options["json"]:
                         self.stdout.write(_CLEAR, ending="")
-                    self._show(table, as_object=options["json"])
+                    self._show(table, using, as_object=options["json"])
                 except CommandError as exc:
                     self.stderr.write(str(exc))
                 clock.sleep(watch)
 
-    def _show(self, names: list[str] | None, *, as_object: bool) -> None:
+    def _show(self, names: list[str] | None, using: list[str] | None, *, as_object: bool) -> None:
         with command_errors():
-            wanted = {(spec.using, spec.name) for spec in chosen_tables(names)}
-            found = read_all(lambda using: get_reporter(using).report())
+            wanted = {(spec.using, spec.name) for spec in chosen_tables(names, using)}
+            # An alias may share its tables with another one, under which they are listed.
+            shown = {*chosen_aliases(using), *(alias for alias, _ in wanted)}
+            found = read_all(
+                lambda alias: get_reporter(alias).report(),
+                [alias for alias in aliases() if alias in shown],
+            )
         statuses = [_without_process(each) for each in found]
         tables = [
             each
@@ -70,7 +82,11 @@ class Command(BaseCommand):
             for each in status.tables
             if (each.using, each.table) in wanted
         ]
-        problems = [problem for status in statuses for problem in status.problems]
+        problems = [
+            f"Alias {status.using!r}: {problem}."
+            for status in statuses
+            for problem in status.problems
+        ]
         is_unknown = any(each.status == "unknown" for each in tables)
         if as_object:
             data = as_json(statuses)
@@ -82,7 +98,7 @@ class Command(BaseCommand):
             for line in self._lines(statuses, tables, with_problems=not is_unknown):
                 self.stdout.write(line)
         if is_unknown:
-            raise CommandError(f"{'. '.join(problems)}.")
+            raise CommandError("\n".join(problems))
         if missing := [each.table for each in tables if each.status == "missing"]:
             raise CommandError(
                 f"These tables do not exist: {', '.join(missing)}. "
