@@ -113,14 +113,23 @@ class AutoScaling:
         )  # fmt: skip
         return plan
 
-    def _read_targets(self, capacity: TableCapacity) -> Targets | None:
-        table, config = capacity.table, get_config(self._using)
+    def client_for(self, table: str) -> Any:
+        """
+        Return the client of the service, None for an engine on this machine, which comes without.
+        """
+        config = get_config(self._using)
         own = config.for_table(table).scaling.auto_scaling_endpoint_url
         if own is None and config.endpoint_url is not None and is_loopback(config.endpoint_url):
-            return {}  # an engine on this machine comes without this service
+            return None
+        if self._client is None:
+            self._client = _make_client(self._using, own)
+        return self._client
+
+    def _read_targets(self, capacity: TableCapacity) -> Targets | None:
+        table = capacity.table
         try:
-            if self._client is None:
-                self._client = _make_client(self._using, own)
+            if self.client_for(table) is None:
+                return {}
             found: dict[tuple[str, str], ScalableTarget] = {}
             names = [_resource_of(table, name) for name in capacity.resources]
             for some in chunks(names, _RESOURCES_PER_REQUEST):

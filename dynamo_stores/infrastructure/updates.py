@@ -21,13 +21,10 @@ from ..exceptions import (
 from .changes import Change, Plan, plan_changes
 from .live import LiveTable
 from .tables import NO_BACKUPS_YET, Progress, TableSpec, read_table
+from .waiting import PATIENCE, Waiting, patiently
 
-# Seconds for which DynamoDB may not answer, or not show a change, before the update is given up.
-_PATIENCE = 60.0
 # Requests of one change that may get no answer.
 _ATTEMPTS = 3
-# Seconds between two lines about the same progress.
-_BETWEEN_LINES = 15.0
 # What DynamoDB's limits are, by what is changed; the documentation of its quotas has them.
 _LIMITS = {
     "TTL": "DynamoDB changes TTL at most once an hour. Run the command again later.",
@@ -144,7 +141,7 @@ class TableUpdate:
             except ClientError as exc:
                 code = code_of(exc)
                 is_busy = code in _BUSY or (code == LIMIT_EXCEEDED and self._is_changing())
-                if not is_busy or tries > _PATIENCE:
+                if not is_busy or tries > PATIENCE:
                     return _reason(exc, change)
             # It may have been carried out, or somebody else changes the table.
             clock.sleep(1.0)
@@ -157,7 +154,7 @@ class TableUpdate:
 
     def _until_shown(self, done: Mapping[_Key, Change]) -> Plan:
         """Wait until DynamoDB shows what it accepted: tags and the like are consistent later."""
-        until = clock.monotonic() + _PATIENCE
+        until = clock.monotonic() + PATIENCE
         while True:
             plan = self._plan(self._settled())
             hidden = [each for each in plan.changes if _key(each) in done]
@@ -166,27 +163,15 @@ class TableUpdate:
             if clock.monotonic() >= until:
                 raise StoreError(
                     f"DynamoDB accepted to {hidden[0].sentence} on {self.spec.name}, but does not "
-                    f"show it after {_PATIENCE:.0f} s. Look at the table in AWS."
+                    f"show it after {PATIENCE:.0f} s. Look at the table in AWS."
                 )
             clock.sleep(0.5)
 
     def _settled(self) -> LiveTable:
         """Wait until DynamoDB changes nothing of the table, and return it."""
-        started = printed = clock.monotonic()
-        before: list[str] = []
+        waiting = Waiting(self.spec.name, self._write, self._timeout)
         while under_way := self._read(self._described).under_way():
-            now = clock.monotonic()
-            waited = now - started
-            phrases = "; ".join(under_way)
-            if self._timeout is not None and waited > self._timeout:
-                raise StoreError(
-                    f"After {waited:.0f} s {phrases}. That goes on in DynamoDB; run the command "
-                    "again to continue."
-                )
-            if under_way != before or now - printed >= _BETWEEN_LINES:
-                self._write(f"{self.spec.name}: {phrases}, for {waited:.0f} s")
-                before, printed = under_way, now
-            clock.sleep(0.2 if waited < 5 else 1.0 if waited < 60 else 5.0)
+            waiting.go_on("; ".join(under_way))
         return self._read(self._table)
 
     def _described(self) -> LiveTable | None:
@@ -197,18 +182,7 @@ class TableUpdate:
         return read_table(self.spec)
 
     def _read(self, read: Callable[[], LiveTable | None]) -> LiveTable:
-        """Return the table; wait some time for a DynamoDB that does not answer."""
-        until = clock.monotonic() + _PATIENCE
-        while True:
-            try:
-                return self._checked(read())
-            except StoreRefused:
-                raise
-            except StoreUnavailable as exc:
-                if clock.monotonic() >= until:
-                    raise
-                self._write(f"{self.spec.name}: {exc}")
-                clock.sleep(2.0)
+        return patiently(lambda: self._checked(read()), self.spec.name, self._write)
 
     def _checked(self, live: LiveTable | None) -> LiveTable:
         if live is None:

@@ -10,7 +10,7 @@ from dynamo_stores.testing import FaultProxy
 
 class ChangingTables(FaultProxy):
     """
-    A relay: each UpdateTable takes ``seconds``.
+    A relay: each UpdateTable, restore and backup takes ``seconds``.
 
     Half of the time the table is UPDATING, and then a new index is backfilled. Meanwhile another
     UpdateTable is refused; ``refused`` counts those.
@@ -23,7 +23,14 @@ class ChangingTables(FaultProxy):
         self._changing = {}
 
     def _next(self, operation, request):
-        own = {"UpdateTable": self._update, "DescribeTable": self._describe}
+        own = {
+            "UpdateTable": self._update,
+            "DescribeTable": self._describe,
+            "RestoreTableFromBackup": self._restore,
+            "RestoreTableToPointInTime": self._restore,
+            "CreateBackup": self._back_up,
+            "DescribeBackup": self._describe_backup,
+        }
         return super()._next(operation, request) or own.get(operation)
 
     def _left(self, table):
@@ -61,10 +68,38 @@ class ChangingTables(FaultProxy):
         }
         if not new or left > 0.5:
             table["TableStatus"] = "UPDATING"
+        if "TargetTableName" in change:
+            table["TableStatus"] = "CREATING"
         table["ItemCount"] = 1000
         for index in table.get("GlobalSecondaryIndexes", ()):
             if index["IndexName"] in new:
                 index |= {"IndexStatus": "CREATING", "Backfilling": left <= 0.5}
                 index["ItemCount"] = 0 if left > 0.5 else int(1000 * (1 - left))
         handler.answer(200, json.dumps({"Table": table}).encode())
+        return True
+
+    def _restore(self, handler, request):
+        body = json.loads(request)
+        status, headers, answer = handler.forward(request)
+        if status == 200:
+            self._changing[body["TargetTableName"]] = (time.monotonic(), body)
+        handler.answer(status, answer, headers)
+        return True
+
+    def _back_up(self, handler, request):
+        status, _, answer = handler.forward(request)
+        answer = json.loads(answer)
+        if status == 200:
+            details = answer["BackupDetails"]
+            self._changing[details["BackupArn"]] = (time.monotonic(), {})
+            details["BackupStatus"] = "CREATING"
+        handler.answer(status, json.dumps(answer).encode())
+        return True
+
+    def _describe_backup(self, handler, request):
+        status, _, answer = handler.forward(request)
+        answer = json.loads(answer)
+        if status == 200 and self._left(json.loads(request)["BackupArn"])[0] > 0:
+            answer["BackupDescription"]["BackupDetails"]["BackupStatus"] = "CREATING"
+        handler.answer(status, json.dumps(answer).encode())
         return True
