@@ -85,6 +85,24 @@ class Export:
         )
 
 
+def is_restored_from(description: Mapping[str, Any], source: Source) -> bool:
+    """
+    Return whether a table is, or is being, restored from ``source``.
+
+    The latest time is another one each time, so a table that was restored to it is only the same
+    while it is being restored.
+    """
+    summary = description.get("RestoreSummary") or {}
+    if source.arn is not None:
+        return bool(summary.get("SourceBackupArn") == source.arn)
+    name = str(summary.get("SourceTableArn", "")).rpartition("/")[2]
+    if name != source.table or summary.get("SourceBackupArn"):
+        return False
+    if source.at is None:
+        return bool(description["TableStatus"] == "CREATING")
+    return abs(as_seconds(summary.get("RestoreDateTime", 0.0)) - source.at) < 1.0
+
+
 class ServiceBackups:
     """
     The backups of one alias. ``write`` gets lines about what is waited for, ``timeout`` seconds at
@@ -158,13 +176,13 @@ class ServiceBackups:
         existing = self._control.describe(target)
         if existing is None:
             self._request_restore(source, target)
-        elif not self._is_restored_from(existing, source):
+        elif is_restored_from(existing, source):
+            self._write(f"{target}: a restore from this was requested before; it is continued")
+        else:
             raise StoreError(
                 f"The table {target} exists. DynamoDB restores into a new table: choose another "
                 "name."
             )
-        else:
-            self._write(f"{target}: was restored from this before, which is continued")
         return self._until_active(target)
 
     def export(
@@ -215,13 +233,6 @@ class ServiceBackups:
             # The first attempt, which failed inside DynamoDB, was carried out after all.
             if not (code_of(exc) in _TABLE_EXISTS and was_repeated(exc)):
                 raise
-
-    def _is_restored_from(self, description: Mapping[str, Any], source: Source) -> bool:
-        summary = description.get("RestoreSummary") or {}
-        if source.arn is not None:
-            return bool(summary.get("SourceBackupArn") == source.arn)
-        name = str(summary.get("SourceTableArn", "")).rpartition("/")[2]
-        return name == source.table and not summary.get("SourceBackupArn")
 
     def _until_active(self, table: str) -> dict[str, Any]:
         waiting = Waiting(table, self._write, self._timeout)

@@ -10,7 +10,7 @@ from dynamo_stores.testing import FaultProxy
 
 class ChangingTables(FaultProxy):
     """
-    A relay: each UpdateTable, restore and backup takes ``seconds``.
+    A relay: each UpdateTable, restore and backup takes ``seconds``, and tags are shown so late.
 
     Half of the time the table is UPDATING, and then a new index is backfilled. Meanwhile another
     UpdateTable is refused; ``refused`` counts those.
@@ -21,11 +21,14 @@ class ChangingTables(FaultProxy):
         self.seconds = seconds
         self.refused = 0
         self._changing = {}
+        self._tags = {}
 
     def _next(self, operation, request):
         own = {
             "UpdateTable": self._update,
             "DescribeTable": self._describe,
+            "TagResource": self._tag,
+            "ListTagsOfResource": self._list_tags,
             "RestoreTableFromBackup": self._restore,
             "RestoreTableToPointInTime": self._restore,
             "CreateBackup": self._back_up,
@@ -102,4 +105,20 @@ class ChangingTables(FaultProxy):
         if status == 200 and self._left(json.loads(request)["BackupArn"])[0] > 0:
             answer["BackupDescription"]["BackupDetails"]["BackupStatus"] = "CREATING"
         handler.answer(status, json.dumps(answer).encode())
+        return True
+
+    def _tag(self, handler, request):
+        # Tags are shown later. The last answer is what they were before.
+        arn = json.loads(request)["ResourceArn"]
+        self._changing[arn] = (time.monotonic(), {"answer": self._tags[arn]})
+        return False
+
+    def _list_tags(self, handler, request):
+        arn = json.loads(request)["ResourceArn"]
+        left, change = self._left(arn)
+        if left > 0:
+            self._tags[arn] = change["answer"]
+        else:
+            _, _, self._tags[arn] = handler.forward(request)
+        handler.answer(200, self._tags[arn])
         return True

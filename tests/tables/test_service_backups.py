@@ -18,6 +18,7 @@ from moto.server import ThreadedMotoServer
 
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.infrastructure.live import read_recovery, read_tags
+from dynamo_stores.infrastructure.service_backups import Source, is_restored_from
 from dynamo_stores.infrastructure.tables import create_table, table_of
 from dynamo_stores.models import StoreItem
 from dynamo_stores.testing import EmbeddedEngine
@@ -310,6 +311,39 @@ def test_auto_scaling_is_set_again(table, moto):
         assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 60.0
 
 
+TABLE_ARN = "arn:aws:dynamodb:eu-west-1:000000000000:table/t"
+
+
+@pytest.mark.parametrize(
+    ("summary", "status", "source", "is_same"),
+    [
+        ({"SourceBackupArn": "b", "SourceTableArn": TABLE_ARN}, "ACTIVE", {"arn": "b"}, True),
+        ({"SourceBackupArn": "c", "SourceTableArn": TABLE_ARN}, "ACTIVE", {"arn": "b"}, False),
+        ({"SourceBackupArn": "b", "SourceTableArn": TABLE_ARN}, "CREATING", {"table": "t"}, False),
+        ({"SourceTableArn": TABLE_ARN}, "CREATING", {"table": "t"}, True),
+        ({"SourceTableArn": TABLE_ARN}, "ACTIVE", {"table": "t"}, False),
+        ({"SourceTableArn": TABLE_ARN}, "CREATING", {"table": "u"}, False),
+        (
+            {"SourceTableArn": TABLE_ARN, "RestoreDateTime": 99.6},
+            "ACTIVE",
+            {"table": "t", "at": 100.0},
+            True,
+        ),
+        (
+            {"SourceTableArn": TABLE_ARN, "RestoreDateTime": 160.0},
+            "CREATING",
+            {"table": "t", "at": 100.0},
+            False,
+        ),
+        (None, "ACTIVE", {"arn": "b"}, False),
+    ],
+)
+def test_only_the_same_restore_is_continued(summary, status, source, is_same):
+    """A table that was restored from something else, or to another time, is another table."""
+    description = {"TableStatus": status, "RestoreSummary": summary}
+    assert is_restored_from(description, Source(**source)) is is_same
+
+
 @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_restore_is_continued(table, moto, with_signal):
     """The same command again waits for it, and sets again what is missing."""
@@ -340,7 +374,7 @@ def test_an_interrupted_restore_is_continued(table, moto, with_signal):
             assert process.returncode == 130
             assert "The same 'restore' again continues it" in error
         assert get_control(using).ttl_attribute(target) is None
-        assert "which is continued" in run(*command, "--using", using)
+        assert "it is continued" in run(*command, "--using", using)
         assert relay.requests["RestoreTableFromBackup"] == 1
         assert get_control(using).ttl_attribute(target) == "TTL"
         assert items(using, target) == [f"k{number}" for number in range(10)]

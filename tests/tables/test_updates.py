@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -19,6 +20,7 @@ from dynamo_stores.calls.control import get_control
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.infrastructure.live import read_recovery, read_tags
 from dynamo_stores.infrastructure.tables import IndexSpec, KeySchema, create_table, table_of
+from dynamo_stores.infrastructure.updates import TableUpdate
 from dynamo_stores.models import StoreItem
 from dynamo_stores.testing import EmbeddedEngine
 from tests.helpers.changing import ChangingTables
@@ -287,6 +289,43 @@ def test_the_time_limit_ends_the_wait_and_not_the_change(table, changing):
     assert indexes(using, name) == {"GSI1"}
 
 
+def test_what_became_necessary_meanwhile_is_named_and_not_done(table):
+    """Only what was confirmed is applied; what somebody else has done is not done again."""
+    using, name = table(lambda spec: dataclasses.replace(bare(spec), ttl=spec.ttl))
+    spec = table_of(StoreItem.bound_to(using))
+    update = TableUpdate(spec, lambda line: None)
+    plan, _ = update.plan()
+    assert [change.what for change in plan.changes] == ["index GSI1"]
+    run(table=[name])
+    control = get_control(using)
+    specification = {"AttributeName": "TTL", "Enabled": False}
+    control.call("UpdateTimeToLive", {"TableName": name, "TimeToLiveSpecification": specification})
+    result = update.apply(plan)
+    assert (result.done, result.refused) == ((), ())
+    assert [change.what for change in result.new] == ["TTL"]
+    assert control.ttl_attribute(name) is None
+
+
+def test_an_outage_while_it_waits_is_waited_for(table, changing):
+    """DescribeTable fails for some seconds while the index is built."""
+    using, name = table(bare, ENDPOINT_URL=changing.url)
+
+    def fail_once_it_is_requested():
+        while not changing.requests["UpdateTable"]:
+            time.sleep(0.01)
+        changing.fail("DescribeTable", times=4)
+
+    failing = threading.Thread(target=fail_once_it_is_requested)
+    failing.start()
+    try:
+        printed = run(table=[name])
+    finally:
+        failing.join()
+    assert "failed inside DynamoDB" in printed
+    assert f"{name}: 2 changes applied" in printed
+    assert indexes(using, name) == {"GSI1"}
+
+
 def start(relay, prefix, *options):
     """Return the process of the command on the tables with ``prefix``."""
     return subprocess.Popen(
@@ -437,6 +476,18 @@ def test_only_the_tags_of_the_settings_are_managed(table, embedded):
     control.call("TagResource", {"ResourceArn": arn, "Tags": others})
     assert "set the tags team" in run(table=[name])
     assert read_tags(control, arn) == {"team": "a", "own": "1"}
+
+
+def test_tags_that_are_shown_late_are_set_once(table, embedded):
+    """ListTagsOfResource returns the tags of before for some seconds."""
+    with ChangingTables(embedded, 1.0) as relay:
+        using, name = table(ENDPOINT_URL=relay.url, TAGS={"team": "a"})
+        arn = get_control(using).describe(name)["TableArn"]
+        untagged = {"ResourceArn": arn, "TagKeys": ["team"]}
+        get_control(using).call("UntagResource", untagged)
+        assert f"{name}: 1 change applied" in run(table=[name])
+        assert relay.requests["TagResource"] == 1
+        assert f"{name}: nothing to change" in run(table=[name])
 
 
 @pytest.mark.parametrize("wanted", ["PROVISIONED", "PAY_PER_REQUEST"])
