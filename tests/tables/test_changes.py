@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dynamo_stores.infrastructure.changes import plan_changes
 from dynamo_stores.infrastructure.live import LiveTable
 from dynamo_stores.infrastructure.options import TableOptions
+from dynamo_stores.infrastructure.restored import lost_in_restore, restored_spec
 from dynamo_stores.infrastructure.tables import IndexSpec, KeySchema, TableSpec, differences
 
 ARN = "arn:aws:dynamodb:eu-west-1:000000000000:table/orders"
@@ -251,3 +252,63 @@ def test_a_managed_tag_is_set_and_no_other_is_touched():
     live = live_with(tags={"team": "b", "own": "x", "cost": "1"})
     (change,) = plan_changes(spec_with(tags={"team": "a", "cost": "1"}), live).changes
     assert change.request == {"ResourceArn": ARN, "Tags": [{"Key": "team", "Value": "a"}]}
+
+
+BACKUP = {
+    "TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED", "AttributeName": "of_backup"},
+    "StreamDescription": {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"},
+}
+
+
+def restored(spec=None, source=None, backup=BACKUP):
+    """Return the specification of a restored table."""
+    description = live_with(INDEXES[0]).description
+    return restored_spec("default", description, spec=spec, source=source, backup=backup)
+
+
+def test_a_restored_table_is_first_what_its_model_says():
+    """Then what its source is, then what the backup knows."""
+    view = {"StreamSpecification": {"StreamEnabled": True, "StreamViewType": "OLD_IMAGE"}}
+    source = live_with(description=view, ttl="of_source")
+    spec = spec_with(ttl="of_model", stream="NEW_IMAGE")
+    assert (restored(spec, source).ttl, restored(spec, source).options.stream) == (
+        "of_model",
+        "NEW_IMAGE",
+    )
+    assert restored(spec_with(stream="OFF"), source).options.stream == "OFF"
+    assert (restored(None, source).ttl, restored(None, source).options.stream) == (
+        "of_source",
+        "OLD_IMAGE",
+    )
+    assert (restored().ttl, restored().options.stream) == ("of_backup", "KEYS_ONLY")
+    assert (restored(backup=None).ttl, restored(backup=None).options.stream) == (None, None)
+    assert restored(None, live_with()).ttl is None
+
+
+def test_a_restored_table_gets_the_tags_of_its_source_and_of_the_settings():
+    """Without those that only AWS can set."""
+    source = live_with(tags={"own": "1", "team": "b", "aws:cloudformation:stack-name": "s"})
+    spec = spec_with(tags={"team": "a"})
+    assert restored(spec, source).options.tags == {"own": "1", "team": "a"}
+    assert restored(None, source).options.tags == {"own": "1", "team": "b"}
+    assert restored(None, live_with(tags={})).options.tags is None
+
+
+def test_the_protection_of_the_source_is_restored():
+    """What is off in the source is not switched off by a request."""
+    on = live_with(point_in_time_recovery=True, description={"DeletionProtectionEnabled": True})
+    options = restored(None, on).options
+    assert (options.point_in_time_recovery, options.deletion_protection) == (True, True)
+    options = restored(None, live_with(point_in_time_recovery=False)).options
+    assert (options.point_in_time_recovery, options.deletion_protection) == (None, None)
+    options = restored(spec_with(deletion_protection=False), on).options
+    assert options.deletion_protection is False
+
+
+def test_a_restore_changes_neither_indexes_nor_billing_mode():
+    """They are as they were restored."""
+    live = live_with(INDEXES[1], point_in_time_recovery=False)
+    spec = spec_with(INDEXES[0], ttl="ttl", point_in_time_recovery=True, on_demand=False)
+    with override_settings(DYNAMO_STORES={"default": {"BILLING_MODE": "PROVISIONED"}}):
+        plan = lost_in_restore(plan_changes(spec, live, allow_removal=True))
+    assert [each.what for each in plan.changes] == ["point-in-time recovery", "TTL"]

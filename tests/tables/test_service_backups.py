@@ -347,9 +347,10 @@ def test_only_the_same_restore_is_continued(summary, status, source, is_same):
 @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_restore_is_continued(table, moto, with_signal):
     """The same command again waits for it, and sets again what is missing."""
-    with ChangingTables(moto, 1.0) as relay:
+    with ChangingTables(moto, 600.0) as relay:
         using, name = table(relay.url)
-        backup, target = backup_of(name), f"{name}-new"
+        target = f"{name}-new"
+        backup = backup_of(name, "--no-wait")
         command = ["restore", "--backup", backup, "--target", target]
         process = subprocess.Popen(
             [sys.executable, "manage.py", "dynamo_backups", *command],
@@ -374,6 +375,7 @@ def test_an_interrupted_restore_is_continued(table, moto, with_signal):
             assert process.returncode == 130
             assert "The same 'restore' again continues it" in error
         assert get_control(using).ttl_attribute(target) is None
+        relay.seconds = 0.1
         assert "it is continued" in run(*command, "--using", using)
         assert relay.requests["RestoreTableFromBackup"] == 1
         assert get_control(using).ttl_attribute(target) == "TTL"

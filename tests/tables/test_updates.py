@@ -14,15 +14,22 @@ import time
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.test import override_settings
 from moto.server import ThreadedMotoServer
 
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.infrastructure.live import read_recovery, read_tags
-from dynamo_stores.infrastructure.tables import IndexSpec, KeySchema, create_table, table_of
+from dynamo_stores.infrastructure.tables import (
+    IndexSpec,
+    KeySchema,
+    create_table,
+    table_of,
+    wanted_tables,
+)
 from dynamo_stores.infrastructure.updates import TableUpdate
 from dynamo_stores.models import StoreItem
-from dynamo_stores.testing import EmbeddedEngine
+from dynamo_stores.testing import EmbeddedEngine, test_tables
 from tests.helpers.changing import ChangingTables
 
 
@@ -347,6 +354,7 @@ def start(relay, prefix, *options):
 def test_an_interrupted_update_goes_on_and_the_next_one_continues(table, changing, with_signal):
     """Ctrl-C says so; after either, the next run waits for the index and does the rest."""
     using, name = table(bare, ENDPOINT_URL=changing.url)
+    changing.seconds = 600.0
     process = start(changing, name.removesuffix("dynamo-stores"), "--table", name)
     try:
         while "is CREATING" not in (line := process.stdout.readline()):
@@ -358,9 +366,9 @@ def test_an_interrupted_update_goes_on_and_the_next_one_continues(table, changin
     if with_signal == signal.SIGINT:
         assert process.returncode == 130
         assert "goes on in DynamoDB; run the command again" in error
-    printed = run(table=[name])
-    assert "being changed: " in printed
-    assert f"{name}: 1 change applied" in printed
+    assert "being changed: the table is UPDATING" in run(table=[name], dry_run=True)
+    changing.seconds = 0.1
+    assert f"{name}: 1 change applied" in run(table=[name])
     assert changing.requests["UpdateTable"] == 1
     assert indexes(using, name) == {"GSI1"}
     assert get_control(using).ttl_attribute(name) == "TTL"
@@ -465,6 +473,19 @@ def test_protection_is_switched_off_only_when_allowed(table, embedded):
     assert (after["STREAM"], after["DELETION_PROTECTION"]) == ("KEYS_ONLY", False)
     assert (after["POINT_IN_TIME_RECOVERY"], after["ENCRYPTION_KEY"]) == (False, False)
     assert f"{name}: nothing to change" in run(table=[name], allow_removal=True)
+
+
+def test_tables_of_tests_are_not_protected(embedded, default_alias):
+    """They are deleted at the end, whatever the settings of the project are."""
+    protected = {"DELETION_PROTECTION": True}
+    own = {**default_alias, **protected, "TABLES": {"forum-users": protected}}
+    with override_settings(DYNAMO_STORES={"default": own}):
+        with test_tables(embedded, f"test-{secrets.token_hex(4)}-"):
+            names = [spec.name for spec in wanted_tables()]
+            protections = {
+                get_control().describe(name)["DeletionProtectionEnabled"] for name in names
+            }
+        assert protections == {False}
 
 
 def test_only_the_tags_of_the_settings_are_managed(table, embedded):
