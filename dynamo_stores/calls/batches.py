@@ -24,7 +24,7 @@ from ..exceptions import (
     StoreUnavailable,
     ThrottlingError,
 )
-from .connection import Connection
+from .connection import Caller
 from .item_size import MAX_BATCH_BYTES, MAX_ITEM_BYTES, item_size
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def chunks(
 
 
 async def batch_get(
-    connection: Connection,
+    connection: Caller,
     table: str,
     keys: Iterable[Item],
     *,
@@ -115,7 +115,7 @@ async def batch_get(
 
 
 async def batch_write(
-    connection: Connection,
+    connection: Caller,
     table: str,
     requests: Iterable[Item],
     *,

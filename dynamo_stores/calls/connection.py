@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pynamodb.connection import Connection as PynamoConnection
 from pynamodb.connection import TableConnection as PynamoTableConnection
@@ -142,11 +142,6 @@ class Connection(PynamoConnection):
         replaces. With ``FAILOVER`` the other alias may answer. Raises StoreUnavailable without an
         answer; it has the unprocessed part of a batch.
         """
-        if "ReturnConsumedCapacity" not in request:
-            request["ReturnConsumedCapacity"] = "INDEXES" if observer.is_observed() else "NONE"
-        if operation == "TransactWriteItems":
-            # A retry with the same token does not repeat a transaction that was carried out.
-            request.setdefault("ClientRequestToken", str(uuid.uuid4()))
         table = request.get("TableName") or table_of(request)
         policy, failover = self.policy_for(table), self._failover
         if failover is None or not failover.covers(operation, table):
@@ -157,15 +152,13 @@ class Connection(PynamoConnection):
             table,
             timeout or policy.timeout,
             partial(self._call, replace(policy, has_failover=True)),
-            get_connection(failover.failover).call_as_failover,
+            get_connection(failover.failover).here.call,
         )
 
-    def call_as_failover(
-        self, operation: str, request: dict[str, Any], timeout: float
-    ) -> Verb[dict[str, Any]]:
-        """Return DynamoDB's answer to a request of another alias, which this one asks no more."""
-        policy = self.policy_for(request.get("TableName") or table_of(request))
-        return self._call(policy, operation, request, timeout)
+    @property
+    def here(self) -> Caller:
+        """The same without ``FAILOVER``: its calls are never answered by another alias."""
+        return _Here(self)
 
     def failed_over(self) -> list[FailedOver]:
         """Return the tables whose requests the alias ``FAILOVER`` answers at present."""
@@ -178,6 +171,11 @@ class Connection(PynamoConnection):
         request: dict[str, Any],
         timeout: float | None,
     ) -> Verb[dict[str, Any]]:
+        if "ReturnConsumedCapacity" not in request:
+            request["ReturnConsumedCapacity"] = "INDEXES" if observer.is_observed() else "NONE"
+        if operation == "TransactWriteItems":
+            # A retry with the same token does not repeat a transaction that was carried out.
+            request.setdefault("ClientRequestToken", str(uuid.uuid4()))
         if "RequestItems" in request:
             return _Batch(self._send, operation, request).call(policy, self._breaker, timeout)
         return policy.call(
@@ -252,6 +250,26 @@ class Connection(PynamoConnection):
             places=self._places,
             place_of=lambda: self.place,
         )
+
+
+class Caller(Protocol):
+    """What makes calls: a connection, or its part without failover."""
+
+    def call(
+        self, operation: str, request: dict[str, Any], timeout: float | None = None
+    ) -> Verb[dict[str, Any]]:
+        """Return DynamoDB's answer; see :meth:`Connection.call`."""
+
+
+class _Here:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def call(
+        self, operation: str, request: dict[str, Any], timeout: float | None = None
+    ) -> Verb[dict[str, Any]]:
+        policy = self._connection.policy_for(request.get("TableName") or table_of(request))
+        return self._connection._call(policy, operation, request, timeout)
 
 
 class _Client:

@@ -96,17 +96,17 @@ class StoreConfig:
     reports: ReportsConfig = field(default_factory=ReportsConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     # Options of the tables; None leaves an option as it is.
-    point_in_time_recovery: bool | None = setting(None, or_none(BOOLEAN), 26)
+    point_in_time_recovery: bool | None = setting(None, or_none(BOOLEAN), 140)
     stream: str | None = setting(
         None,
         or_none(one_of("NEW_AND_OLD_IMAGES", "NEW_IMAGE", "OLD_IMAGE", "KEYS_ONLY", "OFF")),
-        27,
+        141,
     )
-    deletion_protection: bool | None = setting(None, or_none(BOOLEAN), 56)
-    tags: dict[str, str] | None = setting(None, or_none(TAGS), 57)
-    encryption_key: str | None = setting(None, or_none(ENCRYPTION_KEY), 58)
+    deletion_protection: bool | None = setting(None, or_none(BOOLEAN), 142)
+    tags: dict[str, str] | None = setting(None, or_none(TAGS), 143)
+    encryption_key: str | None = setting(None, or_none(ENCRYPTION_KEY), 144)
     table_class: str | None = setting(
-        None, or_none(one_of("STANDARD", "STANDARD_INFREQUENT_ACCESS")), 25
+        None, or_none(one_of("STANDARD", "STANDARD_INFREQUENT_ACCESS")), 145
     )
     tables: dict[str, Any] = setting({}, MAPPING, 19)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.session import get_session
 
+from ..calls.account import get_account
 from ..calls.environment import is_loopback
 from ..conf import get_config
 from ..exceptions import StoreError, code_of
@@ -29,7 +29,7 @@ def key_arn(using: str, key: str | None) -> str | None:
         return key
     config = get_config(using)
     try:
-        client = _make_client(config)
+        client = _make_client(using)
         is_local = config.endpoint_url is not None and is_loopback(config.endpoint_url)
         if is_local and not is_loopback(client.meta.endpoint_url):
             # An engine on this machine comes without KMS, and describes the alias itself.
@@ -50,9 +50,10 @@ def is_key(live: str | None, wanted: str | None) -> bool:
     return live == wanted or live.endswith((f":{wanted}", f":key/{wanted}"))
 
 
-def _make_client(config: Any) -> Any:
+def _make_client(using: str) -> Any:
+    config = get_config(using)
     local = config.endpoint_url is not None and is_loopback(config.endpoint_url)
-    return get_session().create_client(
+    return get_account(using).create_client(
         "kms",
         region_name=config.region or ("us-east-1" if local else None),
         # In a VPC without an endpoint for this service its address does not answer.

@@ -187,7 +187,7 @@ class _Existing:
     async def _read(self, values: list[RawItem]) -> list[RawItem]:
         """Return those of ``values`` that are the partition key of an item. A verb."""
         reference = self._reference
-        connection, name = get_connection(reference.to_using), reference.to_key
+        connection, name = get_connection(reference.to_using).here, reference.to_key
         if not reference.to_has_sort_key:
             shown = {"ProjectionExpression": "#k", "ExpressionAttributeNames": {"#k": name}}
 

@@ -11,11 +11,13 @@ import pytest
 from django.core.management import call_command
 
 from dynamo_stores import signals
+from dynamo_stores.calls.batches import batch_write
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.calls.policy import deadline
 from dynamo_stores.client import Get, Put, get_dynamodb_client
+from dynamo_stores.concurrency.effects import run
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import (
     CircuitBreakerOpenError,
@@ -220,6 +222,20 @@ def test_records_of_capacity_never_come_from_another_region(regions, dynamo_faul
     request = {"TableName": table, "Key": {"PK": {"S": "p"}, "SK": {"S": "s"}}}
     with measuring() as found, pytest.raises(StoreUnavailable):
         get_connection(using).dispatch("GetItem", request)
+    assert {each.using for each in found} == {using}
+
+
+def test_a_backup_never_reads_another_region(regions, dynamo_faults):
+    """Nor does a restore write there."""
+    using, _ = regions(FAILOVER_WRITES=True)
+    table = get_config(using).store_table
+    dynamo_faults.reset("*")
+    with measuring() as found:
+        with pytest.raises(StoreUnavailable):
+            run(get_connection(using).here.call("Scan", {"TableName": table}))
+        put = {"PutRequest": {"Item": {"PK": {"S": "p"}, "SK": {"S": "s"}}}}
+        with pytest.raises(StoreUnavailable):
+            run(batch_write(get_connection(using).here, table, [put]))
     assert {each.using for each in found} == {using}
 
 

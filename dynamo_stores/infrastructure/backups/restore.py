@@ -232,7 +232,7 @@ def _enable_ttl(job: RestoreJob) -> None:
 def _is_empty(using: str, table: str) -> bool:
     request: dict[str, Any] = {"TableName": table, "Limit": 1, "ConsistentRead": True}
     while True:
-        answer = run(get_connection(using).call("Scan", dict(request)))
+        answer = run(get_connection(using).here.call("Scan", dict(request)))
         if answer["Items"]:
             return False
         if not answer.get("LastEvaluatedKey"):
@@ -370,7 +370,7 @@ class _Writing:
 
     async def _write(self, items: list[RawItem], work: BackgroundWork, all_files: Together) -> int:
         """Write ``items``; return how many of them were kept as they are in the table."""
-        connection, table = get_connection(self.job.using), self.job.table
+        connection, table = get_connection(self.job.using).here, self.job.table
         if self.mode is not Mode.KEEP:
 
             async def write(

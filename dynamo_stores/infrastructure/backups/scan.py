@@ -61,7 +61,7 @@ class TableScan:
         all_segments = Together()
         work = BackgroundWork(PATIENCE)
         pace = None if self.units_per_second is None else Pace(self.units_per_second)
-        connection = get_connection(self.using)
+        connection = get_connection(self.using).here
 
         async def scan(segment: int) -> None:
             size = PageSize(

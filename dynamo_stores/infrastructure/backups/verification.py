@@ -75,7 +75,7 @@ def check_items(
     Raise BackupError unless the table has every item of ``files``: the same with ``is_equal``,
     else one with its key.
     """
-    connection, work = get_connection(using), BackgroundWork(PATIENCE)
+    connection, work = get_connection(using).here, BackgroundWork(PATIENCE)
     pace = None if rate is None else Pace(rate)
     missing = different = done = 0
 
