@@ -33,6 +33,11 @@ STATUS = "STATUS"
 USAGE = "USE"
 DECISIONS = "DECISIONS"
 ACTIONS = "ACTIONS"
+STREAM = "STREAM"
+STREAM_FAILED = "STREAM-FAILED"
+STREAM_START = "START"
+STREAM_SHARD = "SHARD"
+STREAM_WORKER = "WORKER"
 EXPIRY = "X"
 EXPIRY_SHARDS = 8
 
@@ -132,6 +137,33 @@ def decision(at: int, table: str = "") -> ItemKey:
 def action(token: str) -> ItemKey:
     """Return the key of the record that the form with ``token`` was carried out."""
     return ItemKey(f"{ACTIONS}#{token}", ACTIONS)
+
+
+def stream_start(table: str, consumer: str) -> ItemKey:
+    """Return the key of the item that says that ``consumer`` has begun to read ``table``."""
+    return ItemKey(_stream(table, consumer), STREAM_START)
+
+
+def stream_shard(table: str, consumer: str, label: str, shard: str) -> ItemKey:
+    """Return the key of the position of ``consumer`` in a shard of the stream ``label``."""
+    return ItemKey(_stream(table, consumer), f"{STREAM_SHARD}#{label}#{shard}")
+
+
+def stream_worker(table: str, consumer: str, worker: str) -> ItemKey:
+    """Return the key of the item of a worker of ``consumer``."""
+    return ItemKey(_stream(table, consumer), f"{STREAM_WORKER}#{worker}")
+
+
+def stream_failed(
+    table: str, consumer: str, label: str, shard: str, sequence_number: str
+) -> ItemKey:
+    """Return the key of a record that ``consumer`` has set aside."""
+    pk = _stream(table, consumer, STREAM_FAILED)
+    return ItemKey(pk, f"{label}#{shard}#{sequence_number}")
+
+
+def _stream(table: str, consumer: str, kind: str = STREAM) -> str:
+    return f"{kind}#{table}#{_short(consumer)}"
 
 
 def stored_rate(resource: str) -> ItemKey:

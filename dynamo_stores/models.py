@@ -32,6 +32,10 @@ DecisionItem        ``DECISIONS``                      ``<ms>#<table>``      cap
 StatusItem          ``STATUS``                         ``<process>``         monitoring.report_store
 UsageItem           ``USE``                            ``<minute>#<table>``  capacity.usage
 ActionItem          ``ACTIONS#<token>``                ``ACTIONS``           admin.actions
+StartItem           ``STREAM#<table>#<consumer>``      ``START``             streams.checkpoints
+ShardItem           ``STREAM#<table>#<consumer>``      ``SHARD#<stream>#…``  streams.checkpoints
+WorkerItem          ``STREAM#<table>#<consumer>``      ``WORKER#<worker>``   streams.checkpoints
+FailedItem          ``STREAM-FAILED#<table>#<…>``      ``<stream>#<shard>…`` streams.failures
 ==================  =================================  ====================  =======================
 
 Importing this reads no settings: the table's name, the region and the timeouts come from the alias

@@ -17,6 +17,13 @@ answers instead), ``is_active`` (False when the alias answers again), ``error`` 
 (:class:`~dynamo_stores.stores.RateLimitStatus`), ``priority`` (None, ``"user"`` or
 ``"background"``). Sent for each refusal, also cached ones; it carries no key.
 
+``stream_record_failed``: ``sender`` the reader's class; ``using``, ``table``, ``consumer``,
+``shard``, ``record`` (:class:`~dynamo_stores.streams.StreamRecord`) and ``error``. Sent when a
+record is set aside.
+
+``stream_trimmed``: ``sender`` the reader's class; ``using``, ``table``, ``consumer``, ``shard``.
+Sent when records may have been trimmed before they were read.
+
 Receivers run after the attempt, in the thread that made the call; their errors are logged. On an
 event loop those of ``rate_limited`` run on Django's thread-sensitive thread, and the others on the
 loop: they must be plain functions that do not block.
@@ -29,3 +36,5 @@ throttled = Signal()
 rate_limited = Signal()
 capacity_changed = Signal()
 failed_over = Signal()
+stream_record_failed = Signal()
+stream_trimmed = Signal()

@@ -97,10 +97,15 @@ class ClientTransport:
 
 
 def make_client(
-    config: StoreConfig, account: Account, *, max_connections: int | None = None
+    config: StoreConfig,
+    account: Account,
+    *,
+    max_connections: int | None = None,
+    service: str = "dynamodb",
 ) -> Any:
     """
-    Return a botocore client of ``account`` for ``config`` that never retries by itself.
+    Return a botocore client of ``account`` for ``config`` that never retries by itself; ``service``
+    is botocore's name.
 
     For an endpoint on this machine credentials are invented unless the settings name an account,
     so that real ones are neither needed nor sent there.
@@ -110,7 +115,7 @@ def make_client(
         credentials = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
     is_local = config.endpoint_url is not None and is_loopback(config.endpoint_url)
     return account.create_client(
-        "dynamodb",
+        service,
         region_name=config.region or (local_region(account.session) if is_local else None),
         endpoint_url=config.endpoint_url,
         config=Config(

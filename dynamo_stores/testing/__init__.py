@@ -2,8 +2,8 @@
 Help for tests: a clock to advance, faults by name, an embedded engine.
 
 ``pytest_plugins = ["dynamo_stores.testing.fixtures"]`` in a ``conftest.py`` adds the fixtures
-``dynamo_stores``, ``dynamo_engine``, ``dynamo_prefix``, ``dynamo_clock``, ``dynamo_faults`` and
-``dynamo_capacity``.
+``dynamo_stores``, ``dynamo_engine``, ``dynamo_prefix``, ``dynamo_clock``, ``dynamo_faults``,
+``dynamo_streams`` and ``dynamo_capacity``.
 """
 
 from .canned import CannedServer
@@ -11,6 +11,7 @@ from .clock import FakeClock
 from .connected import connected, test_tables
 from .engine import EmbeddedEngine, EngineError, find_free_port
 from .faults import FaultProxy
+from .streams import ScriptedStream, StreamServer
 
 __all__ = [
     "CannedServer",
@@ -18,6 +19,8 @@ __all__ = [
     "EngineError",
     "FakeClock",
     "FaultProxy",
+    "ScriptedStream",
+    "StreamServer",
     "connected",
     "find_free_port",
     "test_tables",

@@ -21,6 +21,7 @@ from .clock import FakeClock
 from .connected import connected, test_tables
 from .engine import EmbeddedEngine
 from .faults import FaultProxy
+from .streams import StreamServer
 
 if TYPE_CHECKING:
     from .throttling.relay import CapacityRelay
@@ -74,6 +75,19 @@ def dynamo_faults(dynamo_engine: str, request: pytest.FixtureRequest) -> Iterato
             request.getfixturevalue("dynamo_stores")
             stack.enter_context(connected(ENDPOINT_URL=faults.url))
         yield faults
+
+
+@pytest.fixture
+def dynamo_streams(dynamo_engine: str, request: pytest.FixtureRequest) -> Iterator[StreamServer]:
+    """
+    A server of the streams API before the engine; its ``url`` is the endpoint to use. With the
+    fixture ``dynamo_stores`` every alias uses it during the test.
+    """
+    with StreamServer(dynamo_engine) as streams, contextlib.ExitStack() as stack:
+        if "dynamo_stores" in request.fixturenames:
+            request.getfixturevalue("dynamo_stores")
+            stack.enter_context(connected(ENDPOINT_URL=streams.url))
+        yield streams
 
 
 @pytest.fixture

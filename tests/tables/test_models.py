@@ -33,6 +33,8 @@ from dynamo_stores.infrastructure.tables import create_table, inspect_table, tab
 from dynamo_stores.models import ControlItem, DynamoModel, StoreItem, concrete_models
 from dynamo_stores.monitoring.report_store import StatusItem
 from dynamo_stores.ratelimit.items import RateWindow, StoredRate
+from dynamo_stores.streams.checkpoints import ShardItem, StartItem, WorkerItem
+from dynamo_stores.streams.failures import FailedItem
 
 JOB = keys.dedupe_job("k")
 
@@ -57,6 +59,10 @@ KINDS = [
     (keys.process_status, keys.process_status("host#1"), StatusItem),
     (keys.usage, keys.usage(1, "t"), UsageItem),
     (keys.action, keys.action("token"), ActionItem),
+    (keys.stream_start, keys.stream_start("t", "c"), StartItem),
+    (keys.stream_shard, keys.stream_shard("t", "c", "label", "shardId-1"), ShardItem),
+    (keys.stream_worker, keys.stream_worker("t", "c", "w"), WorkerItem),
+    (keys.stream_failed, keys.stream_failed("t", "c", "label", "shardId-1", "1"), FailedItem),
 ]
 
 

@@ -1,0 +1,275 @@
+"""A worker: takes its share of a stream's shards, reads them in turns, and gives them back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+from .. import clock
+from ..exceptions import CALL_ERRORS, StoreUnavailable
+from ..leases import Renewal
+from .checkpoints import Checkpoints, LeaseLostError, Start
+from .client import ShardMissingError, StreamsClient
+from .handlers import Handler
+from .reader import Options, ShardReader
+from .records import label_of_arn
+from .shards import Shard, ShardId, fair_share, plan
+
+logger = logging.getLogger(__name__)
+
+# Seconds between two looks at the shards and the workers, as a part of a lease.
+_LOOK = 1 / 3
+# DynamoDB describes ten streams a second for a whole account.
+_SHORTEST_LOOK = 1.0
+_LONGEST_WAIT = 30.0
+# Seconds between two looks when one shard after the other ends.
+_BETWEEN_LOOKS = 0.25
+
+# Called with a sentence about what a worker does.
+Progress = Callable[[str], object]
+
+
+class StreamWorker:
+    """
+    Hands the records of a table's stream to ``handler``, together with other workers of the same
+    consumer. A consumer that begins starts at the oldest records, or with ``from_latest`` at those
+    that are written from then on.
+
+    :meth:`run` does so until :meth:`stop` is called.
+    """
+
+    def __init__(
+        self,
+        client: StreamsClient,
+        checkpoints: Checkpoints,
+        handler: Handler,
+        options: Options | None = None,
+        *,
+        from_latest: bool = False,
+        progress: Progress = lambda line: None,
+    ) -> None:
+        self._client = client
+        self._checkpoints = checkpoints
+        self._handler = handler
+        self._options = options or Options()
+        self._from_latest = from_latest
+        self._progress = progress
+        self._readers: dict[ShardId, ShardReader] = {}
+        # Leases that the renewal found to be lost.
+        self._lost: set[ShardId] = set()
+        self._lock = threading.Lock()
+        self._look_at = self._looked_at = clock.monotonic()
+        self._look_wait = _SHORTEST_LOOK
+        self._is_stopping = False
+        # Of an Event, set() in a signal handler may wait for a wait() that it has interrupted.
+        self._stopped: SimpleQueue[None] = SimpleQueue()
+
+    def run(self) -> None:
+        """
+        Read until :meth:`stop` is called; then release the shards. Raises ConfigurationError for a
+        table without stream, and HandlerFailedError.
+        """
+        # Before any shard is taken: these errors are the caller's.
+        self._look()
+        renewal = Renewal(self._renew, self._checkpoints.seconds, "shard of a stream")
+        renewal.start()
+        try:
+            while not self._is_stopping:
+                wait = self.turn()
+                if wait > 0 and not self._is_stopping:
+                    with contextlib.suppress(Empty):
+                        self._stopped.get(timeout=wait)
+        finally:
+            renewal.stop()
+            self.release()
+
+    def stop(self) -> None:
+        """Stop after the present batch. May be called by a signal handler."""
+        self._is_stopping = True
+        self._stopped.put(None)
+
+    def turn(self) -> float:
+        """Do what is due; return the seconds until something is due again."""
+        if clock.monotonic() >= self._look_at:
+            self._look_again()
+        for shard in self._take_lost():
+            self._drop(shard)
+        for reader in list(self._readers.values()):
+            if self._is_stopping:
+                return 0.0
+            if reader.due_at <= clock.monotonic():
+                self._step(reader)
+        due = min([self._look_at, *(reader.due_at for reader in self._readers.values())])
+        return max(0.0, due - clock.monotonic())
+
+    def release(self) -> None:
+        """Save what was handled, release all shards, and leave the other workers."""
+        with self._lock:
+            readers = list(self._readers.values())
+            self._readers.clear()
+        for reader in readers:
+            self._release(reader)
+        try:
+            self._checkpoints.leave()
+        except CALL_ERRORS as exc:
+            logger.warning("This worker's item was not deleted; it ends by itself: %s", exc)
+
+    def _step(self, reader: ShardReader) -> None:
+        try:
+            reader.step()
+        except LeaseLostError:
+            self._drop(reader.shard)
+        if reader.is_finished:
+            self._readers.pop(reader.shard, None)
+            # Its children may be read now.
+            self._look_at = max(clock.monotonic(), self._looked_at + _BETWEEN_LOOKS)
+
+    def _look_again(self) -> None:
+        try:
+            self._look()
+        except StoreUnavailable as exc:
+            wait = random.uniform(self._look_wait / 2, self._look_wait)
+            self._look_wait = min(self._look_wait * 2, _LONGEST_WAIT)
+            self._look_at = clock.monotonic() + wait
+            logger.warning(
+                "The shards of %s could not be listed; the next try is in %.1f s: %s",
+                self._client.table, wait, exc,
+            )  # fmt: skip
+        else:
+            self._look_wait = _SHORTEST_LOOK
+
+    def _look(self) -> None:
+        """List the shards, and take or give back some, so that this worker has its share."""
+        self._looked_at = clock.monotonic()
+        arns = {label_of_arn(arn): arn for arn in self._client.streams()}
+        listed = [shard for arn in arns.values() for shard in self._shards(arn)]
+        checkpoints = self._checkpoints
+        state = checkpoints.read()
+        if not state.is_begun:
+            self._begin(listed, arns)
+            state = checkpoints.read()
+        checkpoints.report()
+        found = plan(listed, state.shards)
+        parents = {shard.id: shard.parent for shard in listed}
+        share = fair_share(len(found.readable), state.workers, checkpoints.worker)
+        self._give_back(len(self._readers) - share)
+        for shard in found.readable:
+            if len(self._readers) >= share:
+                break
+            known = state.shards.get(shard)
+            if shard not in self._readers and not (known and known.owner):
+                self._take(
+                    shard,
+                    parents.get(shard),
+                    # The ARN of a stream that is not listed any more differs in its end only.
+                    arns.get(shard.label) or _sibling(next(iter(arns.values())), shard.label),
+                    is_orphan=shard in found.orphans,
+                )
+        pause = max(_SHORTEST_LOOK, checkpoints.seconds * _LOOK)
+        self._look_at = clock.monotonic() + random.uniform(0.8, 1.0) * pause
+
+    def _shards(self, arn: str) -> list[Shard]:
+        try:
+            return self._client.shards(arn)
+        except ShardMissingError:
+            # A disabled stream whose last records were trimmed just now.
+            return []
+
+    def _begin(self, listed: list[Shard], arns: dict[str, str]) -> None:
+        newest = max(arns)
+        starts: list[tuple[Shard, Start | None]] = []
+        if self._from_latest:
+            for shard in listed:
+                is_read = shard.id.label == newest and not shard.is_closed
+                iterator = self._client.latest(arns[newest], shard.id.name) if is_read else None
+                starts.append((shard, Start(iterator=iterator) if is_read else None))
+            # What is written from now on is behind the iterators.
+            now = float(int(self._checkpoints.now()))
+            starts = [
+                (shard, start and Start(iterator=start.iterator, since=now))
+                for shard, start in starts
+            ]
+        else:
+            starts = [(shard, Start()) for shard in listed]
+        self._checkpoints.begin(starts)
+        where = "the next records" if self._from_latest else "the oldest records"
+        self._progress(f"The consumer {self._checkpoints.consumer!r} begins at {where}.")
+
+    def _take(self, shard: ShardId, parent: ShardId | None, arn: str, *, is_orphan: bool) -> None:
+        taken = self._checkpoints.take(shard, parent)
+        if taken is None:
+            return
+        lease, start = taken
+        reader = ShardReader(
+            shard, arn, lease, start,
+            self._client, self._checkpoints, self._handler, self._options,
+        )  # fmt: skip
+        with self._lock:
+            self._readers[shard] = reader
+        self._progress(f"Reads shard {shard.name}.")
+        if is_orphan:
+            reader.tell_trimmed()
+
+    def _give_back(self, count: int) -> None:
+        for _ in range(count):
+            with self._lock:
+                _, reader = self._readers.popitem()
+            self._release(reader)
+            self._progress(f"Leaves shard {reader.shard.name} to another worker.")
+
+    def _release(self, reader: ShardReader) -> None:
+        try:
+            reader.stop()
+        except LeaseLostError:
+            pass
+        except CALL_ERRORS as exc:
+            logger.warning(
+                "Shard %s of %s was not released; its lease ends in %.0f s at most: %s",
+                reader.shard.name, self._client.table, self._checkpoints.seconds, exc,
+            )  # fmt: skip
+
+    def _drop(self, shard: ShardId) -> None:
+        with self._lock:
+            reader = self._readers.pop(shard, None)
+        if reader is not None:
+            logger.warning(
+                "Another worker has taken shard %s of %s; what this one had not saved is handled "
+                "again.",
+                shard.name, self._client.table,
+            )  # fmt: skip
+
+    def _take_lost(self) -> list[ShardId]:
+        with self._lock:
+            lost = list(self._lost)
+            self._lost.clear()
+        return lost
+
+    def _renew(self) -> bool:
+        """Extend all leases; called by a thread, because a handler may take longer than a lease."""
+        with self._lock:
+            readers = list(self._readers.values())
+        errors = []
+        try:
+            self._checkpoints.report()
+        except CALL_ERRORS as exc:
+            errors.append(exc)
+        for reader in readers:
+            try:
+                reader.extend()
+            except LeaseLostError:
+                with self._lock:
+                    if self._readers.get(reader.shard) is reader:
+                        self._lost.add(reader.shard)
+            except CALL_ERRORS as exc:
+                errors.append(exc)
+        if errors:
+            raise errors[0]
+        return True
+
+
+def _sibling(arn: str, label: str) -> str:
+    return f"{arn.partition('/stream/')[0]}/stream/{label}"
