@@ -176,6 +176,11 @@ def cache_prefix(prefix: str) -> str:
     return f"{CACHE}#{escape(prefix)}#"
 
 
+def tags_prefix(prefix: str) -> str:
+    """Return the beginning of the partition keys of all tags of ``prefix``."""
+    return f"{TAG}#{escape(prefix)}#"
+
+
 def cache_key(prefix: str, pk: str, original: bytes | None) -> str:
     """Return the key from which :func:`cache_entry` made ``pk``: ``original`` if it is hashed."""
     if original is not None:

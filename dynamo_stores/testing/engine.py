@@ -67,7 +67,7 @@ def is_taken(port: int) -> bool:
 
 class EmbeddedEngine:
     """
-    ministack, limited to DynamoDB and to 127.0.0.1, in its own process.
+    ministack, limited to DynamoDB with its streams and to 127.0.0.1, in its own process.
 
     With ``data`` (a folder) its data is kept over clean stops, otherwise it is lost with the
     process. ``start`` returns when it answers; ``stop`` ends it cleanly.
@@ -177,7 +177,7 @@ class EmbeddedEngine:
         own = {
             "BIND_HOST": HOST,
             "GATEWAY_PORT": str(self.port),
-            "SERVICES": "dynamodb",
+            "SERVICES": "dynamodb,dynamodbstreams",
             "LOG_LEVEL": "WARNING",
             "PERSIST_STATE": "1" if self.data is not None else "0",
         }

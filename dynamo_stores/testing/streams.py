@@ -171,7 +171,7 @@ class ScriptedStream:
                 found = numbers.index(request["SequenceNumber"])
                 if found < shard.trimmed:
                     raise _Refused("TrimmedDataAccessException")
-                return found + (kind == "AFTER_SEQUENCE_NUMBER")
+                return found + int(kind == "AFTER_SEQUENCE_NUMBER")
         raise _Refused("ValidationException")
 
     def shard(self, name: str) -> _Shard:

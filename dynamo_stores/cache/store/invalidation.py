@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -76,6 +77,13 @@ class InvalidationNumbers:
         known = self._known.get(pk)
         if known is not None and number > known.number:
             self.record(pk, number, known.requested_at)
+
+    def doubt(self, pk: str) -> None:
+        """Let a number that has changed be read again."""
+        with self._lock:
+            known = self._known.get(pk)
+            if known is not None:
+                self._known.put(pk, known._replace(requested_at=-math.inf))
 
     @property
     def knows_tags(self) -> bool:

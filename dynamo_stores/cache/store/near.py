@@ -204,6 +204,12 @@ class NearTier:
         pks = list(pks)
         self.end_write(pks, {}, self.begin_write(pks))
 
+    def has_kept(self, pk: str, matches: Callable[[RawItem], bool]) -> bool:
+        """Return whether an entry is kept that ``matches``; a read in progress may replace it."""
+        with self._lock:
+            kept = self._kept.get(pk)
+            return kept is not None and matches(kept.found.head)
+
     def clear(self) -> None:
         """Drop all entries, and keep none that are being read or written now."""
         with self._lock:
@@ -238,6 +244,11 @@ _by_prefix = PerProcess(_make)
 def find_near(using: str, prefix: str) -> NearTier | None:
     """Return this process's near tier of the prefix, None if no cache has made one."""
     return _by_prefix.get(using).get(prefix)
+
+
+def near_tiers(using: str) -> dict[str, NearTier]:
+    """Return this process's near tiers of the alias by prefix."""
+    return dict(_by_prefix.get(using))
 
 
 def get_near(using: str, prefix: str, options: CacheOptions) -> NearTier:

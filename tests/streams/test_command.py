@@ -1,0 +1,225 @@
+"""``dynamo_stream`` in processes of its own: kills, signals, several workers, a real engine."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import secrets
+import signal
+import threading
+import time
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from dynamo_stores.calls.connection import get_connection
+from dynamo_stores.calls.control import get_control
+from dynamo_stores.concurrency.effects import run
+from dynamo_stores.streams.checkpoints import Checkpoints
+
+HANDLERS = "tests.helpers.stream_handlers"
+
+
+@pytest.fixture
+def handled(tmp_path):
+    """``handled()``: worker, key and sequence number of each record, in their order."""
+
+    def read():
+        path = tmp_path / "handled"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [tuple(map(int, line.split())) for line in lines]
+
+    return read
+
+
+@pytest.fixture
+def start(interruptible, start_process, dynamo_streams, stream, tmp_path):
+    """``start("--lease", "2", SECONDS_EACH="0.01")``: a worker of the stream."""
+
+    def make(*options, handler="handle", table=None, **environment):
+        environment.setdefault("DYNAMODB_ENDPOINT", dynamo_streams.url)
+        return start_process(
+            "manage",
+            "dynamo_stream",
+            table or stream.table,
+            *("--handler", f"{HANDLERS}.{handler}", "--consumer", "test", *options),
+            HANDLED=str(tmp_path / "handled"),
+            **environment,
+        )
+
+    return make
+
+
+def put(stream, shard, *ids):
+    return [int(stream.put(shard, {"id": {"N": str(each)}})) for each in ids]
+
+
+def assert_order_of_each_key(handled):
+    """No record is handled for the first time after a later one of its key."""
+    highest, seen = {}, set()
+    for _, key, number in handled:
+        if number not in seen:
+            assert number > highest.get(key, 0), "A record was handled too late."
+            seen.add(number)
+            highest[key] = number
+
+
+def test_a_signal_ends_a_worker_after_its_batch(stream, start, handled, until):
+    """
+    The batch is handled and saved, the shards are released, the status is 0: the next worker
+    repeats nothing, and does not wait for the end of a lease.
+    """
+    shard = stream.open()
+    written = put(stream, shard, *range(10))
+    worker = start("--lease", "600", SECONDS_EACH="0.1")
+    until(handled)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert [number for _, _, number in handled()] == written
+    written += put(stream, shard, 10)
+    second = start("--lease", "600")
+    until(lambda: len(handled()) > 10)
+    second.send_signal(signal.SIGINT)
+    assert second.wait(30) == 0
+    assert [number for _, _, number in handled()] == written
+
+
+def test_killed_workers_lose_nothing_and_keep_the_order(
+    stream, start, handled, until, dynamo_streams
+):
+    """
+    Three workers share shards that are split while records are written, and one after the other is
+    killed: every record is handled, and for each key in its order.
+    """
+    dynamo_streams.most = 20
+    chance = random.Random(5)
+    written, open_shards = [], [stream.open() for _ in range(3)]
+    # A key stays in its shard, and goes on in one of the shard's children.
+    places = {key: open_shards[key % 3] for key in range(12)}
+    stop = threading.Event()
+
+    def write():
+        for number in range(600):
+            if number % 120 == 119:
+                parent = chance.choice(open_shards)
+                open_shards.remove(parent)
+                children = stream.split(parent)
+                open_shards.extend(children)
+                for key, shard in places.items():
+                    if shard == parent:
+                        places[key] = chance.choice(children)
+            key = chance.randrange(12)
+            written.extend(put(stream, places[key], key))
+            stop.wait(0.01)
+
+    options = ("--lease", "2")
+    workers = [start(*options, SECONDS_EACH="0.005") for _ in range(3)]
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        until(lambda: len({worker for worker, _, _ in handled()}) == 3)
+        for _ in range(3):
+            time.sleep(1.0)
+            os.kill(workers.pop(0).pid, signal.SIGKILL)
+            workers.append(start(*options, SECONDS_EACH="0.005"))
+        writer.join()
+        until(lambda: {number for _, _, number in handled()} >= set(written))
+    finally:
+        stop.set()
+        writer.join()
+    for worker in workers:
+        worker.terminate()
+        assert worker.wait(30) == 0
+    assert_order_of_each_key(handled())
+    assert len(handled()) < 2 * len(written)
+
+
+def test_poison_is_listed_by_the_command(stream, start, handled, until, using, tmp_path):
+    """With its key and the name of the error; the log names neither key nor message."""
+    put(stream, stream.open(), 12, 13, 14)
+    worker = start("--tries", "2", "--retry-wait", "0.05", handler="refuse_poison")
+    until(lambda: [key for _, key, _ in handled()] == [12, 14])
+    worker.terminate()
+    assert worker.wait(30) == 0
+    out = io.StringIO()
+    options = {"handler": "unused", "consumer": "test", "using": using, "failed": True}
+    call_command("dynamo_stream", stream.table, stdout=out, **options)
+    (line,) = out.getvalue().splitlines()
+    found = json.loads(line)
+    assert (found["error"], found["record"]["dynamodb"]["Keys"]) == (
+        "ValueError",
+        {"id": {"N": "13"}},
+    )
+    log = (tmp_path / "process.log").read_text()
+    assert "was set aside after 2 tries (ValueError)" in log
+    assert "secret" not in log
+
+
+def test_stopping_on_an_error_has_status_1(stream, start, until, tmp_path):
+    """The sentence names shard and record."""
+    shard = stream.open()
+    (number,) = put(stream, shard, 13)
+    worker = start(*("--tries", "1", "--stop-on-error"), handler="refuse_poison")
+    assert worker.wait(30) == 1
+    log = (tmp_path / "process.log").read_text()
+    assert f"failed 1 times on the record {number} of shard {shard} (ValueError)" in log
+
+
+def test_a_table_of_the_engine_is_read(start, handled, until, default_alias, dynamo_engine):
+    """Real writes: inserts, changes and deletions, from the oldest record on."""
+    control, connection = get_control("default"), get_connection("default")
+    table = f"{default_alias['TABLE_PREFIX']}streamed-{secrets.token_hex(4)}"
+    control.call(
+        "CreateTable",
+        {
+            "TableName": table,
+            "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+            "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "N"}],
+            "BillingMode": "PAY_PER_REQUEST",
+            "StreamSpecification": {
+                "StreamEnabled": True,
+                "StreamViewType": "NEW_AND_OLD_IMAGES",
+            },
+        },
+    )
+    try:
+        for key in (1, 2, 1):
+            item = {"id": {"N": str(key)}, "v": {"S": secrets.token_hex(4)}}
+            run(connection.call("PutItem", {"TableName": table, "Item": item}))
+        worker = start(table=table, DYNAMODB_ENDPOINT=dynamo_engine)
+        until(lambda: len(handled()) == 3)
+        run(connection.call("DeleteItem", {"TableName": table, "Key": {"id": {"N": "2"}}}))
+        until(lambda: len(handled()) == 4)
+        worker.terminate()
+        assert worker.wait(30) == 0
+        assert [key for _, key, _ in handled()] == [1, 2, 1, 2]
+        (shard,) = Checkpoints(table, "test", "default", 30).read().shards.values()
+        assert not shard.owner
+    finally:
+        control.call("DeleteTable", {"TableName": table})
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"tries": 0}, "--tries is 0; expected a whole number from 1 to 1,000."),
+        ({"lease": 0.5}, "--lease is 0.5; expected a number from 1 to 3,600."),
+        ({"retry_wait": -1}, "--retry-wait is -1; expected"),
+        ({"handler": "tests.missing"}, "'tests.missing' cannot be imported"),
+        ({"handler": f"{HANDLERS}.NOT_CALLABLE"}, "which is a int; expected a function"),
+        ({"using": "missing"}, "has no alias 'missing'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_wrong_options_are_explained(options, sentence):
+    """Before any request."""
+    with pytest.raises(CommandError, match=sentence.replace(".", r"\.").replace("(", r"\(")):
+        call_command("dynamo_stream", "orders", **{"handler": f"{HANDLERS}.handle", **options})
+
+
+def test_a_table_without_stream_is_explained(tables, default_alias):
+    """The command says how to enable one."""
+    with pytest.raises(CommandError, match=r"has no stream\. Enable one"):
+        call_command("dynamo_stream", "dynamo-stores", handler=f"{HANDLERS}.handle")
