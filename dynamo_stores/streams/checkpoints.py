@@ -16,7 +16,6 @@ from pynamodb.attributes import UnicodeAttribute
 
 from .. import clock, keys
 from ..concurrency.effects import run
-from ..exceptions import CONDITION_FAILED, code_of
 from ..expressions import (
     NO_CHANGE,
     Change,
@@ -34,7 +33,7 @@ from .shards import Known, Shard, ShardId
 
 # Seconds after its last write for which a position is kept; records are kept for 24 hours.
 _KEPT = 7 * 86_400
-_CANCELLED = "TransactionCanceledException"
+_REFUSED = "ConditionalCheckFailed"
 
 
 class StartItem(ControlItem):
@@ -223,7 +222,9 @@ class Checkpoints:
         try:
             run(connection.call("TransactWriteItems", request))
         except ClientError as exc:
-            if code_of(exc) in (_CANCELLED, CONDITION_FAILED):
+            response: Any = exc.response
+            reasons = response.get("CancellationReasons") or ()
+            if any(reason.get("Code") == _REFUSED for reason in reasons):
                 raise LeaseLostError from exc
             raise
 

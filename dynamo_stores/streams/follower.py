@@ -11,7 +11,7 @@ from .. import clock
 from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import CALL_ERRORS
 from .client import ExpiredIteratorError, ShardMissingError, StreamsClient, TrimmedError
-from .handlers import Handler
+from .handlers import Handler, plain
 from .records import label_of_arn
 from .shards import Known, ShardId, plan
 
@@ -44,7 +44,7 @@ class StreamFollower(threading.Thread):
         name = get_config(using).name_in_dynamodb(table)
         super().__init__(name=f"dynamo-stores-follower-{name}", daemon=True)
         self._client = StreamsClient(name, using, stream_endpoint)
-        self._handler = handler
+        self._handler = plain(handler)
         self._stopped: SimpleQueue[None] = SimpleQueue()
         self._is_stopping = False
         self._known: dict[ShardId, Known] = {}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
+
+from asgiref.sync import async_to_sync, iscoroutinefunction
 
 from .records import StreamRecord
 
-# Gets records of one shard in their order. What it raises is tried again.
+T = TypeVar("T")
+
+# Gets records of one shard in their order, also as a coroutine function. What it raises is tried
+# again.
 Handler = Callable[[list[StreamRecord]], object]
 
 
@@ -23,14 +28,23 @@ class RecordFailed(Exception):
         self.record = record
 
 
+def plain(function: Callable[[T], object]) -> Callable[[T], object]:
+    """Return a function for ``function``, which may be a coroutine function."""
+    if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+        return async_to_sync(cast(Any, function))
+    return function
+
+
 def each_record(function: Callable[[StreamRecord], object]) -> Handler:
     """Make a handler of a function of one record. A decorator."""
 
-    @functools.wraps(function)
+    call = plain(function)
+
+    @functools.wraps(function, updated=())
     def handle(records: list[StreamRecord]) -> None:
         for record in records:
             try:
-                function(record)
+                call(record)
             except Exception as exc:
                 raise RecordFailed(record) from exc
 
@@ -55,11 +69,13 @@ def lambda_handler(handler: Handler) -> Callable[[Mapping[str, Any], Any], dict[
     Any other error is raised, and Lambda repeats the whole batch.
     """
 
+    call = plain(handler)
+
     @functools.wraps(handler, assigned=("__module__", "__doc__"), updated=())
     def function(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
         records = [StreamRecord.from_lambda(each) for each in event["Records"]]
         try:
-            handler(records)
+            call(records)
         except RecordFailed as exc:
             position = failed_position(exc, records)
             if not position:

@@ -14,7 +14,7 @@ from ..exceptions import CALL_ERRORS, StoreUnavailable
 from ..leases import Renewal
 from .checkpoints import Checkpoints, LeaseLostError, Start
 from .client import ShardMissingError, StreamsClient
-from .handlers import Handler
+from .handlers import Handler, plain
 from .reader import Options, ShardReader
 from .records import label_of_arn
 from .shards import Shard, ShardId, fair_share, plan
@@ -54,13 +54,14 @@ class StreamWorker:
     ) -> None:
         self._client = client
         self._checkpoints = checkpoints
-        self._handler = handler
+        self._handler = plain(handler)
         self._options = options or Options()
         self._from_latest = from_latest
         self._progress = progress
         self._readers: dict[ShardId, ShardReader] = {}
-        # Leases that the renewal found to be lost.
-        self._lost: set[ShardId] = set()
+        # Those whose leases the renewal found to be lost.
+        self._lost: list[ShardReader] = []
+        self._is_reported = False
         self._lock = threading.Lock()
         self._look_at = self._looked_at = clock.monotonic()
         self._look_wait = _SHORTEST_LOOK
@@ -73,11 +74,11 @@ class StreamWorker:
         Read until :meth:`stop` is called; then release the shards. Raises ConfigurationError for a
         table without stream, and HandlerFailedError.
         """
-        # Before any shard is taken: these errors are the caller's.
-        self._look()
         renewal = Renewal(self._renew, self._checkpoints.seconds, "shard of a stream")
-        renewal.start()
         try:
+            # Errors of the first look are the caller's.
+            self._look()
+            renewal.start()
             while not self._is_stopping:
                 wait = self.turn()
                 if wait > 0 and not self._is_stopping:
@@ -94,10 +95,10 @@ class StreamWorker:
 
     def turn(self) -> float:
         """Do what is due; return the seconds until something is due again."""
+        for reader in self._take_lost():
+            self._drop(reader)
         if clock.monotonic() >= self._look_at:
             self._look_again()
-        for shard in self._take_lost():
-            self._drop(shard)
         for reader in list(self._readers.values()):
             if self._is_stopping:
                 return 0.0
@@ -113,6 +114,8 @@ class StreamWorker:
             self._readers.clear()
         for reader in readers:
             self._release(reader)
+        if not self._is_reported:
+            return
         try:
             self._checkpoints.leave()
         except CALL_ERRORS as exc:
@@ -122,9 +125,10 @@ class StreamWorker:
         try:
             reader.step()
         except LeaseLostError:
-            self._drop(reader.shard)
+            self._drop(reader)
         if reader.is_finished:
-            self._readers.pop(reader.shard, None)
+            with self._lock:
+                self._readers.pop(reader.shard, None)
             # Its children may be read now.
             self._look_at = max(clock.monotonic(), self._looked_at + _BETWEEN_LOOKS)
 
@@ -152,6 +156,7 @@ class StreamWorker:
         if not state.is_begun:
             self._begin(listed, arns)
             state = checkpoints.read()
+        self._is_reported = True
         checkpoints.report()
         found = plan(listed, state.shards)
         parents = {shard.id: shard.parent for shard in listed}
@@ -232,20 +237,21 @@ class StreamWorker:
                 reader.shard.name, self._client.table, self._checkpoints.seconds, exc,
             )  # fmt: skip
 
-    def _drop(self, shard: ShardId) -> None:
+    def _drop(self, reader: ShardReader) -> None:
         with self._lock:
-            reader = self._readers.pop(shard, None)
-        if reader is not None:
+            is_read = self._readers.get(reader.shard) is reader
+            if is_read:
+                del self._readers[reader.shard]
+        if is_read:
             logger.warning(
                 "Another worker has taken shard %s of %s; what this one had not saved is handled "
                 "again.",
-                shard.name, self._client.table,
+                reader.shard.name, self._client.table,
             )  # fmt: skip
 
-    def _take_lost(self) -> list[ShardId]:
+    def _take_lost(self) -> list[ShardReader]:
         with self._lock:
-            lost = list(self._lost)
-            self._lost.clear()
+            lost, self._lost = self._lost, []
         return lost
 
     def _renew(self) -> bool:
@@ -262,8 +268,7 @@ class StreamWorker:
                 reader.extend()
             except LeaseLostError:
                 with self._lock:
-                    if self._readers.get(reader.shard) is reader:
-                        self._lost.add(reader.shard)
+                    self._lost.append(reader)
             except CALL_ERRORS as exc:
                 errors.append(exc)
         if errors:

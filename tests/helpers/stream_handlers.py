@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 from dynamo_stores.streams import each_record
+
+# The key at which a worker in the process of the tests stops.
+last = None
 
 
 def write(record):
@@ -16,6 +20,8 @@ def write(record):
         os.write(file, line.encode())
     finally:
         os.close(file)
+    if record.keys["id"] == last:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def handle(records):
@@ -31,6 +37,11 @@ def refuse_poison(record):
     if record.keys["id"] == 13:
         raise ValueError("secret value")
     write(record)
+
+
+async def handle_async(records):
+    """Handle them on an event loop."""
+    handle(records)
 
 
 NOT_CALLABLE = 5

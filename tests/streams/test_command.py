@@ -18,6 +18,7 @@ from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.concurrency.effects import run
 from dynamo_stores.streams.checkpoints import Checkpoints
+from tests.helpers import stream_handlers
 
 HANDLERS = "tests.helpers.stream_handlers"
 
@@ -136,38 +137,52 @@ def test_killed_workers_lose_nothing_and_keep_the_order(
     assert len(handled()) < 2 * len(written)
 
 
-def test_poison_is_listed_by_the_command(stream, start, handled, until, using, tmp_path):
+@pytest.fixture
+def work(using, monkeypatch, tmp_path):
+    """``work(table, last=3)``: run the command here until so many records are handled."""
+
+    def run_command(table, handler="handle", last=None, **options):
+        monkeypatch.setenv("HANDLED", str(tmp_path / "handled"))
+        monkeypatch.setattr(stream_handlers, "last", last)
+        out = io.StringIO()
+        options = {"using": using, "consumer": "test", "stdout": out, **options}
+        call_command("dynamo_stream", table, handler=f"{HANDLERS}.{handler}", **options)
+        return out.getvalue()
+
+    return run_command
+
+
+def test_poison_is_listed_by_the_command(stream, work, handled, caplog):
     """With its key and the name of the error; the log names neither key nor message."""
     put(stream, stream.open(), 12, 13, 14)
-    worker = start("--tries", "2", "--retry-wait", "0.05", handler="refuse_poison")
-    until(lambda: [key for _, key, _ in handled()] == [12, 14])
-    worker.terminate()
-    assert worker.wait(30) == 0
-    out = io.StringIO()
-    options = {"handler": "unused", "consumer": "test", "using": using, "failed": True}
-    call_command("dynamo_stream", stream.table, stdout=out, **options)
-    (line,) = out.getvalue().splitlines()
-    found = json.loads(line)
+    work(stream.table, "refuse_poison", last=14, tries=2, retry_wait=0.05)
+    assert [key for _, key, _ in handled()] == [12, 14]
+    found = json.loads(work(stream.table, failed=True))
     assert (found["error"], found["record"]["dynamodb"]["Keys"]) == (
         "ValueError",
         {"id": {"N": "13"}},
     )
-    log = (tmp_path / "process.log").read_text()
-    assert "was set aside after 2 tries (ValueError)" in log
-    assert "secret" not in log
+    assert "was set aside after 2 tries (ValueError)" in caplog.text
+    assert "secret" not in caplog.text
 
 
-def test_stopping_on_an_error_has_status_1(stream, start, until, tmp_path):
+def test_stopping_on_an_error_is_an_error(stream, work):
     """The sentence names shard and record."""
     shard = stream.open()
     (number,) = put(stream, shard, 13)
-    worker = start(*("--tries", "1", "--stop-on-error"), handler="refuse_poison")
-    assert worker.wait(30) == 1
-    log = (tmp_path / "process.log").read_text()
-    assert f"failed 1 times on the record {number} of shard {shard} (ValueError)" in log
+    sentence = rf"failed 1 times on the record {number} of shard {shard} \(ValueError\)"
+    with pytest.raises(CommandError, match=sentence):
+        work(stream.table, "refuse_poison", tries=1, stop_on_error=True)
 
 
-def test_a_table_of_the_engine_is_read(start, handled, until, default_alias, dynamo_engine):
+def test_a_coroutine_function_is_awaited(stream, work, handled):
+    """Each record, before its position is saved."""
+    put(stream, stream.open(), 1, 2)
+    work(stream.table, "handle_async", last=2)
+    assert [key for _, key, _ in handled()] == [1, 2]
+
+
+def test_a_table_of_the_engine_is_read(work, handled, default_alias):
     """Real writes: inserts, changes and deletions, from the oldest record on."""
     control, connection = get_control("default"), get_connection("default")
     table = f"{default_alias['TABLE_PREFIX']}streamed-{secrets.token_hex(4)}"
@@ -185,16 +200,13 @@ def test_a_table_of_the_engine_is_read(start, handled, until, default_alias, dyn
         },
     )
     try:
-        for key in (1, 2, 1):
+        for key in (1, 2, 1, 3):
             item = {"id": {"N": str(key)}, "v": {"S": secrets.token_hex(4)}}
             run(connection.call("PutItem", {"TableName": table, "Item": item}))
-        worker = start(table=table, DYNAMODB_ENDPOINT=dynamo_engine)
-        until(lambda: len(handled()) == 3)
+        work(table, last=3, using="default")
         run(connection.call("DeleteItem", {"TableName": table, "Key": {"id": {"N": "2"}}}))
-        until(lambda: len(handled()) == 4)
-        worker.terminate()
-        assert worker.wait(30) == 0
-        assert [key for _, key, _ in handled()] == [1, 2, 1, 2]
+        work(table, last=2, using="default")
+        assert [key for _, key, _ in handled()] == [1, 2, 1, 3, 2]
         (shard,) = Checkpoints(table, "test", "default", 30).read().shards.values()
         assert not shard.owner
     finally:

@@ -15,7 +15,7 @@ from ...conf.rules import NOT_NEGATIVE
 from ...streams.checkpoints import Checkpoints
 from ...streams.client import StreamsClient
 from ...streams.failures import FailedRecord, as_event, failed_records
-from ...streams.handlers import Handler
+from ...streams.handlers import Handler, plain
 from ...streams.reader import Options
 from ...streams.records import StreamRecord
 from ...streams.worker import StreamWorker
@@ -154,11 +154,12 @@ class Command(BaseCommand):
 
 def _with_connections(handler: Handler) -> Handler:
     """Let the handler find usable connections to Django's databases, as a request does."""
+    call = plain(handler)
 
     def handle(records: list[StreamRecord]) -> None:
         close_old_connections()
         try:
-            handler(records)
+            call(records)
         finally:
             close_old_connections()
 
