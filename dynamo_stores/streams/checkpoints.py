@@ -31,8 +31,9 @@ from ..leases import Lease, LeaseAttributes, end_after, new_owner
 from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_of
 from .shards import Known, Shard, ShardId
 
-# Seconds after its last write for which a position is kept; records are kept for 24 hours.
-_KEPT = 7 * 86_400
+# Seconds after its last write for which a position is kept, and that of a shard that was read to
+# its end. DynamoDB lists a shard while it has records, for 24 hours.
+_KEPT, _KEPT_FINISHED = 7 * 86_400, 3 * 86_400
 _REFUSED = "ConditionalCheckFailed"
 
 
@@ -139,7 +140,7 @@ class Checkpoints:
         times = run(self._items.learned_times(keys.stream_start(self.table, self.consumer)))
         now = int(times.low * 1000)
         for shard, start in starts:
-            change = self._kept() + _parent(shard)
+            change = self._kept(_KEPT_FINISHED if start is None else _KEPT) + _parent(shard)
             if start is None:
                 change += put(ShardItem.finished, now)
             elif start.iterator is not None:
@@ -230,7 +231,8 @@ class Checkpoints:
 
     def finish(self, shard: ShardId, lease: Lease, position: str | None) -> None:
         """Record that the shard was read to its end, and release it. Raises LeaseLostError."""
-        change = put(ShardItem.finished, clock.now_ms()) + _RELEASE + self._kept()
+        change = put(ShardItem.finished, clock.now_ms()) + _RELEASE
+        change += self._kept(_KEPT_FINISHED)
         if position is not None:
             change += self._saved(position)
         self._change(shard, lease, change)
@@ -249,8 +251,8 @@ class Checkpoints:
         end = end_after(run(self._items.learned_times(self._key(shard))), self.seconds)
         return put(ShardItem.lease_end, end) + self._kept()
 
-    def _kept(self) -> Change:
-        return put(ShardItem.ttl, int(clock.now()) + _KEPT)
+    def _kept(self, seconds: int = _KEPT) -> Change:
+        return put(ShardItem.ttl, int(clock.now()) + seconds)
 
     def _change(self, shard: ShardId, lease: Lease, change: Change) -> None:
         try:

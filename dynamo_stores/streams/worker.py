@@ -26,6 +26,8 @@ _LOOK = 1 / 3
 # DynamoDB describes ten streams a second for a whole account.
 _SHORTEST_LOOK = 1.0
 _LONGEST_WAIT = 30.0
+# Seconds for which the end of a worker waits for a renewal in progress.
+_LAST_RENEWAL = 5.0
 # Seconds between two looks when one shard after the other ends.
 _BETWEEN_LOOKS = 0.25
 
@@ -86,6 +88,9 @@ class StreamWorker:
                         self._stopped.get(timeout=wait)
         finally:
             renewal.stop()
+            if renewal.is_alive():
+                # It would say that this worker is still there.
+                renewal.join(_LAST_RENEWAL)
             self.release()
 
     def stop(self) -> None:

@@ -14,6 +14,7 @@ from dynamo_stores.streams.checkpoints import Checkpoints, LeaseLostError
 from dynamo_stores.streams.client import StreamsClient
 from dynamo_stores.streams.failures import failed_records
 from dynamo_stores.streams.reader import HandlerFailedError
+from dynamo_stores.streams.shards import ShardId
 from dynamo_stores.streams.worker import StreamWorker
 
 from .conftest import LEASE
@@ -163,15 +164,22 @@ def test_beginning_at_the_latest_survives_a_kill_before_the_first_record(
 
 
 def test_old_records_alone_are_passed_over_once(
-    stream, make_worker, drive, dynamo_streams, dynamo_clock
+    stream, make_worker, drive, dynamo_streams, dynamo_clock, using
 ):
     """A page of records from before the begin moves the position on."""
     dynamo_streams.most = 2
     shard = stream.open()
-    put(stream, shard, 1, 2, 3, 4, 5, at=clock.now() - 3600)
+    numbers = put(stream, shard, 1, 2, 3, 4, 5, at=clock.now() - 3600)
     make_worker(Handled(), from_latest=True).turn()
     dynamo_streams.expire_iterators()
     dynamo_clock.advance(LEASE + 1)
+    worker = make_worker(Handled())
+    drive(worker, turns=20)
+    worker.release()
+    stored = Checkpoints(stream.table, "test", using, LEASE)
+    lease, start = stored.take(ShardId(stream.label, shard), None)
+    assert start.position == numbers[-1]
+    stored.release(ShardId(stream.label, shard), lease)
     put(stream, shard, 6)
     handled = Handled()
     drive(make_worker(handled), until=lambda: handled)
