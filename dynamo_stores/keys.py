@@ -38,6 +38,7 @@ STREAM_FAILED = "STREAM-FAILED"
 STREAM_START = "START"
 STREAM_SHARD = "SHARD"
 STREAM_WORKER = "WORKER"
+HEARTBEAT = "HEARTBEAT"
 EXPIRY = "X"
 EXPIRY_SHARDS = 8
 
@@ -58,6 +59,11 @@ class ItemKey(NamedTuple):
     def raw(self) -> dict[str, dict[str, str]]:
         """Return the key as DynamoDB writes it."""
         return {"PK": {"S": self.pk}, "SK": {"S": self.sk}}
+
+
+def heartbeat(token: str) -> ItemKey:
+    """Return the key of an item that is looked for in another region."""
+    return ItemKey(f"{HEARTBEAT}#{token}", HEARTBEAT)
 
 
 def cache_entry(prefix: str, key: str) -> ItemKey:

@@ -17,6 +17,7 @@ RateWindow          ``AL#<scope>#<key>``               ``<algorithm>#…``     r
 StoredRate          ``RATE#<resource>``                ``CONFIG``            ratelimit.items
 DedupeJob           ``DD#<hash of the key>``           ``JOB``               dedupe.items
 ResultPart          ``DD#<hash of the key>``           ``R#<fence>#<n>``     dedupe.items
+Heartbeat           ``HEARTBEAT#<token>``              ``HEARTBEAT``         infrastructure.replicas
 ==================  =================================  ====================  =======================
 
 And in the control table:

@@ -29,6 +29,7 @@ from dynamo_stores.capacity.usage import UsageItem
 from dynamo_stores.conf import get_config
 from dynamo_stores.dedupe.items import DedupeJob, ResultPart
 from dynamo_stores.exceptions import DedupeFailedError, StoreUnavailable, code_of
+from dynamo_stores.infrastructure.replicas import Heartbeat
 from dynamo_stores.infrastructure.tables import create_table, inspect_table, table_of
 from dynamo_stores.models import ControlItem, DynamoModel, StoreItem, concrete_models
 from dynamo_stores.monitoring.report_store import StatusItem
@@ -51,6 +52,7 @@ KINDS = [
     (keys.stored_rate, keys.stored_rate("r"), StoredRate),
     (keys.dedupe_job, keys.dedupe_job("k"), DedupeJob),
     (keys.dedupe_part, keys.dedupe_part(JOB, 1, 0), ResultPart),
+    (keys.heartbeat, keys.heartbeat("0a"), Heartbeat),
     (keys.capacity, keys.capacity("t", keys.RECORD), CapacityRecord),
     (keys.capacity, keys.capacity("t", keys.CLAIM), CapacityClaim),
     (keys.capacity_tables, keys.capacity_tables(), CapacityTables),

@@ -11,7 +11,7 @@ from typing import Any
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 
-from ...conf import DEFAULT_ALIAS
+from ...conf import DEFAULT_ALIAS, get_config
 from ...conf.rules import POSITIVE, SHARE, or_none
 from ...infrastructure.backups.backup import describe
 from ...infrastructure.backups.comparison import (
@@ -27,6 +27,7 @@ from ...infrastructure.backups.scan import TableScan
 from ...infrastructure.backups.schema import Schema
 from ...infrastructure.backups.source import open_source
 from ...infrastructure.references import Dangling, Reference, find_dangling, references_of
+from ...infrastructure.replicas import ACTIVE, Replica, Replication, measure_lag
 from ...infrastructure.tables import TableSpec, inspect_table, table_of
 from ...models import concrete_models
 from ..meter import Meter
@@ -63,6 +64,12 @@ class Command(BaseCommand):
             "--references",
             action="store_true",
             help="Look for items whose 'references' lead to no item.",
+        )
+        kind.add_argument(
+            "--replicas",
+            action="store_true",
+            help="Show the replicas of the tables, and how many seconds those of the stores are "
+            "behind.",
         )
         parser.add_argument(
             "--with-using", metavar="ALIAS", help="Alias of --with; by default that of --table."
@@ -102,6 +109,8 @@ class Command(BaseCommand):
         check_options(options, segments=whole_between(1, 32), share=SHARE, units=or_none(POSITIVE))
         if other is not None or with_backup is not None:
             self._compare(table or [], using or [DEFAULT_ALIAS], other, with_backup, options)
+        elif options["replicas"]:
+            self._check_replicas(table, using)
         elif references:
             self._check_references(table, using, options)
         else:
@@ -123,6 +132,22 @@ class Command(BaseCommand):
         _raise_if(
             ("Tables differ from their models", wrong), ("Tables could not be compared", failed)
         )
+
+    def _check_replicas(self, table: list[str] | None, using: list[str] | None) -> None:
+        behind: list[str] = []
+
+        def check(spec: TableSpec) -> None:
+            found = Replication(spec.using, spec.name, self.stdout.write).replicas()
+            if not found:
+                self.stdout.write(f"{spec.name}: no replicas")
+            for replica in found:
+                line, is_good = _replica_line(spec, replica)
+                self.stdout.write(f"{spec.name}: {line}")
+                if not is_good:
+                    behind.append(f"{spec.name}: {line}")
+
+        failed = for_each_table(table, using, check, self.stdout.write)
+        _raise_if(("Replicas are behind", behind), ("Tables could not be read", failed))
 
     def _compare(
         self,
@@ -248,3 +273,14 @@ def _raise_if(*problems: tuple[str, list[str]]) -> None:
     found = [f"{title}:\n  " + "\n  ".join(each) for title, each in problems if each]
     if found:
         raise CommandError("\n".join(found))
+
+
+def _replica_line(spec: TableSpec, replica: Replica) -> tuple[str, bool]:
+    """Return a line about a replica, and whether it is as it should be."""
+    line = f"{replica.region} {replica.status}"
+    if replica.status != ACTIVE or spec.name != get_config(spec.using).store_table:
+        return line, replica.status == ACTIVE
+    lag = measure_lag(spec.using, replica.region)
+    if lag is None:
+        return f"{line}, an item was not there after 30 s", False
+    return f"{line}, {lag:.1f} s behind", True
