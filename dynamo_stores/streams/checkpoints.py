@@ -203,13 +203,11 @@ class Checkpoints:
         """Save the position and extend the lease. Raises LeaseLostError."""
         self._change(shard, lease, self._saved(position) + self._later(shard))
 
-    def save_failed(
-        self, shard: ShardId, lease: Lease, position: str, failed: RawItem, table: str
-    ) -> None:
+    def save_failed(self, shard: ShardId, lease: Lease, position: str, failed: RawItem) -> None:
         """Save the position together with the item of a failed record. Raises LeaseLostError."""
-        change = self._saved(position) + self._later(shard)
+        change, table = self._saved(position) + self._later(shard), self._items.table.table_name
         update = {
-            "TableName": self._items.table.table_name,
+            "TableName": table,
             "Key": self._key(shard).raw(),
             **to_arguments(_is_of(lease), change),
         }

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from .. import clock, signals
 from ..exceptions import StoreError, StoreUnavailable
 from ..leases import Lease
-from ..models import ControlItem
 from .checkpoints import Checkpoints, Start
 from .client import ExpiredIteratorError, ShardMissingError, StreamsClient, TrimmedError
 from .failures import failed_item
@@ -252,8 +251,7 @@ class ShardReader:
         checkpoints = self._checkpoints
         keeps = self._options.keeps_images
         item = failed_item(failed, self.shard, checkpoints.consumer, error, keeps_images=keeps)
-        table = ControlItem.bound_to(checkpoints.using).Meta.table_name
-        checkpoints.save_failed(self.shard, self.lease, position, item, table)
+        checkpoints.save_failed(self.shard, self.lease, position, item)
         logger.error(
             "A record of the stream of %s was set aside after %d tries (%s): %s of shard %s.",
             checkpoints.table, self._options.tries, type(error).__name__,

@@ -524,10 +524,9 @@ def test_each_write_of_a_stale_lease_is_refused(stream, using, dynamo_clock, mak
     fresh, _ = Checkpoints(stream.table, "test", using, LEASE).take(listed.id, None)
     assert fresh.fence > stale.fence
     item = {"PK": {"S": "p"}, "SK": {"S": "s"}}
-    table = stored._items.table.table_name
     for write in (
         lambda: stored.save(listed.id, stale, number),
-        lambda: stored.save_failed(listed.id, stale, number, item, table),
+        lambda: stored.save_failed(listed.id, stale, number, item),
         lambda: stored.finish(listed.id, stale, number),
         lambda: stored.extend(listed.id, stale),
     ):
