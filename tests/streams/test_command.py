@@ -138,7 +138,7 @@ def test_killed_workers_lose_nothing_and_keep_the_order(
 
 
 @pytest.fixture
-def work(using, monkeypatch, tmp_path):
+def work(using, monkeypatch, tmp_path, db):
     """``work(table, last=3)``: run the command here until so many records are handled."""
 
     def run_command(table, handler="handle", last=None, **options):
