@@ -35,8 +35,7 @@ def relayed(client, alias, dynamo_faults):
     return get_dynamodb_client(
         alias(
             ENDPOINT_URL=dynamo_faults.url,
-            OPERATION_TIMEOUT=0.4,
-            RETRY={"DELAY": 0.01, "MAX_DELAY": 0.05, "MAX_RETRIES": 0},
+            RETRY={"DELAY": 0.01, "MAX_DELAY": 0.05, "MAX_RETRIES": 0, "THROTTLE_RETRIES": 5},
             CIRCUIT_BREAKER={"ENABLED": False},
         )
     )
