@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from . import clock
 from .calls.batches import batch_get, batch_write, chunks
 from .calls.breaker import BreakerStatus, CircuitBreaker
-from .calls.connection import TableConnection
+from .calls.connection import Caller, TableConnection
 from .calls.policy import deadline
 from .calls.server_time import ServerClock, Times
 from .concurrency.effects import Verb, together
@@ -42,6 +42,8 @@ class Items(Generic[K]):
     microseconds. Each call has ``timeout`` seconds at most, by default ``OPERATION_TIMEOUT``, which
     a ``deadline`` replaces. With ``direct`` each call is one attempt of two seconds, without
     circuit breaker. ``keeps_table`` is for objects that belong to one process and to its settings.
+    Another alias answers for ``FAILOVER`` only with ``fails_over``: what decides about a write must
+    not be read elsewhere.
     """
 
     _table: TableConnection | None = None
@@ -54,9 +56,11 @@ class Items(Generic[K]):
         timeout: float | None = None,
         direct: bool = False,
         keeps_table: bool = False,
+        fails_over: bool = False,
     ) -> None:
         self.using = using
         self.timeout = timeout
+        self._fails_over = fails_over
         self._model = kind.bound_to(using)
         self._direct = direct
         self._table = self.table if keeps_table else None
@@ -98,7 +102,7 @@ class Items(Generic[K]):
         }
         if attributes is not None:
             request["ProjectionExpression"] = ", ".join(attributes)
-        answer = await table.connection.call("GetItem", request, self.timeout)
+        answer = await self._caller(table).call("GetItem", request, self.timeout)
         return answer.get("Item")
 
     async def put(
@@ -166,7 +170,7 @@ class Items(Generic[K]):
         table = self.table
         shown = {"ProjectionExpression": ", ".join(attributes)} if attributes else None
         return await batch_get(
-            table.connection,
+            self._caller(table),
             table.table_name,
             keys,
             consistent=consistent,
@@ -179,7 +183,9 @@ class Items(Generic[K]):
     ) -> tuple[list[RawItem], StoreUnavailable | None]:
         """Put and delete items; see :func:`.calls.batches.batch_write`."""
         table = self.table
-        return await batch_write(table.connection, table.table_name, requests, timeout=self.timeout)
+        return await batch_write(
+            self._caller(table), table.table_name, requests, timeout=self.timeout
+        )
 
     async def get_large(self, wanted: Sequence[ItemKey]) -> list[RawItem]:
         """
@@ -225,11 +231,15 @@ class Items(Generic[K]):
             await self.get(key, consistent=False)
         return self.server_clock.times()
 
+    def _caller(self, table: TableConnection) -> Caller:
+        connection = table.connection
+        return connection if self._fails_over else connection.here
+
     async def _call(
         self, table: TableConnection, operation: str, request: dict[str, Any]
     ) -> dict[str, Any]:
         try:
-            return await table.connection.call(operation, request, self.timeout)
+            return await self._caller(table).call(operation, request, self.timeout)
         except ClientError as exc:
             if code_of(exc) != CONDITION_FAILED:
                 raise

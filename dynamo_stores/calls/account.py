@@ -27,6 +27,8 @@ from ..exceptions import (
 )
 
 _STS_ATTEMPTS = 2
+# Of the methods client() and create_client().
+_MODULES = ("boto3.session", "botocore.session")
 
 
 class Account:
@@ -68,10 +70,7 @@ class Account:
 
     def _session_of_function(self, path: str) -> Session:
         found = self._call(imported(path))
-        # A session of boto3 has botocore's session; a method of one of them has it as its object.
-        owner = getattr(found, "__self__", found)
-        session = getattr(owner, "_session", owner)
-        if isinstance(session, Session):
+        if (session := _session_in(found)) is not None:
             return session
         if not callable(found):
             raise ConfigurationError(
@@ -140,6 +139,23 @@ class Account:
                 )
             return StoreUnavailable(f"{where}: AWS STS failed ({code}).")
         return StoreUnavailable(f"{where}: AWS STS did not answer ({type(exc).__name__}).")
+
+
+def _session_in(found: Any) -> Session | None:
+    """
+    Return botocore's session of a session, or of a session's own method that makes clients; None
+    for a function of the application.
+    """
+    owner = found
+    if getattr(found, "__module__", "") in _MODULES and callable(found):
+        owner = getattr(found, "__self__", found)
+    if isinstance(owner, Session):
+        return owner
+    # boto3 is not imported for this.
+    if any(each.__module__ == "boto3.session" for each in type(owner).__mro__):
+        session: Session = owner._session
+        return session
+    return None
 
 
 def _make(using: str) -> Account:

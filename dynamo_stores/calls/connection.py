@@ -79,6 +79,8 @@ class Connection(PynamoConnection):
         self._failover: Failover | None = None
         if self.config.failover is not None:
             self._failover = Failover(using, self.config, self.config.failover)
+        # The same without FAILOVER: its calls are never answered by another alias.
+        self.here: Caller = self if self._failover is None else _Here(self)
 
     def __repr__(self) -> str:
         return f"<Connection {self.using!r}>"
@@ -154,11 +156,6 @@ class Connection(PynamoConnection):
             partial(self._call, replace(policy, has_failover=True)),
             get_connection(failover.failover).here.call,
         )
-
-    @property
-    def here(self) -> Caller:
-        """The same without ``FAILOVER``: its calls are never answered by another alias."""
-        return _Here(self)
 
     def failed_over(self) -> list[FailedOver]:
         """Return the tables whose requests the alias ``FAILOVER`` answers at present."""

@@ -9,8 +9,10 @@ import contextlib
 import copy
 import functools
 import ipaddress
+import math
 import os
 import ssl
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,7 +45,9 @@ class Environment:
         url = config.endpoint_url
         is_local = needs_no_account(config)
         self._frozen: ReadOnlyCredentials | None = None
-        self._frozen_at = -1
+        # Until when the frozen ones are used without asking, and when they end.
+        self._ask_at = -math.inf
+        self._ends: datetime | None = None
         self._region = config.region or (
             local_region(session)
             if url is not None and is_loopback(url)
@@ -65,21 +69,27 @@ class Environment:
         return self._credentials is not None
 
     def known_credentials(self, now: float) -> ReadOnlyCredentials | None:
-        """Return the credentials if botocore was asked in this second, else None."""
-        return self._frozen if now < self._frozen_at + 1 else None
+        """
+        Return the credentials if botocore was asked in the last second, else None. ``now`` is in
+        monotonic seconds.
+        """
+        return self._frozen if now < self._ask_at else None
 
     def credentials(self, now: float) -> ReadOnlyCredentials:
         """
         Return the credentials, the same object until they change. botocore is asked once a second,
         and may refresh them. Raises NoCredentialsError.
         """
-        if int(now) > self._frozen_at or self._frozen is None:
+        if now >= self._ask_at or self._frozen is None:
             if self._credentials is None:
                 raise NoCredentialsError
+            # Another thread may replace them meanwhile: then the earlier end is theirs.
+            ends = getattr(self._credentials, "_expiry_time", None)
             frozen = self._credentials.get_frozen_credentials()
             if frozen != self._frozen:
                 self._frozen = frozen
-            self._frozen_at = max(self._frozen_at, int(now))
+            self._ends = ends or getattr(self._credentials, "_expiry_time", None)
+            self._ask_at = now + 1
         return self._frozen  # type: ignore[return-value]
 
     @property
@@ -90,9 +100,10 @@ class Environment:
 
     def unexpired_credentials(self) -> ReadOnlyCredentials | None:
         """Return the last credentials if they are valid for some seconds more, else None."""
-        if self._frozen is None or self._credentials.refresh_needed(_SPARE):
+        if self._frozen is None or self._ends is None:
             return None
-        return self._frozen
+        left = (self._ends - datetime.now(self._ends.tzinfo)).total_seconds()
+        return self._frozen if left > _SPARE else None
 
     def endpoint_for(self, credentials: ReadOnlyCredentials) -> Endpoint:
         """Return the endpoint: by default there is one for each AWS account."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import clock, signals
 from ..conf import StoreConfig, get_config
-from ..exceptions import StoreRefused, StoreUnavailable, ThrottlingError
+from ..exceptions import StoreError, StoreRefused, StoreUnavailable, ThrottlingError
 from .observer import READS
 from .policy import time_left
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ..concurrency.effects import Verb
 
 logger = logging.getLogger(__name__)
+
+# A transaction that got no answer may have been carried out, and its token holds in its region.
+_WRITES = frozenset(["BatchWriteItem", "DeleteItem", "PutItem", "UpdateItem"])
 
 # Return the answer to an operation's request in so many seconds.
 Call = Callable[[str, dict[str, Any], float], "Verb[dict[str, Any]]"]
@@ -54,8 +57,8 @@ class Failover:
 
     def covers(self, operation: str, table: str) -> bool:
         """Return whether the operation may be answered by the other alias."""
-        is_read = operation in READS
-        return (is_read or self._config.failover_writes) and table != self._control_table
+        is_write = self._config.failover_writes and operation in _WRITES
+        return (operation in READS or is_write) and table != self._control_table
 
     def active(self) -> list[FailedOver]:
         """Return the tables whose last operation was sent to the other alias."""
@@ -83,12 +86,13 @@ class Failover:
                 self._returned(table)
             return answer
         left = until - clock.monotonic()
-        if left <= 0:
-            raise failure
         names = Names(self._config, get_config(self.failover))
+        translated = names.translated(request)
+        if left <= 0 or translated is None:
+            raise failure
         try:
-            answer = await second(operation, names.translated(request), left)
-        except StoreUnavailable as exc:
+            answer = await second(operation, translated, left)
+        except StoreError as exc:
             failure.add_note(f"The alias {self.failover!r} did not answer either: {exc}")
             raise failure from exc
         # A call that began before the last answer says nothing new.
@@ -137,8 +141,14 @@ class Names:
         self._other = other
         self._known: dict[str, str] = {}
 
-    def translated(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the request for the other alias."""
+    def translated(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the request for the other alias, None if it has not the same tables."""
+        try:
+            return self._translated(request)
+        except LookupError:
+            return None
+
+    def _translated(self, request: Mapping[str, Any]) -> dict[str, Any]:
         found = dict(request)
         if "TableName" in found:
             found["TableName"] = self._translate(found["TableName"])
@@ -165,5 +175,8 @@ class Names:
         return answer
 
     def _translate(self, name: str) -> str:
-        self._known[name] = found = self._other.same_table(self._own, name)
+        found = self._other.same_table(self._own, name)
+        if found is None:
+            raise LookupError(name)
+        self._known[name] = found
         return found

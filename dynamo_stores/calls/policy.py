@@ -188,7 +188,7 @@ class CallPolicy:
         if not self.has_failover:
             return until
         # The other alias has the rest of the time.
-        return started + max(_SHORTEST, _SHARE * (until - started))
+        return started + _SHARE * (until - started)
 
     async def _repeat(
         self,

@@ -102,9 +102,9 @@ class LeanTransport:
 
     async def _ask(self, operation: str, body: bytes, until: float, ahead: float) -> Answer:
         now, environment = time.time() + ahead, self._environment
-        credentials = environment.known_credentials(now)
+        credentials = environment.known_credentials(clock.monotonic())
         if credentials is None:
-            credentials = await self._credentials(now, until)
+            credentials = await self._credentials(until)
         signer, pool = self._route
         endpoint = environment.endpoint_for(credentials)
         if endpoint is not pool.endpoint:
@@ -117,14 +117,14 @@ class LeanTransport:
             self._server_clock.record(date, sent_at, clock.monotonic())
         return answer
 
-    async def _credentials(self, now: float, until: float) -> ReadOnlyCredentials:
+    async def _credentials(self, until: float) -> ReadOnlyCredentials:
         """
         Return the credentials. They are refreshed in a thread; meanwhile those that are still valid
         are used.
         """
         environment, refresh = self._environment, self._refresh
         if not environment.is_refresh_due:
-            return environment.credentials(now)
+            return environment.credentials(clock.monotonic())
         # Two callers that find no refresh to wait for begin one each, which take turns in botocore.
         if refresh is None or (refresh.is_done and clock.monotonic() >= self._next_refresh_at):
             self._refresh = refresh = OwnThread(self._refresh_credentials, "credentials")
@@ -141,7 +141,7 @@ class LeanTransport:
 
     def _refresh_credentials(self) -> ReadOnlyCredentials:
         try:
-            return self._environment.credentials(time.time() + self._ahead)
+            return self._environment.credentials(clock.monotonic())
         except Exception as exc:
             logger.warning(
                 "The AWS credentials of the alias %r could not be refreshed: %s.",

@@ -100,13 +100,17 @@ class Batches:
         """
         read = written = 0
         left_to_read = iter(operations)
-        while operations_read := list(itertools.islice(left_to_read, _WINDOW)):
+        while True:
             try:
+                operations_read = list(itertools.islice(left_to_read, _WINDOW))
                 window = await self._prepare(operations_read, read)
-            except StoreError as exc:
+            except Exception as exc:
+                # An error of the caller, or of the iterable.
                 if not read:
                     raise
                 raise self._incomplete(read, written, exc) from exc
+            if not operations_read:
+                break
             read += len(operations_read)
             left = await self._write_window(window)
             written += len(window) - len(left)
@@ -117,11 +121,11 @@ class Batches:
             raise self._incomplete(read, written, self._failure) from self._failure
         return written
 
-    def _incomplete(self, read: int, written: int, why: StoreError) -> BatchIncompleteError:
+    def _incomplete(self, read: int, written: int, why: Exception) -> BatchIncompleteError:
         return BatchIncompleteError(
             f"{len(self._leftovers)} of the first {read} operations were not processed, and none "
-            f"after them ({type(why).__name__}). The attributes 'leftovers' and 'read' of this "
-            "error say with which to go on.",
+            f"after them: {why if isinstance(why, StoreError) else type(why).__name__} The "
+            "attributes 'leftovers' and 'read' of this error say with which to go on.",
             leftovers=self._leftovers.values(), written=written, read=read,
         )  # fmt: skip
 

@@ -335,7 +335,8 @@ class DynamoDBClient:
         try:
             found = await InThread(self.using, lambda: self._describe(name, config.health.timeout))
         except CALL_ERRORS as exc:
-            why = f"{type(exc).__name__}: {exc}" if isinstance(exc, StoreError) else code_of(exc)
+            text = str(exc).removesuffix(".")
+            why = f"{type(exc).__name__}: {text}" if isinstance(exc, StoreError) else code_of(exc)
         else:
             status = found["TableStatus"] if found else "missing"
             if status in _READY:

@@ -45,9 +45,9 @@ class Listing:
         self._operation = operation
         self._request = request
         self._limit = limit
-        if page_size is None and "FilterExpression" not in request:
-            # DynamoDB's limit counts what it reads, before the filter.
-            page_size = limit
+        # DynamoDB's limit counts what it reads, before the filter.
+        if limit is not None and "FilterExpression" not in request:
+            page_size = min(limit, page_size or limit)
         if page_size is not None:
             request["Limit"] = page_size
         self._start = None if start is None else to_raw_item(start, "start")
@@ -74,8 +74,9 @@ class Listing:
 
     async def _page(self) -> Page:
         """
-        Return the items of one request, at most ``limit``, and the key after which the next page
-        begins: the ``start`` of another call with the same arguments.
+        Return the items of one request, and the key after which the next page begins: the ``start``
+        of another call with the same arguments. With a filter a page may be empty and have a next
+        one, and ``limit`` does not bound it.
         """
         items, last = await self._read(self._start)
         return Page(list(map(from_raw_item, items)), from_raw_item(last) if last else None)

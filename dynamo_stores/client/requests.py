@@ -23,6 +23,7 @@ from ..exceptions import (
     ConditionFailedError,
     InvalidRequestError,
     StoreError,
+    StoreUnavailable,
     TableMissingError,
     TransactionCancelledError,
     code_of,
@@ -79,7 +80,9 @@ class Requests:
         """Return the names of the key attributes of a table, by its name in DynamoDB."""
         known = _schemas.get(self.using)
         if (names := known.get(table)) is None:
-            names = known[table] = await InThread(self.using, lambda: self._read_schema(table))
+            with self._noted("DescribeTable", table):
+                names = await InThread(self.using, lambda: self._read_schema(table))
+            known[table] = names
         return names
 
     @contextmanager
@@ -111,7 +114,15 @@ class Requests:
         )  # fmt: skip
 
     def _read_schema(self, table: str) -> tuple[str, ...]:
-        description = get_control(self.using).describe(table)
+        try:
+            description = get_control(self.using).describe(table)
+        except StoreUnavailable:
+            # The same table of the other alias has the same key.
+            other = get_config(self.using).failover
+            name = other and get_config(other).same_table(get_config(self.using), table)
+            if not (other and name):
+                raise
+            description = get_control(other).describe(name)
         if description is None:
             raise TableMissingError(
                 f"The table {table!r} of the alias {self.using!r} does not exist "

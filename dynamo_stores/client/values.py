@@ -86,7 +86,16 @@ def from_raw_item(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def identity_of(item: Mapping[str, Any], key_names: Iterable[str]) -> tuple[Any, ...]:
     """Return the key of an item in DynamoDB-JSON, equal for equal keys: numbers by their value."""
-    return tuple((*item[name], from_raw(item[name])) for name in key_names)
+    found = []
+    for name in key_names:
+        ((kind, _),) = item[name].items()
+        if kind not in ("S", "N", "B"):
+            raise InvalidRequestError(
+                f"The key attribute {name!r} is of DynamoDB's type {kind}; expected a string, a "
+                "number or bytes."
+            )
+        found.append((kind, from_raw(item[name])))
+    return tuple(found)
 
 
 def _number(value: int | Decimal, path: str) -> str:

@@ -34,7 +34,10 @@ class PerProcess(Generic[T]):
             self._start()
         found = self._found.get(using)
         if found is None:
+            # Making one may take long, which is not for the others to wait for.
             with self._lock:
+                lock = self._locks.setdefault(using, threading.RLock())
+            with lock:
                 found = self._found.get(using)
                 if found is None:
                     found = self._found[using] = self._make(using)
@@ -50,6 +53,7 @@ class PerProcess(Generic[T]):
 
     def _start(self) -> None:
         self._lock = threading.RLock()
+        self._locks: dict[str, threading.RLock] = {}
         self._found = {}
         self._pid = os.getpid()
 

@@ -137,13 +137,18 @@ class StoreConfig:
         is_real = table in names or (self.table_prefix and table.startswith(self.table_prefix))
         return table if is_real else self.real_name(table)
 
-    def same_table(self, other: StoreConfig, name: str) -> str:
-        """Return the name here of the table that has the name ``name`` in another alias."""
+    def same_table(self, other: StoreConfig, name: str) -> str | None:
+        """
+        Return the name here of the table that has the name ``name`` in another alias; None for an
+        ARN, and for a name that is not one of the other alias.
+        """
         if name == other.store_table:
             return self.store_table
         for table in other.tables:
             if other.real_name(table) == name:
                 return self.real_name(table)
+        if name.startswith("arn:") or not name.startswith(other.table_prefix):
+            return None
         return self.real_name(name.removeprefix(other.table_prefix))
 
     def for_table(self, name: str) -> Self:

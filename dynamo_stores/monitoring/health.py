@@ -22,7 +22,7 @@ class Health:
 
     def __init__(self, using: str = DEFAULT_ALIAS) -> None:
         self.using = using
-        self._items = Items(CacheEntry, using)
+        self._items = Items(CacheEntry, using, fails_over=True)
         self._lock = threading.Lock()
         self._checked_at = 0.0
         self._is_available: bool | None = None

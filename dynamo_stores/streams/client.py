@@ -185,8 +185,8 @@ class StreamsClient:
             )
         if not description.get("LatestStreamArn"):
             raise ConfigurationError(
-                f"The table {self.table!r} has no stream. Set STREAM to 'NEW_AND_OLD_IMAGES' for it "
-                "and run 'manage.py dynamo_update_tables', or switch its stream on in AWS."
+                f"The table {self.table!r} has no stream. Set STREAM to 'NEW_AND_OLD_IMAGES' for "
+                "it and run 'manage.py dynamo_update_tables', or switch its stream on in AWS."
             )
         raise ConfigurationError(
             f"The streams endpoint {urlsplit(self._client.meta.endpoint_url).netloc} does not know "

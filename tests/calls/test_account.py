@@ -264,6 +264,20 @@ def make_function():
     return create
 
 
+class Tenants:
+    """A factory of an application, with a session that is not the one of its clients."""
+
+    def __init__(self):
+        self._session = botocore.session.Session(profile="one")
+
+    def client(self, service, **kwargs):
+        return make_boto3_session().client(service, **kwargs)
+
+
+def make_factory():
+    return Tenants().client
+
+
 def make_nothing():
     return None
 
@@ -279,6 +293,7 @@ def fail():
         (make_boto3_session, "TWO"),
         (make_method, "TWO"),
         (make_function, "TWO"),
+        (make_factory, "TWO"),
     ],
 )
 @pytest.mark.parametrize("transport", ["auto", "botocore"])

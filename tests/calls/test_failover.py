@@ -11,6 +11,7 @@ import pytest
 from django.core.management import call_command
 
 from dynamo_stores import signals
+from dynamo_stores.cache.store.invalidation import InvalidationNumbers, get_numbers
 from dynamo_stores.calls.batches import batch_write
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.control import get_control
@@ -19,6 +20,7 @@ from dynamo_stores.calls.policy import deadline
 from dynamo_stores.client import Get, Put, get_dynamodb_client
 from dynamo_stores.concurrency.effects import run
 from dynamo_stores.conf import get_config
+from dynamo_stores.dedupe.store import DedupeStore
 from dynamo_stores.exceptions import (
     CircuitBreakerOpenError,
     ConfigurationError,
@@ -356,9 +358,89 @@ def test_tables_with_other_names(regions, make_cache, dynamo_faults):
         ({"TABLE_NAME": "one"}, {"TABLE_NAME": "two"}, "one", "two"),
         ({"TABLES": {"posts": {"TABLE_NAME": "x"}}}, {"TABLE_PREFIX": "b-"}, "x", "b-posts"),
         ({}, {"TABLES": {"posts": {"TABLE_NAME": "y"}}}, "posts", "y"),
+        ({"TABLE_PREFIX": "a-"}, {"TABLE_PREFIX": "b-"}, "foreign", None),
+        ({}, {}, "arn:aws:dynamodb:us-east-1:1:table/posts", None),
     ],
 )
 def test_names_of_the_same_table(settings, own, other, name, expected):
     """By the name that models have for it, whatever the prefixes and other names."""
     settings.DYNAMO_STORES = {"default": {}, "own": own, "other": other}
     assert get_config("other").same_table(get_config("own"), name) == expected
+
+
+def test_what_decides_about_a_write_is_not_read_elsewhere(regions, make_cache, dynamo_faults):
+    """Sweeps, moves, locks and jobs: an older answer would delete, lose or free something."""
+    using, second = regions(CIRCUIT_BREAKER={"ENABLED": False})
+    cache, other = filled(make_cache, using, second)
+    lock = cache.lock("job", timeout=60)
+    assert lock.acquire()
+    store = DedupeStore(using)
+    assert store.run("k", lambda: 5) == 5
+    other.clear()
+    for operation in ("GetItem", "BatchGetItem", "Scan", "Query"):
+        dynamo_faults.reset(operation)
+    for call in (
+        cache.clear,
+        lambda: cache.delete_pattern("k*"),
+        lambda: cache.store.cleanup(scan=True),
+        lambda: cache.incr_version("k1"),
+        lock.owned,
+        lambda: cache.lock("job").locked(),
+        lambda: store.wait_for("k"),
+    ):
+        with pytest.raises(StoreUnavailable):
+            call()
+    dynamo_faults.clear()
+    assert (cache.get("k1"), len(cache.get("large"))) == (1, 500_000)
+    assert lock.owned()
+    assert store.wait_for("k") == 5
+
+
+def test_numbers_of_another_region_are_read_again_after_it(regions, make_cache, dynamo_faults):
+    """A tag that was invalidated before the outage is invalid after it at once."""
+    using, second = regions()
+    cache, other = filled(make_cache, using, second)
+    for each in (cache, other):
+        each.set("tagged", 1, tags=["t"])
+    cache.invalidate_tags(["t"])
+    # The process of a moment later.
+    fresh = make_cache(using, **{"KEY_PREFIX": cache.key_prefix})
+    InvalidationNumbers.__init__(get_numbers(using, cache.key_prefix))
+    dynamo_faults.reset("*")
+    fresh.get("tagged")
+    dynamo_faults.clear()
+    assert cache.get("k1") == 1
+    assert not get_connection(using).failed_over()
+    assert fresh.get("tagged") is None
+
+
+def test_an_error_of_the_other_alias_is_no_answer(regions, alias, make_cache, dynamo_faults):
+    """A missing table, or a wrong profile, is noted on the error of the first alias."""
+    for settings in ({"TABLE_PREFIX": "missing-"}, {"PROFILE": "no-such-profile"}):
+        other = alias(REGION="eu-west-1", **settings)
+        using = alias(ENDPOINT_URL=dynamo_faults.url, FAILOVER=other, RETRY={"MAX_RETRIES": 0})
+        cache = make_cache(using, OPTIONS={"OPERATION_TIMEOUT": 2.0})
+        dynamo_faults.reset("*", times=1)
+        with pytest.raises(StoreUnavailable, match="got no answer") as caught:
+            cache.get("k1")
+        assert "did not answer either" in caught.value.__notes__[0]
+
+
+def test_transactions_are_never_written_elsewhere(regions, dynamo_faults):
+    """A token holds in one region: the first one may have carried it out."""
+    using, _ = regions(FAILOVER_WRITES=True)
+    client = get_dynamodb_client(using)
+    dynamo_faults.reset("TransactWriteItems")
+    with measuring() as found, pytest.raises(StoreUnavailable):
+        client.transact_write([Put(get_config(using).store_table, {"PK": "p", "SK": "s"})])
+    assert {each.using for each in found} == {using}
+
+
+def test_a_tree_and_a_batch_learn_the_key_of_a_table_from_the_other_alias(regions, dynamo_faults):
+    """In a process that begins while the first does not answer."""
+    using, second = regions()
+    StoreItem.bound_to(second)("p", "s").save()
+    client, table = get_dynamodb_client(using), get_config(using).store_table
+    dynamo_faults.reset("*")
+    tree = client.read_tree(table, {"PK": "p", "SK": "s"}, children="below")
+    assert tree.root.item == {"PK": "p", "SK": "s"}

@@ -87,6 +87,7 @@ def test_large_items_are_split_by_bytes(client):
             "Operation 3 is Put with",
         ),
         ({"id": "x"}, InvalidRequestError, "Operation 3 is dict; expected Put or Delete"),
+        (Put("posts", {"id": ["x"]}), InvalidRequestError, "'id' is of DynamoDB's type L"),
         (node("x", n=1.5), InvalidRequestError, r"item\['n'\] is a float"),
         (node("x", t="x" * 410_000), ItemTooLargeError, "Operation 3 puts an item of 410"),
     ],
@@ -108,6 +109,19 @@ def test_a_wrong_operation_after_the_first_thousand(client):
     assert isinstance(error.__cause__, InvalidRequestError)
     assert client.batch_operations(operations[error.read : -1]) == 500
     assert len(ids(client)) == 1500
+
+
+def test_an_iterable_that_fails_after_the_first_thousand(client):
+    """What was written before is not lost from sight."""
+
+    def operations():
+        yield from map(node, range(1000))
+        raise LookupError("source")
+
+    with pytest.raises(BatchIncompleteError, match="LookupError") as caught:
+        client.batch_operations(operations())
+    assert (caught.value.read, caught.value.written) == (1000, 1000)
+    assert isinstance(caught.value.__cause__, LookupError)
 
 
 @pytest.mark.parametrize("arguments", [{"batch_size": 26}, {"batch_size": 0}, {"batch_size": 1.5}])

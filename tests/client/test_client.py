@@ -180,6 +180,8 @@ def test_pages_go_on_where_the_last_one_ended(client):
         assert set(start) == {"order", "line"}
     assert found == items
     assert sizes == [4, 4, 2]
+    condition = {"condition": "#o = :o", "names": {"#o": "order"}, "values": {":o": "a"}}
+    assert len(client.query("lines", **condition, page_size=8, limit=3).page().items) == 3
 
 
 def test_scan_in_segments(client):
@@ -373,7 +375,7 @@ def test_health_check(client, alias, caplog):
     assert client.health_check("posts")
     assert not client.health_check("no-such-table")
     assert "cannot be used: it is missing" in caplog.text
-    away = get_dynamodb_client(alias(ENDPOINT_URL="http://127.0.0.1:9", HEALTH={"TIMEOUT": 0.5}))
+    away = get_dynamodb_client(alias(ENDPOINT_URL="http://127.0.0.1:9", HEALTH={"TIMEOUT": 20.0}))
     assert not away.health_check("posts")
     assert "StoreUnavailable" in caplog.text
 

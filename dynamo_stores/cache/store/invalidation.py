@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from django.dispatch import receiver
+
 from ... import clock, keys
 from ...concurrency.bounded import BoundedDict
 from ...concurrency.per_process import PerProcess
@@ -14,6 +16,7 @@ from ...expressions import Condition, add, at_least, at_most, exists, less, miss
 from ...item_access import Items, raw_keys
 from ...keys import ItemKey
 from ...models import RawItem
+from ...signals import failed_over
 from ..options import CacheOptions
 from .items import (
     GENERATION,
@@ -52,6 +55,7 @@ class InvalidationNumbers:
         self._known: BoundedDict[str, _Known] = BoundedDict(_REMEMBERED)
         self._tags: BoundedDict[str, tuple[str, ...]] = BoundedDict(_REMEMBERED)
         self._lock = threading.Lock()
+        self._doubted_at = -math.inf
 
     def number(self, pk: str) -> int | None:
         """Return the largest number that this process read, None if it read none."""
@@ -61,7 +65,9 @@ class InvalidationNumbers:
     def is_fresh(self, pk: str, timeout: float) -> bool:
         """Return whether the number was read less than ``timeout`` seconds ago."""
         known = self._known.get(pk)
-        return known is not None and clock.monotonic() - known.requested_at < timeout
+        if known is None or known.requested_at <= self._doubted_at:
+            return False
+        return clock.monotonic() - known.requested_at < timeout
 
     def record(self, pk: str, number: int, requested_at: float) -> None:
         """Record a number that was requested at the monotonic time ``requested_at``."""
@@ -84,6 +90,10 @@ class InvalidationNumbers:
             known = self._known.get(pk)
             if known is not None:
                 self._known.put(pk, known._replace(requested_at=-math.inf))
+
+    def doubt_all(self) -> None:
+        """Let all numbers be read again before they are used."""
+        self._doubted_at = clock.monotonic()
 
     @property
     def knows_tags(self) -> bool:
@@ -108,6 +118,14 @@ def _make(using: str) -> dict[str, InvalidationNumbers]:
 
 
 _by_prefix = PerProcess(_make)
+
+
+@receiver(failed_over, dispatch_uid="dynamo_stores.cache.numbers")
+def _on_failover(using: str, is_active: bool, **kwargs: object) -> None:
+    # Numbers of another region may have been older ones.
+    if not is_active:
+        for numbers in list(_by_prefix.get(using).values()):
+            numbers.doubt_all()
 
 
 def get_numbers(using: str, prefix: str) -> InvalidationNumbers:

@@ -41,7 +41,7 @@ class _Core:
     def __init__(self, using: str, prefix: str, options: CacheOptions) -> None:
         config = get_config(using)
         indexed = config.cache.expiry_index
-        items = Items(CacheEntry, using, timeout=options.operation_timeout, keeps_table=True)
+        items = _items(using, options, fails_over=True)
         values = Values(config.store_table, prefix, options, indexed=indexed)
         self.parts = parts = Parts(items, values)
         self.validity = validity = Validity(items, prefix, options)
@@ -60,9 +60,32 @@ class _Core:
         )
         self.counters = Counters(items, reader, writer, values=values, parts=parts)
         self.bulk = Bulk(items, reader, writer, values=values, parts=parts, validity=validity)
-        self.items = items
+        self.items = self.own_items = items
+        self.own_reader = reader
+        if config.failover is not None:
+            # What decides about a write, or is deleted, is read in the own region.
+            self.own_items = own = _items(using, options, fails_over=False)
+            self.own_reader = Reader(
+                own,
+                prefix,
+                options,
+                values=values,
+                parts=Parts(own, values),
+                validity=Validity(own, prefix, options),
+                recent=recent,
+            )
         self.is_indexed = indexed
         self.lookups = get_lookups(using)
+
+
+def _items(using: str, options: CacheOptions, *, fails_over: bool) -> Items[CacheEntry]:
+    return Items(
+        CacheEntry,
+        using,
+        timeout=options.operation_timeout,
+        keeps_table=True,
+        fails_over=fails_over,
+    )
 
 
 def _make(using: str) -> dict[tuple[str, CacheOptions], _Core]:
@@ -167,8 +190,8 @@ class CacheStore(Store):
         core, item_key, moved = self.core, self.item_key(key), False
         while True:
             # Strongly, because an older value would be moved, and the newest deleted.
-            found = await core.reader.read(item_key, strongly=True)
-            value = core.reader.value_of(found)
+            found = await core.own_reader.read(item_key, strongly=True)
+            value = core.own_reader.value_of(found)
             if found is None or not is_live(found.head) or value is MISSING:
                 return moved
             # A value from the cache can be serialised in any thread.
@@ -398,10 +421,10 @@ class CacheStore(Store):
     def _sweep(self) -> Sweep:
         core = self.core
         return Sweep(
-            core.items,
+            core.own_items,
             self.prefix,
             self.options,
-            core.reader.live_and_valid,
+            core.own_reader.live_and_valid,
             core.bulk.delete_keys,
         )
 
