@@ -131,7 +131,8 @@ class TableSpec:
 
 def wanted_tables() -> list[TableSpec]:
     """
-    Return every table of every alias, and of the installed apps' models, each once.
+    Return every table of every alias, and of the installed apps' models, each once; those of models
+    of an alias with ``FAILOVER`` in the other alias, too.
 
     Raises ConfigurationError if two models require one table with different specifications.
     """
@@ -139,12 +140,17 @@ def wanted_tables() -> list[TableSpec]:
     models: list[type[DynamoModel]] = [
         model.bound_to(using) for using in aliases() for model in (StoreItem, ControlItem)
     ]
-    models += [
+    own = [
         model
         for model in concrete_models()
         if not issubclass(model, StoreItem | ControlItem)
         and apps.get_containing_app_config(model.__module__)
     ]
+    models += own
+    for model in own:
+        # The alias that answers for it needs the same tables.
+        if (failover := get_config(model.using).failover) is not None:
+            models.append(model.bound_to(failover))
     for model in models:
         spec = table_of(model)
         where = (get_config(spec.using).endpoint_url, get_config(spec.using).region, spec.name)

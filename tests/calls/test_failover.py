@@ -8,7 +8,9 @@ import threading
 import time
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
+from django.test import override_settings
 
 from dynamo_stores import signals
 from dynamo_stores.cache.store.invalidation import InvalidationNumbers, get_numbers
@@ -28,7 +30,7 @@ from dynamo_stores.exceptions import (
     StoreUnavailable,
     ThrottlingError,
 )
-from dynamo_stores.infrastructure.tables import create_table, table_of
+from dynamo_stores.infrastructure.tables import create_table, table_of, wanted_tables
 from dynamo_stores.models import StoreItem
 from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.monitoring.snapshot import read_status
@@ -362,10 +364,10 @@ def test_tables_with_other_names(regions, make_cache, dynamo_faults):
         ({}, {}, "arn:aws:dynamodb:us-east-1:1:table/posts", None),
     ],
 )
-def test_names_of_the_same_table(settings, own, other, name, expected):
+def test_names_of_the_same_table(own, other, name, expected):
     """By the name that models have for it, whatever the prefixes and other names."""
-    settings.DYNAMO_STORES = {"default": {}, "own": own, "other": other}
-    assert get_config("other").same_table(get_config("own"), name) == expected
+    with override_settings(DYNAMO_STORES={"default": {}, "own": own, "other": other}):
+        assert get_config("other").same_table(get_config("own"), name) == expected
 
 
 def test_what_decides_about_a_write_is_not_read_elsewhere(regions, make_cache, dynamo_faults):
@@ -444,3 +446,20 @@ def test_a_tree_and_a_batch_learn_the_key_of_a_table_from_the_other_alias(region
     dynamo_faults.reset("*")
     tree = client.read_tree(table, {"PK": "p", "SK": "s"}, children="below")
     assert tree.root.item == {"PK": "p", "SK": "s"}
+
+
+def test_the_tables_of_models_are_required_in_both_aliases(regions):
+    """So that commands create, compare and change those of the alias that answers instead."""
+    using, second = regions()
+    names = {(spec.using, spec.name) for spec in wanted_tables()}
+    assert (using, get_config(using).store_table) in names
+    assert (second, get_config(second).store_table) in names
+    before = {name for alias, name in names if alias == second}
+    with override_settings(
+        DYNAMO_STORES={
+            **settings.DYNAMO_STORES,
+            "default": {**settings.DYNAMO_STORES["default"], "FAILOVER": second},
+        }
+    ):
+        after = {spec.name for spec in wanted_tables() if spec.using == second}
+    assert {name for name in after - before if "forum-posts" in name}

@@ -171,9 +171,11 @@ class Command(BaseCommand):
                 name, right = str(backup), BackupContents(source)
                 fits = source.schema is None or source.schema.keys == keys
             else:
-                name = str(other)
-                right, other_keys, _ = _table(options["with_using"] or using, name, options)
+                name, other_using = str(other), options["with_using"] or using
+                right, other_keys, _ = _table(other_using, name, options)
                 fits = keys == other_keys
+                if other_using != using:
+                    table, name = f"{table} of {using!r}", f"{name} of {other_using!r}"
             if not fits:
                 raise CommandError(f"{table} and {name} have different keys.")
             self.stdout.write("Reads the items. What is written meanwhile may be a difference.")
