@@ -418,8 +418,8 @@ def test_numbers_of_another_region_are_read_again_after_it(regions, make_cache, 
 
 def test_an_error_of_the_other_alias_is_no_answer(regions, alias, make_cache, dynamo_faults):
     """A missing table, or a wrong profile, is noted on the error of the first alias."""
-    for settings in ({"TABLE_PREFIX": "missing-"}, {"PROFILE": "no-such-profile"}):
-        other = alias(REGION="eu-west-1", **settings)
+    for changes in ({"TABLE_PREFIX": "missing-"}, {"PROFILE": "no-such-profile"}):
+        other = alias(REGION="eu-west-1", **changes)
         using = alias(ENDPOINT_URL=dynamo_faults.url, FAILOVER=other, RETRY={"MAX_RETRIES": 0})
         cache = make_cache(using, OPTIONS={"OPERATION_TIMEOUT": 2.0})
         dynamo_faults.reset("*", times=1)
