@@ -14,13 +14,13 @@ Every error that this package raises, and the translation of botocore's errors t
   + AnswerError                 of the client: DynamoDB answered with an error
     - ConditionFailedError        a condition failed; has the item as it is
     - TransactionCancelledError   a transaction was cancelled; has its reasons
+  + BatchIncompleteError        of the client: operations of a batch were not processed
   + RateLimited                 a request over its limit; a subclass of PermissionDenied
   + StoreUnavailable            DynamoDB could not answer: no connection, or an error inside it
     - StoreRefused                credentials, signature or rights; or the answer is not DynamoDB's
     - CircuitBreakerOpenError     no request was sent: the breaker is open
     - ThrottlingError             DynamoDB throttled the requests until the deadline
     - OperationTimeoutError       no answer before the deadline
-    - BatchIncompleteError        of the client: operations of a batch were not processed
 
 Any other error of DynamoDB (a failed condition, a cancelled transaction) is an answer. Callers of
 models get it as PynamoDB's own exception, callers of the client as an AnswerError. botocore's
@@ -239,9 +239,10 @@ class OperationTimeoutError(StoreUnavailable):
     """The operation, with all its attempts and waits, did not finish before its deadline."""
 
 
-class BatchIncompleteError(StoreUnavailable):
+class BatchIncompleteError(StoreError):
     """
-    Operations of a batch were not processed; the reason is the ``__cause__``.
+    Operations of a batch were not processed; the reason is the ``__cause__``: StoreUnavailable, or
+    an error of the caller, after which the same operations would fail again.
 
     ``leftovers`` are those of the first ``read`` operations that were not written, without those
     that a later one replaced; the operations after them were not read. ``written`` is the number
@@ -324,6 +325,17 @@ _WRONG_CONFIGURATION = (
 _HARMLESS = (
     "The provided key element does not match the schema",
     "The table does not have the specified index",
+)
+# Others quote only names and placeholders of the request.
+_NAMES_ONLY = (
+    "Attribute name is a reserved keyword",
+    "ExpressionAttributeNames unused in expressions",
+    "ExpressionAttributeValues unused in expressions",
+    "attribute value used in expression is not defined",
+    "attribute name used in the document path is not defined",
+    "cannot include multiple operations on one item",
+    "Missing the key ",
+    "Type mismatch for key ",
 )
 _MAX_SENTENCE = 300
 
@@ -450,7 +462,8 @@ def _misconfigured(
             f"{operation} on {table}: an item exceeds DynamoDB's limit of 400 KB; nothing was "
             "written."
         )
-    sentence = f" {message.removesuffix('.')}." if message.startswith(_HARMLESS) else ""
+    is_shown = message.startswith(_HARMLESS) or any(each in message for each in _NAMES_ONLY)
+    sentence = f" {message.removesuffix('.')}." if is_shown else ""
     return InvalidRequestError(
         f"{operation} on {table} of the alias {using!r} is not valid for DynamoDB"
         f"{_details(place)}.{sentence} Compare the table with its model ('manage.py "

@@ -23,10 +23,13 @@ from ..exceptions import (
     ConfigurationError,
     StoreRefused,
     StoreUnavailable,
+    client_error,
     code_of,
 )
 
 _STS_ATTEMPTS = 2
+# The region of STS's global endpoint.
+_STS_REGION = "us-east-1"
 # Of the methods client() and create_client().
 _MODULES = ("boto3.session", "botocore.session")
 
@@ -111,7 +114,8 @@ class Account:
             try:
                 return fetcher.fetch_credentials()
             except (BotoCoreError, ClientError) as exc:
-                raise self._refused(exc) from exc
+                known = client_error(exc, self._using) if isinstance(exc, BotoCoreError) else None
+                raise known or self._refused(exc) from exc
 
         return DeferredRefreshableCredentials(refresh_using=assume, method="assume-role")
 
@@ -119,7 +123,7 @@ class Account:
         config = self._config
         return self.session.create_client(
             service,
-            region_name=config.region,
+            region_name=config.region or self.session.get_config_variable("region") or _STS_REGION,
             config=Config(
                 connect_timeout=config.connect_timeout,
                 read_timeout=config.read_timeout,

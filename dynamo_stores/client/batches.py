@@ -11,6 +11,7 @@ from .. import clock
 from ..calls.batches import MAX_WRITES, AdaptiveDelayCalculator, chunks
 from ..calls.item_size import MAX_BATCH_BYTES, MAX_ITEM_BYTES, item_size
 from ..calls.observer import units_of
+from ..calls.policy import time_left
 from ..concurrency.effects import Wait, together
 from ..conf.rules import POSITIVE
 from ..exceptions import (
@@ -23,7 +24,7 @@ from ..exceptions import (
 )
 from .operations import BatchWrite, Delete, Put
 from .requests import Requests
-from .values import identity_of
+from .values import from_raw_item, identity_of
 
 # Operations that are in memory at once; of those with one key only the last is sent.
 _WINDOW = 1000
@@ -32,10 +33,20 @@ Identity = tuple[Any, ...]
 
 
 class _Request(NamedTuple):
-    operation: BatchWrite
+    """``table`` is the name in DynamoDB, ``name`` that of the caller."""
+
+    name: str
     table: str
     raw: dict[str, Any]
     size: int
+
+    @property
+    def operation(self) -> BatchWrite:
+        """The operation as it was read; its item may have been changed since then."""
+        ((kind, content),) = self.raw.items()
+        if kind == "PutRequest":
+            return Put(self.name, from_raw_item(content["Item"]))
+        return Delete(self.name, from_raw_item(content["Key"]))
 
 
 Window = dict[Identity, _Request]
@@ -56,7 +67,7 @@ class Pace:
     async def wait(self) -> None:
         """Wait until units may be consumed. A verb."""
         if (left := self._free_at - clock.monotonic()) > 0:
-            await Wait(left)
+            await Wait(time_left(left))
 
     def spend(self, units: float) -> None:
         """Record that units were consumed."""
@@ -102,16 +113,15 @@ class Batches:
         left_to_read = iter(operations)
         while True:
             try:
-                operations_read = list(itertools.islice(left_to_read, _WINDOW))
-                window = await self._prepare(operations_read, read)
+                window, count = await self._prepare(itertools.islice(left_to_read, _WINDOW), read)
             except Exception as exc:
                 # An error of the caller, or of the iterable.
                 if not read:
                     raise
                 raise self._incomplete(read, written, exc) from exc
-            if not operations_read:
+            if not count:
                 break
-            read += len(operations_read)
+            read += count
             left = await self._write_window(window)
             written += len(window) - len(left)
             self._leftovers |= {identity: each.operation for identity, each in left.items()}
@@ -129,15 +139,18 @@ class Batches:
             leftovers=self._leftovers.values(), written=written, read=read,
         )  # fmt: skip
 
-    async def _prepare(self, operations: Iterable[BatchWrite], first: int) -> Window:
+    async def _prepare(self, operations: Iterable[BatchWrite], first: int) -> tuple[Window, int]:
+        """Return the requests, and how many operations were read."""
         latest: Window = {}
-        for at, operation in enumerate(operations, first):
-            identity, request = await self._prepare_one(operation, f"Operation {at}")
+        count = 0
+        for operation in operations:
+            identity, request = await self._prepare_one(operation, f"Operation {first + count}")
             # A later operation takes the place of an earlier one.
             latest[identity] = request
+            count += 1
         for identity in latest:
             self._leftovers.pop(identity, None)
-        return latest
+        return latest, count
 
     async def _prepare_one(self, operation: BatchWrite, name: str) -> tuple[Identity, _Request]:
         if not isinstance(operation, Put | Delete) or operation.condition is not None:
@@ -162,7 +175,7 @@ class Batches:
                 f"{name} puts an item of {size:,} bytes into {table}; DynamoDB's limit is "
                 f"{MAX_ITEM_BYTES:,}."
             )
-        return _identity(table, names, key), _Request(operation, table, raw, size)
+        return _identity(table, names, key), _Request(operation.table, table, raw, size)
 
     async def _write_window(self, window: Window) -> Window:
         """Return what was not processed."""
@@ -183,7 +196,7 @@ class Batches:
             return batch
         await self._pace.wait()
         if self._delays.delay:
-            await Wait(self._delays.delay)
+            await Wait(time_left(self._delays.delay))
         table = next(iter(batch.values())).table
         raw = [each.raw for each in batch.values()]
         request = {"RequestItems": {table: raw}, "ReturnConsumedCapacity": "TOTAL"}

@@ -6,18 +6,18 @@ import copy
 from typing import Any
 
 from boto3.dynamodb.transform import TransformationInjector
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from ..calls.account import get_account
 from ..calls.client import make_client
 from ..calls.connection import get_connection
 from ..conf import get_config
-from ..exceptions import code_of
+from ..exceptions import client_error, code_of
 
 
 def make_botocore_client(using: str) -> Any:
     """Return a botocore client; its requests are those of PynamoDB's models of the alias."""
-    client = make_client(get_config(using), get_account(using))
+    client = _make(using)
 
     def call(operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         return _send(client, using, operation, dict(parameters))
@@ -28,7 +28,7 @@ def make_botocore_client(using: str) -> Any:
 
 def make_document_client(using: str) -> Any:
     """Return such a client with plain values, as a table resource of boto3 has them."""
-    client = make_client(get_config(using), get_account(using))
+    client = _make(using)
     injector = TransformationInjector()
 
     def call(operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -43,6 +43,16 @@ def make_document_client(using: str) -> Any:
 
     client._make_api_call = call
     return client
+
+
+def _make(using: str) -> Any:
+    try:
+        return make_client(get_config(using), get_account(using))
+    except BotoCoreError as exc:
+        error = client_error(exc, using)
+        if error is None:
+            raise
+        raise error from exc
 
 
 def _send(client: Any, using: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class DynamoDBClient:
     """
 
     def __init__(self, using: str = DEFAULT_ALIAS) -> None:
+        get_config(using)  # raises ConfigurationError for an alias that does not exist
         self.using = using
         self._requests = Requests(using)
 
@@ -244,19 +245,21 @@ class DynamoDBClient:
         )
         return await batches.write(operations)
 
-    async def _transact_get(self, operations: Sequence[Get]) -> list[Plain | None]:
+    async def _transact_get(self, operations: Iterable[Get]) -> list[Plain | None]:
         """
         Return the items of at most 100 :class:`Get` as they are at one moment, in their order;
         None for one that does not exist. Costs twice the units of a consistent read.
         """
-        answer = await self._requests.ask("TransactGetItems", self._transaction(operations, (Get,)))
+        answer = await self._requests.ask(
+            "TransactGetItems", self._transaction(list(operations), (Get,))
+        )
         return [
             from_raw_item(each["Item"]) if each.get("Item") else None
             for each in answer["Responses"]
         ]
 
     async def _transact_write(
-        self, operations: Sequence[Write], *, token: str | None = None
+        self, operations: Iterable[Write], *, token: str | None = None
     ) -> None:
         """
         Carry out at most 100 :class:`Put`, :class:`Update`, :class:`Delete` and :class:`Check` on
@@ -266,7 +269,7 @@ class DynamoDBClient:
         minutes does nothing. Without a token, retries of one call have one. Raises
         TransactionCancelledError with a reason for each operation.
         """
-        request = self._transaction(operations, (Put, Update, Delete, Check))
+        request = self._transaction(list(operations), (Put, Update, Delete, Check))
         if token is not None:
             request["ClientRequestToken"] = token
         await self._requests.ask("TransactWriteItems", request)

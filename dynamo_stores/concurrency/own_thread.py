@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -39,11 +40,15 @@ class OwnThread(Generic[T]):
         """
         gate = Gate()
         self._gates.append(gate)
-        while not self.is_done:
-            left = until - clock.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            await Opened(gate, left)
+        try:
+            while not self.is_done:
+                left = until - clock.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                await Opened(gate, left)
+        finally:
+            with contextlib.suppress(ValueError):
+                self._gates.remove(gate)
         if self._error is not None:
             raise copy_of(self._error)
         return self._results[0]
@@ -54,5 +59,5 @@ class OwnThread(Generic[T]):
         except BaseException as exc:  # noqa: BLE001 - its callers raise it
             self._error = exc
         self.is_done = True
-        for gate in self._gates:
+        for gate in list(self._gates):
             gate.open()

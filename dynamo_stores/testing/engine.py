@@ -14,7 +14,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 HOST = "127.0.0.1"
 # Outgoing connections get ports from 32768 on with Linux, from 49152 on elsewhere.
@@ -79,6 +84,7 @@ class EmbeddedEngine:
         self._may_move = port is None
         self._process: subprocess.Popen[bytes] | None = None
         self._output: tempfile._TemporaryFileWrapper[bytes] | None = None
+        self._data_lock: IO[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -104,7 +110,7 @@ class EmbeddedEngine:
                 "Or set the endpoint of another DynamoDB."
             )
         if self.data is not None:
-            self.data.mkdir(parents=True, exist_ok=True)
+            self._lock_data(self.data)
         for _ in range(_TRIES if self._may_move else 1):
             try:
                 self._start_once(timeout)
@@ -117,6 +123,22 @@ class EmbeddedEngine:
                 self._may_move = False
                 return self
         raise taken
+
+    def _lock_data(self, folder: Path) -> None:
+        """Of two engines with one folder, the one that stops last would overwrite the other's."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if fcntl is None or self._data_lock is not None:
+            return
+        lock = (folder / ".lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise EngineError(
+                f"Another engine keeps its data in {folder}. Stop it, or name another folder "
+                "('manage.py dynamo_local --data-dir FOLDER')."
+            ) from None
+        self._data_lock = lock
 
     def stop(self, timeout: float = 10.0) -> None:
         """End the engine after it has written ``data``; kill it after ``timeout`` seconds."""
@@ -133,6 +155,9 @@ class EmbeddedEngine:
         if self._output is not None:
             self._output.close()
             self._output = None
+        if self._data_lock is not None:
+            self._data_lock.close()
+            self._data_lock = None
 
     def kill(self) -> None:
         """Kill the engine with SIGKILL, without writing ``data``. ``start`` starts it again."""

@@ -19,6 +19,7 @@ from django.core.management.base import SystemCheckError
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.calls.policy import deadline
+from dynamo_stores.client import get_dynamodb_client
 from dynamo_stores.exceptions import (
     ConfigurationError,
     OperationTimeoutError,
@@ -331,6 +332,13 @@ def test_a_function_that_returns_no_session(alias, table, name, error, words):
     with pytest.raises(error, match=words) as caught:
         get(alias(ENDPOINT_URL=table.url, SESSION=f"{__name__}.{name}"))
     assert "a secret" not in str(caught.value)
+
+
+def test_a_client_of_an_unknown_profile(alias, table):
+    """The same error for the clients of botocore that are made for the application."""
+    client = get_dynamodb_client(alias(ENDPOINT_URL=table.url, PROFILE="nope"))
+    with pytest.raises(ConfigurationError, match=r"\['PROFILE'\]"):
+        client.get_client()
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ from decimal import Decimal
 import pytest
 
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.calls.policy import deadline
 from dynamo_stores.client import Delete, Put, get_dynamodb_client
 from dynamo_stores.exceptions import (
     BatchIncompleteError,
     InvalidRequestError,
     ItemTooLargeError,
+    OperationTimeoutError,
     StoreUnavailable,
     ThrottlingError,
 )
@@ -109,6 +111,31 @@ def test_a_wrong_operation_after_the_first_thousand(client):
     assert isinstance(error.__cause__, InvalidRequestError)
     assert client.batch_operations(operations[error.read : -1]) == 500
     assert len(ids(client)) == 1500
+
+
+def test_an_item_that_the_iterable_uses_again(client, relayed, dynamo_faults):
+    """Each operation is taken as it is at that moment, in leftovers, too."""
+
+    def operations():
+        item = {}
+        for number in range(5):
+            item["id"] = str(number)
+            yield Put("posts", item)
+
+    assert client.batch_operations(operations()) == 5
+    assert ids(client) == {"0", "1", "2", "3", "4"}
+    dynamo_faults.reset("BatchWriteItem")
+    with pytest.raises(BatchIncompleteError) as caught:
+        relayed.batch_operations(operations())
+    assert [each.item["id"] for each in caught.value.leftovers] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_deadline_ends_the_pace(client, dynamo_clock):
+    """What is not written then is a leftover."""
+    with deadline(3.0), pytest.raises(BatchIncompleteError) as caught:
+        client.batch_operations(map(node, range(100)), units_per_second=1, max_concurrency=1)
+    assert isinstance(caught.value.__cause__, OperationTimeoutError)
+    assert len(caught.value.leftovers) == 100 - len(ids(client))
 
 
 def test_an_iterable_that_fails_after_the_first_thousand(client):

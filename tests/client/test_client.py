@@ -18,6 +18,7 @@ from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import (
     AnswerError,
     ConditionFailedError,
+    ConfigurationError,
     InvalidRequestError,
     ItemTooLargeError,
     StoreError,
@@ -378,6 +379,20 @@ def test_health_check(client, alias, caplog):
     away = get_dynamodb_client(alias(ENDPOINT_URL="http://127.0.0.1:9", HEALTH={"TIMEOUT": 20.0}))
     assert not away.health_check("posts")
     assert "StoreUnavailable" in caplog.text
+
+
+def test_messages_that_quote_only_names_are_shown(client):
+    """With them a developer knows what to change."""
+    with pytest.raises(InvalidRequestError, match="unused in expressions"):
+        client.get("posts", {"id": "a"}, projection="id", names={"#x": "x"})
+    with pytest.raises(InvalidRequestError, match="multiple operations on one item"):
+        client.transact_write([Put("posts", {"id": "a"}), Delete("posts", {"id": "a"})])
+
+
+def test_an_unknown_alias_is_found_at_once():
+    """The message names the known ones."""
+    with pytest.raises(ConfigurationError, match="no alias 'missing'"):
+        get_dynamodb_client("missing")
 
 
 def test_there_is_one_client_for_each_process_and_alias(client):

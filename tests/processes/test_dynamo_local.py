@@ -240,3 +240,16 @@ def test_tests_refuse_an_endpoint_elsewhere(url):
     )
     assert done.returncode == 4
     assert "not on this machine" in done.stdout + done.stderr
+
+
+def test_two_engines_do_not_share_a_folder(tmp_path):
+    """The one that stops last would overwrite the data of the other."""
+    pytest.importorskip("fcntl")
+    other = EmbeddedEngine(data=tmp_path)
+    with (
+        EmbeddedEngine(data=tmp_path),
+        pytest.raises(EngineError, match="Another engine keeps its data in"),
+    ):
+        other.start()
+    with EmbeddedEngine(data=tmp_path):
+        pass
