@@ -233,5 +233,5 @@ def test_wrong_options_are_explained(options, sentence):
 
 def test_a_table_without_stream_is_explained(tables, default_alias):
     """The command says how to enable one."""
-    with pytest.raises(CommandError, match=r"has no stream\. Enable one"):
+    with pytest.raises(CommandError, match=r"has no stream\. Set STREAM"):
         call_command("dynamo_stream", "dynamo-stores", handler=f"{HANDLERS}.handle")

@@ -548,7 +548,7 @@ def test_a_table_without_stream_is_explained(using, dynamo_streams):
         )
 
     table = Checkpoints("", "", using, LEASE)._items.table.table_name
-    with pytest.raises(ConfigurationError, match=r"has no stream\. Enable one, for example by"):
+    with pytest.raises(ConfigurationError, match=r"has no stream\. Set STREAM to"):
         worker(table).run()
     with pytest.raises(ConfigurationError, match=r"'missing' of the alias '.*' does not exist"):
         worker("missing").run()

@@ -345,7 +345,7 @@ def test_only_the_same_restore_is_continued(summary, status, source, is_same):
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_restore_is_continued(table, moto, with_signal):
+def test_an_interrupted_restore_is_continued(table, moto, with_signal, interruptible):
     """The same command again waits for it, and sets again what is missing."""
     with ChangingTables(moto, 600.0) as relay:
         using, name = table(relay.url)

@@ -351,7 +351,9 @@ def start(relay, prefix, *options):
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_update_goes_on_and_the_next_one_continues(table, changing, with_signal):
+def test_an_interrupted_update_goes_on_and_the_next_one_continues(
+    table, changing, with_signal, interruptible
+):
     """Ctrl-C says so; after either, the next run waits for the index and does the rest."""
     using, name = table(bare, ENDPOINT_URL=changing.url)
     changing.seconds = 600.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Callable, Container, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -60,8 +61,9 @@ class BackupContents:
     def each(self, handle: Handle) -> None:
         """Call ``handle`` with lists of items."""
         for file in self.source.files:
-            for items in chunks(file.read(), _PAGE):
-                handle(items)
+            with closing(file.read()) as lines:
+                for items in chunks(lines, _PAGE):
+                    handle(items)
 
 
 @dataclass

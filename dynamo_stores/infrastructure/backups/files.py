@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -153,7 +153,7 @@ class DataFile:
                 pass
         self._compare(measured)
 
-    def read(self) -> Iterator[RawItem]:
+    def read(self) -> Generator[RawItem, None, None]:
         """
         Yield the items. Raises BackupError at the first line that is not an item, and at the end if
         the bytes, or the items, are not those of the manifest.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -326,17 +327,18 @@ class _Writing:
         async def write_file(file: DataFile) -> None:
             before = done.get(file.name, {"written": 0, "kept": 0})
             written, kept = before["written"], before["kept"]
-            counted = _Counted(file.read(), skip=written + kept)
             saved_at = clock.monotonic()
-            for step in steps(counted, self.keys, most_units):
-                units = sum(map(write_units, step))
-                await all_files.wait(0.0 if pace is None else pace.seconds_before(units))
-                skipped = await self._write(step, work, all_files)
-                written, kept = written + len(step) - skipped, kept + skipped
-                self._count(len(step) - skipped, skipped)
-                if clock.monotonic() - saved_at >= job.checkpoint:
-                    self._save(file, written, kept)
-                    saved_at = clock.monotonic()
+            with closing(file.read()) as items:
+                counted = _Counted(items, skip=written + kept)
+                for step in steps(counted, self.keys, most_units):
+                    units = sum(map(write_units, step))
+                    await all_files.wait(0.0 if pace is None else pace.seconds_before(units))
+                    skipped = await self._write(step, work, all_files)
+                    written, kept = written + len(step) - skipped, kept + skipped
+                    self._count(len(step) - skipped, skipped)
+                    if clock.monotonic() - saved_at >= job.checkpoint:
+                        self._save(file, written, kept)
+                        saved_at = clock.monotonic()
             self._save(file, written, kept, counted.digest)
 
         all_files.run(todo, write_file, threads=job.threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import closing
 
 from ...calls.background import BackgroundWork, Pace
 from ...calls.batches import MAX_READS, batch_get, chunks
@@ -90,18 +91,19 @@ def check_items(
         return found
 
     for file in files:
-        for items in chunks(file.read(), MAX_READS):
-            wanted = {item_digest(key_of(each, keys)): each for each in items}
-            found = run(read([key_of(each, keys) for each in wanted.values()]))
-            live = {item_digest(key_of(each, keys)): each for each in found}
-            missing += sum(key not in live for key in wanted)
-            different += is_equal and sum(
-                item_digest(live[key]) != item_digest(each)
-                for key, each in wanted.items()
-                if key in live
-            )
-            done += len(items)
-            progress("Compared", done)
+        with closing(file.read()) as lines:
+            for items in chunks(lines, MAX_READS):
+                wanted = {item_digest(key_of(each, keys)): each for each in items}
+                found = run(read([key_of(each, keys) for each in wanted.values()]))
+                live = {item_digest(key_of(each, keys)): each for each in found}
+                missing += sum(key not in live for key in wanted)
+                different += is_equal and sum(
+                    item_digest(live[key]) != item_digest(each)
+                    for key, each in wanted.items()
+                    if key in live
+                )
+                done += len(items)
+                progress("Compared", done)
     if missing or different:
         raise BackupError(
             f"{table} differs from the backup: of {done:,} items {missing:,} are missing and "
