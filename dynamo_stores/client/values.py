@@ -69,6 +69,8 @@ def to_raw_item(item: Mapping[str, Any], path: str) -> dict[str, Any]:
             raise InvalidRequestError(
                 f"{path} has a name of the type {type(name).__name__}; expected strings."
             )
+        if not name:
+            raise InvalidRequestError(f"{path} has an empty name; expected names with content.")
         found[name] = to_raw(value, f"{path}[{name!r}]")
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from decimal import Decimal
 
 import pytest
@@ -140,7 +141,9 @@ def test_a_failed_condition_has_the_item_as_it_is(client):
 
 
 def fill(client, count, **attributes):
-    items = [{"order": "a", "line": line, **attributes} for line in range(count)]
+    items = [
+        {"order": "a", "line": line, "even": line % 2 == 0, **attributes} for line in range(count)
+    ]
     client.batch_write("lines", puts=[*items, {"order": "b", "line": 1}])
     return items
 
@@ -159,11 +162,11 @@ def test_query(client):
         assert list(client.query("lines", condition, **options, limit=7)) == items[:7]
     assert operations(found) == ["Query"] * 4
     some = client.query(
-        "lines", "#o = :o AND #l > :l", filter="#l < :most", names={"#o": "order", "#l": "line"},
-        values={":o": "a", ":l": 3, ":most": 6}, projection=["line"], consistent=True,
+        "lines", "#o = :o AND #l > :l", filter="even = :no", names={"#o": "order", "#l": "line"},
+        values={":o": "a", ":l": 3, ":no": False}, projection=["line"], consistent=True, limit=2,
     )  # fmt: skip
-    assert list(some) == [{"line": 4}, {"line": 5}]
-    assert list(some) == [{"line": 4}, {"line": 5}]
+    assert list(some) == [{"line": 5}, {"line": 7}]
+    assert list(some) == [{"line": 5}, {"line": 7}]
 
 
 def test_pages_go_on_where_the_last_one_ended(client):
@@ -264,9 +267,10 @@ def test_a_cancelled_transaction_has_its_reasons(client):
 def test_a_transaction_with_a_token_is_carried_out_once(client):
     """The second call with it does nothing."""
     client.put("posts", {"id": "a", "n": 1})
+    token = secrets.token_hex(8)
     for _ in range(2):
         client.transact_write(
-            [Update("posts", {"id": "a"}, "ADD n :one", values={":one": 1})], token="t-1"
+            [Update("posts", {"id": "a"}, "ADD n :one", values={":one": 1})], token=token
         )
     assert client.get("posts", {"id": "a"})["n"] == 2
 

@@ -22,7 +22,9 @@ SETS = (
 )
 VALUES = st.recursive(
     SCALARS | SETS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(min_size=1), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -75,6 +77,7 @@ def test_whole_numbers_are_ints(text, value):
         ({"a": {None}}, "set of NoneType"),
         ({"a": object()}, r"item\['a'\] is of the type object; expected a str"),
         ({1: "a"}, "item has a name of the type int; expected strings"),
+        ({"a": {"": 1}}, r"item\['a'\] has an empty name"),
         ({"a": Decimal("NaN")}, r"item\['a'\] is NaN; expected a finite number"),
         ({"a": Decimal("Infinity")}, "finite"),
         ({"a": 10**38 + 1}, "39 significant digits"),

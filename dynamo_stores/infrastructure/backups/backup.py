@@ -19,7 +19,7 @@ from .lines import RawItem, dump_item, load_item
 from .manifest import FileRecord, Manifest
 from .pacing import mean_item_bytes
 from .scan import Page, TableScan
-from .schema import Schema
+from .schema import Schema, table_id
 from .source import DATA, PROGRESS
 
 # A file is finished after so many bytes of lines, or seconds: what a crash loses at most.
@@ -85,7 +85,7 @@ def back_up(
             "version": _VERSION,
             "table": job.table,
             "place": get_control(job.using).place,
-            "table_id": description.get("TableId"),
+            "table_id": table_id(description),
             "segments": job.segments,
             "consistent": job.consistent,
             "schema": schema.as_json(),

@@ -32,7 +32,7 @@ from .files import DataFile
 from .journal import Journal
 from .lines import RawItem, key_of
 from .pacing import PATIENCE, read_rate, write_rate, write_units
-from .schema import Schema
+from .schema import Schema, table_id
 from .source import Source
 from .together import Together
 from .verification import check_items, check_whole
@@ -179,7 +179,7 @@ def _begin(job: RestoreJob, journal: Journal) -> tuple[Mode, bool]:
     is_created = target.description is None
     journal.begin({**same, "mode": str(mode), "created": is_created})
     if target.description is not None:
-        journal.append({"table_id": target.description.get("TableId")})
+        journal.append({"table_id": table_id(target.description)})
     return mode, is_created
 
 
@@ -203,14 +203,14 @@ def _created(job: RestoreJob, journal: Journal) -> dict[str, Any]:
                 "begin again."
             ) from None
     description = await_active(control, job.table)
-    journal.append({"table_id": description.get("TableId")})
+    journal.append({"table_id": table_id(description)})
     return description
 
 
 def _described(job: RestoreJob, journal: Journal) -> dict[str, Any]:
     description = get_control(job.using).describe(job.table)
     before = next((each["table_id"] for each in journal.entries if "table_id" in each), None)
-    if description is None or description.get("TableId") != before:
+    if description is None or table_id(description) != before:
         raise BackupError(
             f"The table {job.table} was deleted since the restore began. Delete {job.journal} to "
             "begin again."

@@ -128,3 +128,8 @@ def _keys_of_indexes(schema: Schema) -> dict[str, Any]:
 
 def _shown(types: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in types.items())
+
+
+def table_id(description: Mapping[str, Any]) -> str:
+    """Return what tells a table from a later one of its name; engines may have no id for it."""
+    return str(description.get("TableId") or description.get("CreationDateTime"))
