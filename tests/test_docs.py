@@ -51,7 +51,7 @@ def links(page):
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
-def test_python_blocks_run(page, plain_tables, monkeypatch):
+def test_python_blocks_run(page, empty_tables, monkeypatch):
     """In order, in one module, on the tests' own DynamoDB."""
     module = types.ModuleType("mysite.views")
     monkeypatch.setitem(sys.modules, "mysite", types.ModuleType("mysite"))

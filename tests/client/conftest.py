@@ -5,18 +5,13 @@ from __future__ import annotations
 import boto3
 import pytest
 
-from dynamo_stores.client import get_dynamodb_client
 from dynamo_stores.conf import get_config
 
 
 @pytest.fixture
-def client(plain_tables):
+def client(empty_tables):
     """The client of the alias ``default``; ``posts`` and ``lines`` are empty."""
-    found = get_dynamodb_client()
-    found.batch_write("posts", deletes=[{"id": each["id"]} for each in found.scan("posts")])
-    keys = [{name: each[name] for name in ("order", "line")} for each in found.scan("lines")]
-    found.batch_write("lines", deletes=keys)
-    return found
+    return empty_tables
 
 
 @pytest.fixture

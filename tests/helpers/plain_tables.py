@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dynamo_stores.calls.control import get_control
+from dynamo_stores.client import get_dynamodb_client
 from dynamo_stores.conf import get_config
 
 TABLES = {
@@ -52,3 +53,13 @@ def plain_tables(tables):
     yield
     for name in TABLES:
         control.call("DeleteTable", {"TableName": config.real_name(name)})
+
+
+@pytest.fixture
+def empty_tables(plain_tables):
+    """A client for ``posts`` and ``lines``, which are empty."""
+    client = get_dynamodb_client()
+    for table, names in (("posts", ["id"]), ("lines", ["order", "line"])):
+        keys = [{name: each[name] for name in names} for each in client.scan(table)]
+        client.batch_write(table, deletes=keys)
+    return client
