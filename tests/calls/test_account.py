@@ -189,7 +189,11 @@ def test_a_role_that_expires_during_a_run(alias, table, sts):
     """
     sts.seconds = 32.0
     using = alias(
-        ENDPOINT_URL=table.url, PROFILE="one", ROLE_ARN=ROLE, CIRCUIT_BREAKER={"ENABLED": False}
+        ENDPOINT_URL=table.url,
+        TRANSPORT="lean",
+        PROFILE="one",
+        ROLE_ARN=ROLE,
+        CIRCUIT_BREAKER={"ENABLED": False},
     )
     get(using)
     sts.answers.clear()
@@ -214,7 +218,7 @@ def test_a_role_that_expires_during_a_run(alias, table, sts):
 def test_a_failed_refresh_is_not_noticed_while_the_credentials_are_valid(alias, table, sts, caplog):
     """It is logged, and tried again."""
     sts.seconds = 600.0
-    using = alias(ENDPOINT_URL=table.url, PROFILE="one", ROLE_ARN=ROLE)
+    using = alias(ENDPOINT_URL=table.url, TRANSPORT="lean", PROFILE="one", ROLE_ARN=ROLE)
     get(using)
     sts.status = 403
     until = time.monotonic() + 20
