@@ -46,7 +46,16 @@ settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 # They start engines, servers and browsers of their own, or count what the embedded engine charges.
-_WITH_PARTS_OF_THEIR_OWN = {"browser", "capacity", "processes"}
+_WITH_PARTS_OF_THEIR_OWN = {"browser", "capacity", "processes", "streams"}
+# They are about relays and engines of their own, and what one engine does with changing tables.
+_MODULES_OF_THEIR_OWN = {
+    "test_backup_faults.py",
+    "test_backup_resuming.py",
+    "test_replicas.py",
+    "test_service_backups.py",
+    "test_stream_handler.py",
+    "test_updates.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
@@ -59,7 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         arguments = inspect.signature(item.function).parameters
         needs_engine = "tables" in item.fixturenames or "dynamo_engine" in arguments
         folder = item.path.relative_to(tests).parts[0]
-        if needs_engine and folder not in _WITH_PARTS_OF_THEIR_OWN:
+        has_own = folder in _WITH_PARTS_OF_THEIR_OWN or item.path.name in _MODULES_OF_THEIR_OWN
+        if needs_engine and not has_own:
             item.add_marker("engine")
 
 
