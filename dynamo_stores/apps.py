@@ -23,6 +23,8 @@ class DynamoStoresConfig(AppConfig):
             from . import celery_receivers  # noqa: F401 - the import connects them
         for name, *tags in (
             ("check_settings",),
+            ("check_tables",),
+            ("check_references",),
             ("check_caches", checks.Tags.caches),
             ("check_limits",),
             ("check_scaling",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ from .calls.environment import has_profile, has_region
 from .conf.groups import BreakerConfig, RateLimitConfig, ScalingConfig
 from .conf.rules import Problem, settings_of
 from .exceptions import ConfigurationError
+from .infrastructure.references import declaring_models, reference_of
+from .models import concrete_models, name_in_model
 from .ratelimit import decorators as limits
 from .ratelimit.middleware import RateLimitMiddleware
 
@@ -174,6 +177,51 @@ def beat_lowers_tables() -> bool:
     current_app.finalize()
     planned = {entry.get("task") for entry in (current_app.conf.beat_schedule or {}).values()}
     return "dynamo_stores.reconcile_capacity" in planned
+
+
+def check_references(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
+    """Return an Error for each reference that a model declares wrongly."""
+    if conf.find_problems():
+        return []  # check_settings reports them
+    found: list[checks.CheckMessage] = []
+    for model in declaring_models():
+        for name in model.references:
+            try:
+                reference_of(model, name)
+            except ConfigurationError as exc:
+                hint = "See docs/backups.md, References."
+                found.append(checks.Error(str(exc), hint=hint, id="dynamo_stores.E131"))
+    return found
+
+
+# Less similar names are those of other tables.
+_SIMILAR = 0.8
+
+
+def check_tables(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
+    """
+    Return a Warning for each name in ``TABLES`` that is that of a table in DynamoDB instead of that
+    in its model, or that is nearly the name in a model. Others may be of tables without a model.
+    """
+    if conf.find_problems():
+        return []  # check_settings reports them
+    names = {name for model in concrete_models() if (name := name_in_model(model)) is not None}
+    found: list[checks.CheckMessage] = []
+    for using in conf.aliases():
+        config = conf.get_config(using)
+        known = {*names, config.table_name, f"{config.table_name}-control"}
+        in_dynamodb = {config.real_name(name): name for name in sorted(known)}
+        for table in sorted(config.tables.keys() - known):
+            where = f"DYNAMO_STORES[{using!r}]['TABLES'][{table!r}]"
+            if (name := in_dynamodb.get(table)) is not None:
+                message = f"{where} is the name in DynamoDB; expected that in the model, {name!r}."
+            elif similar := difflib.get_close_matches(table, sorted(known), 1, _SIMILAR):
+                message = f"{where} is the table of no model; did you mean {similar[0]!r}?"
+            else:
+                continue
+            hint = "TABLES takes table_name of the model, without TABLE_PREFIX."
+            found.append(checks.Warning(message, hint=hint, id="dynamo_stores.W017"))
+    return found
 
 
 def _find_account_problems() -> Iterator[Problem]:

@@ -47,6 +47,8 @@ MAX_PARTITION_KEY_BYTES = 1_900
 # Scopes and keys of limits may be any text; longer ones are hashed, because they cost more.
 _MAX_LIMITED_BYTES = 512
 _HASHED = "H#"
+# The most digits of the number of a stream's record.
+_SEQUENCE_NUMBER_DIGITS = 40
 
 
 class ItemKey(NamedTuple):
@@ -145,31 +147,32 @@ def action(token: str) -> ItemKey:
     return ItemKey(f"{ACTIONS}#{token}", ACTIONS)
 
 
-def stream_start(table: str, consumer: str) -> ItemKey:
+def stream_start(region: str, table: str, consumer: str) -> ItemKey:
     """Return the key of the item that says that ``consumer`` has begun to read ``table``."""
-    return ItemKey(_stream(table, consumer), STREAM_START)
+    return ItemKey(_stream(region, table, consumer), STREAM_START)
 
 
-def stream_shard(table: str, consumer: str, label: str, shard: str) -> ItemKey:
+def stream_shard(region: str, table: str, consumer: str, label: str, shard: str) -> ItemKey:
     """Return the key of the position of ``consumer`` in a shard of the stream ``label``."""
-    return ItemKey(_stream(table, consumer), f"{STREAM_SHARD}#{label}#{shard}")
+    return ItemKey(_stream(region, table, consumer), f"{STREAM_SHARD}#{label}#{shard}")
 
 
-def stream_worker(table: str, consumer: str, worker: str) -> ItemKey:
+def stream_worker(region: str, table: str, consumer: str, worker: str) -> ItemKey:
     """Return the key of the item of a worker of ``consumer``."""
-    return ItemKey(_stream(table, consumer), f"{STREAM_WORKER}#{worker}")
+    return ItemKey(_stream(region, table, consumer), f"{STREAM_WORKER}#{worker}")
 
 
 def stream_failed(
-    table: str, consumer: str, label: str, shard: str, sequence_number: str
+    region: str, table: str, consumer: str, label: str, shard: str, sequence_number: str
 ) -> ItemKey:
-    """Return the key of a record that ``consumer`` has set aside."""
-    pk = _stream(table, consumer, STREAM_FAILED)
-    return ItemKey(pk, f"{label}#{shard}#{sequence_number}")
+    """Return the key of a record that ``consumer`` has set aside; sorted as in its shard."""
+    pk = _stream(region, table, consumer, STREAM_FAILED)
+    return ItemKey(pk, f"{label}#{shard}#{sequence_number.zfill(_SEQUENCE_NUMBER_DIGITS)}")
 
 
-def _stream(table: str, consumer: str, kind: str = STREAM) -> str:
-    return f"{kind}#{table}#{_short(consumer)}"
+def _stream(region: str, table: str, consumer: str, kind: str = STREAM) -> str:
+    # Each region has a stream of its own, also where the control table is replicated.
+    return f"{kind}#{region}#{table}#{_short(consumer)}"
 
 
 def stored_rate(resource: str) -> ItemKey:

@@ -45,6 +45,7 @@ when they are used.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Self, cast
@@ -76,6 +77,11 @@ class TableName:
         config = get_config(self._using)
         name = config.store_table if self._name is None else config.real_name(self._name)
         return name + self._suffix
+
+    @property
+    def in_model(self) -> str | None:
+        """The name that the model has for it, None if it comes from the settings."""
+        return self._name
 
     def for_alias(self, using: str) -> TableName:
         """Return the same table's name in another alias."""
@@ -152,6 +158,12 @@ def concrete_models() -> list[type[DynamoModel]]:
         if not model.is_bound and hasattr(model, "Meta"):
             found.append(model)
     return found
+
+
+def name_in_model(model: type[DynamoModel]) -> str | None:
+    """Return ``table_name`` of ``model``; None for the tables that the settings name."""
+    name = inspect.getattr_static(model.Meta, "table_name", None)
+    return name.in_model if isinstance(name, TableName) else name
 
 
 class IntegerAttribute(NumberAttribute):

@@ -58,10 +58,10 @@ class CacheInvalidator:
     """
     A handler that deletes entries of a cache when items of a table change.
 
-    ``keys`` returns the cache keys for a record, ``tags`` the tags; either may be left out. The
-    entries are deleted in DynamoDB, so for all processes; near tiers of other processes see it
-    within ``LOCAL_TIMEOUT``. Raises StoreUnavailable when DynamoDB cannot answer, also with
-    ``IGNORE_EXCEPTIONS``.
+    ``keys`` returns the cache keys for a record, ``tags`` the tags, each as an iterable; either may
+    be left out. The entries are deleted in DynamoDB, so for all processes; near tiers of other
+    processes see it within ``LOCAL_TIMEOUT``. Raises StoreUnavailable when DynamoDB cannot answer,
+    also with ``IGNORE_EXCEPTIONS``, and ConfigurationError for text in place of an iterable.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class CacheInvalidator:
 
     def __call__(self, records: Sequence[Record]) -> None:
         cache: Any = caches[self.cache]
-        unwanted = _collected(self._keys, records)
-        tags = _collected(self._tags, records)
+        unwanted = _collected("keys", self._keys, records)
+        tags = _collected("tags", self._tags, records)
         if unwanted and isinstance(cache, DynamoDBCache):
             # The cache's own method may ignore that DynamoDB does not answer.
             full = [cache.make_and_validate_key(key, version=self._version) for key in unwanted]
@@ -106,11 +106,20 @@ class CacheInvalidator:
 
 
 def _collected(
-    function: Callable[[Any], Iterable[Any]] | None, records: Sequence[Record]
+    name: str, function: Callable[[Any], Iterable[Any]] | None, records: Sequence[Record]
 ) -> list[Any]:
     if function is None:
         return []
-    return list(dict.fromkeys(each for record in records for each in function(record)))
+    found: dict[Any, None] = {}
+    for record in records:
+        answer = function(record)
+        if isinstance(answer, str) or not isinstance(answer, Iterable):
+            raise ConfigurationError(
+                f"{name!r} of a CacheInvalidator returned a {type(answer).__name__}; expected an "
+                "iterable such as a list or a set, also for one."
+            )
+        found.update(dict.fromkeys(answer))
+    return list(found)
 
 
 def _invalidate(using: str, prefix: str, near: NearTier, record: Record) -> None:

@@ -45,8 +45,6 @@ class Account:
 
     def __init__(self, using: str, config: StoreConfig) -> None:
         self.lock = threading.RLock()
-        # Whether the settings name an account.
-        self.is_named = bool(config.profile or config.role_arn or config.session)
         # The function that makes clients, if SESSION is about one instead of a session.
         self.client_factory: Callable[..., Any] | None = None
         self._using = using

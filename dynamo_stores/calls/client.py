@@ -45,6 +45,7 @@ class ClientTransport:
             config, account, max_connections=_CONTROL_CONNECTIONS if control_plane else None
         )
         meta = self._client.meta
+        self.region = str(meta.region_name)
         self.place = place_of(meta.endpoint_url, meta.region_name)
         self._client.meta.events.register_first("before-call.dynamodb", self._record_time)
         self._client.meta.events.register_first("after-call.dynamodb", self._inspect_answer)
@@ -83,17 +84,25 @@ class ClientTransport:
     def _inspect_answer(
         self, http_response: Any, context: dict[str, Any], model: Any, **kwargs: object
     ) -> None:
-        # botocore treats a body that is not JSON as an empty answer, as if a write had succeeded.
-        checksum = http_response.headers.get("x-amz-crc32")
-        check_body(
-            model.name,
-            http_response.status_code,
-            http_response.content,
-            None if checksum is None else checksum.encode(),
-        )
+        check_answer(http_response, model)
         if (date := http_response.headers.get("date")) is not None:
             sent_at = context["sent_at"]
             self._server_clock.record(date.encode("latin-1"), sent_at, clock.monotonic())
+
+
+def check_answer(http_response: Any, model: Any, **kwargs: object) -> None:
+    """
+    Raise the error of :func:`check_body` for a damaged answer; for botocore's event
+    ``after-call``. botocore treats a body that is not JSON as an empty answer, as if a write had
+    succeeded.
+    """
+    checksum = http_response.headers.get("x-amz-crc32")
+    check_body(
+        model.name,
+        http_response.status_code,
+        http_response.content,
+        None if checksum is None else checksum.encode(),
+    )
 
 
 def make_client(

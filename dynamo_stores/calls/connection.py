@@ -101,6 +101,14 @@ class Connection(PynamoConnection):
         """The endpoint and the region of the requests as text, for messages."""
         return self._transport.place
 
+    @property
+    def region_name(self) -> str:
+        """
+        The region of the requests, which may be AWS's own configuration's. The first use makes the
+        client, and raises what that raises.
+        """
+        return self._transport.prepare(clock.monotonic() + self.config.read_timeout).region
+
     def table(
         self, model: type[Model], make: Callable[[], PynamoTableConnection]
     ) -> TableConnection:

@@ -158,9 +158,8 @@ _SPARE = 30
 
 def needs_no_account(config: StoreConfig) -> bool:
     """Return whether the endpoint is on this machine, and the settings name no account for it."""
-    is_named = config.profile or config.role_arn or config.session
     url = config.endpoint_url
-    return not is_named and url is not None and is_loopback(url)
+    return not config.names_account and url is not None and is_loopback(url)
 
 
 def has_region(config: StoreConfig) -> bool:

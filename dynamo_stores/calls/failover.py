@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
+
 from .. import clock, signals
 from ..conf import StoreConfig, get_config
 from ..exceptions import StoreError, StoreRefused, StoreUnavailable, ThrottlingError
@@ -80,10 +82,12 @@ class Failover:
             raise
         except StoreUnavailable as exc:
             failure = exc
+        except ClientError:
+            # A condition that failed, for example.
+            self._answered(table)
+            raise
         else:
-            self._answered_at[table] = clock.monotonic()
-            if table in self._active:
-                self._returned(table)
+            self._answered(table)
             return answer
         left = until - clock.monotonic()
         names = Names(self._config, get_config(self.failover))
@@ -95,10 +99,21 @@ class Failover:
         except StoreError as exc:
             failure.add_note(f"The alias {self.failover!r} did not answer either: {exc}")
             raise failure from exc
+        except ClientError:
+            self._failed(table, failure, began)
+            raise
+        self._failed(table, failure, began)
+        return names.translated_back(answer)
+
+    def _answered(self, table: str) -> None:
+        self._answered_at[table] = clock.monotonic()
+        if table in self._active:
+            self._returned(table)
+
+    def _failed(self, table: str, failure: StoreUnavailable, began: float) -> None:
         # A call that began before the last answer says nothing new.
         if table not in self._active and self._answered_at.get(table, 0.0) <= began:
             self._left(table, type(failure).__name__)
-        return names.translated_back(answer)
 
     def _left(self, table: str, error: str) -> None:
         with self._lock:

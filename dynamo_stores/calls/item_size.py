@@ -18,20 +18,20 @@ def item_size(item: Mapping[str, Mapping[str, Any]]) -> int:
 
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
     """
-    return sum(len(name.encode()) + _value_size(value) for name, value in item.items())
+    return sum(_text_size(name) + _value_size(value) for name, value in item.items())
 
 
 def _value_size(value: Mapping[str, Any]) -> int:
     ((kind, content),) = value.items()
     match kind:
         case "S":
-            return len(content.encode(errors="surrogatepass"))
+            return _text_size(content)
         case "B":
             return len(content)
         case "N":
             return _number_size(content)
         case "SS":
-            return sum(len(each.encode()) for each in content)
+            return sum(map(_text_size, content))
         case "BS":
             return sum(len(each) for each in content)
         case "NS":
@@ -40,9 +40,14 @@ def _value_size(value: Mapping[str, Any]) -> int:
             return 3 + sum(1 + _value_size(each) for each in content)
         case "M":
             return 3 + sum(
-                1 + len(name.encode()) + _value_size(each) for name, each in content.items()
+                1 + _text_size(name) + _value_size(each) for name, each in content.items()
             )
     return 1
+
+
+def _text_size(text: str) -> int:
+    # JSON may have a lone surrogate, which UTF-8 has not.
+    return len(text.encode(errors="surrogatepass"))
 
 
 def _number_size(digits: str) -> int:

@@ -64,6 +64,11 @@ class LeanTransport:
         self._connect(environment.endpoint)
 
     @property
+    def region(self) -> str:
+        """The region of the requests."""
+        return self._environment.endpoint.region
+
+    @property
     def place(self) -> str:
         """The endpoint and the region of the requests as text, for messages."""
         endpoint = self._environment.endpoint

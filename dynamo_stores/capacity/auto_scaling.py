@@ -228,7 +228,7 @@ def _dimension_of(index: str, kind: str) -> str:
 def _make_client(using: str, endpoint: str | None) -> Any:
     config, account = get_config(using), get_account(using)
     credentials: dict[str, Any] = {}
-    if endpoint is not None and is_loopback(endpoint) and not account.is_named:
+    if endpoint is not None and is_loopback(endpoint) and not config.names_account:
         credentials = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
     return account.create_client(
         "application-autoscaling",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from .. import clock
+from ..calls.background import Pace
 from ..calls.batches import MAX_WRITES, AdaptiveDelayCalculator, chunks
 from ..calls.item_size import MAX_BATCH_BYTES, MAX_ITEM_BYTES, item_size
 from ..calls.observer import units_of
@@ -52,30 +51,6 @@ class _Request(NamedTuple):
 Window = dict[Identity, _Request]
 
 
-class Pace:
-    """At most so many units a second on average, None for no limit. Thread-safe."""
-
-    def __init__(self, units_per_second: float | None) -> None:
-        if units_per_second is not None and not POSITIVE.accepts(units_per_second):
-            raise InvalidRequestError(
-                f"units_per_second is {units_per_second!r}; expected {POSITIVE.expected}, or None."
-            )
-        self._rate = units_per_second
-        self._free_at = clock.monotonic()
-        self._lock = threading.Lock()
-
-    async def wait(self) -> None:
-        """Wait until units may be consumed. A verb."""
-        if (left := self._free_at - clock.monotonic()) > 0:
-            await Wait(time_left(left))
-
-    def spend(self, units: float) -> None:
-        """Record that units were consumed."""
-        if self._rate is not None:
-            with self._lock:
-                self._free_at = max(self._free_at, clock.monotonic()) + units / self._rate
-
-
 class Batches:
     """
     Writes the operations of one call. Batches are written side by side; the next operations follow
@@ -94,10 +69,14 @@ class Batches:
             raise InvalidRequestError(
                 f"batch_size is {batch_size!r}; expected 1 to {MAX_WRITES}, DynamoDB's limit."
             )
+        if units_per_second is not None and not POSITIVE.accepts(units_per_second):
+            raise InvalidRequestError(
+                f"units_per_second is {units_per_second!r}; expected {POSITIVE.expected}, or None."
+            )
         self._requests = requests
         self._batch_size = batch_size
         self._max_concurrency = max_concurrency
-        self._pace = Pace(units_per_second)
+        self._pace = None if units_per_second is None else Pace(units_per_second)
         self._delays = AdaptiveDelayCalculator()
         self._leftovers: dict[Identity, BatchWrite] = {}
         self._failure: StoreError | None = None
@@ -132,10 +111,11 @@ class Batches:
         return written
 
     def _incomplete(self, read: int, written: int, why: Exception) -> BatchIncompleteError:
+        reason = str(why) if isinstance(why, StoreError) else f"{type(why).__name__}."
         return BatchIncompleteError(
-            f"{len(self._leftovers)} of the first {read} operations were not processed, and none "
-            f"after them: {why if isinstance(why, StoreError) else type(why).__name__} The "
-            "attributes 'leftovers' and 'read' of this error say with which to go on.",
+            f"{len(self._leftovers)} of the {read} operations that were read were not processed: "
+            f"{reason} The attributes 'leftovers' and 'read' of this error say with which to go "
+            "on.",
             leftovers=self._leftovers.values(), written=written, read=read,
         )  # fmt: skip
 
@@ -194,9 +174,7 @@ class Batches:
     async def _write_batch(self, batch: Window) -> Window:
         if self._has_stopped:
             return batch
-        await self._pace.wait()
-        if self._delays.delay:
-            await Wait(time_left(self._delays.delay))
+        await self._wait_before_batch()
         table = next(iter(batch.values())).table
         raw = [each.raw for each in batch.values()]
         request = {"RequestItems": {table: raw}, "ReturnConsumedCapacity": "TOTAL"}
@@ -213,8 +191,15 @@ class Batches:
             left = raw if unprocessed is None else unprocessed.get(table, [])
             return await self._of(batch, table, left)
         self._delays.succeeded()
-        self._pace.spend(sum(units_of(answer).values()))
+        if self._pace is not None:
+            self._pace.seconds_for(sum(units_of(answer).values()))
         return {}
+
+    async def _wait_before_batch(self) -> None:
+        # What earlier batches consumed is waited for here, so that nothing waits after the last.
+        owed = 0.0 if self._pace is None else self._pace.seconds_for(0)
+        if (seconds := max(owed, self._delays.delay)) > 0:
+            await Wait(time_left(seconds))
 
     async def _of(self, batch: Window, table: str, raw: list[dict[str, Any]]) -> Window:
         names = await self._requests.key_names(table)

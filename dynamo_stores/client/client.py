@@ -33,7 +33,7 @@ _READY = ("ACTIVE", "UPDATING")
 
 class DynamoDBClient:
     """
-    DynamoDB's operations on plain Python values, for one alias: the way of
+    DynamoDB's operations on plain Python values, for one alias. Get one by
     :func:`get_dynamodb_client`. Thread-safe; making one opens no connection.
 
     ``table`` is a table's name without the ``TABLE_PREFIX`` of the alias, as models have it, or an

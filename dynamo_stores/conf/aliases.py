@@ -115,6 +115,11 @@ class StoreConfig:
     _tables: dict[str, Self] = field(default_factory=dict, compare=False, repr=False)
 
     @property
+    def names_account(self) -> bool:
+        """Whether an AWS account is named, so that it is also used for an endpoint here."""
+        return bool(self.profile or self.role_arn or self.session)
+
+    @property
     def store_table(self) -> str:
         """The name of the table of the stores, prefix included."""
         return self.real_name(self.table_name)

@@ -123,6 +123,7 @@ class RateLimitConfig:
     operation_timeout: float = setting(5.0, POSITIVE, 75)
     trusted_proxies: int | list[str] = setting(0, PROXIES, 76)
     paths: dict[str, Any] = setting({}, PATHS_AND_RATES, 77)
+    in_process: bool = setting(False, BOOLEAN, 79)
 
 
 @dataclass(frozen=True, kw_only=True)

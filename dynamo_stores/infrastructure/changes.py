@@ -28,7 +28,8 @@ from .tables import (
 @dataclass(frozen=True)
 class Change:
     """
-    One change of a table: what it changes, a sentence in the imperative, and its request.
+    One change of a table: what it changes, a sentence in the imperative, and its request; ``loss``
+    is a sentence about what is lost by it.
 
     A removal takes away an index, a protection, or what others read. It is ``is_extra`` if neither
     the model nor the settings ask for it.
@@ -40,6 +41,10 @@ class Change:
     request: Mapping[str, Any] = field(compare=False)
     is_removal: bool = False
     is_extra: bool = False
+    loss: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.sentence}. {self.loss}" if self.loss else self.sentence
 
 
 @dataclass(frozen=True)
@@ -125,9 +130,16 @@ def _names(index: IndexSpec) -> list[str]:
 
 
 def _update(
-    spec: TableSpec, what: str, sentence: str, *, is_removal: bool = False, **request: Any
+    spec: TableSpec,
+    what: str,
+    sentence: str,
+    *,
+    is_removal: bool = False,
+    loss: str = "",
+    **request: Any,
 ) -> Change:
-    return Change(what, sentence, "UpdateTable", {"TableName": spec.name, **request}, is_removal)
+    request = {"TableName": spec.name, **request}
+    return Change(what, sentence, "UpdateTable", request, is_removal, loss=loss)
 
 
 def _protection(spec: TableSpec, live: LiveTable) -> Iterator[Change]:
@@ -150,16 +162,16 @@ def _recovery(spec: TableSpec, live: LiveTable) -> Iterator[Change]:
 
 def recovery_change(table: str, *, is_on: bool) -> Change:
     """Return the change that switches point-in-time recovery on or off."""
-    lost = "" if is_on else "; the times to which the table can be restored are lost"
     return Change(
         "point-in-time recovery",
-        f"switch point-in-time recovery {_on(is_on)}{lost}",
+        f"switch point-in-time recovery {_on(is_on)}",
         "UpdateContinuousBackups",
         {
             "TableName": table,
             "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": is_on},
         },
         is_removal=not is_on,
+        loss="" if is_on else "The times to which the table can be restored are lost.",
     )
 
 
@@ -268,8 +280,10 @@ def _stream(spec: TableSpec, live: LiveTable) -> Iterator[Change]:
         yield _update(
             spec,
             _STREAM,
-            f"switch the stream of {live.stream} off; a later stream has another ARN",
+            f"switch the stream of {live.stream} off",
             is_removal=True,
+            loss="A later stream has another ARN, so event source mappings must be made again, and "
+            "records that were not read may be missed.",
             StreamSpecification=stream_request("OFF"),
         )
     if wanted != "OFF":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from ..conf import StoreConfig
@@ -39,6 +39,16 @@ class TableOptions:
             encryption_key=config.encryption_key,
             table_class=config.table_class,
         )
+
+    def combined(self, other: TableOptions) -> TableOptions | None:
+        """Return the options of both, None if they contradict each other."""
+        found = {}
+        for each in fields(self):
+            own, theirs = getattr(self, each.name), getattr(other, each.name)
+            if None not in (own, theirs) and own != theirs:
+                return None
+            found[each.name] = theirs if own is None else own
+        return TableOptions(**found)
 
     def as_request(self) -> dict[str, Any]:
         """Return the arguments of CreateTable; point-in-time recovery is switched on later."""

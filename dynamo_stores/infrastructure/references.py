@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from django.apps import apps
 
 from ..calls.background import BackgroundWork, Pace
 from ..calls.batches import batch_get
@@ -20,7 +22,7 @@ from ..concurrency.effects import Verb, run
 from ..conf.aliases import imported
 from ..conf.rules import suggestion
 from ..exceptions import ConfigurationError
-from ..models import DynamoModel
+from ..models import DynamoModel, concrete_models
 from .backups.digests import item_digest
 from .backups.pacing import PATIENCE
 from .backups.scan import Page, TableScan
@@ -31,6 +33,7 @@ RawItem = dict[str, Any]
 # Values that are known to be keys of existing items.
 _KNOWN = 50_000
 _MAX_KEY_BYTES = 2048
+_EXPECTED = "the dotted path of a DynamoModel, such as 'package.module.Class'"
 
 
 @dataclass(frozen=True)
@@ -53,48 +56,71 @@ class Reference:
 
 @dataclass
 class Dangling:
-    """Of ``items`` items with the attribute, ``count`` refer to nothing; ``keys`` if asked for."""
+    """
+    Of all ``read`` items of a table, ``items`` have the attribute, and ``count`` of these refer to
+    nothing. ``keys`` are the keys of these items, if asked for, each with the missing key.
+    """
 
+    read: int = 0
     items: int = 0
     count: int = 0
-    keys: list[RawItem] = field(default_factory=list)
+    keys: list[tuple[RawItem, RawItem]] = field(default_factory=list)
+
+
+def declaring_models() -> list[type[DynamoModel]]:
+    """Return the models of installed apps that declare references."""
+    return [
+        model
+        for model in concrete_models()
+        # An attribute of an item may have that name.
+        if isinstance(model.references, Mapping)
+        and model.references
+        and apps.get_containing_app_config(model.__module__)
+    ]
 
 
 def references_of(model: type[DynamoModel]) -> list[Reference]:
-    """
-    Return what ``model`` declares.
+    """Return what ``model`` declares. Raises ConfigurationError as :func:`reference_of` does."""
+    return [reference_of(model, name) for name in model.references]
 
-    Raises ConfigurationError for an attribute that it does not have, and for another model that
-    does not exist.
+
+def reference_of(model: type[DynamoModel], name: str) -> Reference:
     """
-    spec, attributes = table_of(model), model.get_attributes()
-    found = []
-    for name, path in model.references.items():
-        where = f"{model.__module__}.{model.__qualname__}.references"
-        if name not in attributes:
-            raise ConfigurationError(
-                f"{where} has no attribute {name!r}{suggestion(name, attributes)}"
-            )
-        other = imported(path)
-        if not (isinstance(other, type) and issubclass(other, DynamoModel)):
-            raise ConfigurationError(
-                f"{where}[{name!r}] is {path!r}; expected the dotted path of a DynamoModel."
-            )
-        target = table_of(other)
-        found.append(
-            Reference(
-                table=spec.name,
-                using=spec.using,
-                keys=tuple(each for each in (spec.keys.partition, spec.keys.sort) if each),
-                attribute=attributes[name].attr_name,
-                to_table=target.name,
-                to_using=target.using,
-                to_key=target.keys.partition,
-                to_type=target.types[target.keys.partition],
-                to_has_sort_key=target.keys.sort is not None,
-            )
+    Return what ``model`` declares for its attribute ``name``.
+
+    Raises ConfigurationError for an attribute that it does not have, for another model that does
+    not exist, and for a value that cannot be its key.
+    """
+    spec, attributes, path = table_of(model), model.get_attributes(), model.references[name]
+    where = f"{model.__module__}.{model.__qualname__}.references[{name!r}]"
+    if name not in attributes:
+        raise ConfigurationError(
+            f"{where}: the model has no attribute {name!r}{suggestion(name, attributes)}"
         )
-    return found
+    try:
+        other = imported(path)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"{where}: {exc} Expected {_EXPECTED}.") from None
+    if not (isinstance(other, type) and issubclass(other, DynamoModel)):
+        raise ConfigurationError(f"{where} is {path!r}; expected {_EXPECTED}.")
+    target = table_of(other)
+    key, kind = target.keys.partition, attributes[name].attr_type
+    if kind != target.types[key]:
+        raise ConfigurationError(
+            f"{where}: the attribute is of type {kind}, and the partition key {key!r} of "
+            f"{path} of type {target.types[key]}; expected the same type."
+        )
+    return Reference(
+        table=spec.name,
+        using=spec.using,
+        keys=tuple(each for each in (spec.keys.partition, spec.keys.sort) if each),
+        attribute=attributes[name].attr_name,
+        to_table=target.name,
+        to_using=target.using,
+        to_key=key,
+        to_type=target.types[key],
+        to_has_sort_key=target.keys.sort is not None,
+    )
 
 
 def find_dangling(
@@ -129,12 +155,13 @@ def find_dangling(
                 name = reference.attribute
                 held = [item for item in page.items if "NULL" not in item.get(name, {"NULL": True})]
                 missing = exists.missing([item[name] for item in held])
+                result.read += len(page.items)
                 result.items += len(held)
                 for item in held:
                     if item_digest({"": item[name]}) in missing:
                         result.count += 1
                         if with_keys:
-                            result.keys.append({key: item[key] for key in first.keys})
+                            result.keys.append(({key: item[key] for key in first.keys}, item[name]))
             done += len(page.items)
             progress(done)
 

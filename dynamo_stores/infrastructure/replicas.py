@@ -20,9 +20,10 @@ from ..exceptions import StoreError
 from ..models import StoreItem, ttl_of
 from .live import LiveTable
 from .tables import Progress
-from .waiting import Waiting, patiently
+from .waiting import PATIENCE, Waiting, patiently
 
 ACTIVE = "ACTIVE"
+_DELETING = "DELETING"
 # The view type that replication needs.
 _STREAM = "NEW_AND_OLD_IMAGES"
 _FAILED = ("CREATION_FAILED", "REGION_DISABLED", "INACCESSIBLE_ENCRYPTION_CREDENTIALS")
@@ -80,11 +81,19 @@ class Replication:
         """Return the replicas in other regions."""
         return replicas_of(self._description())
 
+    def regions(self) -> set[str]:
+        """Return the regions that have the table: its own, and those of replicas."""
+        description = self._description()
+        return {region_of(description), *(each.region for each in replicas_of(description))}
+
     def check_add(self, region: str) -> None:
         """Raise StoreError if a replica in ``region`` cannot be added."""
         description = self._description()
         if region == region_of(description):
-            raise StoreError(f"{region} is the region of the table {self._table} itself.")
+            raise StoreError(
+                f"{region} is the region of the table {self._table} itself. Name the alias of "
+                "another region by --using."
+            )
         live = LiveTable(description)
         if live.stream != _STREAM:
             raise StoreError(
@@ -93,13 +102,20 @@ class Replication:
             )
 
     def add(self, region: str) -> None:
-        """Add a replica, and wait until it is active; one that exists is waited for."""
+        """
+        Add a replica, and wait until it is active; one that exists is waited for, and one that is
+        being removed is added again.
+        """
         self.check_add(region)
-        if region not in {each.region for each in self.replicas()}:
-            self._update({"Create": {"RegionName": region}})
         waiting = Waiting(f"{self._table} in {region}", self._write, self._timeout)
+        while (replica := self._replica(region)) is not None and replica.status == _DELETING:
+            waiting.go_on("the earlier replica is being removed")
+        shown = replica is not None
+        if not shown:
+            self._update({"Create": {"RegionName": region}})
+        until = clock.monotonic() + PATIENCE
         while True:
-            replica = next((each for each in self._read() if each.region == region), None)
+            replica = self._replica(region)
             if replica is not None and replica.status == ACTIVE:
                 return
             if replica is not None and replica.status in _FAILED:
@@ -108,22 +124,44 @@ class Replication:
                     f"{f': {replica.remark}' if replica.remark else ''}. Remove it, and add it "
                     "again."
                 )
+            shown = shown or replica is not None
+            is_gone = replica is None and (shown or clock.monotonic() > until)
+            if is_gone or (replica is not None and replica.status == _DELETING):
+                raise StoreError(
+                    f"DynamoDB did not keep the replica of {self._table} in {region}, or it is "
+                    "being removed. Look for the reason in AWS's console, and add it again."
+                )
             waiting.go_on(f"the replica is {'requested' if replica is None else replica.status}")
 
     def remove(self, region: str) -> None:
-        """Remove the replica with its items in ``region``, and wait until it is gone."""
-        if region not in {each.region for each in self.replicas()}:
+        """
+        Remove the replica with its items in ``region``, and wait until it is gone. One that is
+        being removed is waited for.
+        """
+        replica = self._replica(region)
+        if replica is None:
             return
-        self._update({"Delete": {"RegionName": region}})
+        is_deleting = replica.status == _DELETING
+        if not is_deleting:
+            self._update({"Delete": {"RegionName": region}})
         waiting = Waiting(f"{self._table} in {region}", self._write, self._timeout)
-        while any(each.region == region for each in self._read()):
+        until = clock.monotonic() + PATIENCE
+        while (replica := self._replica(region)) is not None:
+            if replica.status == ACTIVE and (is_deleting or clock.monotonic() > until):
+                raise StoreError(
+                    f"DynamoDB did not remove the replica of {self._table} in {region}: it is "
+                    f"{ACTIVE} again{f', {replica.remark}' if replica.remark else ''}. Remove it "
+                    "again."
+                )
+            is_deleting = is_deleting or replica.status == _DELETING
             waiting.go_on("the replica is being removed")
 
     def _update(self, change: dict[str, Any]) -> None:
         self._control.call("UpdateTable", {"TableName": self._table, "ReplicaUpdates": [change]})
 
-    def _read(self) -> list[Replica]:
-        return patiently(self.replicas, self._table, self._write)
+    def _replica(self, region: str) -> Replica | None:
+        found = patiently(self.replicas, self._table, self._write)
+        return next((each for each in found if each.region == region), None)
 
     def _description(self) -> dict[str, Any]:
         description = self._control.describe(self._table)

@@ -103,6 +103,15 @@ def is_restored_from(description: Mapping[str, Any], source: Source) -> bool:
     return abs(as_seconds(summary.get("RestoreDateTime", 0.0)) - source.at) < 1.0
 
 
+def _said_of_earlier(status: str) -> str:
+    if status == "ACTIVE":
+        return (
+            "was restored from this before, and its items may have changed since then; nothing is "
+            "restored again, and only missing settings are set"
+        )
+    return "a restore from this was requested before; it is continued"
+
+
 class ServiceBackups:
     """
     The backups of one alias. ``write`` gets lines about what is waited for, ``timeout`` seconds at
@@ -177,7 +186,7 @@ class ServiceBackups:
         if existing is None:
             self._request_restore(source, target)
         elif is_restored_from(existing, source):
-            self._write(f"{target}: a restore from this was requested before; it is continued")
+            self._write(f"{target}: {_said_of_earlier(existing['TableStatus'])}")
         else:
             raise StoreError(
                 f"The table {target} exists. DynamoDB restores into a new table: choose another "

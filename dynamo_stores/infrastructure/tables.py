@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -154,12 +155,20 @@ def wanted_tables() -> list[TableSpec]:
     for model in models:
         spec = table_of(model)
         where = (get_config(spec.using).endpoint_url, get_config(spec.using).region, spec.name)
-        known = found.setdefault((str(where[:2]), spec.name), spec)
+        place = (str(where[:2]), spec.name)
+        known = found.setdefault(place, spec)
         if (known.keys, known.indexes, known.ttl) != (spec.keys, spec.indexes, spec.ttl):
             raise ConfigurationError(
                 f"Two models use the table {spec.name} with different keys, indexes or TTL; the "
                 f"second is {model.__module__}.{model.__qualname__}. Give it another table_name."
             )
+        options = known.options.combined(spec.options)
+        if options is None:
+            raise ConfigurationError(
+                f"The aliases {known.using!r} and {spec.using!r} share the table {spec.name}, and "
+                "their settings of its options differ. Set them alike, or for one alias only."
+            )
+        found[place] = dataclasses.replace(known, options=options)
     return list(found.values())
 
 

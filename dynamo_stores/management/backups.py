@@ -13,9 +13,7 @@ from .. import conf
 from ..conf.rules import POSITIVE, SHARE, or_none
 from ..exceptions import StoreUnavailable
 from .options import check_options, whole_between
-from .tables import command_errors
-
-INTERRUPTED = 130
+from .tables import command_errors, interruptible
 
 
 def add_pace(parser: ArgumentParser, kind: str) -> None:
@@ -48,10 +46,8 @@ def check_pace(options: dict[str, Any]) -> None:
 def resumable(advice: str) -> Iterator[None]:
     """Turn errors into a CommandError, also of files, and Ctrl-C with the ``advice`` to resume."""
     try:
-        with command_errors():
+        with interruptible(advice), command_errors():
             yield
-    except KeyboardInterrupt:
-        raise CommandError(f"Interrupted. {advice}", returncode=INTERRUPTED) from None
     except CommandError as exc:
         if isinstance(exc.__cause__, StoreUnavailable):
             raise CommandError(f"{exc} {advice}") from exc.__cause__

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
+
 from django.core.management.base import CommandError
+
+
+def add_no_input(parser: ArgumentParser) -> None:
+    """Add the option ``--no-input``, so that ``interactive`` is False."""
+    parser.add_argument(
+        "--no-input", "--noinput", action="store_false", dest="interactive", help="Do not ask."
+    )
 
 
 def confirm(question: str) -> None:

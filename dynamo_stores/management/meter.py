@@ -46,7 +46,7 @@ class Meter:
         self._lock = threading.Lock()
 
     def update(self, phase: str, done: int) -> None:
-        """Show that ``done`` items are done in ``phase``, such as ``Restored``."""
+        """Show that ``done`` items are done in ``phase``, such as ``Handled``."""
         with self._lock:
             now = clock.monotonic()
             if phase != self._phase:

@@ -19,6 +19,8 @@ from ..infrastructure.tables import TableSpec, wanted_tables
 from ..models import ControlItem, StoreItem
 from ..testing.engine import is_taken
 
+# The exit status of a command that Ctrl-C ended.
+INTERRUPTED = 130
 # Seconds that a local engine may take to start.
 _START = 10.0
 
@@ -35,6 +37,15 @@ def command_errors() -> Iterator[None]:
         ) from exc
     except (StoreError, BotoCoreError) as exc:
         raise CommandError(str(exc)) from exc
+
+
+@contextmanager
+def interruptible(advice: str) -> Iterator[None]:
+    """Turn Ctrl-C into a CommandError with the ``advice`` how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise CommandError(f"Interrupted. {advice}", returncode=INTERRUPTED) from None
 
 
 def add_choice_of_tables(parser: ArgumentParser) -> None:
@@ -143,13 +154,30 @@ def chosen_tables(names: list[str] | None, using: list[str] | str | None = None)
         tables = [table for table in tables if any(_is_of(table, each) for each in chosen)]
     if not names:
         return tables
-    known = {table.name for table in tables}
-    if unknown := [name for name in names if name not in known]:
+    named = {name: _named(tables, name) for name in names}
+    if unknown := [name for name, found in named.items() if not found]:
         raise CommandError(
             f"No model or alias has the table {', '.join(unknown)}. "
-            f"Known tables: {', '.join(sorted(known))}."
+            f"Known tables: {', '.join(sorted({table.name for table in tables}))}."
         )
-    return [table for table in tables if table.name in names]
+    return [table for table in tables if any(table in found for found in named.values())]
+
+
+def name_in_dynamodb(using: str, name: str) -> str:
+    """
+    Return the name in DynamoDB of the table ``name`` of an alias. Tables of models, and those of
+    the stores, may have the name that the model or the settings have, without the prefix. Any
+    other table has its name in DynamoDB.
+    """
+    found = _named([table for table in wanted_tables() if _is_of(table, using)], name)
+    return found[0].name if found else name
+
+
+def _named(tables: list[TableSpec], name: str) -> list[TableSpec]:
+    exactly = [table for table in tables if table.name == name]
+    return exactly or [
+        table for table in tables if table.name == get_config(table.using).real_name(name)
+    ]
 
 
 def _is_of(table: TableSpec, using: str) -> bool:

@@ -373,7 +373,8 @@ def watch() -> None:
 
 @atexit.register
 def publish_last_reports(**kwargs: Any) -> None:
-    """Report that this process ends."""
-    for reporter in _reporters.all():
-        if reporter.has_published():
-            reporter.publish(has_ended=True)
+    """Report that this process ends. Ctrl-C meanwhile leaves the rest of the reports out."""
+    with contextlib.suppress(KeyboardInterrupt):
+        for reporter in _reporters.all():
+            if reporter.has_published():
+                reporter.publish(has_ended=True)

@@ -91,6 +91,8 @@ class RateCounter:
             state = self._memory.states.get(shards[0].item)
             status = limit.algorithm.look(state, shards[0].rates, cost, self._clock.times())
             return _decided(self._of_shards(limit, shards, status), allowed=verdict)
+        if get_config(self._items.using).rate_limit.in_process:
+            return self._acquire_here(limit, cost)
         try:
             if limit.config.shards == 1:
                 return await self._acquire_one(limit, cost)
@@ -101,6 +103,8 @@ class RateCounter:
     async def look(self, limit: ResolvedLimit, cost: int, on_unavailable: str | None) -> Any:
         """Return the status of :meth:`acquire` without counting, by the table."""
         shards, verdict, found = shards_of(limit), verdict_of(limit, cost), []
+        if verdict is None and get_config(self._items.using).rate_limit.in_process:
+            return self._acquire_here(limit, cost, count=False)
         try:
             for shard in shards:
                 state = await self._read(shard)
@@ -320,6 +324,11 @@ class RateCounter:
             if races > _MAX_RACES:
                 await Wait(random.uniform(0, _LONGEST_PAUSE))
 
+    def _acquire_here(
+        self, limit: ResolvedLimit, cost: int, *, count: bool = True
+    ) -> RateLimitStatus:
+        return self._memory.local.acquire(name_of(limit), limit.rates, cost, count=count)
+
     def _without_store(
         self,
         limit: ResolvedLimit,
@@ -340,7 +349,7 @@ class RateCounter:
         level = logging.DEBUG if isinstance(exc, CircuitBreakerOpenError) else logging.WARNING
         logger.log(level, "A limit was decided without DynamoDB (%s): %s", chosen, exc)
         if chosen == "local":
-            return self._memory.local.acquire(name_of(limit), limit.rates, cost, count=count)
+            return self._acquire_here(limit, cost, count=count)
         rate = limit.rates[0]
         allowed = chosen == "allow"
         return RateLimitStatus(

@@ -91,6 +91,8 @@ class Resources:
         self._remember(resource, None)
 
     async def _stored(self, resource: str) -> str | None:
+        if get_config(self._items.using).rate_limit.in_process:
+            return None
         configs = get_rate_memory(self._items.using).configs
         known = configs.get(resource)
         now = clock.monotonic()

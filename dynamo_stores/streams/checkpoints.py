@@ -7,6 +7,7 @@ worker whose lease was taken over changes nothing any more.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from botocore.exceptions import ClientError
 from pynamodb.attributes import UnicodeAttribute
 
 from .. import clock, keys
+from ..calls.connection import get_connection
 from ..concurrency.effects import run
 from ..expressions import (
     NO_CHANGE,
@@ -56,6 +58,8 @@ class ShardItem(ControlItem):
     ``position`` is the sequence number of the last record that was handled. Without one reading
     begins at ``iterator`` while that is valid, and else at the oldest record; those from before
     ``since`` (ms since the epoch) are left out then. ``finished`` is when the end was reached.
+    ``registered`` is a moment before which the shard had no record that is to be read, ``opened``
+    when the shard was last seen open.
     """
 
     position = UnicodeAttribute(null=True, attr_name="s")
@@ -63,6 +67,8 @@ class ShardItem(ControlItem):
     since = IntegerAttribute(null=True, attr_name="b")
     parent = UnicodeAttribute(null=True, attr_name="p")
     finished = IntegerAttribute(null=True, attr_name="d")
+    registered = IntegerAttribute(null=True, attr_name="r")
+    opened = IntegerAttribute(null=True, attr_name="n")
     owner = UnicodeAttribute(null=True, attr_name="o")
     lease_end = IntegerAttribute(null=True, attr_name="l")
     fence = IntegerAttribute(null=True, attr_name="f")
@@ -74,11 +80,13 @@ _RELEASE = put(ShardItem.lease_end, 0) + remove(ShardItem.owner)
 
 @dataclass(frozen=True)
 class Start:
-    """Where reading a shard begins: see :class:`ShardItem`. ``since`` in seconds, 0 without one."""
+    """Where reading a shard begins: see :class:`ShardItem`. Times in seconds, 0 without one."""
 
     position: str | None = None
     iterator: str | None = None
     since: float = 0.0
+    registered: float = 0.0
+    opened: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,12 @@ class State:
     is_begun: bool
     shards: Mapping[ShardId, Known]
     workers: frozenset[str]
+
+    @property
+    def seen(self) -> float:
+        """When the streams were last looked at, in seconds since the epoch; 0 if it is unknown."""
+        # A stream that is enabled always has an open shard.
+        return max((each.opened for each in self.shards.values()), default=0.0)
 
 
 class LeaseLostError(Exception):
@@ -110,9 +124,13 @@ class Checkpoints:
         self.worker = new_owner()
         self._items = Items(ShardItem, using)
 
+    @functools.cached_property
+    def _names(self) -> tuple[str, str, str]:
+        return get_connection(self.using).region_name, self.table, self.consumer
+
     def read(self) -> State:
         """Return what is stored, by a strongly consistent Query."""
-        key = keys.stream_start(self.table, self.consumer)
+        key = keys.stream_start(*self._names)
         request = {
             "KeyConditionExpression": "PK = :pk",
             "ExpressionAttributeValues": {":pk": {"S": key.pk}},
@@ -137,10 +155,12 @@ class Checkpoints:
         Register all shards that there are when the consumer begins, unless they are registered. A
         start of None is for shards that are not read.
         """
-        times = run(self._items.learned_times(keys.stream_start(self.table, self.consumer)))
-        now = int(times.low * 1000)
+        now = int(self.now() * 1000)
         for shard, start in starts:
-            change = self._kept(_KEPT_FINISHED if start is None else _KEPT) + _parent(shard)
+            change = self._kept(_KEPT_FINISHED if start is None else _KEPT)
+            change += _registered(shard, now)
+            if not shard.is_closed:
+                change += put(ShardItem.opened, now)
             if start is None:
                 change += put(ShardItem.finished, now)
             elif start.iterator is not None:
@@ -148,25 +168,35 @@ class Checkpoints:
                 change += put(ShardItem.since, int(start.since * 1000))
             self._update(self._key(shard.id), change, missing(ShardItem.ttl))
         self._update(
-            keys.stream_start(self.table, self.consumer),
+            keys.stream_start(*self._names),
             put(StartItem.begun, now),
             missing(StartItem.begun),
         )
 
+    def register(self, shards: Iterable[Shard], seen: float) -> None:
+        """
+        Register shards of a consumer that has begun, unless they are registered. They were opened
+        after ``seen``, in seconds since the epoch.
+        """
+        for shard in shards:
+            # Not that it is open: after a kill, the shards that are left have the same ``seen``.
+            change = self._kept() + _registered(shard, int(seen * 1000))
+            self._update(self._key(shard.id), change, missing(ShardItem.ttl))
+
     def now(self) -> float:
         """Return DynamoDB's time, the earliest that it can be, in seconds since the epoch."""
-        return run(self._items.learned_times(keys.stream_start(self.table, self.consumer))).low
+        return run(self._items.learned_times(keys.stream_start(*self._names))).low
 
     def report(self) -> None:
         """Say that this worker is there, for the seconds of a lease."""
-        key = keys.stream_worker(self.table, self.consumer, self.worker)
+        key = keys.stream_worker(*self._names, self.worker)
         until = end_after(run(self._items.learned_times(key)), self.seconds)
         change = put(WorkerItem.until, until) + put(WorkerItem.ttl, until // 1000 + 3600)
         run(self._items.update(key, change))
 
     def leave(self) -> None:
         """Say that this worker is not there any more."""
-        run(self._items.delete(keys.stream_worker(self.table, self.consumer, self.worker)))
+        run(self._items.delete(keys.stream_worker(*self._names, self.worker)))
 
     def take(self, shard: ShardId, parent: ShardId | None) -> tuple[Lease, Start] | None:
         """Take the shard's lease; None if another worker has it, or the shard is finished."""
@@ -192,12 +222,20 @@ class Checkpoints:
             string_of(item, ShardItem.position) or None,
             string_of(item, ShardItem.iterator) or None,
             integer_of(item, ShardItem.since) / 1000,
+            integer_of(item, ShardItem.registered) / 1000,
+            integer_of(item, ShardItem.opened) / 1000,
         )
         return taken, start
 
-    def extend(self, shard: ShardId, lease: Lease) -> None:
-        """Let the lease end ``seconds`` from now. Raises LeaseLostError."""
-        self._change(shard, lease, self._later(shard))
+    def extend(self, shard: ShardId, lease: Lease, opened: float = 0.0) -> None:
+        """
+        Let the lease end ``seconds`` from now, and save when the shard was seen open. Raises
+        LeaseLostError.
+        """
+        change = self._later(shard)
+        if opened:
+            change += put(ShardItem.opened, int(opened * 1000))
+        self._change(shard, lease, change)
 
     def save(self, shard: ShardId, lease: Lease, position: str) -> None:
         """Save the position and extend the lease. Raises LeaseLostError."""
@@ -239,8 +277,12 @@ class Checkpoints:
         """Release the lease; return False if another worker has it."""
         return self._update(self._key(shard), _RELEASE, _is_of(lease))
 
+    def failed_key(self, shard: ShardId, sequence_number: str) -> keys.ItemKey:
+        """Return the key of the item of a failed record."""
+        return keys.stream_failed(*self._names, *shard, sequence_number)
+
     def _key(self, shard: ShardId) -> keys.ItemKey:
-        return keys.stream_shard(self.table, self.consumer, *shard)
+        return keys.stream_shard(*self._names, *shard)
 
     def _saved(self, position: str) -> Change:
         return put(ShardItem.position, position) + remove(ShardItem.iterator)
@@ -274,6 +316,10 @@ def _parent(shard: Shard) -> Change:
     return NO_CHANGE if shard.parent is None else put(ShardItem.parent, shard.parent.name)
 
 
+def _registered(shard: Shard, since: int) -> Change:
+    return _parent(shard) + put(ShardItem.registered, since)
+
+
 def _known(label: str, item: RawItem, now: int) -> Known:
     parent = string_of(item, ShardItem.parent)
     has_owner = _LEASE.end_of(item) > now
@@ -281,6 +327,7 @@ def _known(label: str, item: RawItem, now: int) -> Known:
         ShardId(label, parent) if parent else None,
         bool(integer_of(item, ShardItem.finished)),
         _LEASE.owner_of(item) if has_owner else "",
+        integer_of(item, ShardItem.opened) / 1000,
     )
 
 

@@ -15,15 +15,15 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ..calls.account import get_account
-from ..calls.client import make_client
+from ..calls.client import check_answer, make_client
 from ..calls.control import get_control
-from ..calls.wire import check_body
 from ..conf import get_config
 from ..exceptions import (
     LIMIT_EXCEEDED,
     TABLE_MISSING,
     ConfigurationError,
     StoreError,
+    StoreUnavailable,
     ThrottlingError,
     client_error,
     code_of,
@@ -44,6 +44,13 @@ class TrimmedError(StoreError):
 
 class ShardMissingError(StoreError):
     """The stream or the shard does not exist: all of its records are trimmed."""
+
+
+class HiddenError(StoreUnavailable):
+    """
+    A stream or a shard is missing that cannot be trimmed yet: the endpoint is wrong, or the table
+    was deleted.
+    """
 
 
 class ExpiredIteratorError(StoreError):
@@ -79,7 +86,7 @@ class StreamsClient:
                 raise
             raise failure from exc
         # botocore takes half an answer for an empty one, which would be the end of a shard.
-        self._client.meta.events.register_first("after-call.dynamodb-streams", _check_answer)
+        self._client.meta.events.register_first("after-call.dynamodb-streams", check_answer)
 
     def streams(self) -> list[str]:
         """
@@ -136,14 +143,23 @@ class StreamsClient:
         request = {"StreamArn": arn, "ShardId": shard, "ShardIteratorType": "LATEST"}
         return str(self._call("GetShardIterator", request)["ShardIterator"])
 
-    def records(self, arn: str, iterator: str) -> Page:
+    def records(self, arn: str, iterator: str, most: int = MAX_RECORDS) -> Page:
         """
-        Return the records at ``iterator``, also none. Raises TrimmedError, ExpiredIteratorError and
-        ShardMissingError.
+        Return at most ``most`` records at ``iterator``, also none. Raises TrimmedError,
+        ExpiredIteratorError and ShardMissingError.
         """
-        answer = self._call("GetRecords", {"ShardIterator": iterator, "Limit": MAX_RECORDS})
+        answer = self._call("GetRecords", {"ShardIterator": iterator, "Limit": most})
         records = [StreamRecord.from_api(each, arn) for each in answer["Records"]]
         return Page(records, answer.get("NextShardIterator") or None)
+
+    def hidden(self, what: str) -> HiddenError:
+        """Return the error that a stream or a shard is missing, which cannot be trimmed."""
+        return HiddenError(
+            f"{what} of {self.table} is not at the streams endpoint {self._endpoint}, and was open "
+            "less than 24 hours ago, so it cannot be trimmed. Nothing is left out; it is looked "
+            "for again. Correct --stream-endpoint, ENDPOINT_URL or REGION. If the table was "
+            "deleted and created again, use another --consumer."
+        )
 
     def close(self) -> None:
         """Close the sockets."""
@@ -170,8 +186,7 @@ class StreamsClient:
             raise self._failure(operation, exc) from exc
 
     def _failure(self, operation: str, exc: Exception) -> Exception:
-        meta = self._client.meta
-        place = f"endpoint {urlsplit(meta.endpoint_url).netloc.rpartition('@')[2]}"
+        place = f"endpoint {self._endpoint}"
         table = f"the stream of {self.table}"
         return unavailable(exc, operation=operation, table=table, place=place) or exc
 
@@ -189,9 +204,14 @@ class StreamsClient:
                 "it and run 'manage.py dynamo_update_tables', or switch its stream on in AWS."
             )
         raise ConfigurationError(
-            f"The streams endpoint {urlsplit(self._client.meta.endpoint_url).netloc} does not know "
-            f"the stream of the table {self.table!r}. Set the option --stream-endpoint."
+            f"The streams endpoint {self._endpoint} does not know the stream of the table "
+            f"{self.table!r}. Set the option --stream-endpoint."
         )
+
+    @property
+    def _endpoint(self) -> str:
+        # A URL may have a name and a password.
+        return str(urlsplit(self._client.meta.endpoint_url).netloc).rpartition("@")[2]
 
 
 def streams_endpoint(url: str | None) -> str | None:
@@ -205,13 +225,3 @@ def streams_endpoint(url: str | None) -> str | None:
     if (parts.hostname or "").startswith("dynamodb.") and "amazonaws.com" in parts.netloc:
         return parts._replace(netloc=f"streams.{parts.netloc}").geturl()
     return url
-
-
-def _check_answer(http_response: Any, model: Any, **kwargs: object) -> None:
-    checksum = http_response.headers.get("x-amz-crc32")
-    check_body(
-        model.name,
-        http_response.status_code,
-        http_response.content,
-        None if checksum is None else checksum.encode(),
-    )

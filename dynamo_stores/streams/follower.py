@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from typing import NamedTuple, Self, TypeVar
 
 from .. import clock
 from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import CALL_ERRORS
 from .client import ExpiredIteratorError, ShardMissingError, StreamsClient, TrimmedError
-from .handlers import Handler, plain
+from .handlers import Handler, HandlerResultError, cause_of, plain
 from .records import label_of_arn
-from .shards import Known, ShardId, plan
+from .shards import Known, ShardId, readable
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +24,16 @@ logger = logging.getLogger(__name__)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.25, 1.0
 # Seconds between two looks for new shards, and the longest wait after errors.
 _LOOK, _LONGEST_WAIT = 10.0, 30.0
+_FIRST_WAIT = 0.5
+
+T = TypeVar("T")
+
+
+class _Wait(NamedTuple):
+    """A wait after an error, until a monotonic time; the next one is twice ``seconds``."""
+
+    until: float
+    seconds: float
 
 
 class StreamFollower(threading.Thread):
@@ -50,10 +63,24 @@ class StreamFollower(threading.Thread):
         self._known: dict[ShardId, Known] = {}
         # The next iterator of each shard that is read, None for its oldest record.
         self._iterators: dict[ShardId, str | None] = {}
+        # The shards that wait after an error; None stands for the look at the shards.
+        self._waits: dict[ShardId | None, _Wait] = {}
         self._arns: dict[str, str] = {}
         self._look_at = clock.monotonic()
         self._has_begun = False
         self._pause = _SHORTEST_PAUSE
+
+    @classmethod
+    def of_store(
+        cls,
+        handler: Handler,
+        using: str = DEFAULT_ALIAS,
+        *,
+        stream_endpoint: str | None = None,
+    ) -> Self:
+        """Return a follower of the table of the stores, which has the cache, of an alias."""
+        table = get_config(using).store_table
+        return cls(table, handler, using, stream_endpoint=stream_endpoint)
 
     def stop(self) -> None:
         """Stop after the present batch."""
@@ -61,15 +88,8 @@ class StreamFollower(threading.Thread):
         self._stopped.put(None)
 
     def run(self) -> None:
-        error_wait = 0.5
         while not self._is_stopping:
-            try:
-                wait = self.turn()
-                error_wait = 0.5
-            except CALL_ERRORS as exc:
-                wait = random.uniform(error_wait / 2, error_wait)
-                error_wait = min(error_wait * 2, _LONGEST_WAIT)
-                logger.warning("The stream is not followed for %.1f s: %s", wait, exc)
+            wait = self.turn()
             try:
                 self._stopped.get(timeout=wait)
             except Empty:
@@ -77,12 +97,40 @@ class StreamFollower(threading.Thread):
         self._client.close()
 
     def turn(self) -> float:
-        """Read each shard once; return the seconds until the next turn."""
+        """
+        Read each shard once, but for those that wait after an error; return the seconds until the
+        next turn.
+        """
         if clock.monotonic() >= self._look_at:
-            self._look()
-        count = sum(self._read(shard) for shard in list(self._iterators))
+            self._attempt(None, self._look)
+        count = 0
+        for shard in list(self._iterators):
+            if self._is_stopping:
+                break
+            count += self._attempt(shard, functools.partial(self._read, shard)) or 0
         self._pause = _SHORTEST_PAUSE if count else min(self._pause * 1.5, _LONGEST_PAUSE)
         return self._pause
+
+    def _attempt(self, shard: ShardId | None, work: Callable[[], T]) -> T | None:
+        """Return the result, None after an error: then only this work waits."""
+        now = clock.monotonic()
+        before = self._waits.get(shard)
+        if before is not None and now < before.until:
+            return None
+        try:
+            result = work()
+        except CALL_ERRORS as exc:
+            seconds = _FIRST_WAIT if before is None else min(before.seconds * 2, _LONGEST_WAIT)
+            wait = random.uniform(seconds / 2, seconds)
+            self._waits[shard] = _Wait(now + wait, seconds)
+            logger.warning(
+                "%s of %s is not followed for %.1f s: %s",
+                "The stream" if shard is None else f"Shard {shard.name}",
+                self._client.table, wait, exc,
+            )  # fmt: skip
+            return None
+        self._waits.pop(shard, None)
+        return result
 
     def _look(self) -> None:
         self._arns = {label_of_arn(arn): arn for arn in self._client.streams()}
@@ -99,7 +147,7 @@ class StreamFollower(threading.Thread):
         parents = {shard.id: shard.parent for shard in listed}
         # Of trimmed shards nothing needs to be known any more.
         self._known = {shard: known for shard, known in self._known.items() if shard in parents}
-        for shard_id in plan(listed, self._known).readable:
+        for shard_id in readable(listed, self._known):
             self._iterators.setdefault(shard_id, None)
         self._look_at = clock.monotonic() + _LOOK
 
@@ -126,11 +174,16 @@ class StreamFollower(threading.Thread):
         if page.records:
             try:
                 self._handler(page.records)
-            except Exception as exc:  # noqa: BLE001 - a handler may raise anything
+            except HandlerResultError as exc:
+                logger.error("The stream of %s is not followed. %s", self._client.table, exc)
+            except Exception as exc:
+                cause = cause_of(exc)
+                # Its message may quote keys and values.
+                logger.debug("The handler of %s raised.", self._client.table, exc_info=cause)
                 logger.error(
                     "The handler of the stream of %s failed on %d records (%s); a follower does "
-                    "not try again.",
-                    self._client.table, len(page.records), type(exc).__name__,
+                    "not try again. Its traceback: logger %s, level DEBUG.",
+                    self._client.table, len(page.records), type(cause).__name__, __name__,
                 )  # fmt: skip
         if page.iterator is None:
             self._finish(shard)
@@ -140,5 +193,6 @@ class StreamFollower(threading.Thread):
 
     def _finish(self, shard: ShardId) -> None:
         del self._iterators[shard]
+        self._waits.pop(shard, None)
         self._known[shard] = Known(None, True)
         self._look_at = clock.monotonic()

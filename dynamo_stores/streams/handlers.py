@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
 
+from ..exceptions import StoreError
 from .records import StreamRecord
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -28,11 +33,45 @@ class RecordFailed(Exception):
         self.record = record
 
 
-def plain(function: Callable[[T], object]) -> Callable[[T], object]:
-    """Return a function for ``function``, which may be a coroutine function."""
+class HandlerFailedError(StoreError):
+    """
+    A handler failed: in a worker that stops on errors, or in a function of AWS Lambda. The message
+    names the class of its error, and has nothing of its text.
+    """
+
+
+class HandlerResultError(HandlerFailedError):
+    """A handler returned a coroutine or a generator, which nothing runs: it handled nothing."""
+
+
+def plain(function: Callable[[T], object]) -> Callable[[T], None]:
+    """
+    Return a function for ``function``, which may be a coroutine function. It raises
+    HandlerResultError if the result is to be awaited or iterated over.
+    """
+    call: Callable[[T], object] = function
     if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
-        return async_to_sync(cast(Any, function))
-    return function
+        call = async_to_sync(cast(Any, function))
+
+    def checked(argument: T) -> None:
+        _check_result(call(argument))
+
+    return checked
+
+
+def _check_result(result: Any) -> None:
+    is_lazy = inspect.isgenerator(result) or inspect.isasyncgen(result)
+    if not is_lazy and not inspect.isawaitable(result):
+        return
+    # Without that Python warns of a coroutine that was never awaited.
+    end = getattr(result, "close", None) or getattr(result, "cancel", None)
+    if end is not None:
+        end()
+    raise HandlerResultError(
+        f"The handler returned a {type(result).__name__}, which nothing runs, so no record was "
+        "handled. Expected a function that handles the records before it returns, or one defined "
+        "with 'async def' and without 'yield'."
+    )
 
 
 def each_record(function: Callable[[StreamRecord], object]) -> Handler:
@@ -45,10 +84,17 @@ def each_record(function: Callable[[StreamRecord], object]) -> Handler:
         for record in records:
             try:
                 call(record)
+            except HandlerResultError:
+                raise
             except Exception as exc:
                 raise RecordFailed(record) from exc
 
     return handle
+
+
+def cause_of(exc: Exception) -> BaseException:
+    """Return the error of a handler itself, also where it came with RecordFailed."""
+    return (exc.__cause__ or exc) if isinstance(exc, RecordFailed) else exc
 
 
 def failed_position(exc: BaseException, records: Sequence[StreamRecord]) -> int | None:
@@ -66,7 +112,8 @@ def lambda_handler(handler: Handler) -> Callable[[Mapping[str, Any], Any], dict[
     has ``FunctionResponseTypes: ["ReportBatchItemFailures"]``.
 
     It returns the record that the handler names by RecordFailed, so that Lambda begins there again.
-    Any other error is raised, and Lambda repeats the whole batch.
+    If no record is known to be handled it raises HandlerFailedError, and Lambda repeats the whole
+    batch.
     """
 
     call = plain(handler)
@@ -76,12 +123,27 @@ def lambda_handler(handler: Handler) -> Callable[[Mapping[str, Any], Any], dict[
         records = [StreamRecord.from_lambda(each) for each in event["Records"]]
         try:
             call(records)
-        except RecordFailed as exc:
-            position = failed_position(exc, records)
-            if not position:
-                # Nothing of the batch is done.
-                raise
-            return {"batchItemFailures": [{"itemIdentifier": exc.record.sequence_number}]}
-        return {"batchItemFailures": []}
+        except HandlerResultError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a handler may raise anything
+            error = exc
+        else:
+            return {"batchItemFailures": []}
+        # Outside of the except block: Lambda and its extensions log what an error comes from.
+        cause, position = cause_of(error), failed_position(error, records)
+        name = type(cause).__name__
+        logger.debug("The handler raised.", exc_info=cause)
+        if not position:
+            raise HandlerFailedError(
+                f"The handler failed on {len(records)} records of the stream of "
+                f"{records[0].table} ({name}). Its traceback: logger {__name__}, level DEBUG."
+            )
+        number = records[position].sequence_number
+        logger.warning(
+            "The handler of the stream of %s failed on the record %s (%s); AWS Lambda begins there "
+            "again. Its traceback: logger %s, level DEBUG.",
+            records[position].table, number, name, __name__,
+        )  # fmt: skip
+        return {"batchItemFailures": [{"itemIdentifier": number}]}
 
     return function

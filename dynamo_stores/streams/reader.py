@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from .. import clock, signals
-from ..exceptions import StoreError, StoreUnavailable
+from ..exceptions import StoreUnavailable
 from ..leases import Lease
 from .checkpoints import Checkpoints, Start
-from .client import ExpiredIteratorError, ShardMissingError, StreamsClient, TrimmedError
-from .failures import failed_item
-from .handlers import Handler, RecordFailed, failed_position
+from .client import (
+    MAX_RECORDS,
+    ExpiredIteratorError,
+    ShardMissingError,
+    StreamsClient,
+    TrimmedError,
+)
+from .failures import failed_item, kept
+from .handlers import Handler, HandlerFailedError, HandlerResultError, cause_of, failed_position
 from .pending import Outcome, Pending
 from .records import StreamRecord
-from .shards import ShardId
+from .shards import RETENTION, ShardId
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +55,6 @@ class Options:
     keeps_images: bool = False
 
 
-class HandlerFailedError(StoreError):
-    """A record had no tries left, and the worker stops instead of setting it aside."""
-
-
 class _Save(NamedTuple):
     """What is to be saved before more records are handled."""
 
@@ -63,7 +66,9 @@ class _Save(NamedTuple):
 class ShardReader:
     """
     Reads a shard whose lease this worker has. ``due_at`` is when :meth:`step` is to be called, in
-    monotonic seconds; ``is_finished`` is whether the shard was read to its end and released.
+    monotonic seconds; ``is_finished`` is whether the shard was read to its end and released;
+    ``opened`` is when it was last seen open, in seconds since the epoch. ``leased_until`` is
+    monotonic; ``limit`` returns how many records may be read.
 
     Methods raise LeaseLostError if another worker has taken the shard; nothing was written then.
     """
@@ -78,11 +83,15 @@ class ShardReader:
         checkpoints: Checkpoints,
         handler: Handler,
         options: Options,
+        *,
+        leased_until: float,
+        limit: Callable[[], int] = lambda: MAX_RECORDS,
     ) -> None:
         self.shard = shard
         self.lease = lease
         self.due_at = clock.monotonic()
         self.is_finished = False
+        self.opened = start.opened
         self._arn = arn
         self._client = client
         self._checkpoints = checkpoints
@@ -92,13 +101,25 @@ class ShardReader:
         self._position = start.position
         self._iterator = start.iterator
         self._since = start.since - _MARGIN
+        self._registered = start.registered
+        self._limit = limit
         self._is_at_end = False
         self._unsaved: _Save | None = None
-        self._leased_until = clock.monotonic() + checkpoints.seconds
+        self._leased_until = leased_until
         self._pause = _SHORTEST_PAUSE
         self._read_at = clock.monotonic()
         self._error_wait = _FIRST_WAIT
         self._handler_wait = options.first_wait
+
+    @property
+    def pending(self) -> int:
+        """How many records wait for the handler."""
+        return len(self._pending)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is something to handle or to save at once."""
+        return self.due_at <= clock.monotonic() and bool(self._pending or self._unsaved)
 
     def step(self) -> None:
         """Save what was handled, or hand records to the handler, or read records, or finish."""
@@ -124,7 +145,7 @@ class ShardReader:
     def extend(self) -> None:
         """Let the lease end later."""
         began_at = clock.monotonic()
-        self._checkpoints.extend(self.shard, self.lease)
+        self._checkpoints.extend(self.shard, self.lease, self.opened)
         self._leased_until = began_at + self._checkpoints.seconds
 
     def stop(self) -> None:
@@ -140,7 +161,7 @@ class ShardReader:
         if iterator is None:
             return
         try:
-            page = self._client.records(self._arn, iterator)
+            page = self._client.records(self._arn, iterator, self._limit())
         except ExpiredIteratorError:
             self._iterator = None
             return
@@ -161,6 +182,10 @@ class ShardReader:
         self._read_at = clock.monotonic() + self._pause
 
     def _new_iterator(self) -> str | None:
+        is_late = self._checkpoints.now() - self._registered > RETENTION
+        if self._position is None and is_late:
+            # The oldest record that there is says nothing about those before it.
+            self._tell_trimmed()
         try:
             return self._client.iterator(self._arn, self.shard.name, after=self._position)
         except TrimmedError:
@@ -170,16 +195,18 @@ class ShardReader:
         return None
 
     def _restart_after_trimming(self) -> None:
-        self.tell_trimmed()
+        self._tell_trimmed()
         self._position = self._iterator = None
         self._read_at = clock.monotonic() + _SHORTEST_PAUSE
 
     def _end_of_missing(self) -> None:
-        self.tell_trimmed()
+        if self._checkpoints.now() - self.opened < RETENTION:
+            raise self._client.hidden(f"Shard {self.shard.name} of the stream")
+        self._tell_trimmed()
         self._is_at_end = True
 
-    def tell_trimmed(self) -> None:
-        """Log and signal that records may have been trimmed before they were read."""
+    def _tell_trimmed(self) -> None:
+        self._registered = self._checkpoints.now()
         logger.warning(
             "Records of the stream of %s may have been trimmed before they were read: shard %s. "
             "Reading goes on at the oldest record that there is.",
@@ -193,8 +220,11 @@ class ShardReader:
         batch = pending.batch()
         try:
             self._handler(batch)
+        except HandlerResultError:
+            # A mistake in the code is no fault of the records.
+            raise
         except Exception as exc:  # noqa: BLE001 - a handler may raise anything
-            cause = (exc.__cause__ or exc) if isinstance(exc, RecordFailed) else exc
+            cause = cause_of(exc)
             # A store that does not answer is no fault of a record.
             counts = not isinstance(cause, StoreUnavailable)
             handled = failed_position(exc, batch)
@@ -219,8 +249,9 @@ class ShardReader:
             self._wait(wait)
             logger.warning(
                 "The handler of the stream of %s failed on %d records of shard %s (%s); the next "
-                "try is in %.1f s.",
+                "try is in %.1f s. Its traceback: logger %s, level DEBUG.",
                 self._checkpoints.table, len(self._pending.batch()), self.shard.name, name, wait,
+                __name__,
             )  # fmt: skip
         elif outcome is Outcome.GIVE_UP:
             self._handler_wait = self._options.first_wait
@@ -250,12 +281,18 @@ class ShardReader:
     def _save_failed(self, position: str, failed: StreamRecord, error: Exception) -> None:
         checkpoints = self._checkpoints
         keeps = self._options.keeps_images
-        item = failed_item(failed, self.shard, checkpoints.consumer, error, keeps_images=keeps)
+        stored = kept(failed, keeps_images=keeps)
+        key = checkpoints.failed_key(self.shard, failed.sequence_number)
+        item = failed_item(key, stored, error)
         checkpoints.save_failed(self.shard, self.lease, position, item)
+        reason = "they are too large" if keeps else "--keep-images is not set"
         logger.error(
-            "A record of the stream of %s was set aside after %d tries (%s): %s of shard %s.",
+            "A record of the stream of %s was set aside after %d tries (%s): %s of shard %s.%s "
+            "Its traceback: logger %s, level DEBUG.",
             checkpoints.table, self._options.tries, type(error).__name__,
             failed.sequence_number, self.shard.name,
+            "" if stored is failed else f" Its images are not kept: {reason}.",
+            __name__,
             extra={"dynamodb_table": checkpoints.table},
         )  # fmt: skip
         signals.stream_record_failed.send_robust(

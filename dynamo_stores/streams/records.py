@@ -13,7 +13,7 @@ from typing import Any
 from ..models import RawItem
 
 # The principal that deletes expired items.
-_TTL_PRINCIPAL = "dynamodb.amazonaws.com"
+TTL_PRINCIPAL = "dynamodb.amazonaws.com"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _record(
         raw_old_image=None if old is None else read(old),
         raw_new_image=None if new is None else read(new),
         view_type=str(change.get("StreamViewType", "")),
-        is_expiry=principal == _TTL_PRINCIPAL,
+        is_expiry=principal == TTL_PRINCIPAL,
         stream_arn=stream_arn,
     )
 

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+# Seconds for which DynamoDB keeps records: a shard that is open now is not trimmed before.
+RETENTION = 86_400.0
+
 
 class ShardId(NamedTuple):
     """A shard of a stream. ``label`` is the stream's, the time at which it was enabled."""
@@ -28,27 +31,22 @@ class Shard(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is stored about a shard: its parent, whether it was read to its end, its owner."""
+    """
+    What is stored about a shard: its parent, whether it was read to its end, its owner, and when it
+    was last seen open, in seconds since the epoch.
+    """
 
     parent: ShardId | None
     is_finished: bool
     owner: str = ""
+    opened: float = 0.0
 
 
-class Plan(NamedTuple):
+def readable(listed: Iterable[Shard], known: Mapping[ShardId, Known]) -> tuple[ShardId, ...]:
     """
-    The shards that may be read now, in their order. The ``orphans`` among them were never read, and
-    neither were their parents, which are trimmed.
-    """
-
-    readable: tuple[ShardId, ...]
-    orphans: frozenset[ShardId]
-
-
-def plan(listed: Iterable[Shard], known: Mapping[ShardId, Known]) -> Plan:
-    """
-    Return what may be read. ``known`` has every shard that was ever read; those that are not listed
-    any more, and not finished, are read as well: only their reader finds out that they are gone.
+    Return the shards that may be read now, in their order. ``known`` has every shard that was ever
+    seen; those that are not listed any more, and not finished, are read as well: only their reader
+    finds out that they are gone.
     """
     shards = {shard.id: shard for shard in listed}
     parents = {shard.id: shard.parent for shard in shards.values()}
@@ -57,18 +55,25 @@ def plan(listed: Iterable[Shard], known: Mapping[ShardId, Known]) -> Plan:
     todo = sorted((shards.keys() | known.keys()) - finished)
     # Streams are read one after the other.
     current = todo[0].label if todo else ""
-    readable = []
+    found = []
     for each in todo:
         parent = parents[each]
         waits = parent is not None and parent not in finished and parent in parents
         if each.label == current and not waits:
-            readable.append(each)
-    orphans = {
-        shard.id
-        for shard in shards.values()
-        if shard.id not in known and shard.parent is not None and shard.parent not in parents
-    }
-    return Plan(tuple(readable), frozenset(orphans))
+            found.append(each)
+    return tuple(found)
+
+
+def hidden(labels: Collection[str], known: Mapping[ShardId, Known], now: float) -> list[str]:
+    """
+    Return the streams with unfinished shards that are not among ``labels``, those that are listed,
+    and cannot be trimmed: one of their shards was open less than 24 hours before ``now``.
+    """
+    opened: dict[str, float] = {}
+    for shard, each in known.items():
+        opened[shard.label] = max(each.opened, opened.get(shard.label, 0.0))
+    unfinished = {shard.label for shard, each in known.items() if not each.is_finished}
+    return sorted(label for label in unfinished - set(labels) if now - opened[label] < RETENTION)
 
 
 def fair_share(count: int, workers: Collection[str], me: str) -> int:

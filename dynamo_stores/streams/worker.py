@@ -10,14 +10,15 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from .. import clock
+from ..calls.policy import deadline
 from ..exceptions import CALL_ERRORS, StoreUnavailable
 from ..leases import Renewal
 from .checkpoints import Checkpoints, LeaseLostError, Start
-from .client import ShardMissingError, StreamsClient
+from .client import MAX_RECORDS, ShardMissingError, StreamsClient
 from .handlers import Handler, plain
 from .reader import Options, ShardReader
 from .records import label_of_arn
-from .shards import Shard, ShardId, fair_share, plan
+from .shards import Shard, ShardId, fair_share, hidden, readable
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,10 @@ _SHORTEST_LOOK = 1.0
 _LONGEST_WAIT = 30.0
 # Seconds for which the end of a worker waits for a renewal in progress.
 _LAST_RENEWAL = 5.0
+# Seconds for all requests by which the end of a worker saves positions and releases shards.
+_LAST_REQUESTS = 10.0
+# With more records than these that wait for their handler, in all shards, a request reads few.
+_MOST_PENDING, _FEW_RECORDS = 5_000, 10
 # Seconds between two looks when one shard after the other ends.
 _BETWEEN_LOOKS = 0.25
 
@@ -108,7 +113,7 @@ class StreamWorker:
             if self._is_stopping:
                 return 0.0
             if reader.due_at <= clock.monotonic():
-                self._step(reader)
+                self._work(reader)
         due = min([self._look_at, *(reader.due_at for reader in self._readers.values())])
         return max(0.0, due - clock.monotonic())
 
@@ -117,14 +122,40 @@ class StreamWorker:
         with self._lock:
             readers = list(self._readers.values())
             self._readers.clear()
-        for reader in readers:
-            self._release(reader)
-        if not self._is_reported:
-            return
-        try:
-            self._checkpoints.leave()
-        except CALL_ERRORS as exc:
-            logger.warning("This worker's item was not deleted; it ends by itself: %s", exc)
+        errors: list[Exception] = []
+        with deadline(_LAST_REQUESTS):
+            for reader in readers:
+                with contextlib.suppress(LeaseLostError):
+                    try:
+                        reader.stop()
+                    except CALL_ERRORS as exc:
+                        errors.append(exc)
+            try:
+                if self._is_reported:
+                    self._checkpoints.leave()
+            except CALL_ERRORS as exc:
+                logger.warning("This worker's item was not deleted; it ends by itself: %s", exc)
+        if errors:
+            logger.warning(
+                "%d shards of %s were not released; their leases end in %.0f s at most, and what "
+                "was handled and not saved is handled again: %s",
+                len(errors), self._client.table, self._checkpoints.seconds, errors[0],
+            )  # fmt: skip
+
+    def _work(self, reader: ShardReader) -> None:
+        """Read, handle and save, so that few records wait and soon are saved."""
+        for _ in range(3):
+            self._step(reader)
+            if self._is_stopping or not (self._is_read(reader) and reader.is_busy):
+                return
+
+    def _is_read(self, reader: ShardReader) -> bool:
+        return self._readers.get(reader.shard) is reader
+
+    def _limit(self) -> int:
+        with self._lock:
+            pending = sum(reader.pending for reader in self._readers.values())
+        return min(MAX_RECORDS, max(_FEW_RECORDS, _MOST_PENDING - pending))
 
     def _step(self, reader: ShardReader) -> None:
         try:
@@ -154,6 +185,7 @@ class StreamWorker:
     def _look(self) -> None:
         """List the shards, and take or give back some, so that this worker has its share."""
         self._looked_at = clock.monotonic()
+        now = self._checkpoints.now()
         arns = {label_of_arn(arn): arn for arn in self._client.streams()}
         listed = [shard for arn in arns.values() for shard in self._shards(arn)]
         checkpoints = self._checkpoints
@@ -161,14 +193,20 @@ class StreamWorker:
         if not state.is_begun:
             self._begin(listed, arns)
             state = checkpoints.read()
+        for label in hidden(arns, state.shards, now):
+            raise self._client.hidden(f"The stream {label}")
+        checkpoints.register(
+            [shard for shard in listed if shard.id not in state.shards], state.seen
+        )
+        self._note_open(listed, now)
         self._is_reported = True
         checkpoints.report()
-        found = plan(listed, state.shards)
+        found = readable(listed, state.shards)
         parents = {shard.id: shard.parent for shard in listed}
-        share = fair_share(len(found.readable), state.workers, checkpoints.worker)
+        share = fair_share(len(found), state.workers, checkpoints.worker)
         self._give_back(len(self._readers) - share)
-        for shard in found.readable:
-            if len(self._readers) >= share:
+        for shard in found:
+            if len(self._readers) >= share or self._is_stopping:
                 break
             known = state.shards.get(shard)
             if shard not in self._readers and not (known and known.owner):
@@ -177,10 +215,14 @@ class StreamWorker:
                     parents.get(shard),
                     # The ARN of a stream that is not listed any more differs in its end only.
                     arns.get(shard.label) or _sibling(next(iter(arns.values())), shard.label),
-                    is_orphan=shard in found.orphans,
                 )
         pause = max(_SHORTEST_LOOK, checkpoints.seconds * _LOOK)
         self._look_at = clock.monotonic() + random.uniform(0.8, 1.0) * pause
+
+    def _note_open(self, listed: list[Shard], now: float) -> None:
+        for shard in listed:
+            if not shard.is_closed and shard.id in self._readers:
+                self._readers[shard.id].opened = now
 
     def _shards(self, arn: str) -> list[Shard]:
         try:
@@ -206,10 +248,10 @@ class StreamWorker:
         else:
             starts = [(shard, Start()) for shard in listed]
         self._checkpoints.begin(starts)
-        where = "the next records" if self._from_latest else "the oldest records"
-        self._progress(f"The consumer {self._checkpoints.consumer!r} begins at {where}.")
+        self._progress(f"The consumer {self._checkpoints.consumer!r} has begun.")
 
-    def _take(self, shard: ShardId, parent: ShardId | None, arn: str, *, is_orphan: bool) -> None:
+    def _take(self, shard: ShardId, parent: ShardId | None, arn: str) -> None:
+        began_at = clock.monotonic()
         taken = self._checkpoints.take(shard, parent)
         if taken is None:
             return
@@ -217,12 +259,11 @@ class StreamWorker:
         reader = ShardReader(
             shard, arn, lease, start,
             self._client, self._checkpoints, self._handler, self._options,
+            leased_until=began_at + self._checkpoints.seconds, limit=self._limit,
         )  # fmt: skip
         with self._lock:
             self._readers[shard] = reader
         self._progress(f"Reads shard {shard.name}.")
-        if is_orphan:
-            reader.tell_trimmed()
 
     def _give_back(self, count: int) -> None:
         for _ in range(count):
@@ -244,7 +285,7 @@ class StreamWorker:
 
     def _drop(self, reader: ShardReader) -> None:
         with self._lock:
-            is_read = self._readers.get(reader.shard) is reader
+            is_read = self._is_read(reader)
             if is_read:
                 del self._readers[reader.shard]
         if is_read:

@@ -11,12 +11,13 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 from .engine import HOST
 from .lag import LaggingReplica, TurnTimeoutError, region_of
+from .server import QuietServer
 
 # The action of a fault on a request; returns True if no answer of the engine is to be sent.
 Act = Callable[["_Handler", bytes], bool]
@@ -213,13 +214,8 @@ class FaultProxy:
         return None
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
+class _Server(QuietServer):
     faults: FaultProxy
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print nothing: broken connections are intended here."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -15,12 +15,13 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from .. import clock
 from .engine import HOST
+from .server import QuietServer
 
 _TARGET = "DynamoDBStreams_20120810."
 _ACCOUNT = "arn:aws:dynamodb:us-east-1:000000000000"
@@ -346,13 +347,8 @@ def _described(shard: _Shard) -> dict[str, Any]:
     return {"ShardId": shard.name, "SequenceNumberRange": numbers, **parent}
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
+class _Server(QuietServer):
     streams: StreamServer
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print nothing: clients that are killed break their connections."""
 
 
 class _Handler(BaseHTTPRequestHandler):

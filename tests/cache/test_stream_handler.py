@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 
 import pytest
@@ -207,6 +208,31 @@ def test_other_backends_are_invalidated_by_key():
             CacheInvalidator(tags=lambda record: ["t"])([order(1)])
 
 
+def test_an_item_that_moves_invalidates_the_tags_of_both_images(tables):
+    """A set of tags for each record, from the image before the change and the one after it."""
+    with configured("default", KEY_PREFIX=secrets.token_hex(4)):
+        cache = caches["default"]
+        for customer in ("c1", "c2", "c3"):
+            cache.set(customer, 1, tags=[f"customer:{customer}"])
+
+        def customers(record):
+            images = [record.raw_old_image, record.raw_new_image]
+            return {f"customer:{image['customer']['S']}" for image in images if image}
+
+        moved = order(1, "c2")
+        old = {**moved.raw_new_image, "customer": {"S": "c1"}}
+        CacheInvalidator(tags=customers)([dataclasses.replace(moved, raw_old_image=old)])
+        assert cache.get_many(["c1", "c2", "c3"]) == {"c3": 1}
+
+
+@pytest.mark.parametrize("answer", ["order:1", None], ids=["text", "nothing"])
+def test_keys_and_tags_that_are_no_iterable_are_explained(answer):
+    """Text would be taken for a key of each letter."""
+    name = type(answer).__name__
+    with pytest.raises(ConfigurationError, match=f"'keys' .* returned a {name}; expected an iter"):
+        CacheInvalidator(keys=lambda record: answer)([order(1)])
+
+
 def test_a_wrong_invalidator_is_refused_at_once():
     """Before any record could be set aside because of it."""
     with pytest.raises(ConfigurationError, match="CACHES has no cache 'defualt'; did you mean"):
@@ -227,7 +253,7 @@ def test_a_follower_keeps_the_near_tier_of_its_process_right(alias, make_cache, 
         control.call("UpdateTable", {"TableName": spec.name, "StreamSpecification": view})
         near = make_cache(using, OPTIONS=NEAR)
         elsewhere = make_cache(other, KEY_PREFIX=near.key_prefix)
-        follower = StreamFollower("dynamo-stores", invalidate_caches, using)
+        follower = StreamFollower.of_store(invalidate_caches, using)
         follower.turn()
         follower.start()
         elsewhere.set("k", "old")

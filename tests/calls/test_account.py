@@ -346,7 +346,7 @@ def test_a_client_of_an_unknown_profile(alias, table):
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("changes", "words"),
     [
         ({"EXTERNAL_ID": "ab"}, "E007.*set without ROLE_ARN"),
         ({"SESSION_NAME": "ab"}, "E008.*set without ROLE_ARN"),
@@ -357,9 +357,9 @@ def test_a_client_of_an_unknown_profile(alias, table):
         ({"SESSION": f"{__name__}.ROLE"}, "E009.*not a function"),
     ],
 )
-def test_settings_are_checked_without_the_network(alias, settings, words):
+def test_settings_are_checked_without_the_network(alias, changes, words):
     """``manage.py check`` names each."""
-    alias(**settings)
+    alias(**changes)
     with pytest.raises(SystemCheckError) as caught:
         call_command("check")
     lines = str(caught.value).replace("\n", " ")

@@ -86,7 +86,7 @@ def requested(config):
 
 
 @pytest.mark.parametrize(
-    ("environment", "settings"),
+    ("environment", "changes"),
     [
         ({}, {}),
         ({"AWS_DEFAULT_REGION": "sa-east-1"}, {}),
@@ -111,12 +111,12 @@ def requested(config):
         ({}, {"ENDPOINT_URL": "http://[::1]:8400/path/"}),
     ],
 )
-def test_the_endpoint_is_botocores(alias, monkeypatch, environment, settings):
+def test_the_endpoint_is_botocores(alias, monkeypatch, environment, changes):
     """By region, profile, variant, account and setting."""
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    config = get_config(alias(**{"REGION": None, "ENDPOINT_URL": None, **settings}))
+    config = get_config(alias(**{"REGION": None, "ENDPOINT_URL": None, **changes}))
     found = environment_of(config)
     endpoint = found.endpoint_for(found.credentials(time.monotonic()))
     url, region, agent = requested(config)

@@ -32,11 +32,27 @@ from dynamo_stores.exceptions import (
 )
 from dynamo_stores.infrastructure.tables import create_table, table_of, wanted_tables
 from dynamo_stores.models import StoreItem
+from dynamo_stores.monitoring.health import Health
 from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.monitoring.snapshot import read_status
 from dynamo_stores.testing.faults import FaultProxy
 
 _numbers = itertools.count()
+
+
+def make_client_of(using):
+    """Make the client, which may take longer than an operation may on a busy machine."""
+    key = {"PK": {"S": "none"}, "SK": {"S": "none"}}
+    for _ in range(10):
+        try:
+            get_connection(using).dispatch("GetItem", {"TableName": store_table(using), "Key": key})
+        except StoreUnavailable:
+            continue
+        return
+
+
+def store_table(using):
+    return get_config(using).store_table
 
 
 @pytest.fixture
@@ -59,7 +75,10 @@ def regions(alias, dynamo_faults, make_cache):
             "OPERATION_TIMEOUT": 2.0,
             "CIRCUIT_BREAKER": {"FAILURE_THRESHOLD": 3, "RECOVERY_TIMEOUT": 0.5},
         }
-        return alias(**settings | changes), second
+        first = alias(**settings | changes)
+        for using in (first, second):
+            make_client_of(using)
+        return first, second
 
     yield make
     for using, name in made:
@@ -268,8 +287,8 @@ def test_under_load_no_read_fails_while_the_first_goes_and_comes_back(
     regions, make_cache, dynamo_faults
 ):
     """Threads read all the time; each read has an answer, and writes fail as long as it is away."""
-    using, second = regions()
-    cache, _ = filled(make_cache, using, second)
+    using, second = regions(OPERATION_TIMEOUT=4.0)
+    cache, _ = filled(make_cache, using, second, 4.0)
     stop, errors, done = threading.Event(), [], []
 
     def read(number):
@@ -335,6 +354,15 @@ def test_the_health_command_works(regions):
     """Aliases with FAILOVER pass the checks."""
     regions()
     call_command("check")
+
+
+def test_the_probe_is_ready_while_the_other_alias_answers(regions, dynamo_faults):
+    """Load balancers keep the process; the check of the client says that the first is down."""
+    using, _ = regions()
+    assert Health(using).is_available()
+    dynamo_faults.reset("*")
+    assert Health(using).is_available()
+    assert not get_dynamodb_client(using).health_check()
 
 
 def test_tables_with_other_names(regions, make_cache, dynamo_faults):

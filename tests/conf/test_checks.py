@@ -17,6 +17,7 @@ from dynamo_stores.cache import DynamoDBCache
 from dynamo_stores.checks import check_caches
 from dynamo_stores.ratelimit.middleware import RateLimitMiddleware
 from dynamo_stores.tasks import beat_schedule, dynamodb_caches
+from forum.models import Post
 
 BACKEND = "dynamo_stores.cache.DynamoDBCache"
 
@@ -270,7 +271,9 @@ def test_settings_behind_a_proxy():
     for proxies, expected in (("2", "2"), ("10.0.0.0/8,fd00::/8", "['10.0.0.0/8', 'fd00::/8']")):
         done = settings(code, TRUSTED_PROXIES=proxies, **production)
         assert done.stdout.splitlines() == [
-            "('HTTP_X_FORWARDED_PROTO', 'https') {'TRUSTED_PROXIES': " + expected + "}",
+            "('HTTP_X_FORWARDED_PROTO', 'https') {'IN_PROCESS': False, 'TRUSTED_PROXIES': "
+            + expected
+            + "}",
             "['^dynamo-stores/health/']",
         ], done.stderr
 
@@ -320,6 +323,7 @@ def test_every_variable_reaches_its_setting():
         DYNAMODB_USERS_TABLE="u",
         DYNAMODB_THREADS_TABLE="t",
         DYNAMODB_POSTS_TABLE="p",
+        DYNAMODB_SUPPORT_TABLE="s",
         DYNAMODB_ENABLE_LOGGING="true",
         USE_DYNAMODB="false",
         SECRET_KEY="s" * 50,
@@ -332,7 +336,8 @@ def test_every_variable_reaches_its_setting():
         "'BASE_READ_CAPACITY': 6, 'BASE_WRITE_CAPACITY': 7, "
         "'MAX_READ_CAPACITY': 60, 'MAX_WRITE_CAPACITY': 70, 'SCALE_UP_FACTOR': 3.0, "
         "'SCALE_DOWN_DELAY': 300.0} {'forum-users': {'TABLE_NAME': 'u'}, "
-        "'forum-threads': {'TABLE_NAME': 't'}, 'forum-posts': {'TABLE_NAME': 'p'}}",
+        "'forum-threads': {'TABLE_NAME': 't'}, 'forum-posts': {'TABLE_NAME': 'p'}, "
+        "'forum-support': {'TABLE_NAME': 's'}}",
         "django.core.cache.backends.locmem.LocMemCache DEBUG",
     ], done.stderr
 
@@ -387,6 +392,31 @@ def test_an_alias_without_a_region_is_found(monkeypatch, tmp_path):
         assert ids() == []
     with override_settings(DYNAMO_STORES={"default": {"REGION": "us-east-1"}}):
         assert ids() == []
+
+
+def test_names_in_tables_that_are_nearly_those_of_models_are_a_warning(default_alias):
+    """That in DynamoDB, or a similar one; a name of no model may be of a table without one."""
+
+    def found(*names):
+        alias = {**default_alias, "TABLE_PREFIX": "shop-", "TABLES": {name: {} for name in names}}
+        with override_settings(DYNAMO_STORES={"default": alias}):
+            return [each.msg for each in checks.run_checks() if each.id == "dynamo_stores.W017"]
+
+    assert found("forum-posts", "dynamo-stores", "dynamo-stores-control", "archive") == []
+    (message,) = found("shop-forum-posts")
+    assert message.endswith("is the name in DynamoDB; expected that in the model, 'forum-posts'.")
+    (message,) = found("forum-post")
+    assert message.endswith("is the table of no model; did you mean 'forum-posts'?")
+
+
+def test_wrong_references_are_an_error(monkeypatch):
+    """Each with the model and the attribute."""
+    monkeypatch.setattr(Post, "references", {"thread_id": "Thread", "user": "forum.models.User"})
+    found = [each for each in checks.run_checks() if each.id == "dynamo_stores.E131"]
+    assert [each.msg.partition(":")[0] for each in found] == [
+        "forum.models.Post.references['thread_id']",
+        "forum.models.Post.references['user']",
+    ]
 
 
 def test_subclasses_of_the_backend_are_cleaned():

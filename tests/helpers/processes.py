@@ -28,6 +28,35 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
+def interrupted_command(url, *command, after, with_signal, **environment):
+    """
+    Run ``manage.py`` on the DynamoDB at ``url``, send it the signal after a line that contains the
+    text ``after``, and return its exit status and what it printed to stderr.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", *command],
+        cwd=settings.BASE_DIR,
+        env={
+            **os.environ,
+            "ENV_FILE": os.devnull,
+            "DYNAMODB_ENDPOINT": url,
+            "AWS_REGION": "us-east-1",
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while after not in (line := process.stdout.readline()):
+            assert line, process.stderr.read()
+        process.send_signal(with_signal)
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    return process.returncode, error
+
+
 @pytest.fixture
 def start_process(dynamo_engine, default_alias, tables, tmp_path):
     """

@@ -15,7 +15,8 @@ class ReplicatingTables(FaultProxy):
     """
     A relay that answers for the replicas of tables, each of which takes ``seconds`` to be added or
     removed. ``behind`` seconds after a put the item is in the regions of the table's replicas;
-    None: never. Requests for other regions are forwarded.
+    None: never. A replica gets the ``status`` when it is added; None: it is gone then. With
+    ``keeps`` a removal ends with an active replica. Requests for other regions are forwarded.
     """
 
     def __init__(self, upstream, seconds=0.3):
@@ -23,6 +24,7 @@ class ReplicatingTables(FaultProxy):
         self.seconds = seconds
         self.behind = 0.2
         self.status = "ACTIVE"
+        self.keeps = False
         self.changes = []
         self._replicas = {}
         self._timers = []
@@ -70,9 +72,10 @@ class ReplicatingTables(FaultProxy):
             is_over = time.monotonic() - began > self.seconds
             if kind == "Create":
                 status = self.status if is_over else "CREATING"
+            else:
+                status = ("ACTIVE" if self.keeps else None) if is_over else "DELETING"
+            if status is not None:
                 yield {"RegionName": region, "ReplicaStatus": status}
-            elif not is_over:
-                yield {"RegionName": region, "ReplicaStatus": "DELETING"}
 
     def _put(self, handler, request):
         handler.answer(*self._forwarded(handler, request))

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.streams import each_record
 
 # The key at which a worker in the process of the tests stops.
@@ -42,6 +43,11 @@ def refuse_poison(record):
 async def handle_async(records):
     """Handle them on an event loop."""
     handle(records)
+
+
+def miss_store(records):
+    """Do not get an answer."""
+    raise StoreUnavailable("No answer for the handler.")
 
 
 NOT_CALLABLE = 5

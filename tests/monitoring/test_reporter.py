@@ -179,6 +179,36 @@ def test_a_command_reports_its_end(reporting, dynamo_engine, until):
     assert report_of(using, there).has_ended
 
 
+def test_ctrl_c_during_the_last_report_ends_quietly(reporting, dynamo_faults):
+    """Here by a timer, while DynamoDB does not answer."""
+    prefix = get_config(reporting()).table_prefix
+    script = (
+        "import atexit, signal, django\n"
+        "from django.conf import settings\n"
+        "settings.configure(INSTALLED_APPS=['dynamo_stores'], DYNAMO_STORES={'default': {\n"
+        f"    'ENDPOINT_URL': {dynamo_faults.url!r}, 'TABLE_PREFIX': {prefix!r}}}}})\n"
+        "django.setup()\n"
+        "from dynamo_stores.monitoring.reporter import get_reporter\n"
+        "get_reporter('default').publish()\n"
+        "print('published', get_reporter('default').has_published(), flush=True)\n"
+        "input()\n"
+        "signal.signal(signal.SIGALRM, signal.default_int_handler)\n"
+        "atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.2)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=settings.BASE_DIR,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "published True\n"
+        dynamo_faults.hang("UpdateItem")
+        _, errors = process.communicate("\n", timeout=30)
+    assert (process.returncode, errors) == (0, "")
+
+
 def test_an_unavailable_dynamodb_is_not_logged(reporting, caplog):
     """A report that cannot be published is no error; the thread goes on."""
     using = reporting(

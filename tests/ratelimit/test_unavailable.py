@@ -9,6 +9,7 @@ import time
 import pytest
 from django.test import override_settings
 
+from dynamo_stores.calls.observer import measuring
 from dynamo_stores.decorators import get_usage, is_ratelimited
 from dynamo_stores.exceptions import ConfigurationError
 from dynamo_stores.stores import AdaptiveRateLimitStore, RateLimitStore
@@ -46,6 +47,24 @@ def test_looking_follows_on_unavailable(broken, resource, kind, policy, allowed)
     assert (store.get_wait_time(resource, rate="2/m") == 0) is allowed
     other = "deny" if allowed else "allow"
     assert store.get_status(resource, rate="2/m", on_unavailable=other).allowed is not allowed
+
+
+@pytest.mark.parametrize("kind", [RateLimitStore, AdaptiveRateLimitStore])
+def test_limits_without_dynamodb_make_no_call(alias, resource, kind, caplog):
+    """With IN_PROCESS: admitted, counted, looked at and refused here, and nothing is logged."""
+    store = kind(alias(ENDPOINT_URL="http://127.0.0.1:9", RATE_LIMIT={"IN_PROCESS": True}))
+    with measuring() as calls:
+        assert [store.acquire(resource, rate="2/m").allowed for _ in range(3)] == [
+            True,
+            True,
+            False,
+        ]
+        assert store.get_status(resource, rate="2/m").remaining == 0
+        assert store.acquire(resource, key="other", rate="2/m", cost=2).remaining == 0
+        # The limit of the settings.
+        assert store.acquire(resource, key="third").limit == 200
+    assert calls == []
+    assert not [each for each in caplog.records if each.levelname != "DEBUG"]
 
 
 def test_looking_locally_counts_nothing(broken, resource):

@@ -58,3 +58,23 @@ def drive(dynamo_clock):
         assert until is None, "It did not happen."
 
     return work
+
+
+@pytest.fixture
+def received():
+    """``received(signal)``: the list of what the signal sends during the test."""
+    connected = []
+
+    def listen(signal):
+        sent = []
+
+        def receive(**named):
+            sent.append(named)
+
+        signal.connect(receive)
+        connected.append((signal, receive))
+        return sent
+
+    yield listen
+    for signal, receive in connected:
+        signal.disconnect(receive)

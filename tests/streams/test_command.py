@@ -53,8 +53,9 @@ def start(interruptible, start_process, dynamo_streams, stream, tmp_path):
     return make
 
 
-def put(stream, shard, *ids):
-    return [int(stream.put(shard, {"id": {"N": str(each)}})) for each in ids]
+def put(stream, shard, *ids, images=False):
+    keys = [{"id": {"N": str(each)}} for each in ids]
+    return [int(stream.put(shard, key, new=key if images else None)) for key in keys]
 
 
 def assert_order_of_each_key(handled):
@@ -88,7 +89,7 @@ def test_a_signal_ends_a_worker_after_its_batch(stream, start, handled, until):
 
 
 def test_killed_workers_lose_nothing_and_keep_the_order(
-    stream, start, handled, until, dynamo_streams
+    stream, start, handled, until, dynamo_streams, tmp_path
 ):
     """
     Three workers share shards that are split while records are written, and one after the other is
@@ -127,6 +128,9 @@ def test_killed_workers_lose_nothing_and_keep_the_order(
             workers.append(start(*options, SECONDS_EACH="0.005"))
         writer.join()
         until(lambda: {number for _, _, number in handled()} >= set(written))
+        # The last one may not have begun.
+        log = tmp_path / "process.log"
+        until(lambda: log.read_text().count("Reads the stream of") == 6)
     finally:
         stop.set()
         writer.join()
@@ -146,7 +150,8 @@ def work(using, monkeypatch, tmp_path, db):
         monkeypatch.setattr(stream_handlers, "last", last)
         out = io.StringIO()
         options = {"using": using, "consumer": "test", "stdout": out, **options}
-        call_command("dynamo_stream", table, handler=f"{HANDLERS}.{handler}", **options)
+        path = handler and f"{HANDLERS}.{handler}"
+        call_command("dynamo_stream", table, handler=path, **options)
         return out.getvalue()
 
     return run_command
@@ -164,6 +169,76 @@ def test_poison_is_listed_by_the_command(stream, work, handled, caplog):
     )
     assert "was set aside after 2 tries (ValueError)" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_records_that_were_set_aside_are_retried(stream, work, handled):
+    """One by one; what is handled is deleted, and a second run repeats nothing."""
+    put(stream, stream.open(), 13, 14, images=True)
+    work(stream.table, "refuse_poison", last=14, tries=1, keep_images=True)
+    with pytest.raises(CommandError, match="1 records are still set aside"):
+        work(stream.table, "refuse_poison", retry_failed=True)
+    assert [key for _, key, _ in handled()] == [14]
+    assert "Handled and deleted: 1 of 1 records." in work(stream.table, retry_failed=True)
+    assert [key for _, key, _ in handled()] == [14, 13]
+    assert "Handled and deleted: 0 of 0 records." in work(stream.table, retry_failed=True)
+    assert work(stream.table, failed=True) == ""
+
+
+def test_a_record_without_its_images_is_retried_on_demand_only(stream, work, handled):
+    """A handler of images would take None for them, and the record would be deleted."""
+    put(stream, stream.open(), 13, 14, images=True)
+    work(stream.table, "refuse_poison", last=14, tries=1)
+    with pytest.raises(CommandError, match="1 records are still set aside"):
+        work(stream.table, retry_failed=True)
+    assert [key for _, key, _ in handled()] == [14]
+    work(stream.table, retry_failed=True, without_images=True)
+    assert [key for _, key, _ in handled()] == [14, 13]
+
+
+def test_a_retry_ends_when_a_store_does_not_answer(stream, work):
+    """The record is not at fault, and the next ones would fail, too."""
+    put(stream, stream.open(), 13, 13, 14, images=True)
+    work(stream.table, "refuse_poison", last=14, tries=1, keep_images=True)
+    with pytest.raises(CommandError, match="No answer for the handler"):
+        work(stream.table, "miss_store", retry_failed=True)
+    assert len(work(stream.table, failed=True).splitlines()) == 2
+
+
+def test_failed_records_are_listed_by_the_consumer_alone(stream, work):
+    """Its handler may not exist any more; a consumer that never began is an error."""
+    put(stream, stream.open(), 1)
+    work(stream.table, last=1)
+    assert work(stream.table, handler=None, failed=True) == ""
+    for option in ("failed", "retry_failed"):
+        with pytest.raises(CommandError, match="The consumer 'tset' has never read the stream"):
+            work(stream.table, consumer="tset", **{option: True})
+
+
+def test_the_first_line_says_where_reading_begins(stream, work):
+    """A new consumer may get the records of a whole day."""
+    shard = stream.open()
+    put(stream, shard, 1)
+    first = work(stream.table, last=1).splitlines()[0]
+    assert "'test', which is new and begins at the oldest records, up to 24 hours back." in first
+    put(stream, shard, 2)
+    assert "which goes on where it stopped." in work(stream.table, last=2).splitlines()[0]
+
+
+def test_a_consumer_of_the_latest_records_says_when_it_has_begun(
+    stream, start, tmp_path, until, handled
+):
+    """What is written after that is handled, and no record from before the first line."""
+    shard = stream.open()
+    put(stream, shard, 1)
+    log = tmp_path / "process.log"
+    worker = start("--from", "latest")
+    until(lambda: "The consumer 'test' has begun." in log.read_text())
+    put(stream, shard, 2)
+    until(handled)
+    worker.terminate()
+    assert worker.wait(30) == 0
+    assert [key for _, key, _ in handled()] == [2]
+    assert "'test', which is new and begins at the latest records." in log.read_text()
 
 
 def test_stopping_on_an_error_is_an_error(stream, work):
@@ -221,6 +296,8 @@ def test_a_table_of_the_engine_is_read(work, handled, default_alias):
         ({"retry_wait": -1}, "--retry-wait is -1; expected"),
         ({"handler": "tests.missing"}, "'tests.missing' cannot be imported"),
         ({"handler": f"{HANDLERS}.NOT_CALLABLE"}, "which is a int; expected a function"),
+        ({"handler": None}, "--handler is missing; expected"),
+        ({"without_images": True}, "--without-images is set; expected --retry-failed"),
         ({"using": "missing"}, "has no alias 'missing'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from dynamo_stores.streams.checkpoints import Checkpoints
@@ -82,6 +84,64 @@ def test_an_error_of_the_handler_ends_nothing(stream, follow, drive, ids, caplog
     drive(follower, until=lambda: len(ids) == 2)
     assert "failed on 1 records (ValueError)" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_an_error_of_one_shard_holds_up_no_other(
+    stream, follow, drive, ids, dynamo_streams, monkeypatch, caplog
+):
+    """It waits by itself, longer each time, and then nothing is left out."""
+    shards = [stream.open() for _ in range(3)]
+    follower = follow(ids.append_all)
+    follower.turn()
+    throttled = [shards[0]]
+    real = dynamo_streams.answer
+
+    def answer(operation, request):
+        iterator = base64.b64decode(request.get("ShardIterator", "")).decode()
+        if any(shard in iterator for shard in throttled):
+            return 400, {"__type": "x#LimitExceededException", "message": "two readers"}
+        return real(operation, request)
+
+    monkeypatch.setattr(dynamo_streams, "answer", answer)
+    for number, shard in enumerate(shards):
+        put(stream, shard, number)
+    drive(follower, turns=30)
+    assert sorted(ids) == [1, 2]
+    assert 2 <= caplog.text.count(f"Shard {shards[0]} of") < 10
+    throttled.clear()
+    drive(follower, until=lambda: len(ids) == 3)
+
+
+def test_an_error_of_the_look_holds_up_no_shard(stream, follow, drive, ids, dynamo_streams):
+    """Shards that are known are read on."""
+    shard = stream.open()
+    follower = follow(ids.append_all)
+    follower.turn()
+    dynamo_streams.throttle("DescribeStream")
+    drive(follower, turns=20)
+    put(stream, shard, 1)
+    drive(follower, until=lambda: ids)
+
+
+def test_a_handler_that_handles_nothing_is_told(stream, follow, drive, caplog):
+    """It returns a coroutine, which nothing runs."""
+    shard = stream.open()
+
+    async def handle(records):
+        pytest.fail("It is not awaited.")
+
+    follower = follow(lambda records: handle(records))
+    follower.turn()
+    put(stream, shard, 1)
+    drive(follower, turns=3)
+    assert "The handler returned a coroutine, which nothing runs" in caplog.text
+
+
+def test_the_table_of_the_stores_has_a_follower_by_its_alias(alias):
+    """Whatever the settings call it."""
+    using = alias(TABLE_NAME="my-project", TABLE_PREFIX="dev-")
+    follower = StreamFollower.of_store(list, using)
+    assert follower._client.table == "dev-my-project"
 
 
 def test_what_is_too_old_is_left_out_and_told(stream, follow, drive, ids, dynamo_streams, caplog):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
-from dynamo_stores.streams import RecordFailed, StreamRecord, each_record, lambda_handler
+from dynamo_stores.streams import StreamRecord, each_record, lambda_handler
 from dynamo_stores.streams.client import streams_endpoint
+from dynamo_stores.streams.handlers import HandlerFailedError
 from dynamo_stores.streams.records import plain_item
 
 ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2026-01-01T00:00:00.000"
@@ -123,18 +126,49 @@ def test_a_lambda_function_names_the_record_that_failed():
     assert seen == ["1"]
 
 
-def test_a_lambda_function_raises_if_nothing_is_handled():
-    """So that Lambda repeats the batch and counts the error."""
+@pytest.mark.parametrize("make", [each_record, lambda function: function], ids=["each", "list"])
+def test_a_lambda_function_raises_if_nothing_is_handled(make):
+    """Lambda repeats the batch; the error's text is not in what its logs get, only its class."""
+
+    @make
+    def handle(record):
+        raise ValueError("secret value")
+
+    with pytest.raises(
+        HandlerFailedError, match=r"failed on 2 records .* \(ValueError\)"
+    ) as failed:
+        lambda_handler(handle)(event("1", "2"))
+    assert "secret" not in "".join(traceback.format_exception(failed.value))
+    assert failed.value.__context__ is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_lambda_function_raises_for_a_result_that_nothing_runs():
+    """Lambda would take the batch for handled."""
+
+    async def handle(records):
+        pytest.fail("It is not awaited.")
+
+    with pytest.raises(HandlerFailedError, match="returned a coroutine, which nothing runs"):
+        lambda_handler(lambda records: handle(records))(event("1", "2"))
+
+
+def test_a_lambda_function_logs_what_failed_without_its_text(caplog):
+    """The traceback is there at DEBUG, of the logger that the warning names."""
 
     @each_record
     def handle(record):
-        raise ValueError
+        if record.sequence_number == "2":
+            raise ValueError("secret value")
 
-    with pytest.raises(RecordFailed) as failed:
+    logger = "dynamo_stores.streams.handlers"
+    with caplog.at_level(logging.DEBUG, logger):
         lambda_handler(handle)(event("1", "2"))
-    assert isinstance(failed.value.__cause__, ValueError)
-    with pytest.raises(ZeroDivisionError):
-        lambda_handler(lambda records: 1 / 0)(event("1", "2"))
+    debug, warning = caplog.records
+    assert (debug.levelno, debug.name, str(debug.exc_info[1])) == (10, logger, "secret value")
+    assert "on the record 2 (ValueError)" in warning.getMessage()
+    assert f"logger {logger}, level DEBUG" in warning.getMessage()
+    assert "secret" not in warning.getMessage()
 
 
 @pytest.mark.parametrize(

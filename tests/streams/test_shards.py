@@ -7,54 +7,59 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamo_stores.streams.shards import Known, Shard, ShardId, fair_share, plan
+from dynamo_stores.streams.shards import Known, Shard, ShardId, fair_share, hidden, readable
 
 
 def shard(name, parent=None, label="1"):
     return Shard(ShardId(label, name), ShardId(label, parent) if parent else None)
 
 
-def known(*, parent=None, finished=False, label="1"):
-    return Known(ShardId(label, parent) if parent else None, finished)
+def known(*, parent=None, finished=False, label="1", opened=0.0):
+    return Known(ShardId(label, parent) if parent else None, finished, opened=opened)
 
 
-def readable(listed, stored):
-    return [each.name for each in plan(listed, stored).readable]
+def names(listed, stored):
+    return [each.name for each in readable(listed, stored)]
 
 
 def test_a_child_waits_for_its_parent():
     """Only when the parent is finished its children are read."""
     listed = [shard("a"), shard("b", "a"), shard("c", "a"), shard("d", "b")]
-    assert readable(listed, {}) == ["a"]
+    assert names(listed, {}) == ["a"]
     done = {ShardId("1", "a"): known(finished=True)}
-    assert readable(listed, done) == ["b", "c"]
+    assert names(listed, done) == ["b", "c"]
     done[ShardId("1", "b")] = known(parent="a", finished=True)
-    assert readable(listed, done) == ["c", "d"]
+    assert names(listed, done) == ["c", "d"]
 
 
 def test_a_parent_that_is_not_listed_is_trimmed():
     """Its children do not wait for it, unless it is known and unfinished."""
-    assert readable([shard("b", "a")], {}) == ["b"]
-    assert readable([shard("b", "a")], {ShardId("1", "a"): known()}) == ["a"]
+    assert names([shard("b", "a")], {}) == ["b"]
+    assert names([shard("b", "a")], {ShardId("1", "a"): known()}) == ["a"]
     done = {ShardId("1", "a"): known(finished=True)}
-    assert readable([shard("b", "a")], done) == ["b"]
+    assert names([shard("b", "a")], done) == ["b"]
 
 
-def test_orphans_are_those_whose_parents_were_never_read():
-    """The parent's records were trimmed unseen; a shard that is known is no orphan any more."""
-    assert plan([shard("b", "a")], {}).orphans == {ShardId("1", "b")}
-    assert not plan([shard("b", "a")], {ShardId("1", "b"): known(parent="a")}).orphans
-    done = {ShardId("1", "a"): known(finished=True)}
-    assert not plan([shard("b", "a")], done).orphans
-    assert not plan([shard("a")], {}).orphans
+def test_a_stream_that_was_open_today_is_not_trimmed():
+    """It is hidden by a wrong endpoint; one of yesterday is trimmed, and a finished one is read."""
+    now = 1_000_000.0
+    found = {
+        ShardId("1", "a"): known(opened=now - 86_401),
+        ShardId("2", "a"): known(finished=True, opened=now - 60),
+        ShardId("2", "b"): known(parent="a", label="2"),
+        ShardId("3", "a"): known(finished=True, opened=now),
+        ShardId("4", "a"): known(opened=now),
+    }
+    assert hidden(["4"], found, now) == ["2"]
+    assert hidden(["2", "4"], found, now) == []
 
 
 def test_a_stream_waits_for_the_one_before():
     """A stream that was disabled and enabled again continues with the same keys."""
     listed = [shard("z", label="1"), shard("a", label="2")]
-    assert plan(listed, {}).readable == (ShardId("1", "z"),)
+    assert readable(listed, {}) == (ShardId("1", "z"),)
     done = {ShardId("1", "z"): known(finished=True)}
-    assert plan(listed, done).readable == (ShardId("2", "a"),)
+    assert readable(listed, done) == (ShardId("2", "a"),)
 
 
 @given(st.integers(1, 30), st.integers(0, 2**32))
@@ -68,7 +73,7 @@ def test_every_shard_is_read_once_and_after_its_ancestors(count, seed):
         listed.append(shard(f"{number:03}", parent))
     parents = {each.id: each.parent for each in listed}
     done = {}
-    while found := plan(listed, done).readable:
+    while found := readable(listed, done):
         each = chance.choice(found)
         assert each not in done
         assert parents[each] is None or parents[each] in done

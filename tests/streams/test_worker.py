@@ -1,65 +1,26 @@
-"""Workers on scripted shards: splits, trimming, faults, poison, fences. Time is the fake clock."""
+"""Workers on scripted shards: splits, faults, leases, memory. Time is the fake clock."""
 
 from __future__ import annotations
 
-import itertools
-import logging
+import time
+from urllib.parse import urlsplit
 
 import pytest
 
-from dynamo_stores import clock, signals
+from dynamo_stores import clock
 from dynamo_stores.exceptions import ConfigurationError, StoreUnavailable
 from dynamo_stores.streams import each_record
+from dynamo_stores.streams import worker as worker_module
 from dynamo_stores.streams.checkpoints import Checkpoints, LeaseLostError
 from dynamo_stores.streams.client import StreamsClient
 from dynamo_stores.streams.failures import failed_records
-from dynamo_stores.streams.reader import HandlerFailedError
+from dynamo_stores.streams.handlers import HandlerFailedError
 from dynamo_stores.streams.shards import ShardId
 from dynamo_stores.streams.worker import StreamWorker
+from dynamo_stores.testing import FaultProxy
 
 from .conftest import LEASE
-
-
-class Handled(list):
-    """A handler that keeps the records; with ``poison`` it fails on those values."""
-
-    def __init__(self, poison=(), error=ValueError):
-        super().__init__()
-        self.poison, self.error, self.tries = set(poison), error, []
-
-    def __call__(self, records):
-        self.tries.append((clock.monotonic(), len(records)))
-        if any(record.keys["id"] in self.poison for record in records):
-            raise self.error("secret value")
-        self.extend(records)
-
-    @property
-    def ids(self):
-        return [record.keys["id"] for record in self]
-
-
-def put(stream, shard, *ids, **options):
-    return [stream.put(shard, {"id": {"N": str(each)}}, **options) for each in ids]
-
-
-@pytest.fixture
-def received():
-    """``received(signal)``: the list of what the signal sends during the test."""
-    connected = []
-
-    def listen(signal):
-        sent = []
-
-        def receive(**named):
-            sent.append(named)
-
-        signal.connect(receive)
-        connected.append((signal, receive))
-        return sent
-
-    yield listen
-    for signal, receive in connected:
-        signal.disconnect(receive)
+from .handled import Handled, put
 
 
 def test_children_are_read_after_their_parent(stream, make_worker, drive, dynamo_streams):
@@ -200,96 +161,6 @@ def test_expired_iterators_are_renewed(stream, make_worker, drive, dynamo_stream
     assert handled.ids == [1, 2]
 
 
-def test_a_position_that_is_trimmed_is_told(stream, make_worker, drive, received, caplog):
-    """Reading goes on at the oldest record; a warning and a signal say that some may be lost."""
-    trimmed = received(signals.stream_trimmed)
-    shard = stream.open()
-    put(stream, shard, 1)
-    first, second = Handled(), Handled()
-    worker = make_worker(first)
-    drive(worker, until=lambda: first)
-    worker.release()
-    put(stream, shard, 2, 3)
-    stream.trim(shard, 2)
-    drive(make_worker(second), until=lambda: second)
-    assert second.ids == [3]
-    assert [(each["shard"], each["consumer"], each["table"]) for each in trimmed] == [
-        (shard, "test", stream.table)
-    ]
-    assert "may have been trimmed" in caplog.text
-
-
-def test_trimming_under_a_reader_is_told(stream, make_worker, drive, received):
-    """An iterator that points before the oldest record ends no worker."""
-    trimmed = received(signals.stream_trimmed)
-    shard = stream.open()
-    handled = Handled()
-    worker = make_worker(handled)
-    drive(worker, turns=5)
-    put(stream, shard, 1, 2)
-    stream.trim(shard, 1)
-    drive(worker, until=lambda: handled)
-    assert handled.ids == [2]
-    assert len(trimmed) == 1
-
-
-def test_a_shard_that_is_gone_frees_its_children(stream, make_worker, drive, received):
-    """All of it was trimmed unread: that is told, and the children are read."""
-    trimmed = received(signals.stream_trimmed)
-    parent = stream.open()
-    put(stream, parent, 1)
-    first, second = Handled(), Handled()
-    worker = make_worker(first)
-    drive(worker, until=lambda: first)
-    worker.release()
-    put(stream, parent, 2)
-    child, _ = stream.split(parent)
-    put(stream, child, 3)
-    stream.trim(parent)
-    drive(make_worker(second), until=lambda: second)
-    assert second.ids == [3]
-    assert [each["shard"] for each in trimmed] == [parent]
-
-
-def test_a_shard_that_came_and_went_unseen_is_told(stream, make_worker, drive, received):
-    """A child of it is there, and the consumer never saw the shard itself."""
-    trimmed = received(signals.stream_trimmed)
-    parent = stream.open()
-    put(stream, parent, 1)
-    first, second = Handled(), Handled()
-    worker = make_worker(first)
-    drive(worker, until=lambda: first)
-    stream.close(parent)
-    drive(worker, turns=20)
-    worker.release()
-    assert not trimmed
-    unseen = stream.open(parent)
-    put(stream, unseen, 2)
-    (child,) = stream.split(unseen, into=1)
-    put(stream, child, 3)
-    stream.trim(parent)
-    stream.trim(unseen)
-    worker = make_worker(second)
-    drive(worker, until=lambda: second)
-    drive(worker, turns=20)
-    assert second.ids == [3]
-    assert [each["shard"] for each in trimmed] == [child]
-
-
-def test_trimmed_parents_are_nothing_special_for_a_new_consumer(
-    stream, make_worker, drive, received
-):
-    """What was trimmed before it began was never to be read."""
-    trimmed = received(signals.stream_trimmed)
-    parent = stream.open()
-    (child,) = stream.split(parent, into=1)
-    stream.trim(parent)
-    put(stream, child, 1)
-    handled = Handled()
-    drive(make_worker(handled), until=lambda: handled)
-    assert not trimmed
-
-
 def test_a_stream_that_is_enabled_again_is_read_after_the_old_one(
     stream, make_worker, drive, dynamo_streams
 ):
@@ -357,102 +228,6 @@ def test_an_idle_shard_is_asked_once_a_second(
     assert 3.5 < dynamo_clock.monotonic() - began_at < 8
 
 
-def test_poison_is_set_aside_and_the_rest_goes_on(
-    stream, make_worker, drive, received, caplog, using
-):
-    """After its tries, with its key, its error and a signal; the others are handled in order."""
-    failed = received(signals.stream_record_failed)
-    shard = stream.open()
-    numbers = put(stream, shard, *range(10), new={"secret": {"S": "secret value"}})
-    handled = Handled(poison=[6])
-    drive(make_worker(handled, tries=3), until=lambda: len(handled) == 9)
-    assert list(dict.fromkeys(handled.ids)) == [0, 1, 2, 3, 4, 5, 7, 8, 9]
-    assert [(each["record"].sequence_number, type(each["error"])) for each in failed] == [
-        (numbers[6], ValueError)
-    ]
-    (kept,) = failed_records(stream.table, "test", using)
-    assert kept.record.keys == {"id": 6}
-    assert (kept.record.new_image, kept.error, kept.shard) == (None, "ValueError", shard)
-    assert kept.record.sequence_number == numbers[6]
-    assert "was set aside after 3 tries (ValueError)" in caplog.text
-    assert "secret" not in "".join(
-        each.getMessage() for each in caplog.records if each.levelno > logging.DEBUG
-    )
-
-
-def test_images_are_set_aside_on_demand(stream, make_worker, drive, using):
-    """With bytes as they were; images that do not fit an item are left out."""
-    shard = stream.open()
-    put(stream, shard, 1, new={"id": {"N": "1"}, "b": {"B": b"\x00"}}, old={"id": {"N": "1"}})
-    put(stream, shard, 2, new={"b": {"B": b"x" * 300_000}})
-    handled = Handled(poison=[1, 2])
-    worker = make_worker(handled, tries=1, keeps_images=True)
-    drive(worker, until=lambda: len(failed_records(stream.table, "test", using)) == 2)
-    small, large = failed_records(stream.table, "test", using)
-    assert small.record.new_image == {"id": 1, "b": b"\x00"}
-    assert small.record.old_image == {"id": 1}
-    assert (large.record.keys, large.record.new_image) == ({"id": 2}, None)
-
-
-def test_tries_wait_longer_each_time(stream, make_worker, drive, using):
-    """Another shard goes on meanwhile."""
-    bad, good = stream.open(), stream.open()
-    put(stream, bad, 1)
-    handled = Handled(poison=[1])
-    worker = make_worker(handled, tries=6)
-    drive(worker, until=lambda: len(handled.tries) == 3)
-    put(stream, good, 2)
-    drive(worker, until=lambda: handled)
-    drive(worker, until=lambda: failed_records(stream.table, "test", using))
-    times = [at for at, _ in handled.tries]
-    assert handled.ids == [2]
-    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert sum(waits) > 15
-
-
-def test_an_unavailable_store_sets_nothing_aside(stream, make_worker, drive, using):
-    """It is no fault of the record: the handler is called until the store answers."""
-    put(stream, stream.open(), 1)
-    handled = Handled(poison=[1], error=StoreUnavailable)
-    worker = make_worker(handled, tries=2)
-    drive(worker, until=lambda: len(handled.tries) == 12)
-    assert not failed_records(stream.table, "test", using)
-    handled.poison.clear()
-    drive(worker, until=lambda: handled)
-    assert handled.ids == [1]
-
-
-def test_a_handler_of_single_records_repeats_none_before_the_failed_one(stream, make_worker, drive):
-    """What it handled before is saved."""
-    put(stream, stream.open(), *range(5))
-    seen = []
-
-    @each_record
-    def handle(record):
-        seen.append(record.keys["id"])
-        if record.keys["id"] == 3 and seen.count(3) < 3:
-            raise ValueError
-
-    drive(make_worker(handle), until=lambda: 4 in seen)
-    assert seen == [0, 1, 2, 3, 3, 3, 4]
-
-
-def test_a_worker_can_stop_on_an_error_instead(stream, make_worker, drive, using):
-    """Everything before the record is saved; the next worker begins with it."""
-    shard = stream.open()
-    numbers = put(stream, shard, *range(6))
-    handled, again = Handled(poison=[4]), Handled()
-    worker = make_worker(handled, tries=2, stops_on_error=True)
-    with pytest.raises(HandlerFailedError, match=f"2 times on the record {numbers[4]}") as stopped:
-        drive(worker, until=lambda: False)
-    assert isinstance(stopped.value.__cause__, ValueError)
-    assert "secret" not in str(stopped.value)
-    worker.release()
-    drive(make_worker(again), until=lambda: len(again) == 2)
-    assert again.ids == [4, 5]
-    assert not failed_records(stream.table, "test", using)
-
-
 def test_workers_share_the_shards(stream, make_worker, drive):
     """A second one gets half of them, without a record twice; all go back when it leaves."""
     shards = [stream.open() for _ in range(4)]
@@ -479,10 +254,10 @@ def test_the_shards_of_a_dead_worker_are_taken_over(stream, make_worker, drive, 
     """After its lease, not before; what it had not saved is handled again."""
     shard = stream.open()
     put(stream, shard, 1)
-    dead, alive = Handled(), Handled()
+    dead, alive = Handled(poison=[1], error=SystemExit), Handled()
     worker = make_worker(dead)
-    drive(worker, until=lambda: dead)
-    # It dies before it saves.
+    with pytest.raises(SystemExit):
+        drive(worker, turns=20)
     second = make_worker(alive)
     died_at = dynamo_clock.monotonic()
     drive(second, until=lambda: alive)
@@ -509,6 +284,35 @@ def test_a_stale_worker_writes_nothing(stream, make_worker, drive, dynamo_clock,
     stored = Checkpoints(stream.table, "test", using, LEASE)
     (of_shard,) = stored.read().shards.values()
     assert of_shard.owner == lease.owner
+
+
+def test_the_lease_is_counted_from_before_it_was_taken(
+    stream, make_worker, drive, dynamo_streams, dynamo_engine, dynamo_clock
+):
+    """An answer that comes late shortens it: no record is handled by two workers."""
+
+    class Slow(FaultProxy):
+        def _next(self, operation, request):
+            if operation == "GetItem":
+                dynamo_clock.advance(4)
+            return super()._next(operation, request)
+
+    shard = stream.open()
+    make_worker(Handled()).turn()
+    dynamo_clock.advance(LEASE + 1)
+    slow, successor = Handled(), Handled()
+    one, two = make_worker(slow), make_worker(successor)
+    engine = dynamo_streams.upstream
+    with Slow(dynamo_engine) as relay:
+        dynamo_streams.upstream = urlsplit(relay.url)
+        one.turn()
+        dynamo_streams.upstream = engine
+    assert one._readers
+    dynamo_clock.advance(LEASE - 3)
+    put(stream, shard, 1)
+    drive(two, until=lambda: successor)
+    drive(one, turns=5)
+    assert (slow.ids, successor.ids) == ([], [1])
 
 
 def test_each_write_of_a_stale_lease_is_refused(stream, using, dynamo_clock, make_worker):
@@ -539,6 +343,83 @@ def test_each_write_of_a_stale_lease_is_refused(stream, using, dynamo_clock, mak
     assert start.position == number
 
 
+def test_few_records_wait_for_their_handler(stream, make_worker, drive, monkeypatch):
+    """Shards whose handler fails keep a bounded number in all; others keep one page."""
+    monkeypatch.setattr(worker_module, "_MOST_PENDING", 300)
+    waiting = []
+    is_failing = True
+
+    def handle(records):
+        waiting.append(sum(reader.pending for reader in worker._readers.values()))
+        if is_failing:
+            raise StoreUnavailable("down")
+
+    for _ in range(10):
+        put(stream, stream.open(), *range(200))
+    worker = make_worker(handle)
+    drive(worker, turns=20)
+    assert 300 <= max(waiting) <= 300 + 10 * 10
+    worker.release()
+    is_failing = False
+    waiting.clear()
+    worker = make_worker(handle)
+    drive(worker, turns=20)
+    assert max(waiting) == 200
+
+
+def test_the_end_of_a_worker_has_one_deadline(stream, alias, dynamo_faults, monkeypatch, caplog):
+    """However many shards it has, while DynamoDB does not answer."""
+    monkeypatch.setattr(worker_module, "_LAST_REQUESTS", 0.5)
+    stream._server.upstream = urlsplit(dynamo_faults.url)
+    using = alias(ENDPOINT_URL=stream._server.url)
+    for _ in range(8):
+        stream.open()
+    worker = StreamWorker(
+        StreamsClient(stream.table, using),
+        Checkpoints(stream.table, "test", using, LEASE),
+        Handled(),
+    )
+    worker.turn()
+    assert len(worker._readers) == 8
+    dynamo_faults.hang("UpdateItem")
+    dynamo_faults.hang("DeleteItem")
+    began_at = time.monotonic()
+    worker.release()
+    assert time.monotonic() - began_at < 3
+    assert "8 shards" in caplog.text
+
+
+async def _coroutine():
+    pytest.fail("It is not awaited.")
+
+
+async def _later(records):
+    yield records
+
+
+def _never(records):
+    yield records
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [lambda records: _coroutine(), _later, _never, each_record(lambda record: _coroutine())],
+    ids=["coroutine", "async generator", "generator", "each record"],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_handler_that_handles_nothing_ends_the_worker(stream, make_worker, drive, handler, using):
+    """It returns what nothing runs; no record is taken for handled or set aside."""
+    put(stream, stream.open(), 1)
+    worker = make_worker(handler, tries=1)
+    with pytest.raises(HandlerFailedError, match="which nothing runs"):
+        drive(worker, turns=5)
+    worker.release()
+    handled = Handled()
+    drive(make_worker(handled), until=lambda: handled)
+    assert handled.ids == [1]
+    assert not failed_records(stream.table, "test", using)
+
+
 def test_a_table_without_stream_is_explained(using, dynamo_streams):
     """What is wrong, and how a stream is enabled."""
 
@@ -558,8 +439,6 @@ def test_half_an_answer_is_not_the_end_of_a_shard(
     stream, make_worker, drive, alias, dynamo_streams
 ):
     """botocore takes it for an empty answer; then the shard's records would be left out."""
-    from dynamo_stores.testing import FaultProxy
-
     put(stream, stream.open(), 1)
     with FaultProxy(dynamo_streams.url) as faults:
         using = alias(ENDPOINT_URL=faults.url)

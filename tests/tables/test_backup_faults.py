@@ -9,14 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import ClientError
 from django.core.management import CommandError, call_command
 
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.calls.observer import measuring
-from dynamo_stores.exceptions import code_of
-from dynamo_stores.infrastructure.tables import set_recovery
 from dynamo_stores.testing import CannedServer
 from tests.helpers.faults import QUICK
 from tests.helpers.items import put_all, read_all
@@ -65,6 +62,21 @@ def test_what_is_left_at_a_deadline_is_written_again(make_table, alias, dynamo_f
     out = run("dynamo_restore", tmp_path / "b", table=copy, using=using, no_verify=True)
     assert f"{copy}: 100 items written, not compared." in out
     assert read_all("default", copy) == read_all("default", table)
+
+
+def test_a_comparison_of_merged_items_keeps_what_was_read(
+    make_table, alias, dynamo_faults, tmp_path
+):
+    """A batch of which each request reads one item, and that takes longer than a call may take."""
+    using = alias(ENDPOINT_URL=dynamo_faults.url, RETRY=QUICK, OPERATION_TIMEOUT=1.5)
+    table = make_table()
+    put_all("default", table, ITEMS[:40])
+    run("dynamo_backup", table, output=tmp_path / "b", segments=1)
+    dynamo_faults.take_in_part("BatchGetItem", 1)
+    with measuring() as calls:
+        out = run("dynamo_restore", tmp_path / "b", table=table, using=using, overwrite=True)
+    assert f"{table}: 40 items written, compared by digest." in out
+    assert sum(each.operation == "BatchGetItem" for each in calls) < 80
 
 
 @pytest.mark.parametrize("mode", [{"keep_existing": True}, {"overwrite": True}])
@@ -137,28 +149,6 @@ def test_a_resume_of_another_restore_is_refused(make_table, faulty, dynamo_fault
         run("dynamo_restore", tmp_path / "a", resume=True, **options)
     state.unlink()
     assert "50 items written" in run("dynamo_restore", tmp_path / "a", table=target)
-
-
-def test_the_service_exports_on_request(make_table):
-    """The command starts the export of one point in time, and names it."""
-    table = make_table()
-    control = get_control()
-    try:
-        set_recovery(control, table, is_on=True)
-    except ClientError as exc:
-        if code_of(exc) != "UnknownOperationException":
-            raise
-        pytest.skip("This engine has no point-in-time recovery.")
-    started = run("dynamo_backup", table, export_to="s3://a-bucket/of/mine")
-    (export,) = control.call("ListExports", {"TableArn": control.describe(table)["TableArn"]})[
-        "ExportSummaries"
-    ]
-    assert export["ExportArn"] in started
-    described = control.call("DescribeExport", {"ExportArn": export["ExportArn"]})
-    assert described["ExportDescription"]["S3Bucket"] == "a-bucket"
-    assert described["ExportDescription"]["S3Prefix"] == "of/mine"
-    with pytest.raises(CommandError, match=r"is no place in S3; expected s3://BUCKET"):
-        run("dynamo_backup", table, export_to="a-bucket")
 
 
 @pytest.mark.slow

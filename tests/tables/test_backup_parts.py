@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import io
 import os
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynamo_stores.calls.item_size import MAX_ITEM_BYTES, item_size
 from dynamo_stores.exceptions import BackupError
 from dynamo_stores.infrastructure.backups.digests import ItemsDigest, item_digest, number
 from dynamo_stores.infrastructure.backups.files import DataFile, FileWriter
 from dynamo_stores.infrastructure.backups.journal import Journal
-from dynamo_stores.infrastructure.backups.lines import dump_item, load_item
+from dynamo_stores.infrastructure.backups.lines import MAX_LINE_BYTES, dump_item, load_item
 from dynamo_stores.infrastructure.backups.pacing import PageSize, read_rate, write_rate
 from dynamo_stores.infrastructure.backups.restore import steps
 from dynamo_stores.infrastructure.backups.schema import Schema
@@ -78,6 +80,45 @@ def test_changes_of_an_incremental_export_are_named():
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        b'"x":{"L":[' + b",".join([b'{"L":[]}'] * 500_000) + b"]}",
+        b'"x":{"S":"' + b"x" * MAX_LINE_BYTES + b'"}',
+    ],
+)
+def test_a_line_that_is_longer_than_that_of_an_item_is_refused(content):
+    """Before it is parsed, which takes much memory for many elements."""
+    with pytest.raises(ValueError, match="is longer than the line of an item"):
+        load_item(b'{"Item":{"id":{"S":"1"},' + content + b"}}")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"S": "," * 409_000},
+        {"S": "\x00" * 409_000},
+        {"L": [{"S": ""}] * 409_000},
+        {"L": [{"N": f"1{'0' * 125}"}] * 100_000},
+        {"NS": [str(n) for n in range(10_000, 90_000)]},
+    ],
+    ids=["commas", "escapes", "empty strings", "digits", "numbers"],
+)
+def test_the_longest_lines_of_items_are_read(value):
+    """Of items of 400 KB, in the notations that are longest in JSON."""
+    item = {"id": {"S": "1"}, "x": value}
+    assert item_size(item) <= MAX_ITEM_BYTES
+    assert load_item(dump_item(item)) == item
+
+
+def test_an_item_with_lone_surrogates_has_a_size():
+    """In names, strings and sets: three bytes each."""
+    one = "\ud800"
+    assert item_size({one: {"S": one}}) == 6
+    assert item_size({one: {"SS": [one, "a"]}}) == 7
+    assert item_size({one: {"M": {one: {"S": one}}}}) == 3 + 3 + 1 + 6
+
+
+@pytest.mark.parametrize(
     "same",
     [
         ["0", "-0", "0.000", "0E+5"],
@@ -137,7 +178,7 @@ def test_every_flipped_byte_is_found_while_reading(tmp_path, position):
     (tmp_path / "a.json.gz").write_bytes(data)
     file = DataFile(tmp_path / "a.json.gz", record.items, record.digest, record.size, record.sha256)
     for look in (file.check, lambda: list(file.read())):
-        with pytest.raises(BackupError, match=r"^a\.json\.gz(:| was altered| is truncated)"):
+        with pytest.raises(BackupError, match=r"/a\.json\.gz(:| was altered| is truncated)"):
             look()
 
 
@@ -164,7 +205,8 @@ def test_a_journal_forgets_the_line_that_a_crash_cut_off(tmp_path):
         assert journal.entries == [{"file": 1}, {"file": 3}]
         with pytest.raises(BackupError, match="in use by another process"):
             Journal(path)
-    path.write_bytes(b'{"a": 1}\nnonsense\n{"b": 2}\n')
+    head, *_ = path.read_bytes().splitlines()
+    path.write_bytes(head + b'\nnonsense\n{"b": 2}\n')
     with pytest.raises(BackupError, match="is damaged at line 2"):
         Journal(path)
     with Journal(tmp_path / "never used"):
@@ -172,6 +214,43 @@ def test_a_journal_forgets_the_line_that_a_crash_cut_off(tmp_path):
     assert os.listdir(tmp_path) == ["journal"]
     with pytest.raises(BackupError, match="cannot be written: No such file"):
         Journal(tmp_path / "nowhere" / "journal")
+
+
+@pytest.mark.parametrize("content", [b"SECRET_KEY=abc", b"{}\n", b'{"version": 1}\n', b"\x00\n"])
+def test_a_file_that_is_no_journal_is_neither_changed_nor_deleted(tmp_path, content):
+    """Such as the wrong one of --state."""
+    path = tmp_path / "secrets.env"
+    path.write_bytes(content)
+    with pytest.raises(BackupError, match="is neither empty nor the progress of a backup"):
+        Journal(path)
+    assert path.read_bytes() == content
+
+
+def test_a_journal_that_is_deleted_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    """Its process ended its work; the lock of a deleted file keeps nobody out."""
+    path = tmp_path / "journal"
+    path.touch()
+    lock = fcntl.flock
+
+    def late(file, how):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        path.unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Journal(path) as journal:
+        journal.begin({"table": "t"})
+        with pytest.raises(BackupError, match="in use by another process"):
+            Journal(path)
+
+
+def test_an_empty_file_that_was_there_is_not_deleted(tmp_path):
+    """A journal without work is deleted only by the process that made it."""
+    path = tmp_path / "journal"
+    path.touch()
+    with Journal(path):
+        pass
+    assert path.exists()
 
 
 def test_pages_grow_to_a_second_of_the_rate_and_a_megabyte():
@@ -202,6 +281,9 @@ def test_the_rate_is_a_share_of_the_capacity():
     on_demand = {"ProvisionedThroughput": {"ReadCapacityUnits": 0, "WriteCapacityUnits": 0}}
     assert (read_rate(table, 0.5, None), write_rate(table, 0.5, None)) == (20, 4)
     assert (read_rate(on_demand, 0.5, None), write_rate({}, 0.5, None)) == (None, None)
+    # An index may still show what it had before a switch to on-demand capacity.
+    switched = {**table, "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"}}
+    assert (read_rate(switched, 0.5, None), write_rate(switched, 0.5, None)) == (None, None)
     assert (read_rate(on_demand, 0.5, 7.0), write_rate(table, 0.5, 7.0)) == (7.0, 7.0)
 
 
@@ -232,6 +314,61 @@ def test_a_schema_is_that_of_its_table():
     for wrong in ({}, {"table": {}, "ttl": None}, None, {"table": {"KeySchema": 3}, "ttl": None}):
         with pytest.raises(BackupError):
             Schema.from_json(wrong)
+
+
+@pytest.mark.parametrize(
+    "name", ["ResourcePolicy", "StreamSpecification", "Tags", "TableName", "SSESpecification"]
+)
+def test_a_schema_with_other_arguments_of_create_table_is_refused(name):
+    """A manifest that somebody made chooses no policy; the same is true of its indexes."""
+    good = Schema.of_spec(table_of(Post)).request
+    index = {**good["GlobalSecondaryIndexes"][0], name: {}}
+    for request in ({**good, name: {}}, {**good, "GlobalSecondaryIndexes": [index]}):
+        with pytest.raises(BackupError, match=f"has '{name}', which no backup keeps"):
+            Schema.from_json({"table": request, "ttl": None})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ProvisionedThroughput": {"ReadCapacityUnits": "many"}},
+        {"ProvisionedThroughput": 3},
+        {"GlobalSecondaryIndexes": [{}]},
+        {"GlobalSecondaryIndexes": [3]},
+    ],
+)
+def test_a_schema_with_wrong_values_is_refused(wrong):
+    """By a clear error."""
+    good = Schema.of_spec(table_of(Post)).request
+    with pytest.raises(BackupError, match="is not one of a table"):
+        Schema.from_json({"table": {**good, **wrong}, "ttl": None})
+    without = {name: value for name, value in good.items() if name != "BillingMode"}
+    with pytest.raises(BackupError, match="is not one of a table"):
+        Schema.from_json({"table": without, "ttl": None})
+
+
+def test_a_schema_keeps_the_limits_of_an_on_demand_table():
+    """Without them a restored table could cost more; -1 is none."""
+    keys = [{"AttributeName": "id", "KeyType": "HASH"}]
+    index = {"IndexName": "by", "KeySchema": keys, "Projection": {"ProjectionType": "ALL"}}
+    description = {
+        "KeySchema": keys,
+        "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+        "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"},
+        "OnDemandThroughput": {"MaxReadRequestUnits": -1, "MaxWriteRequestUnits": 1_000},
+        "GlobalSecondaryIndexes": [
+            {**index, "OnDemandThroughput": {"MaxReadRequestUnits": 50, "MaxWriteRequestUnits": 9}}
+        ],
+    }
+    schema = Schema.of_description(description, None)
+    assert schema.request["OnDemandThroughput"] == {"MaxWriteRequestUnits": 1_000}
+    assert Schema.from_json(schema.as_json()) == schema
+    assert schema.billing == (
+        "PAY_PER_REQUEST; 1,000 write units a second at most; index by: 50 read units a second at "
+        "most, 9 write units a second at most"
+    )
+    free = {**description, "OnDemandThroughput": {"MaxReadRequestUnits": -1}}
+    assert "OnDemandThroughput" not in Schema.of_description(free, None).request
 
 
 class Terminal(io.StringIO):
@@ -267,13 +404,13 @@ def test_without_a_terminal_progress_is_lines(dynamo_clock):
     stream = Terminal()
     stream.isatty = lambda: False
     meter = Meter(stream, 1000)
-    meter.update("Restored", 500)
+    meter.update("Handled", 500)
     for _ in range(10):
         dynamo_clock.advance(1)
-        meter.update("Restored", 600)
+        meter.update("Handled", 600)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2
-    assert lines[0].endswith("60% Restored 600 items, about 20 s left")
+    assert lines[0].endswith("60% Handled 600 items, about 20 s left")
     silent = Terminal()
     Meter(silent, 10, is_silent=True).update("Read", 5)
     assert silent.getvalue() == ""

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import fcntl
 import gzip
 import hashlib
 import io
 import json
+import stat
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 from django.core.management import CommandError, call_command
 
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.control import get_control
+from dynamo_stores.calls.observer import measuring
 from dynamo_stores.concurrency.effects import run as run_verb
 from dynamo_stores.conf import get_config
-from dynamo_stores.exceptions import BackupError
+from dynamo_stores.exceptions import BackupError, StoreUnavailable
 from dynamo_stores.infrastructure.backups.digests import item_digest
 from dynamo_stores.infrastructure.backups.journal import Journal
 from dynamo_stores.infrastructure.backups.lines import dump_item
 from dynamo_stores.infrastructure.backups.manifest import Manifest
 from dynamo_stores.infrastructure.backups.restore import Mode, RestoreJob, restore
+from dynamo_stores.infrastructure.backups.schema import Schema
 from dynamo_stores.infrastructure.backups.source import open_source
 from tests.helpers.items import EVERY_TYPE, put_all, read_all
 
@@ -100,8 +105,10 @@ def test_a_damaged_file_is_named_before_anything_is_written(make_table, tmp_path
     damage(sorted((tmp_path / "b" / "data").iterdir())[-1])
     copy = make_table.name()
     for options in ({}, {"dry_run": True}):
-        with pytest.raises(CommandError, match=named):
+        with pytest.raises(CommandError, match=named) as found:
             run("dynamo_restore", tmp_path / "b", table=copy, **options)
+        assert str(tmp_path / "b" / "data") in str(found.value)
+        assert str(found.value).endswith("Use another copy of the backup. Nothing was written.")
     assert get_control().describe(copy) is None
 
 
@@ -120,7 +127,7 @@ def test_a_damaged_manifest_is_named(make_table, tmp_path):
         with pytest.raises(CommandError, match=named):
             run("dynamo_restore", tmp_path / "b", table=make_table.name())
     manifest.unlink()
-    with pytest.raises(CommandError, match=r"is incomplete: manifest\.json is missing"):
+    with pytest.raises(CommandError, match=r"manifest\.json is missing. Use another copy of"):
         run("dynamo_restore", tmp_path / "b", table=make_table.name())
     with pytest.raises(CommandError, match="has no backup; expected a folder with"):
         run("dynamo_restore", tmp_path, table=make_table.name())
@@ -130,11 +137,11 @@ def test_a_manifest_names_no_file_outside_of_its_folder(make_table, tmp_path):
     """Also with a checksum that fits."""
     backed_up(make_table, tmp_path / "b", small(5))
     content = (tmp_path / "b" / "manifest.json").read_bytes()
-    manifest = Manifest.load(content)
+    manifest = Manifest.load(content, tmp_path / "b" / "manifest.json")
     record = dataclasses.replace(manifest.files[0], name="../../secret.json.gz")
     hostile = dataclasses.replace(manifest, files=(record,))
     with pytest.raises(BackupError, match="is not the manifest of a backup"):
-        Manifest.load(hostile.dump())
+        Manifest.load(hostile.dump(), tmp_path / "b" / "manifest.json")
 
 
 def test_a_table_that_is_not_empty_is_refused_unless_told_how_to_merge(make_table, tmp_path):
@@ -180,6 +187,41 @@ def test_a_dry_run_checks_and_writes_nothing(make_table, tmp_path):
     assert sorted(each.name for each in (tmp_path / "b").iterdir()) == ["data", "manifest.json"]
 
 
+def test_a_restore_says_its_pace(make_table, tmp_path):
+    """That of the target's capacity, or of the capacity with which it is created."""
+    table = make_table(read=10, write=6)
+    put_all("default", table, small(2))
+    run("dynamo_backup", table, output=tmp_path / "b")
+    copy = make_table.name()
+    planned = run("dynamo_restore", tmp_path / "b", table=copy, dry_run=True)
+    assert f"Would write to {copy}, at most 3 write units a second." in planned
+    written = run("dynamo_restore", tmp_path / "b", table=copy, share=1.0)
+    assert f"Writes to {copy}, at most 6 write units a second." in written
+    free = make_table()
+    assert f"Writes to {free}, not paced." in run("dynamo_restore", tmp_path / "b", table=free)
+
+
+def test_a_restore_into_a_table_with_a_stream_is_warned_of(make_table, tmp_path):
+    """Its consumers get each written item as a change."""
+    backed_up(make_table, tmp_path / "b", small(2))
+    for stream, is_warned_of in (("NEW_IMAGE", True), ("OFF", False)):
+        target, err = make_table(), io.StringIO()
+        if is_warned_of:
+            specification = {"StreamEnabled": True, "StreamViewType": stream}
+            request = {"TableName": target, "StreamSpecification": specification}
+            get_control().call("UpdateTable", request)
+        run("dynamo_restore", tmp_path / "b", table=target, dry_run=True, stderr=err)
+        assert (f"{target} has a stream of NEW_IMAGE" in err.getvalue()) is is_warned_of
+
+
+def test_a_dry_run_prints_what_the_new_table_will_cost(make_table, tmp_path):
+    """The billing mode, and the capacity of the table and its indexes."""
+    run("dynamo_backup", make_table(read=3, write=2_000), output=tmp_path / "b")
+    planned = run("dynamo_restore", tmp_path / "b", table=make_table.name(), dry_run=True)
+    units = "3 read units a second, 2,000 write units a second"
+    assert f"Its billing: PROVISIONED; {units}; index by-index: {units}." in planned
+
+
 def test_a_folder_that_is_in_use_is_refused(make_table, tmp_path):
     """Another's files, a complete backup, a backup of another process that is running."""
     table = make_table()
@@ -203,6 +245,122 @@ def test_a_folder_that_is_in_use_is_refused(make_table, tmp_path):
         run("dynamo_backup", table, output=tmp_path / "file")
 
 
+@pytest.fixture
+def interrupted(make_table, tmp_path):
+    """``interrupted(at)``: the table and folder of a backup that a crash ended before a step."""
+
+    def make(at, items=400):
+        table, folder = make_table(), tmp_path / "b"
+        put_all("default", table, small(items))
+
+        def crash(*args):
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(*at, crash)
+            with pytest.raises(CommandError, match="Interrupted"):
+                run("dynamo_backup", table, output=folder)
+        return table, folder
+
+    return make
+
+
+def test_a_backup_that_lacks_only_its_last_step_is_completed(interrupted, make_table):
+    """A manifest beside a journal is of its table and of no other one; --restart begins again."""
+    table, folder = interrupted((Journal, "delete"))
+    other = make_table()
+    for restart in (False, True):
+        with pytest.raises(CommandError, match="has a complete backup of another table"):
+            run("dynamo_backup", other, output=folder, restart=restart)
+    put_all("default", table, small(1, v={"S": "later"}))
+    with (
+        Journal(folder / "progress.jsonl"),
+        pytest.raises(CommandError, match="is in use by another process"),
+    ):
+        run("dynamo_backup", table, output=folder)
+    assert f"{table}: 400 items" in run("dynamo_backup", table, output=folder)
+    assert sorted(each.name for each in folder.iterdir()) == ["data", "manifest.json"]
+    with pytest.raises(CommandError, match="differ"):
+        run("dynamo_verify", table=[table], with_backup=folder)
+
+
+def test_a_backup_that_lacks_only_its_last_step_is_begun_again_with_restart(interrupted):
+    """It has what was written since then."""
+    table, folder = interrupted((Journal, "delete"))
+    put_all("default", table, small(401, v={"S": "later"}))
+    assert f"{table}: 401 items" in run("dynamo_backup", table, output=folder, restart=True)
+    run("dynamo_verify", table=[table], with_backup=folder)
+
+
+def test_a_backup_that_another_process_ends_meanwhile_is_not_changed(
+    make_table, tmp_path, monkeypatch
+):
+    """Between the look into the folder and the lock."""
+    table = make_table()
+    put_all("default", table, small(30))
+    lock = fcntl.flock
+
+    def late(file, how):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        run("dynamo_backup", table, output=tmp_path / "b")
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(CommandError, match="has a complete backup already"):
+        run("dynamo_backup", table, output=tmp_path / "b")
+    assert sorted(each.name for each in (tmp_path / "b").iterdir()) == ["data", "manifest.json"]
+
+
+def test_a_file_that_is_altered_before_a_backup_goes_on_is_named(interrupted):
+    """Also if it has its size."""
+    table, folder = interrupted((Manifest, "dump"))
+    flip(min((folder / "data").iterdir()))
+    with pytest.raises(CommandError, match=r"was altered.* Use --restart"):
+        run("dynamo_backup", table, output=folder)
+    assert f"{table}: 400 items" in run("dynamo_backup", table, output=folder, restart=True)
+
+
+def test_a_journal_that_lacks_values_is_named(interrupted):
+    """By the command that continues it."""
+    table, folder = interrupted((Manifest, "dump"))
+    with Journal(folder / "progress.jsonl") as journal:
+        journal.append({"segment": 0})
+    with pytest.raises(CommandError, match=r"progress\.jsonl is damaged\. Use --restart"):
+        run("dynamo_backup", table, output=folder)
+    assert f"{table}: 400 items" in run("dynamo_backup", table, output=folder, restart=True)
+
+
+@pytest.mark.parametrize("name", ["thesis.docx", ".snapshot/", "notes.json.gz"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_is_not_of_a_backup_is_never_deleted(make_table, tmp_path, name, restart):
+    """The command refuses it before it reads the table."""
+    table, data = make_table(), tmp_path / "b" / "data"
+    stranger = data / name
+    stranger.parent.mkdir(parents=True)
+    stranger.mkdir() if name.endswith("/") else stranger.touch()
+    with measuring() as calls, pytest.raises(CommandError, match="is not empty: it has data/"):
+        run("dynamo_backup", table, output=tmp_path / "b", restart=restart)
+    assert not any(each.operation == "Scan" for each in calls)
+    assert [each.name for each in data.iterdir()] == [stranger.name]
+
+
+def test_only_the_owner_can_read_a_backup(make_table, tmp_path):
+    """Also in an empty folder that others could read; a folder with other files is not changed."""
+    table, folder = make_table(), tmp_path / "b"
+    put_all("default", table, small(30))
+    folder.mkdir()
+    folder.chmod(0o755)
+    (folder / "notes.txt").touch()
+    with pytest.raises(CommandError, match="is not empty"):
+        run("dynamo_backup", table, output=folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    (folder / "notes.txt").unlink()
+    run("dynamo_backup", table, output=folder)
+    found = {each: stat.S_IMODE(each.stat().st_mode) for each in (folder, *folder.rglob("*"))}
+    assert set(found.values()) == {0o700, 0o600}
+    assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in found.items())
+
+
 def test_an_empty_table_is_backed_up_and_restored(make_table, tmp_path):
     """No file, no item, no error."""
     backed_up(make_table, tmp_path / "b", [])
@@ -215,7 +373,7 @@ def test_the_target_is_compared_by_digest_and_not_by_count(make_table, tmp_path,
     target = make_table()
 
     def meddle(phase, items):
-        if (phase, items) == ("Restored", 30):
+        if (phase, items) == ("Handled", 30):
             put_all("default", target, small(1, v={"S": "other"}))
 
     job = RestoreJob(open_source(tmp_path / "b"), target, "default", tmp_path / "state")
@@ -237,7 +395,7 @@ def test_after_a_merge_each_item_is_compared(make_table, tmp_path, mode, named):
     put_all("default", target, [EVERY_TYPE])
 
     def meddle(phase, items):
-        if (phase, items) == ("Restored", 30):
+        if (phase, items) == ("Handled", 30):
             put_all("default", target, small(1, v={"S": "other"}))
             key = small(2)[1]
             verb = get_connection().call("DeleteItem", {"TableName": target, "Key": key})
@@ -246,6 +404,50 @@ def test_after_a_merge_each_item_is_compared(make_table, tmp_path, mode, named):
     job = RestoreJob(open_source(tmp_path / "b"), target, "default", tmp_path / "state", mode)
     with pytest.raises(BackupError, match=named):
         restore(job, progress=meddle)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_items_that_appear_in_an_empty_or_new_table_are_kept_if_asked_for(
+    make_table, tmp_path, is_there
+):
+    """Another process writes all items after the first of them were restored."""
+    backed_up(make_table, tmp_path / "b", small(250, v={"S": "backup"}))
+    target = make_table() if is_there else make_table.name()
+    was_written = False
+
+    def meddle(phase, items):
+        nonlocal was_written
+        if phase == "Handled" and items and not was_written:
+            was_written = True
+            put_all("default", target, small(250, v={"S": "new"}))
+
+    source, state = open_source(tmp_path / "b"), tmp_path / "state"
+    job = RestoreJob(source, target, "default", state, Mode.KEEP, threads=1)
+    assert 0 < restore(job, progress=meddle).kept < 250
+    assert {each["v"]["S"] for each in read_all("default", target).values()} == {"new"}
+
+
+def test_a_restore_into_an_empty_table_is_continued_with_existing_items_kept(make_table, tmp_path):
+    """And so is the rest of it, if it is interrupted again."""
+    backed_up(make_table, tmp_path / "b", small(250, v={"S": "backup"}))
+    target = make_table()
+
+    def interrupt(phase, items):
+        if phase == "Handled" and items:
+            raise BackupError("interrupted")
+
+    source, state = open_source(tmp_path / "b"), tmp_path / "state"
+    job = RestoreJob(source, target, "default", state, threads=1)
+    with pytest.raises(BackupError, match="interrupted"):
+        restore(job, progress=interrupt)
+    put_all("default", target, small(250, v={"S": "new"}))
+    kept = dataclasses.replace(job, resume=True, mode=Mode.KEEP)
+    with pytest.raises(BackupError, match="interrupted"):
+        restore(kept, progress=interrupt)
+    with pytest.raises(BackupError, match=r"began with --keep-existing; continue it without"):
+        restore(dataclasses.replace(job, resume=True, mode=Mode.OVERWRITE))
+    assert restore(dataclasses.replace(job, resume=True)).verified
+    assert {each["v"]["S"] for each in read_all("default", target).values()} == {"new"}
 
 
 @pytest.mark.parametrize("is_there", [False, True])
@@ -274,6 +476,56 @@ def test_a_crash_while_the_table_is_created_is_resumed(make_table, tmp_path, is_
     assert f"{copy}: 30 items written, compared by digest." in restored
     assert get_control().ttl_attribute(copy) == "ttl"
     assert not state.exists()
+
+
+def test_a_table_that_appears_before_a_resume_must_fit(make_table, tmp_path):
+    """CreateTable was refused, and somebody made the table with another key."""
+    backed_up(make_table, tmp_path / "b", small(30))
+    target = make_table.name()
+    state = tmp_path / "state"
+    source = open_source(tmp_path / "b")
+    job = RestoreJob(source, target, "default", state)
+    refused = dataclasses.replace(job, schema=Schema({**source.schema.request, "BillingMode": "?"}))
+    with pytest.raises((ClientError, BotoCoreError, StoreUnavailable)):
+        restore(refused)
+    request = {
+        "TableName": target,
+        "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+        "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+        "BillingMode": "PAY_PER_REQUEST",
+    }
+    get_control().call("CreateTable", request)
+    with pytest.raises(BackupError, match=r"does not fit: its key is id \(S\), expected"):
+        restore(dataclasses.replace(job, resume=True))
+    get_control().call("DeleteTable", {"TableName": target})
+    assert restore(dataclasses.replace(job, resume=True)).written == 30
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"mode": "other"}, {"file": "a", "written": 1}, {"file": 1, "written": 1, "kept": 1},
+     {"digest": "00", "items": 1}],
+)  # fmt: skip
+def test_a_damaged_journal_of_a_restore_is_named(make_table, tmp_path, entry):
+    """Before anything is written."""
+    backed_up(make_table, tmp_path / "b", small(30))
+    target = make_table()
+    state = tmp_path / "state"
+    with Journal(state) as journal:
+        journal.begin(
+            {
+                "version": 1,
+                "backup": open_source(tmp_path / "b").identity,
+                "table": target,
+                "place": get_control().place,
+                "mode": "empty",
+                "created": False,
+            }
+        )
+        journal.append(entry)
+    with pytest.raises(CommandError, match=r"state is damaged\. Delete it to begin again"):
+        run("dynamo_restore", tmp_path / "b", table=target, state=state, resume=True)
+    assert not read_all("default", target)
 
 
 def exported(folder, items, **summary):

@@ -184,9 +184,23 @@ def test_protection_comes_first_and_removal_last():
         "switch deletion protection on",
         "create the index ByA on (a), projecting ALL",
         "enable TTL for the attribute ttl; DynamoDB deletes items whose time has passed",
-        "switch point-in-time recovery off; the times to which the table can be restored are lost",
+        "switch point-in-time recovery off",
         "delete the index ByB, which is not in the model",
     ]
+
+
+def test_what_is_lost_by_a_change_is_a_sentence_of_its_own():
+    """For a stream of another view type, and for point-in-time recovery."""
+    spec = spec_with(stream="NEW_IMAGE", point_in_time_recovery=False)
+    specification = {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}
+    live = live_with(
+        point_in_time_recovery=True, description={"StreamSpecification": specification}
+    )
+    stream, recovery = plan_changes(spec, live).kept
+    assert str(stream).startswith("switch the stream of KEYS_ONLY off. A later stream has another")
+    assert str(recovery) == (
+        "switch point-in-time recovery off. The times to which the table can be restored are lost."
+    )
 
 
 def test_a_new_index_names_the_attributes_of_all_indexes():

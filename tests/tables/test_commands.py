@@ -27,10 +27,10 @@ from dynamo_stores.testing import EmbeddedEngine, find_free_port
 NAN, INFINITE = float("nan"), float("inf")
 
 
-def run(command, **options):
+def run(command, *args, **options):
     """Return what ``command`` printed."""
     out = io.StringIO()
-    call_command(command, stdout=out, **options)
+    call_command(command, *args, stdout=out, **options)
     return out.getvalue()
 
 
@@ -151,6 +151,20 @@ def test_missing_tables_are_named(fresh):
         run("dynamo_verify", table=[name])
 
 
+@pytest.mark.parametrize("is_short", [True, False])
+def test_commands_take_the_name_in_a_model_and_that_in_dynamodb(fresh, is_short, tmp_path):
+    """All name the table by its name in DynamoDB; a table of no model has only that name."""
+    using, full = fresh()
+    name, folder = "dynamo-stores" if is_short else full, tmp_path / "backup"
+    run("dynamo_create_tables", table=[name], using=[using])
+    assert f"{full}: matches" in run("dynamo_verify", table=[name], using=using)
+    assert f"{full}: 0 items in" in run("dynamo_backup", name, output=folder, using=using)
+    assert f"{full} and" in run("dynamo_verify", table=[name], using=[using], with_backup=folder)
+    assert f"{full}: 0 items written" in run("dynamo_restore", folder, table=name, using=using)
+    with pytest.raises(CommandError, match="There is no table other at"):
+        run("dynamo_backup", "other", output=tmp_path / "c", using=using)
+
+
 def test_unknown_names_are_refused_with_the_known_ones(tables):
     """--table with a typing mistake."""
     with pytest.raises(CommandError, match=r"No model or alias has the table typo\. Known tables:"):
@@ -174,6 +188,7 @@ def test_every_table_of_the_project_is_found(tables, dynamo_prefix):
         "forum-users",
         "forum-threads",
         "forum-posts",
+        "forum-support",
     ]
 
 

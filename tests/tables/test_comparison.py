@@ -6,6 +6,7 @@ import io
 
 import pytest
 from django.core.management import CommandError, call_command
+from pynamodb.attributes import NumberAttribute
 
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import ConfigurationError
@@ -67,7 +68,7 @@ def test_a_table_is_compared_with_a_backup(two_tables, tmp_path):
         run("dynamo_verify", table=[right], with_backup=tmp_path / "b")
     file = next((tmp_path / "b" / "data").iterdir())
     file.write_bytes(file.read_bytes()[:-30])
-    with pytest.raises(CommandError, match="is truncated"):
+    with pytest.raises(CommandError, match=r"data/.* is truncated: .* Use another copy"):
         run("dynamo_verify", table=[left], with_backup=tmp_path / "b")
 
 
@@ -147,20 +148,47 @@ def test_items_that_refer_to_nothing_are_counted(tables):
     assert f"{posts}: userId, a key of {users}: 1 of " in wrong
     assert f"{threads}: createdBy, a key of {users}: 4 of " in wrong
     assert "verify-" not in wrong
-    assert '{"postId": {"S": "verify-2"}' in out.getvalue()
+    missing = f'threadId {{"S": "verify-gone"}} is not in {threads}'
+    assert f'{posts} {{"postId": {{"S": "verify-2"}}, ' in out.getvalue()
+    assert f'"threadId": {{"S": "verify-gone"}}}}: {missing}' in out.getvalue()
     assert "verify-1" not in out.getvalue()
 
 
+def test_references_that_all_exist_are_said_so(tables):
+    """And an empty table, and a table whose model declares none."""
+    made = [User("verify-u", name="n", created_at="2024")]
+    users, threads = (model.Meta.table_name for model in (User, Thread))
+    assert f"{threads}: has no items" in run("dynamo_verify", references=True, table=[threads])
+    made.append(Thread("verify-t", title="t", created_by="verify-u", created_at="2024"))
+    for each in made:
+        each.save()
+    try:
+        found = run("dynamo_verify", references=True, table=[threads])
+    finally:
+        for each in made:
+            each.delete()
+    assert f"{threads}: 1 item, and each 'createdBy' exists in {users}" in found
+    with pytest.raises(CommandError, match=f"{users}: its model declares no references"):
+        run("dynamo_verify", references=True, table=[users])
+
+
 def test_wrong_declarations_are_named():
-    """An attribute, or another model, that does not exist."""
+    """An attribute, or another model, that does not exist, and a value that can be no key."""
 
     def declared(**found):
-        return type("Declared", (Post,), {"references": found, "__module__": __name__})
+        more = {"score": NumberAttribute(), "references": found, "__module__": __name__}
+        return type("Declared", (Post,), more)
 
     with pytest.raises(ConfigurationError, match="'thred_id'; did you mean 'thread_id'"):
         references_of(declared(thred_id="forum.models.Thread"))
-    with pytest.raises(ConfigurationError, match="cannot be imported"):
+    with pytest.raises(
+        ConfigurationError, match=r"references\['thread_id'\]: .* cannot be imported"
+    ):
         references_of(declared(thread_id="forum.models.Nothing"))
+    with pytest.raises(ConfigurationError, match=r"Expected .* such as 'package\.module\.Class'"):
+        references_of(declared(thread_id="Thread"))
+    with pytest.raises(ConfigurationError, match="is of type N, and the partition key 'threadId'"):
+        references_of(declared(score="forum.models.Thread"))
     with pytest.raises(ConfigurationError, match="expected the dotted path of a DynamoModel"):
         references_of(declared(thread_id="forum.models.LISTING"))
     assert DynamoModel.references == {}

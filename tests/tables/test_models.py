@@ -61,10 +61,10 @@ KINDS = [
     (keys.process_status, keys.process_status("host#1"), StatusItem),
     (keys.usage, keys.usage(1, "t"), UsageItem),
     (keys.action, keys.action("token"), ActionItem),
-    (keys.stream_start, keys.stream_start("t", "c"), StartItem),
-    (keys.stream_shard, keys.stream_shard("t", "c", "label", "shardId-1"), ShardItem),
-    (keys.stream_worker, keys.stream_worker("t", "c", "w"), WorkerItem),
-    (keys.stream_failed, keys.stream_failed("t", "c", "label", "shardId-1", "1"), FailedItem),
+    (keys.stream_start, keys.stream_start("r", "t", "c"), StartItem),
+    (keys.stream_shard, keys.stream_shard("r", "t", "c", "label", "shardId-1"), ShardItem),
+    (keys.stream_worker, keys.stream_worker("r", "t", "c", "w"), WorkerItem),
+    (keys.stream_failed, keys.stream_failed("r", "t", "c", "label", "shardId-1", "1"), FailedItem),
 ]
 
 

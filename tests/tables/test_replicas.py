@@ -14,7 +14,7 @@ from dynamo_stores.conf import get_config
 from dynamo_stores.infrastructure import replicas
 from dynamo_stores.infrastructure.tables import create_table, table_of
 from dynamo_stores.management.commands import dynamo_verify
-from dynamo_stores.models import StoreItem
+from dynamo_stores.models import ControlItem, StoreItem
 from tests.helpers.replicating import ReplicatingTables
 
 OTHER = "eu-west-1"
@@ -84,16 +84,16 @@ def test_nothing_is_removed_without_permission(replicated, relay):
 
 
 @pytest.mark.parametrize(
-    ("settings", "region", "words"),
+    ("changes", "region", "words"),
     [
         ({"STREAM": None}, OTHER, "has no stream; replication needs one of NEW_AND_OLD_IMAGES"),
         ({"STREAM": "KEYS_ONLY"}, OTHER, r"has KEYS_ONLY stream; .*dynamo_update_tables"),
         ({}, None, r"is the region of the table .* itself"),
     ],
 )
-def test_what_cannot_be_replicated(replicated, relay, settings, region, words):
+def test_what_cannot_be_replicated(replicated, relay, changes, region, words):
     """The message says what to do, and nothing is requested."""
-    using = replicated(**settings)
+    using = replicated(**changes)
     description = get_control(using).describe(get_config(using).store_table)
     region = region or replicas.region_of(description)
     with pytest.raises(CommandError, match=words):
@@ -116,6 +116,29 @@ def test_a_wait_that_takes_too_long(replicated, relay):
         run("dynamo_replicas", replicated(), "--add", OTHER, "--no-input", "--timeout", "0.3")
 
 
+def test_no_replica_is_requested_before_all_tables_are_checked(replicated, relay):
+    """The control table, which does not exist here, is only one of them if it is named."""
+    using = replicated()
+    add = ("--add", OTHER, "--no-input")
+    with pytest.raises(CommandError, match=r"(?s)does not exist.*Nothing was requested"):
+        run("dynamo_replicas", using, *add, "--table", get_config(using).control_table)
+    assert not relay.changes
+    out = io.StringIO()
+    call_command("dynamo_replicas", *add, "--using", using, stdout=out)
+    assert relay.changes == [("Create", OTHER)]
+    assert get_config(using).control_table not in out.getvalue()
+
+
+def test_failover_without_a_replica_is_a_difference(alias, replicated):
+    """In the region of the other alias."""
+    using = replicated(FAILOVER=alias(REGION=OTHER))
+    with pytest.raises(CommandError, match=f"no replica in {OTHER}, the region of FAILOVER"):
+        run("dynamo_verify", using, "--replicas")
+    run("dynamo_replicas", using, "--add", OTHER, "--no-input")
+    (line,) = run("dynamo_verify", using, "--replicas")
+    assert line.endswith("s behind")
+
+
 def test_how_far_a_replica_is_behind(replicated, relay):
     """By an item that is written here and looked for there; it is deleted again."""
     using = replicated()
@@ -135,7 +158,7 @@ def test_a_replica_that_gets_nothing(replicated, relay, monkeypatch):
     monkeypatch.setattr(
         dynamo_verify, "measure_lag", lambda *args: replicas.measure_lag(*args, timeout=0.3)
     )
-    with pytest.raises(CommandError, match="Replicas are behind"):
+    with pytest.raises(CommandError, match="Replicas are missing or behind"):
         run("dynamo_verify", using, "--replicas")
 
 
@@ -146,3 +169,63 @@ def test_a_replica_that_is_not_active(replicated, relay):
     relay.status = "INACCESSIBLE_ENCRYPTION_CREDENTIALS"
     with pytest.raises(CommandError, match=f"{OTHER} INACCESSIBLE_ENCRYPTION_CREDENTIALS"):
         run("dynamo_verify", using, "--replicas")
+
+
+def test_an_interrupted_removal_is_waited_for(replicated, relay):
+    """The second command requests nothing, which DynamoDB would refuse."""
+    using = replicated()
+    run("dynamo_replicas", using, "--add", OTHER, "--no-input")
+    relay.seconds = 1.5
+    remove = ("--remove", OTHER, "--allow-removal", "--no-input")
+    with pytest.raises(CommandError, match="goes on in DynamoDB"):
+        run("dynamo_replicas", using, *remove, "--timeout", "0.1")
+    assert run("dynamo_replicas", using, *remove)[-1] == "no replicas"
+    assert relay.changes == [("Create", OTHER), ("Delete", OTHER)]
+
+
+def test_a_replica_that_is_being_removed_is_added_again(replicated, relay):
+    """First the removal is waited for."""
+    using = replicated()
+    run("dynamo_replicas", using, "--add", OTHER, "--no-input")
+    remove = ("--remove", OTHER, "--allow-removal", "--no-input", "--timeout", "0.1")
+    with pytest.raises(CommandError, match="goes on in DynamoDB"):
+        run("dynamo_replicas", using, *remove)
+    lines = run("dynamo_replicas", using, "--add", OTHER, "--no-input")
+    assert lines[-1] == f"{OTHER} ACTIVE"
+    assert relay.changes == [("Create", OTHER), ("Delete", OTHER), ("Create", OTHER)]
+
+
+def test_a_removal_that_dynamodb_gives_up(replicated, relay):
+    """The replica is active again: an error, not an endless wait."""
+    using = replicated()
+    run("dynamo_replicas", using, "--add", OTHER, "--no-input")
+    relay.keeps = True
+    with pytest.raises(CommandError, match=r"did not remove the replica .* it is ACTIVE again"):
+        run("dynamo_replicas", using, "--remove", OTHER, "--allow-removal", "--no-input")
+
+
+def test_a_replica_that_dynamodb_drops(replicated, relay):
+    """It was there, and is not any more: an error, not an endless wait."""
+    relay.status = None
+    with pytest.raises(CommandError, match="did not keep the replica"):
+        run("dynamo_replicas", replicated(), "--add", OTHER, "--no-input")
+
+
+def test_the_control_table_is_replicated_only_by_name(replicated, relay):
+    """What it has belongs to one region; a list names it."""
+    using = replicated()
+    store = get_config(using).store_table
+    control = f"{store}-control"
+    create_table(table_of(ControlItem.bound_to(using)), lambda line: None)
+    try:
+        out = io.StringIO()
+        call_command("dynamo_replicas", "--using", using, "--add", OTHER, "--no-input", stdout=out)
+        assert f"{store}: {OTHER} ACTIVE" in out.getvalue()
+        assert control not in out.getvalue()
+        call_command("dynamo_replicas", "--using", using, stdout=out)
+        assert f"{control}: no replicas" in out.getvalue()
+        named = ("--using", using, "--table", control, "--add", OTHER, "--no-input")
+        call_command("dynamo_replicas", *named, stdout=out)
+        assert f"{control}: {OTHER} ACTIVE" in out.getvalue()
+    finally:
+        get_control(using).call("DeleteTable", {"TableName": control})

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import os
 import secrets
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,7 +16,7 @@ from django.test import override_settings
 from moto.server import ThreadedMotoServer
 
 from dynamo_stores.calls.control import get_control
-from dynamo_stores.exceptions import StoreUnavailable
+from dynamo_stores.exceptions import ConfigurationError, StoreUnavailable
 from dynamo_stores.infrastructure.live import read_recovery, read_tags
 from dynamo_stores.infrastructure.tables import (
     IndexSpec,
@@ -31,6 +29,7 @@ from dynamo_stores.infrastructure.updates import TableUpdate
 from dynamo_stores.models import StoreItem
 from dynamo_stores.testing import EmbeddedEngine, test_tables
 from tests.helpers.changing import ChangingTables
+from tests.helpers.processes import interrupted_command
 
 
 def run(command="dynamo_update_tables", **options):
@@ -189,7 +188,7 @@ def test_what_cannot_be_changed_in_place_is_named_with_the_way_out(table):
 def test_the_ttl_of_another_attribute_is_disabled_only_when_allowed(table):
     """And the right one is enabled in a later run, because DynamoDB takes up to an hour."""
     using, name = table(lambda spec: dataclasses.replace(spec, ttl="gone"))
-    with pytest.raises(CommandError, match=r"disable TTL for the attribute gone.*needs --allow-r"):
+    with pytest.raises(CommandError, match="not without --allow-removal: disable TTL for the"):
         run(table=[name])
     assert get_control(using).ttl_attribute(name) == "gone"
     # An engine on one machine disables it at once.
@@ -333,23 +332,6 @@ def test_an_outage_while_it_waits_is_waited_for(table, changing):
     assert indexes(using, name) == {"GSI1"}
 
 
-def start(relay, prefix, *options):
-    """Return the process of the command on the tables with ``prefix``."""
-    return subprocess.Popen(
-        [sys.executable, "manage.py", "dynamo_update_tables", "--no-input", *options],
-        env={
-            **os.environ,
-            "ENV_FILE": os.devnull,
-            "DYNAMODB_ENDPOINT": relay.url,
-            "AWS_REGION": "us-east-1",
-            "DYNAMODB_TABLE_PREFIX": prefix,
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_update_goes_on_and_the_next_one_continues(
     table, changing, with_signal, interruptible
@@ -357,16 +339,15 @@ def test_an_interrupted_update_goes_on_and_the_next_one_continues(
     """Ctrl-C says so; after either, the next run waits for the index and does the rest."""
     using, name = table(bare, ENDPOINT_URL=changing.url)
     changing.seconds = 600.0
-    process = start(changing, name.removesuffix("dynamo-stores"), "--table", name)
-    try:
-        while "is CREATING" not in (line := process.stdout.readline()):
-            assert line, process.stderr.read()
-        process.send_signal(with_signal)
-        _, error = process.communicate(timeout=30)
-    finally:
-        process.kill()
+    status, error = interrupted_command(
+        changing.url,
+        *("dynamo_update_tables", "--no-input", "--table", name),
+        after="is CREATING",
+        with_signal=with_signal,
+        DYNAMODB_TABLE_PREFIX=name.removesuffix("dynamo-stores"),
+    )
     if with_signal == signal.SIGINT:
-        assert process.returncode == 130
+        assert status == 130
         assert "goes on in DynamoDB; run the command again" in error
     assert "being changed: the table is UPDATING" in run(table=[name], dry_run=True)
     changing.seconds = 0.1
@@ -374,6 +355,19 @@ def test_an_interrupted_update_goes_on_and_the_next_one_continues(
     assert changing.requests["UpdateTable"] == 1
     assert indexes(using, name) == {"GSI1"}
     assert get_control(using).ttl_attribute(name) == "TTL"
+
+
+def test_aliases_that_share_a_table_have_its_options_together(alias):
+    """Those of either alias are required; two that contradict each other are refused."""
+    prefix = f"shared-{secrets.token_hex(4)}-"
+    first = alias(TABLE_PREFIX=prefix, STREAM="KEYS_ONLY")
+    alias(TABLE_PREFIX=prefix, DELETION_PROTECTION=True)
+    (spec,) = [each for each in wanted_tables() if each.name == f"{prefix}dynamo-stores"]
+    assert (spec.using, spec.options.stream) == (first, "KEYS_ONLY")
+    assert spec.options.deletion_protection is True
+    third = alias(TABLE_PREFIX=prefix, STREAM="NEW_IMAGE")
+    with pytest.raises(ConfigurationError, match=f"'{first}' and '{third}' share the table"):
+        wanted_tables()
 
 
 # The options: on the embedded engine, because others do not have them all.

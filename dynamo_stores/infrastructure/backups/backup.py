@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import re
+import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from ... import clock
 from ...calls.control import get_control
 from ...exceptions import BackupError
 from . import manifest as manifests
-from .files import UNFINISHED, FileWriter, write_whole
+from .files import UNFINISHED, DataFile, FileWriter, sync_folder, write_whole
 from .journal import Journal
 from .lines import RawItem, dump_item, load_item
 from .manifest import FileRecord, Manifest
@@ -26,6 +28,8 @@ from .source import DATA, PROGRESS
 FILE_BYTES = 64 * 2**20
 FILE_SECONDS = 60.0
 _VERSION = 1
+# A file of a segment, also an unfinished one. Nothing else in the folder is deleted.
+_DATA_FILE = re.compile(r"[0-9]{4}-[0-9]{6,}\.json\.gz(\.part)?")
 
 # Called with the number of items that are in the backup so far.
 Progress = Callable[[int], None]
@@ -55,8 +59,8 @@ def describe(using: str, table: str) -> dict[str, Any]:
     description = control.describe(table)
     if description is None:
         raise BackupError(
-            f"There is no table {table} at {control.place}. Name it as it is named in AWS, with "
-            "its prefix."
+            f"There is no table {table} at {control.place}. A table of no model is named as it is "
+            "in DynamoDB, with its prefix."
         )
     return description
 
@@ -78,9 +82,13 @@ def back_up(
     """
     description = describe(job.using, job.table)
     schema = schema_of(job.using, description)
-    if (finished := _prepare_folder(job.folder, restart=restart)) is not None:
-        return finished
-    with Journal(job.folder / PROGRESS) as journal:
+    folder = job.folder
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_folder(folder, has_journal=(folder / PROGRESS).exists(), restart=restart)
+    with Journal(folder / PROGRESS) as journal:
+        # Again: until this process had the journal, another one may have ended its backup.
+        _check_folder(folder, has_journal=journal.work is not None, restart=restart)
+        _close_to_others(folder)
         work = {
             "version": _VERSION,
             "table": job.table,
@@ -91,11 +99,26 @@ def back_up(
             "schema": schema.as_json(),
             "started": _now(),
         }
+        manifest = folder / manifests.FILE_NAME
+        # Beside a journal: a crash came between the two last steps of a backup.
+        is_finished = manifest.exists()
+        if is_finished and any((journal.work or {}).get(k) != work[k] for k in ("table", "place")):
+            raise BackupError(
+                f"{folder} has a complete backup of another table, or of another endpoint or "
+                "region. Name another folder."
+            )
         if journal.work is None or restart:
+            # The manifest goes first, so that none is ever beside the journal of another backup.
+            manifest.unlink(missing_ok=True)
+            sync_folder(folder)
             journal.begin(work)
+        elif is_finished:
+            finished = Manifest.load(manifest.read_bytes(), manifest)
+            journal.delete()
+            return finished
         else:
-            _check_same(job.folder, journal.work, work, schema)
-        (job.folder / DATA).mkdir(exist_ok=True)
+            _check_same(folder, journal.work, work, schema)
+        (folder / DATA).mkdir(mode=0o700, exist_ok=True)
         run = _Run(job, journal, progress)
         run.scan(mean_item_bytes(description))
         return run.finish()
@@ -109,49 +132,67 @@ def interrupted(folder: Path) -> tuple[str, int] | None:
     with Journal(path) as journal:
         if journal.work is None:
             return None
-        items = sum(each["file"]["items"] for each in journal.entries if each["file"])
-        return str(journal.work.get("started")), items
+        return str(journal.work.get("started")), sum(each.items for each in _records(journal))
 
 
-def _prepare_folder(folder: Path, *, restart: bool) -> Manifest | None:
-    """Create the folder. Return the manifest if only the journal of the backup remains."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    manifest = folder / manifests.FILE_NAME
-    if manifest.exists():
-        if (folder / PROGRESS).exists():
-            finished = Manifest.load(manifest.read_bytes())
-            (folder / PROGRESS).unlink()
-            return finished
+def _check_folder(folder: Path, *, has_journal: bool, restart: bool) -> None:
+    """Raise BackupError unless ``folder`` is empty, or has only files of an interrupted backup."""
+    if (folder / manifests.FILE_NAME).exists() and not has_journal:
         raise BackupError(f"{folder} has a complete backup already. Name another folder.")
-    known = {DATA, PROGRESS, manifests.FILE_NAME + UNFINISHED}
-    if strangers := sorted(each.name for each in folder.iterdir() if each.name not in known):
+    known = {DATA, PROGRESS, manifests.FILE_NAME, manifests.FILE_NAME + UNFINISHED}
+    data = folder / DATA
+    strangers = [each for each in folder.iterdir() if each.name not in known]
+    if data.is_dir():
+        strangers += [each for each in data.iterdir() if not _is_own(each)]
+    elif data.exists():
+        strangers.append(data)
+    if strangers:
         raise BackupError(
-            f"{folder} is not empty: it has {strangers[0]}. Name a new or an empty folder."
+            f"{folder} is not empty: it has {min(strangers).relative_to(folder)}. Name a new or an "
+            "empty folder."
         )
-    if not restart and (folder / DATA).exists() and not (folder / PROGRESS).exists():
+    if data.exists() and not (restart or has_journal):
         raise BackupError(
             f"{folder} has files of a backup without {PROGRESS}. Name a new or an empty folder, or "
             "use --restart."
         )
-    return None
+
+
+def _is_own(path: Path) -> bool:
+    return _DATA_FILE.fullmatch(path.name) is not None and not path.is_dir()
+
+
+def _close_to_others(folder: Path) -> None:
+    """Let only the owner read ``folder``, which may have been made by somebody else."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if not mode & 0o077:
+        return
+    try:
+        folder.chmod(mode & ~0o077)
+    except OSError as exc:
+        raise BackupError(
+            f"{folder} can be read by others, and that cannot be changed: {exc.strerror}. Name a "
+            "new folder, or one that you own."
+        ) from exc
 
 
 def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any], schema: Schema) -> None:
     names = {
-        "version": "a version of the format",
+        "version": "the format",
         "table": "the table",
         "place": "the endpoint and region",
-        "segments": "a number of segments (--segments)",
-        "consistent": "a consistency of reads (--eventual)",
+        "segments": "--segments",
+        "consistent": "ConsistentRead (--eventual)",
     }
     for name, shown in names.items():
         if before.get(name) != now[name]:
             raise BackupError(
-                f"{folder} has an interrupted backup with another value for {shown}: "
+                f"The backup in {folder} was interrupted. It began with {shown} "
                 f"{before.get(name)}, not {now[name]}. Use the same, another folder, or --restart."
             )
     try:
         kept = Schema.from_json(before["schema"])
+        _ = before["started"]
     except KeyError:
         raise BackupError(f"{folder / PROGRESS} is damaged. Use --restart.") from None
     changes = kept.differences(schema) or schema.differences(kept)
@@ -185,11 +226,11 @@ class _Run:
     def scan(self, mean_bytes: float | None) -> None:
         """Read the segments that are not done, each from its last finished file on."""
         positions: dict[int, RawItem | None] = {}
-        for entry in self._entries():
+        for entry in _entries(self.journal):
             positions[entry["segment"]] = entry["next"]
             segment = self._segments.setdefault(entry["segment"], _Segment())
             segment.files += entry["file"] is not None
-        for record in self._records():
+        for record in _records(self.journal):
             self._check_kept(record)
             self._items += record.items
         self.progress(self._items)
@@ -212,7 +253,7 @@ class _Run:
     def finish(self) -> Manifest:
         """Write the manifest, and delete what a crash left."""
         job, work = self.job, self.journal.work or {}
-        records = self._records()
+        records = _records(self.journal)
         manifest = Manifest(
             table=job.table,
             schema=Schema.from_json(work["schema"]),
@@ -224,7 +265,7 @@ class _Run:
         )
         known = {each.name for each in records}
         for path in (job.folder / DATA).iterdir():
-            if path.name not in known:
+            if path.name not in known and _is_own(path):
                 path.unlink()
         write_whole(job.folder / manifests.FILE_NAME, manifest.dump())
         self.journal.delete()
@@ -260,32 +301,31 @@ class _Run:
         is_late = clock.monotonic() - began >= self.job.file_seconds
         return writer.size >= self.job.file_bytes or is_late
 
-    def _entries(self) -> list[dict[str, Any]]:
-        try:
-            return [
-                {
-                    "segment": int(each["segment"]),
-                    "file": None if each["file"] is None else FileRecord.from_json(each["file"]),
-                    "next": _load_key(each["next"]),
-                }
-                for each in self.journal.entries
-            ]
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise BackupError(
-                f"{self.journal.path} is damaged. Use --restart, or another folder."
-            ) from None
-
-    def _records(self) -> list[FileRecord]:
-        return [each["file"] for each in self._entries() if each["file"] is not None]
-
     def _check_kept(self, record: FileRecord) -> None:
         path = self.job.folder / DATA / record.name
-        size = path.stat().st_size if path.exists() else None
-        if size != record.size:
-            raise BackupError(
-                f"The interrupted backup is incomplete: {path} "
-                f"{'is missing' if size is None else 'is truncated'}. Use --restart."
-            )
+        try:
+            DataFile(path, record.items, record.digest, record.size, record.sha256).check()
+        except BackupError as exc:
+            raise BackupError(f"{exc} The backup cannot be continued. Use --restart.") from None
+
+
+def _entries(journal: Journal) -> list[dict[str, Any]]:
+    """Return the entries of ``journal`` as values. Raises BackupError if it is damaged."""
+    try:
+        return [
+            {
+                "segment": int(each["segment"]),
+                "file": None if each["file"] is None else FileRecord.from_json(each["file"]),
+                "next": _load_key(each["next"]),
+            }
+            for each in journal.entries
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise BackupError(f"{journal.path} is damaged. Use --restart, or another folder.") from None
+
+
+def _records(journal: Journal) -> list[FileRecord]:
+    return [each["file"] for each in _entries(journal) if each["file"] is not None]
 
 
 def _dump_key(key: RawItem | None) -> str | None:

@@ -17,16 +17,21 @@ from typing import Any, BinaryIO
 from ...exceptions import BackupError
 from .digests import ItemsDigest
 from .lines import MAX_LINE_BYTES, RawItem, dump_item, load_item
-from .manifest import FileRecord
+from .manifest import ADVICE, FileRecord
 
 UNFINISHED = ".part"
 _BLOCK = 2**20
 
 
+def create(path: Path) -> BinaryIO:
+    """Open ``path`` to be written; a new file can be read by its owner only."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``, which has all of it or is unchanged after a crash."""
     unfinished = path.with_name(path.name + UNFINISHED)
-    with unfinished.open("wb") as file:
+    with create(unfinished) as file:
         file.write(content)
         sync(file)
     _finish(unfinished, path)
@@ -61,7 +66,7 @@ class FileWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._unfinished = path.with_name(path.name + UNFINISHED)
-        self._raw = _Measured(self._unfinished.open("wb"))
+        self._raw = _Measured(create(self._unfinished))
         # No name and no time: equal items are equal bytes.
         self._gzip = gzip.GzipFile("", "wb", 6, self._raw, mtime=0)
         self._digest = ItemsDigest()
@@ -165,7 +170,7 @@ class DataFile:
                 try:
                     item = load_item(line)
                 except ValueError as exc:
-                    raise BackupError(f"{self.name}: line {number} {exc}.") from None
+                    raise BackupError(f"{self.path}: line {number} {exc}. {ADVICE}") from None
                 digest += ItemsDigest.of([item])
                 yield item
             while measured.read(_BLOCK):
@@ -173,17 +178,20 @@ class DataFile:
         self._compare(measured)
         if digest.items != self.items:
             raise BackupError(
-                f"{self.name} is incomplete: it has {digest.items} items, expected {self.items}."
+                f"{self.path} is incomplete: it has {digest.items} items, expected {self.items}. "
+                f"{ADVICE}"
             )
         if self.digest is not None and str(digest) != self.digest:
-            raise BackupError(f"{self.name} was altered: the checksum of its items differs.")
+            raise BackupError(
+                f"{self.path} was altered: the checksum of its items differs. {ADVICE}"
+            )
 
     def _open(self) -> BinaryIO:
         try:
             return self.path.open("rb")
         except FileNotFoundError:
             raise BackupError(
-                f"The backup is incomplete: the file {self.path} is missing."
+                f"The backup is incomplete: the file {self.path} is missing. {ADVICE}"
             ) from None
 
     def _lines(self, measured: _Measured) -> Iterable[bytes]:
@@ -193,14 +201,19 @@ class DataFile:
                     if line.strip():
                         yield line
         except EOFError:
-            raise BackupError(f"{self.name} is truncated: its compressed data end early.") from None
+            raise BackupError(
+                f"{self.path} is truncated: its compressed data end early. {ADVICE}"
+            ) from None
         except (gzip.BadGzipFile, zlib.error):
-            raise BackupError(f"{self.name} was altered: it cannot be decompressed.") from None
+            raise BackupError(
+                f"{self.path} was altered: it cannot be decompressed. {ADVICE}"
+            ) from None
 
     def _compare(self, measured: _Measured) -> None:
         if self.size is not None and measured.size < self.size:
             raise BackupError(
-                f"{self.name} is truncated: it has {measured.size} bytes, expected {self.size}."
+                f"{self.path} is truncated: it has {measured.size} bytes, expected {self.size}. "
+                f"{ADVICE}"
             )
         found, expected = (
             (base64.b64encode(measured.md5.digest()).decode(), self.md5)
@@ -209,5 +222,5 @@ class DataFile:
         )
         if expected is not None and found != expected:
             raise BackupError(
-                f"{self.name} was altered: its checksum differs from that of the manifest."
+                f"{self.path} was altered: its checksum differs from that of the manifest. {ADVICE}"
             )

@@ -12,13 +12,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ...calls.item_size import MAX_ITEM_BYTES
 from ...exceptions import BackupError
 
 RawItem = dict[str, Any]
 
-# An item has at most 400 KB. In JSON a byte may become six characters, and short values get names
-# of types, brackets and commas.
+# An item has at most 400 KB. In JSON a byte of text may become six characters, an empty string in a
+# list nine, and a number of two bytes its 126 digits.
 MAX_LINE_BYTES = 16 * 2**20
+# Every comma is a character of a value, or comes before an element, which counts one byte at least.
+# Elements take far more memory than their characters.
+_MAX_COMMAS = MAX_ITEM_BYTES
 _INCREMENTAL = frozenset(["Keys", "NewImage", "OldImage", "Metadata"])
 
 
@@ -40,6 +44,8 @@ def load_item(line: bytes) -> RawItem:
 
     Raises ValueError if the line is not an item; its message goes after the number of the line.
     """
+    if len(line) >= MAX_LINE_BYTES or line.count(b",") > _MAX_COMMAS:
+        raise ValueError("is longer than the line of an item, which has at most 400 KB")
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):

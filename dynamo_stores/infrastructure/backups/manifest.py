@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ...exceptions import BackupError
@@ -18,6 +19,8 @@ from .digests import ItemsDigest
 from .schema import Schema
 
 FILE_NAME = "manifest.json"
+# What to do about a damaged file.
+ADVICE = "Use another copy of the backup."
 VERSION = 1
 _FORMAT = "dynamo-stores backup"
 # What is no plain name could lead out of the folder.
@@ -99,25 +102,27 @@ class Manifest:
         return json.dumps(content, indent=1).encode() + b"\n"
 
     @classmethod
-    def load(cls, data: bytes) -> Manifest:
-        """Return the manifest in ``data``. Raises BackupError if it was changed or is not one."""
+    def load(cls, data: bytes, where: Path) -> Manifest:
+        """
+        Return the manifest in ``data``, the content of the file ``where``. Raises BackupError, with
+        that name, if it was changed or is not one.
+        """
         try:
             content = json.loads(data)
             if content["format"] != _FORMAT:
                 raise ValueError(content["format"])
         except (ValueError, TypeError, KeyError, RecursionError):
             raise BackupError(
-                f"{FILE_NAME} is truncated, or not the manifest of a backup."
+                f"{where} is truncated, or not the manifest of a backup. {ADVICE}"
             ) from None
         if content.get("version") != VERSION:
             raise BackupError(
-                f"{FILE_NAME} has version {content.get('version')!r}; this release reads version "
+                f"{where} has version {content.get('version')!r}; this release reads version "
                 f"{VERSION}. Use the release that wrote the backup."
             )
         if content.pop("manifest_sha256", None) != _own_digest(content):
             raise BackupError(
-                f"{FILE_NAME} was altered: its checksum differs from its content. "
-                "Use another copy of the backup."
+                f"{where} was altered: its checksum differs from its content. {ADVICE}"
             )
         try:
             manifest = cls(
@@ -130,9 +135,11 @@ class Manifest:
                 files=tuple(map(FileRecord.from_json, content["files"])),
             )
         except (ValueError, TypeError, KeyError):
-            raise BackupError(f"{FILE_NAME} is not the manifest of a backup.") from None
+            raise BackupError(f"{where} is not the manifest of a backup. {ADVICE}") from None
         if (content["items"], content["digest"]) != (manifest.digest.items, str(manifest.digest)):
-            raise BackupError(f"{FILE_NAME} is incomplete: its files are not all of its items.")
+            raise BackupError(
+                f"{where} is incomplete: its files are not all of its items. {ADVICE}"
+            )
         return manifest
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...calls.item_size import KB, item_size
+from ..live import LiveTable
 from .lines import RawItem
 
 # A table of one unit needs minutes for an item of 400 KB; nothing else is processed meanwhile.
@@ -27,6 +28,8 @@ def read_rate(description: Mapping[str, Any], share: float, units: float | None)
     """
     if units is not None:
         return units
+    if _is_on_demand(description):
+        return None
     capacity = _capacity(description, "ReadCapacityUnits")
     return None if capacity is None else share * capacity
 
@@ -35,14 +38,21 @@ def write_rate(description: Mapping[str, Any], share: float, units: float | None
     """Return the write units a second; the index with the least capacity counts, too."""
     if units is not None:
         return units
+    if _is_on_demand(description):
+        return None
     indexes = description.get("GlobalSecondaryIndexes") or ()
     found = [_capacity(each, "WriteCapacityUnits") for each in (description, *indexes)]
     capacities = [each for each in found if each is not None]
     return share * min(capacities) if capacities else None
 
 
+def _is_on_demand(description: Mapping[str, Any]) -> bool:
+    # Its indexes may still show capacity that they do not have.
+    return LiveTable(description).billing_mode == "PAY_PER_REQUEST"
+
+
 def _capacity(of: Mapping[str, Any], name: str) -> int | None:
-    # An on-demand table, and one without capacity, has 0.
+    # A table without capacity has 0.
     return (of.get("ProvisionedThroughput") or {}).get(name) or None
 
 

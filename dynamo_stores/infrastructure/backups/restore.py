@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -45,8 +45,8 @@ _VERSION = 1
 
 class Mode(StrEnum):
     """
-    What happens to items of the target: an empty one has none, those with equal keys are replaced,
-    or they are kept.
+    What happens to items of the target: it must be empty, those with equal keys are replaced, or
+    they are kept.
     """
 
     EMPTY = "empty"
@@ -57,7 +57,8 @@ class Mode(StrEnum):
 @dataclass(frozen=True)
 class RestoreJob:
     """
-    What to restore, and how. ``mode`` is for a target that is not empty, None to refuse it.
+    What to restore, and how. Without a ``mode`` the target must be empty when the restore begins,
+    and nobody else may write to it.
 
     ``schema`` is that of a target that does not exist. The rates are ``share`` of the capacity, or
     ``units`` write units a second. ``journal`` is the file with the progress, in which that of each
@@ -109,11 +110,27 @@ def inspect_target(job: RestoreJob) -> Target:
                 "schema. Create the table, or say by --like TABLE or --model MODEL how."
             )
         return Target(None, is_empty=True)
+    _check_fits(job, description)
+    return Target(description, _is_empty(job.using, job.table))
+
+
+def _check_fits(job: RestoreJob, description: dict[str, Any]) -> None:
     own = job.schema or job.source.schema
     live = Schema.of_description(description, None)
     if own is not None and own.types() != live.types():
         raise BackupError(f"{job.table} does not fit: {own.differences(live)[0]}.")
-    return Target(description, _is_empty(job.using, job.table))
+
+
+def planned_rate(job: RestoreJob, description: Mapping[str, Any] | None) -> float | None:
+    """
+    Return the write units a second, None without a limit; ``description`` is that of the target,
+    None if the restore creates it.
+    """
+    schema = job.schema or job.source.schema
+    if description is None and schema is not None:
+        billing = {"BillingMode": schema.request["BillingMode"]}
+        description = {**schema.request, "BillingModeSummary": billing}
+    return write_rate(description or {}, job.share, job.units)
 
 
 def restore(job: RestoreJob, *, progress: Progress = lambda phase, items: None) -> Restored:
@@ -134,7 +151,7 @@ def restore(job: RestoreJob, *, progress: Progress = lambda phase, items: None) 
         )
     with Journal(job.journal) as journal:
         mode, is_created = _begin(job, journal)
-        description = _created(job, journal) if is_created else _described(job, journal)
+        description = _created(job, journal, mode) if is_created else _described(job, journal)
         keys = Schema.of_description(description, None).keys
         writing = _Writing(job, journal, mode, keys, description, progress)
         result = writing.run()
@@ -162,20 +179,24 @@ def _begin(job: RestoreJob, journal: Journal) -> tuple[Mode, bool]:
                 f"{job.journal} is of another restore: of another backup, table or endpoint. "
                 "Delete it to begin again."
             )
-        mode = Mode(before["mode"])
-        if job.mode is not None and mode is not Mode.EMPTY and mode is not job.mode:
-            raise BackupError(f"The restore began with --{mode}; continue it without --{job.mode}.")
+        mode = _mode_of(journal)
+        _check_entries(journal)
+        if job.mode is not None and mode is not job.mode:
+            if mode is not Mode.EMPTY:
+                raise BackupError(
+                    f"The restore began with --{mode}; continue it without --{job.mode}."
+                )
+            mode = job.mode
+            journal.append({"mode": str(mode)})
         return mode, bool(before["created"])
     target = inspect_target(job)
-    if target.is_empty:
-        mode = Mode.EMPTY
-    elif job.mode is None:
+    if not target.is_empty and job.mode is None:
         raise BackupError(
             f"The table {job.table} is not empty, and nothing was written. --overwrite replaces "
             "items with equal keys, --keep-existing skips them; neither deletes any."
         )
-    else:
-        mode = job.mode
+    # Also for an empty target: other processes may write to it before the restore does.
+    mode = job.mode or Mode.EMPTY
     is_created = target.description is None
     journal.begin({**same, "mode": str(mode), "created": is_created})
     if target.description is not None:
@@ -183,7 +204,33 @@ def _begin(job: RestoreJob, journal: Journal) -> tuple[Mode, bool]:
     return mode, is_created
 
 
-def _created(job: RestoreJob, journal: Journal) -> dict[str, Any]:
+def _mode_of(journal: Journal) -> Mode:
+    """Return the mode of an interrupted restore: the last one that it was continued with."""
+    modes = [each["mode"] for each in (journal.work or {}, *journal.entries) if "mode" in each]
+    try:
+        return Mode(modes[-1])
+    except (IndexError, ValueError):
+        raise _damaged(journal) from None
+
+
+def _check_entries(journal: Journal) -> None:
+    """Raise BackupError if the journal lacks values, or has others than a restore writes."""
+    try:
+        _ = (journal.work or {})["created"]
+        for each in journal.entries:
+            if "file" in each:
+                _ = each["file"] + "", each["written"] + each["kept"] + 0
+            if "digest" in each:
+                _ = ItemsDigest.parse(each["items"], each["digest"])
+    except (KeyError, TypeError, ValueError):
+        raise _damaged(journal) from None
+
+
+def _damaged(journal: Journal) -> BackupError:
+    return BackupError(f"{journal.path} is damaged. Delete it to begin again.")
+
+
+def _created(job: RestoreJob, journal: Journal, mode: Mode) -> dict[str, Any]:
     """Create the table unless an interrupted restore did so; return its description."""
     if any("table_id" in each for each in journal.entries):
         return _described(job, journal)
@@ -191,18 +238,20 @@ def _created(job: RestoreJob, journal: Journal) -> dict[str, Any]:
     if schema is None:
         raise BackupError("An export of the service has no schema. Use --like or --model again.")
     control = get_control(job.using)
-    try:
-        control.call("CreateTable", {**schema.request, "TableName": job.table})
-    except ClientError as exc:
-        # Created before the interruption; another one's is not empty, or differs in the end.
-        if code_of(exc) != TABLE_IN_USE:
-            raise
-        if not _is_empty(job.using, job.table):
-            raise BackupError(
-                f"{job.table} was created by another process meanwhile. Delete {job.journal}, and "
-                "begin again."
-            ) from None
+    # It may have been created before the interruption, or by another process since then.
+    if control.describe(job.table) is None:
+        try:
+            control.call("CreateTable", {**schema.request, "TableName": job.table})
+        except ClientError as exc:
+            if code_of(exc) != TABLE_IN_USE:
+                raise
     description = await_active(control, job.table)
+    _check_fits(job, description)
+    if mode is Mode.EMPTY and not _is_empty(job.using, job.table):
+        raise BackupError(
+            f"{job.table} was created by another process meanwhile, and has items. Delete "
+            f"{job.journal}, and begin again."
+        )
     journal.append({"table_id": table_id(description)})
     return description
 
@@ -244,7 +293,9 @@ def _is_empty(using: str, table: str) -> bool:
 def _verify(
     job: RestoreJob, writing: _Writing, description: dict[str, Any], progress: Progress
 ) -> None:
-    rate = read_rate(description, job.share, None)
+    # A limit of write units is one of reads, too; a table with more of them has its own.
+    own = read_rate(description, job.share, None)
+    rate = min((each for each in (own, job.units) if each is not None), default=None)
     if writing.mode is Mode.EMPTY:
         check_whole(job.using, job.table, writing.expected(), rate, job.threads, progress)
     else:
@@ -368,7 +419,7 @@ class _Writing:
             self._result.written += written
             self._result.kept += kept
             self._items += written + kept
-            self.progress("Restored", self._items)
+            self.progress("Handled", self._items)
 
     async def _write(self, items: list[RawItem], work: BackgroundWork, all_files: Together) -> int:
         """Write ``items``; return how many of them were kept as they are in the table."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,10 @@ from ...exceptions import BackupError
 from ..tables import TableSpec
 
 _KINDS = ("GlobalSecondaryIndexes", "LocalSecondaryIndexes")
+_CAPACITY = {"ProvisionedThroughput", "OnDemandThroughput"}
+# What a backup keeps. A manifest may be anybody's: it must not choose a policy or a stream.
+_OF_TABLE = {"KeySchema", "AttributeDefinitions", "BillingMode", *_KINDS, *_CAPACITY}
+_OF_INDEX = {"IndexName", "KeySchema", "Projection", *_CAPACITY}
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,7 @@ class Schema:
             ),
             "BillingMode": billing,
         }
-        if is_provisioned:
-            request["ProvisionedThroughput"] = _throughput(description)
+        request |= _capacity(description, is_provisioned=is_provisioned)
         for kind in _KINDS:
             indexes = [
                 {
@@ -40,9 +43,7 @@ class Schema:
                     "KeySchema": list(index["KeySchema"]),
                     "Projection": dict(index["Projection"]),
                     **(
-                        {"ProvisionedThroughput": _throughput(index)}
-                        if is_provisioned and kind == _KINDS[0]
-                        else {}
+                        _capacity(index, is_provisioned=is_provisioned) if kind == _KINDS[0] else {}
                     ),
                 }
                 for index in description.get(kind) or ()
@@ -63,9 +64,20 @@ class Schema:
         """Return the schema that :meth:`as_json` returned. Raises BackupError for other values."""
         try:
             schema = cls(dict(content["table"]), content["ttl"])
-            schema.types()
-        except (KeyError, TypeError, ValueError):
+            # What is wrong with a part of it shows here, and not later.
+            _ = schema.differences(schema), schema.billing
+            unknown = schema.request.keys() - _OF_TABLE
+            for kind in _KINDS:
+                unknown.update(
+                    *(index.keys() - _OF_INDEX for index in schema.request.get(kind, ()))
+                )
+        except (KeyError, TypeError, ValueError, AttributeError):
             raise BackupError("The schema in the manifest is not one of a table.") from None
+        if unknown:
+            raise BackupError(
+                f"The schema in the manifest has {min(map(repr, unknown))}, which no backup keeps. "
+                "Use another copy of the backup."
+            )
         return schema
 
     def as_json(self) -> dict[str, Any]:
@@ -82,6 +94,16 @@ class Schema:
     def indexes(self) -> list[str]:
         """The names of the indexes."""
         return [index["IndexName"] for kind in _KINDS for index in self.request.get(kind, ())]
+
+    @property
+    def billing(self) -> str:
+        """The billing mode, and the capacity of the table and of its indexes, as text."""
+        indexes: Iterable[Mapping[str, Any]] = self.request.get(_KINDS[0], ())
+        shown = [
+            *_shown_capacity("", self.request),
+            *(each for index in indexes for each in _shown_capacity(index["IndexName"], index)),
+        ]
+        return "; ".join([str(self.request["BillingMode"]), *shown])
 
     def types(self) -> dict[str, str]:
         """Return the types (``S``, ``N``, ``B``) of the key attributes."""
@@ -103,12 +125,37 @@ class Schema:
         ]
 
 
-def _throughput(of: Mapping[str, Any]) -> dict[str, int]:
-    found = of.get("ProvisionedThroughput") or {}
-    return {
-        name: max(1, int(found.get(name, 1)))
-        for name in ("ReadCapacityUnits", "WriteCapacityUnits")
+def _capacity(of: Mapping[str, Any], *, is_provisioned: bool) -> dict[str, dict[str, int]]:
+    """Return the capacity of a table or an index, or the limits of an on-demand one."""
+    if is_provisioned:
+        found = of.get("ProvisionedThroughput") or {}
+        units = {
+            name: max(1, int(found.get(name, 1)))
+            for name in ("ReadCapacityUnits", "WriteCapacityUnits")
+        }
+        return {"ProvisionedThroughput": units}
+    found = of.get("OnDemandThroughput") or {}
+    # Without a limit it is -1.
+    limits = {
+        name: int(found[name])
+        for name in ("MaxReadRequestUnits", "MaxWriteRequestUnits")
+        if found.get(name, -1) > 0
     }
+    return {"OnDemandThroughput": limits} if limits else {}
+
+
+def _shown_capacity(index: str, of: Mapping[str, Any]) -> list[str]:
+    names = {
+        "ReadCapacityUnits": "read units a second",
+        "WriteCapacityUnits": "write units a second",
+        "MaxReadRequestUnits": "read units a second at most",
+        "MaxWriteRequestUnits": "write units a second at most",
+    }
+    found = {
+        name: units for each in sorted(_CAPACITY) for name, units in (of.get(each) or {}).items()
+    }
+    units = [f"{found[name]:,} {shown}" for name, shown in names.items() if name in found]
+    return [f"{f'index {index}: ' if index else ''}{', '.join(units)}"] if units else []
 
 
 def _keys_of_indexes(schema: Schema) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ class Source:
     def check(self) -> Iterator[DataFile]:
         """Yield each file once it was checked. Raises BackupError for the first damaged one."""
         for file in self.files:
-            file.check()
+            with _nothing_written():
+                file.check()
             yield file
 
 
@@ -59,6 +61,19 @@ def open_source(path: Path) -> Source:
 
     Raises BackupError if there is none, if it is incomplete, or if a manifest was altered.
     """
+    with _nothing_written():
+        return _opened(path)
+
+
+@contextmanager
+def _nothing_written() -> Iterator[None]:
+    try:
+        yield
+    except BackupError as exc:
+        raise BackupError(f"{exc} Nothing was written.") from None
+
+
+def _opened(path: Path) -> Source:
     if not path.is_dir():
         raise BackupError(f"{path} is no folder; expected the folder of a backup.")
     if (path / own.FILE_NAME).exists():
@@ -77,7 +92,9 @@ def open_source(path: Path) -> Source:
     if exports:
         return _export(exports[0])
     if (path / DATA).is_dir():
-        raise BackupError(f"The backup in {path} is incomplete: {own.FILE_NAME} is missing.")
+        raise BackupError(
+            f"The backup in {path} is incomplete: {own.FILE_NAME} is missing. {own.ADVICE}"
+        )
     raise BackupError(
         f"{path} has no backup; expected a folder with {own.FILE_NAME}, or with {_SUMMARY} of an "
         "export to S3."
@@ -86,7 +103,7 @@ def open_source(path: Path) -> Source:
 
 def _backup(path: Path) -> Source:
     content = (path / own.FILE_NAME).read_bytes()
-    manifest = Manifest.load(content)
+    manifest = Manifest.load(content, path / own.FILE_NAME)
     return Source(
         path=path,
         table=manifest.table,
@@ -115,7 +132,7 @@ def _exports(path: Path) -> list[Path]:
 
 def _export(path: Path) -> Source:
     summary_bytes = _manifest(path / _SUMMARY)
-    summary = _parsed(summary_bytes, _SUMMARY)
+    summary = _parsed(summary_bytes, path / _SUMMARY)
     if summary.get("outputFormat", "DYNAMODB_JSON") != "DYNAMODB_JSON":
         raise BackupError(
             f"{path} is an export in the format {summary['outputFormat']}; expected DYNAMODB_JSON. "
@@ -127,13 +144,15 @@ def _export(path: Path) -> Source:
         )
     lines = _manifest(path / _FILES)
     files = tuple(
-        _data_file(path, _parsed(line, _FILES)) for line in lines.splitlines() if line.strip()
+        _data_file(path, _parsed(line, path / _FILES))
+        for line in lines.splitlines()
+        if line.strip()
     )
     items = sum(each.items for each in files)
     if summary.get("itemCount", items) != items:
         raise BackupError(
-            f"{_FILES} is incomplete: its files have {items} items, but {_SUMMARY} has "
-            f"{summary['itemCount']}."
+            f"{path / _FILES} is incomplete: its files have {items} items, but {_SUMMARY} has "
+            f"{summary['itemCount']}. {own.ADVICE}"
         )
     return Source(
         path=path,
@@ -149,7 +168,7 @@ def _manifest(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise BackupError(f"The export is incomplete: {path} is missing.") from None
+        raise BackupError(f"The export is incomplete: {path} is missing. {own.ADVICE}") from None
     # The documentation says .checksum, the service writes .md5.
     for ending in (".md5", ".checksum"):
         checksum = path.with_suffix(ending)
@@ -158,16 +177,18 @@ def _manifest(path: Path) -> bytes:
             expected = checksum.read_text(errors="replace").strip()
             if expected not in (base64.b64encode(found).decode(), found.hex()):
                 raise BackupError(
-                    f"{path.name} was altered: its checksum differs from {checksum.name}."
+                    f"{path} was altered: its checksum differs from {checksum.name}. {own.ADVICE}"
                 )
     return content
 
 
-def _parsed(content: bytes, name: str) -> dict[str, Any]:
+def _parsed(content: bytes, where: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(content))
     except (ValueError, TypeError, RecursionError):
-        raise BackupError(f"{name} is truncated, or not the manifest of an export.") from None
+        raise BackupError(
+            f"{where} is truncated, or not the manifest of an export. {own.ADVICE}"
+        ) from None
 
 
 def _data_file(path: Path, entry: dict[str, Any]) -> DataFile:
@@ -178,5 +199,7 @@ def _data_file(path: Path, entry: dict[str, Any]) -> DataFile:
         base64.b64decode(md5, validate=True)
         items = int(entry["itemCount"])
     except (KeyError, TypeError, ValueError, binascii.Error):
-        raise BackupError(f"{_FILES} has an entry that is not of a data file.") from None
+        raise BackupError(
+            f"{path / _FILES} has an entry that is not of a data file. {own.ADVICE}"
+        ) from None
     return DataFile(path / DATA / name, items, md5=md5)

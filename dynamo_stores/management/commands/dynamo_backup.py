@@ -10,11 +10,11 @@ from django.core.management.base import BaseCommand
 
 from ...conf.rules import POSITIVE
 from ...infrastructure.backups.backup import BackupJob, back_up, describe, interrupted
-from ...infrastructure.backups.export import start_export
 from ...infrastructure.backups.pacing import read_rate, read_units
 from ..backups import add_pace, check_pace, pace_of, resumable
 from ..meter import Meter, duration
 from ..options import check_options
+from ..tables import name_in_dynamodb
 
 
 class Command(BaseCommand):
@@ -25,14 +25,9 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("table", help="The name of the table in AWS.")
-        where = parser.add_mutually_exclusive_group(required=True)
-        where.add_argument("--output", type=Path, metavar="PATH", help="A new or empty folder.")
-        where.add_argument(
-            "--export-to",
-            metavar="s3://BUCKET/PREFIX",
-            help="Start the service's own export instead, which is of one point in time. It needs "
-            "point-in-time recovery of the table.",
+        parser.add_argument("table", help="The table, by its name in DynamoDB or in a model.")
+        parser.add_argument(
+            "--output", type=Path, metavar="PATH", required=True, help="A new or empty folder."
         )
         add_pace(parser, "read")
         parser.add_argument(
@@ -64,21 +59,18 @@ class Command(BaseCommand):
         self,
         *args: Any,
         table: str,
-        output: Path | None,
+        output: Path,
         using: str,
-        export_to: str | None,
         **options: Any,
     ) -> None:
         check_pace(options)
         check_options(options, checkpoint=POSITIVE)
         advice = "Run the same command again: it continues from the files that are finished."
         with resumable(advice):
+            table = name_in_dynamodb(using, table)
             description = describe(using, table)
             rate = read_rate(description, options["share"], options["units"])
             consistent = not options["eventual"]
-            if output is None:
-                self._export(using, description, str(export_to), dry_run=options["dry_run"])
-                return
             if options["dry_run"]:
                 self._plan(description, rate, consistent=consistent)
                 return
@@ -128,20 +120,9 @@ class Command(BaseCommand):
         )
         self._say_what_it_is_not()
 
-    def _export(self, using: str, description: dict[str, Any], url: str, *, dry_run: bool) -> None:
-        if dry_run:
-            self.stdout.write(f"Would start an export of {description['TableName']} to {url}.")
-            return
-        arn = start_export(using, description, url)
-        self.stdout.write(
-            f"DynamoDB exports {description['TableName']} to {url}: {arn}. 'aws dynamodb "
-            f"describe-export --export-arn {arn}' shows the progress. Copy the folder of the "
-            "export here, and dynamo_restore restores it."
-        )
-
     def _say_what_it_is_not(self) -> None:
         self.stdout.write(
             "A Scan is no snapshot: items that are written meanwhile may be in the backup or not. "
-            "--export-to s3://BUCKET/PREFIX starts the service's export of one point in time, "
-            "which dynamo_restore reads, too."
+            "'dynamo_backups export' starts DynamoDB's own export, which is of one point in time "
+            "and which dynamo_restore reads, too."
         )

@@ -18,15 +18,20 @@ from ...conf.rules import POSITIVE, or_none
 from ...exceptions import StoreError
 from ...infrastructure.service_backups import Export, ServiceBackups, Source
 from ...infrastructure.tables import set_recovery, wanted_tables
-from ..confirmation import confirm
+from ..confirmation import add_no_input, confirm
 from ..options import check_options
 from ..restoring import restore
-from ..tables import add_choice_of_aliases, chosen_aliases, command_errors, for_each_alias
+from ..tables import (
+    add_choice_of_aliases,
+    chosen_aliases,
+    command_errors,
+    for_each_alias,
+    interruptible,
+    name_in_dynamodb,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _LATEST = "latest"
-# The exit status of a command that Ctrl-C ended.
-_INTERRUPTED = 130
 
 
 class Command(BaseCommand):
@@ -53,9 +58,7 @@ class Command(BaseCommand):
         _add_waiting(found)
         found = action("delete", "Deletes a backup.", DEFAULT_ALIAS)
         found.add_argument("arn", metavar="ARN")
-        found.add_argument(
-            "--no-input", "--noinput", action="store_false", dest="interactive", help="Do not ask."
-        )
+        add_no_input(found)
         found = action("restore", "Restores into a new table, with TTL, tags and so on.", of_table)
         source = found.add_mutually_exclusive_group(required=True)
         source.add_argument("--backup", metavar="ARN", help="Restore this backup.")
@@ -88,14 +91,11 @@ class Command(BaseCommand):
         _check(action, options)
         with command_errors():
             aliases = _aliases(action, using, options)
-        try:
-            failed = for_each_alias(aliases, lambda each: work(each, options))
-        except KeyboardInterrupt:
-            raise CommandError(
-                "Interrupted. What was requested goes on in DynamoDB. The same 'restore' again "
-                "continues it, and 'watch' waits for an export.",
-                returncode=_INTERRUPTED,
-            ) from None
+        with interruptible(
+            "What was requested goes on in DynamoDB. The same 'restore' again continues it, and "
+            "'watch' waits for an export."
+        ):
+            failed = for_each_alias(aliases, lambda each: work(each, _named(each, options)))
         if failed:
             raise CommandError("\n".join(failed))
 
@@ -221,11 +221,26 @@ def _check(action: str, options: dict[str, Any]) -> None:
         _moment(options["at"])
 
 
+def _named(using: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with the tables' names in DynamoDB."""
+    found = {
+        option: name_in_dynamodb(using, options[option])
+        for option in ("table", "target")
+        if options.get(option)
+    }
+    tables = [name_in_dynamodb(using, name) for name in options.get("tables") or ()]
+    return {**options, **found, "tables": tables}
+
+
 def _aliases(action: str, using: list[str] | None, options: dict[str, Any]) -> list[str]:
     if using or action == "list":
         return chosen_aliases(using)
     names = {*(options.get("tables") or ()), options.get("table"), options.get("target")}
-    found = {spec.using for spec in wanted_tables() if spec.name in names}
+    found = {
+        spec.using
+        for spec in wanted_tables()
+        if spec.name in {name_in_dynamodb(spec.using, name) for name in names if name}
+    }
     if len(found) > 1:
         raise CommandError(
             f"The tables are of the aliases {', '.join(sorted(found))}; name one by --using."

@@ -9,18 +9,26 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ...conf import get_config
+from ...calls.control import get_control
 from ...conf.aliases import imported
 from ...conf.rules import POSITIVE
 from ...infrastructure.backups.backup import describe, schema_of
-from ...infrastructure.backups.restore import Mode, RestoreJob, inspect_target, restore
+from ...infrastructure.backups.restore import (
+    Mode,
+    RestoreJob,
+    inspect_target,
+    planned_rate,
+    restore,
+)
 from ...infrastructure.backups.schema import Schema
 from ...infrastructure.backups.source import Source, open_source
+from ...infrastructure.live import LiveTable
 from ...infrastructure.tables import table_of
 from ...models import DynamoModel
-from ..backups import add_pace, check_pace, resumable
+from ..backups import add_pace, check_pace, pace_of, resumable
 from ..meter import Meter
 from ..options import check_options
+from ..tables import name_in_dynamodb
 
 
 class Command(BaseCommand):
@@ -33,7 +41,10 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("path", type=Path, help="The folder of the backup or export.")
         parser.add_argument(
-            "--table", required=True, metavar="NAME", help="The name of the table in AWS."
+            "--table",
+            required=True,
+            metavar="NAME",
+            help="The table, by its name in DynamoDB or in a model.",
         )
         add_pace(parser, "write")
         merge = parser.add_mutually_exclusive_group()
@@ -83,10 +94,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, path: Path, table: str, using: str, **options: Any) -> None:
         check_pace(options)
         check_options(options, checkpoint=POSITIVE)
-        own_state = re.sub(r"[^\w.-]", "_", f"restore-{using}-{table}.jsonl")
-        state: Path = options["state"] or path / own_state
         with resumable("Run the same command with --resume: it continues where it ended."):
-            get_config(using)
+            table = name_in_dynamodb(using, table)
+            own_state = re.sub(r"[^\w.-]", "_", f"restore-{using}-{table}.jsonl")
+            state: Path = options["state"] or path / own_state
             source = open_source(path)
             job = RestoreJob(
                 source,
@@ -108,6 +119,12 @@ class Command(BaseCommand):
                 f"Reads {kind} of {source.table} of {source.taken}: {source.items:,} items in "
                 f"{len(source.files)} files."
             )
+            description = get_control(using).describe(table)
+            pace = pace_of(planned_rate(job, description), "write")
+            verb = "Would write" if options["dry_run"] else "Writes"
+            self.stdout.write(f"{verb} to {table}, {pace}.")
+            if description is not None and (view := LiveTable(description).stream) is not None:
+                self._warn_of_stream(table, view)
             try:
                 if options["dry_run"]:
                     self._plan(job, source, meter)
@@ -119,6 +136,14 @@ class Command(BaseCommand):
         done = "compared by digest" if result.verified else "not compared"
         self.stdout.write(f"{table}: {result.written:,} items written{kept}, {done}.")
 
+    def _warn_of_stream(self, table: str, view: str) -> None:
+        self.stderr.write(
+            self.style.WARNING(
+                f"{table} has a stream of {view}, in which each written item is a change. Stop its "
+                "consumers and event source mappings first, or restore into a new table."
+            )
+        )
+
     def _plan(self, job: RestoreJob, source: Source, meter: Meter) -> None:
         done = 0
         for file in source.check():
@@ -127,6 +152,8 @@ class Command(BaseCommand):
         target = inspect_target(job)
         if target.description is None:
             self.stdout.write(f"Would create {job.table}, and write {source.items:,} items.")
+            if (schema := job.schema or source.schema) is not None:
+                self.stdout.write(f"Its billing: {schema.billing}.")
         elif target.is_empty:
             self.stdout.write(f"Would write {source.items:,} items to {job.table}, which is empty.")
         elif job.mode is None:
@@ -148,7 +175,7 @@ def _mode(options: dict[str, Any]) -> Mode | None:
 
 def _schema(using: str, like: str | None, model: str | None) -> Schema | None:
     if like is not None:
-        return schema_of(using, describe(using, like))
+        return schema_of(using, describe(using, name_in_dynamodb(using, like)))
     if model is None:
         return None
     found = imported(model)

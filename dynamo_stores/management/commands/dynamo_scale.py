@@ -12,7 +12,13 @@ from ...capacity.manual import DOWN, TO, UP, NoSuchTable, change_manually
 from ...capacity.update import describe_changes
 from ...checks import beat_lowers_tables
 from ...infrastructure.tables import wanted_tables
-from ..tables import add_choice_of_aliases, chosen_aliases, command_errors, for_each_alias
+from ..tables import (
+    add_choice_of_aliases,
+    chosen_aliases,
+    command_errors,
+    for_each_alias,
+    name_in_dynamodb,
+)
 
 
 class Command(BaseCommand):
@@ -23,7 +29,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("table", help="The name of the table in AWS.")
+        parser.add_argument("table", help="The table, by its name in DynamoDB or in a model.")
         parser.add_argument("direction", choices=[UP, DOWN, TO])
         parser.add_argument("--read", type=int, metavar="N", help="Read units, for 'to'.")
         parser.add_argument("--write", type=int, metavar="N", help="Write units, for 'to'.")
@@ -66,6 +72,7 @@ class Command(BaseCommand):
         write: int | None,
         dry_run: bool,
     ) -> None:
+        table = name_in_dynamodb(using, table)
         try:
             plan = change_manually(
                 using,

@@ -11,12 +11,9 @@ from ...conf.rules import POSITIVE, or_none
 from ...infrastructure.changes import Plan
 from ...infrastructure.tables import TableSpec
 from ...infrastructure.updates import Result, TableUpdate
-from ..confirmation import confirm
+from ..confirmation import add_no_input, confirm
 from ..options import check_options
-from ..tables import add_choice_of_tables, for_each, for_each_table
-
-# The exit status of a command that Ctrl-C ended.
-_INTERRUPTED = 130
+from ..tables import add_choice_of_tables, for_each, for_each_table, interruptible
 
 
 class Command(BaseCommand):
@@ -34,13 +31,7 @@ class Command(BaseCommand):
             action="store_true",
             help="Also delete indexes that no model has, and switch off what the settings say.",
         )
-        parser.add_argument(
-            "--no-input",
-            "--noinput",
-            action="store_false",
-            dest="interactive",
-            help="Apply the plan without asking.",
-        )
+        add_no_input(parser)
         parser.add_argument(
             "--timeout",
             type=float,
@@ -96,14 +87,11 @@ class Command(BaseCommand):
             count = len(result.done)
             self._line(f"{spec.name}: {count} change{'' if count == 1 else 's'} applied")
 
-        try:
+        with interruptible(
+            "A change that was requested goes on in DynamoDB; run the command again to wait for it "
+            "and to continue."
+        ):
             return for_each(plans, apply, lambda line: None)
-        except KeyboardInterrupt:
-            raise CommandError(
-                "Interrupted. A change that was requested goes on in DynamoDB; run the command "
-                "again to wait for it and to continue.",
-                returncode=_INTERRUPTED,
-            ) from None
 
     def _line(self, line: str) -> None:
         self.stdout.write(line)
@@ -112,10 +100,8 @@ class Command(BaseCommand):
 
     def _print(self, name: str, plan: Plan, under_way: list[str]) -> None:
         lines = [f"being changed: {each}" for each in under_way]
-        lines += [
-            f"{'removal: ' if each.is_removal else ''}{each.sentence}" for each in plan.changes
-        ]
-        lines += [f"not without --allow-removal: {each.sentence}" for each in plan.kept]
+        lines += [f"{'removal: ' if each.is_removal else ''}{each}" for each in plan.changes]
+        lines += [f"not without --allow-removal: {each}" for each in plan.kept]
         lines += [f"in a later run: {each}" for each in plan.later]
         lines += [f"not possible: {each}" for each in plan.impossible]
         self._line(f"{name}:" if lines else f"{name}: nothing to change")
@@ -125,7 +111,7 @@ class Command(BaseCommand):
 
 def _left_over(name: str, plan: Plan) -> list[str]:
     """Return the differences that are not among the changes of ``plan``."""
-    lines = [f"{each.sentence} needs --allow-removal" for each in plan.kept if not each.is_extra]
+    lines = [f"not without --allow-removal: {each}" for each in plan.kept if not each.is_extra]
     lines += [f"in a later run: {each}" for each in plan.later]
     return [f"{name}: {line}" for line in (*lines, *plan.impossible)]
 

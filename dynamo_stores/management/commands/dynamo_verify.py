@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 
 from ...conf import DEFAULT_ALIAS, get_config
@@ -26,13 +25,18 @@ from ...infrastructure.backups.pacing import mean_item_bytes, read_rate
 from ...infrastructure.backups.scan import TableScan
 from ...infrastructure.backups.schema import Schema
 from ...infrastructure.backups.source import open_source
-from ...infrastructure.references import Dangling, Reference, find_dangling, references_of
+from ...infrastructure.references import (
+    Dangling,
+    Reference,
+    declaring_models,
+    find_dangling,
+    references_of,
+)
 from ...infrastructure.replicas import ACTIVE, Replica, Replication, measure_lag
 from ...infrastructure.tables import TableSpec, inspect_table, table_of
-from ...models import concrete_models
 from ..meter import Meter
 from ..options import check_options, whole_between
-from ..tables import add_choice_of_tables, command_errors, for_each_table
+from ..tables import add_choice_of_tables, command_errors, for_each_table, name_in_dynamodb
 
 _SHOWN = 100
 
@@ -52,13 +56,13 @@ class Command(BaseCommand):
             "--with",
             dest="other",
             metavar="TABLE",
-            help="Compare the items of --table, by its name in AWS, with those of this table.",
+            help="Compare the items of --table with those of this table.",
         )
         kind.add_argument(
             "--with-backup",
             type=Path,
             metavar="PATH",
-            help="Compare the items of --table, by its name in AWS, with this backup or export.",
+            help="Compare the items of --table with this backup or export.",
         )
         kind.add_argument(
             "--references",
@@ -137,7 +141,10 @@ class Command(BaseCommand):
         behind: list[str] = []
 
         def check(spec: TableSpec) -> None:
-            found = Replication(spec.using, spec.name, self.stdout.write).replicas()
+            replication = Replication(spec.using, spec.name, self.stdout.write)
+            found = replication.replicas()
+            if missing := _missing_replica(spec, replication):
+                behind.append(f"{spec.name}: {missing}")
             if not found:
                 self.stdout.write(f"{spec.name}: no replicas")
             for replica in found:
@@ -147,7 +154,7 @@ class Command(BaseCommand):
                     behind.append(f"{spec.name}: {line}")
 
         failed = for_each_table(table, using, check, self.stdout.write)
-        _raise_if(("Replicas are behind", behind), ("Tables could not be read", failed))
+        _raise_if(("Replicas are missing or behind", behind), ("Tables could not be read", failed))
 
     def _compare(
         self,
@@ -164,6 +171,7 @@ class Command(BaseCommand):
             )
         (table,), (using,) = tables, aliases
         with command_errors():
+            table = name_in_dynamodb(using, table)
             left, keys, items = _table(using, table, options)
             right: Contents
             if backup is not None:
@@ -171,14 +179,17 @@ class Command(BaseCommand):
                 name, right = str(backup), BackupContents(source)
                 fits = source.schema is None or source.schema.keys == keys
             else:
-                name, other_using = str(other), options["with_using"] or using
+                other_using = options["with_using"] or using
+                name = name_in_dynamodb(other_using, str(other))
                 right, other_keys, _ = _table(other_using, name, options)
                 fits = keys == other_keys
                 if other_using != using:
                     table, name = f"{table} of {using!r}", f"{name} of {other_using!r}"
             if not fits:
                 raise CommandError(f"{table} and {name} have different keys.")
-            self.stdout.write("Reads the items. What is written meanwhile may be a difference.")
+            self.stdout.write(
+                "Reads the items. What is written meanwhile may appear as a difference."
+            )
             # Both sides are about as large.
             meter = Meter(self.stdout, 2 * items, is_silent=options["verbosity"] == 0)
             try:
@@ -190,25 +201,28 @@ class Command(BaseCommand):
             self.stdout.write(f"{where}: {_shown(key)}")
         if not found.is_equal:
             raise CommandError(_differences(found, table, name))
-        self.stdout.write(f"{table} and {name} have the same {found.left:,} items.")
+        same = {0: "no items", 1: "the same item"}.get(found.left, f"the same {found.left:,} items")
+        self.stdout.write(f"{table} and {name} have {same}.")
 
     def _check_references(
         self, names: list[str] | None, using: list[str] | None, options: dict[str, Any]
     ) -> None:
         wrong: list[str] = []
+        undeclared: list[str] = []
+        read: set[str] = set()
         declared: dict[tuple[str, str], list[Reference]] = {}
         with command_errors():
-            for model in concrete_models():
-                # An attribute of an item may have that name.
-                is_declared = isinstance(model.references, Mapping) and model.references
-                if is_declared and apps.get_containing_app_config(model.__module__):
-                    spec = table_of(model)
-                    declared[spec.using, spec.name] = references_of(model)
+            for model in declaring_models():
+                spec = table_of(model)
+                declared[spec.using, spec.name] = references_of(model)
 
         def check(spec: TableSpec) -> None:
             references = declared.get((spec.using, spec.name))
             if not references:
+                if names:
+                    undeclared.append(f"{spec.name}: its model declares no references")
                 return
+            read.add(spec.name)
             description = describe(spec.using, spec.name)
             rate = read_rate(description, options["share"], options["units"])
             items = description.get("ItemCount") or 0
@@ -232,15 +246,32 @@ class Command(BaseCommand):
                 "references = {'thread_id': 'forum.models.Thread'}."
             )
         failed = for_each_table(names, using, check, self.stdout.write)
-        _raise_if(("Items refer to nothing", wrong), ("Tables could not be read", failed))
+        _raise_if(
+            ("Items refer to nothing", wrong),
+            ("Tables without references", undeclared),
+            ("Tables could not be read", failed),
+        )
+        if not read:
+            raise CommandError("No model of these aliases declares references.")
 
     def _report(self, reference: Reference, dangling: Dangling) -> Iterable[str]:
-        for key in dangling.keys[:_SHOWN]:
-            self.stdout.write(f"{reference}: {_shown(key)}")
+        name = reference.attribute
+        for key, value in dangling.keys[:_SHOWN]:
+            self.stdout.write(
+                f"{reference.table} {_shown(key)}: {name} {_shown(value)} is not in "
+                f"{reference.to_table}"
+            )
         if dangling.count:
             yield f"{reference}: {dangling.count:,} of {dangling.items:,} items"
+            return
+        items = {0: "no item", 1: "1 item"}.get(dangling.items, f"{dangling.items:,} items")
+        if not dangling.read:
+            found = "has no items"
+        elif not dangling.items:
+            found = f"{items} has {name!r}"
         else:
-            self.stdout.write(f"{reference}: all {dangling.items:,} items refer to one")
+            found = f"{items}, and each {name!r} exists in {reference.to_table}"
+        self.stdout.write(f"{reference.table}: {found}")
 
 
 def _table(
@@ -275,6 +306,18 @@ def _raise_if(*problems: tuple[str, list[str]]) -> None:
     found = [f"{title}:\n  " + "\n  ".join(each) for title, each in problems if each]
     if found:
         raise CommandError("\n".join(found))
+
+
+def _missing_replica(spec: TableSpec, replication: Replication) -> str | None:
+    """Return a phrase if the region of ``FAILOVER`` does not have the table."""
+    config = get_config(spec.using)
+    # The control table is that of its region alone.
+    if config.failover is None or spec.name == config.control_table:
+        return None
+    region = get_config(config.failover).region
+    if region is None or region in replication.regions():
+        return None
+    return f"no replica in {region}, the region of FAILOVER ({config.failover!r})"
 
 
 def _replica_line(spec: TableSpec, replica: Replica) -> tuple[str, bool]:
