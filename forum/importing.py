@@ -1,10 +1,11 @@
 """
-Import of three JSON files as models, all checked before anything is written.
+Import of three JSON files as items, all checked before anything is written.
 
 Each row has one of two forms: ``{"id", "username", "name", "bio"}``,
 ``{"id", "title", "createdBy"}``, ``{"thread", "user", "text"}``; or that of the stored items
 (``userId``, ``threadId``, ``postId``, ``content``, ``createdAt``, …). Missing ids and times are
-derived from the position in the file, so that the same file always gives the same items.
+derived from the position in the file, so that the same file always gives the same items. An id that
+is a number is text in the keys, and kept as ``number`` beside it.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dynamo_stores.calls.item_size import MAX_ITEM_BYTES, item_size
-from dynamo_stores.models import DynamoModel
+from dynamo_stores.client.values import to_raw_item
 
-from .models import Post, Thread, User
+from .accounts import plain
+from .adapters.base import Item, without_none
+from .models import LISTING
+from .positions import PostPositions, time_of_thread, time_of_user
+from .times import moment_of, stamp
 
-# The time of the first row of a file without times.
-BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
 # An id is the sort key of a post; this is DynamoDB's limit for one.
 MAX_ID_BYTES = 1024
 MAX_PROBLEMS = 20
@@ -40,9 +43,9 @@ class ImportRefused(Exception):
 class Forum:
     """The content of three files, in their order."""
 
-    users: list[User] = field(default_factory=list)
-    threads: list[Thread] = field(default_factory=list)
-    posts: list[Post] = field(default_factory=list)
+    users: list[Item] = field(default_factory=list)
+    threads: list[Item] = field(default_factory=list)
+    posts: list[Item] = field(default_factory=list)
 
 
 def read_forum(users: Path, threads: Path, posts: Path) -> Forum:
@@ -162,9 +165,21 @@ class _Rows:
             self.add_error(f"{name} must be a time such as '2024-11-23T10:00:00Z'")
             return None
 
-    def fits(self, item: DynamoModel) -> bool:
+    def flag(self, name: str) -> bool:
+        """Return whether the row says true under ``name``."""
+        value = self._row.get(name, False)
+        if not isinstance(value, bool):
+            self.add_error(f"{name} must be true or false")
+        return value is True
+
+    def number(self, *names: str) -> int | None:
+        """Return the id as it is in the file, if it is a number."""
+        value = self._row.get(self._first(names))
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def fits(self, item: Item) -> bool:
         """Return whether ``item`` is within DynamoDB's limit of size."""
-        if item_size(item.serialize()) <= MAX_ITEM_BYTES:
+        if item_size(to_raw_item(item, "item")) <= MAX_ITEM_BYTES:
             return True
         self.add_error(f"the item is too large: DynamoDB's limit is {MAX_ITEM_BYTES:,} bytes")
         return False
@@ -181,13 +196,9 @@ class _Rows:
         return True
 
 
-def stamp(moment: datetime) -> str:
-    """Return ``moment`` (UTC) as stored text, which sorts by time."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _read_users(rows: _Rows) -> list[User]:
+def _read_users(rows: _Rows) -> list[Item]:
     users = []
+    taken: dict[tuple[str, str], int] = {}
     for number in rows:
         user_id = rows.own_id("id", "userId")
         username = rows.text("username")
@@ -195,24 +206,31 @@ def _read_users(rows: _Rows) -> list[User]:
         if name is None and user_id is not None:
             rows.add_error("name is missing")
         email = rows.text("email", filled=True)
+        for kind, value in (("username", username), ("email", email)):
+            if value and (row := taken.setdefault((kind, plain(value)), number)) != number:
+                rows.add_error(f"{kind} {value!r} is already that of row {row}")
         bio = rows.text("bio")
-        moment = rows.moment("createdAt") or BEGINNING + timedelta(seconds=number - 1)
+        moment = rows.moment("createdAt") or time_of_user(number)
         if user_id is not None and name is not None:
-            user = User(
-                user_id,
-                name=name,
-                username=username,
-                bio=bio,
-                email=email,
-                created_at=stamp(moment),
+            user = without_none(
+                {
+                    "userId": user_id,
+                    "number": rows.number("id", "userId"),
+                    "name": name,
+                    "username": username,
+                    "bio": bio,
+                    "email": email,
+                    "createdAt": stamp(moment),
+                    "version": 1,
+                }
             )
             if rows.fits(user):
                 users.append(user)
     return users
 
 
-def _read_threads(rows: _Rows, forum: Forum, users_file: Path) -> list[Thread]:
-    user_ids = {user.user_id for user in forum.users}
+def _read_threads(rows: _Rows, forum: Forum, users_file: Path) -> list[Item]:
+    user_ids = {user["userId"] for user in forum.users}
     threads = []
     for number in rows:
         thread_id = rows.own_id("id", "threadId")
@@ -221,48 +239,63 @@ def _read_threads(rows: _Rows, forum: Forum, users_file: Path) -> list[Thread]:
         created_by = rows.reference("createdBy", "userId")
         if created_by is not None and created_by not in user_ids:
             rows.add_error(f"createdBy {created_by!r} is not a user of {users_file}")
-        moment = rows.moment("createdAt") or BEGINNING + timedelta(minutes=number - 1)
+        moment = rows.moment("createdAt") or time_of_thread(number)
         if thread_id is not None and title is not None:
-            thread = Thread(
-                thread_id,
-                title=title,
-                description=description,
-                created_by=created_by,
-                created_at=stamp(moment),
+            thread = without_none(
+                {
+                    "threadId": thread_id,
+                    "number": rows.number("id", "threadId"),
+                    "title": title,
+                    "description": description,
+                    "createdBy": created_by,
+                    "createdAt": stamp(moment),
+                    "listing": LISTING,
+                    "version": 1,
+                }
             )
             if rows.fits(thread):
                 threads.append(thread)
     return threads
 
 
-def _read_posts(rows: _Rows, forum: Forum, users_file: Path, threads_file: Path) -> list[Post]:
-    user_ids = {user.user_id for user in forum.users}
-    latest = {thread.thread_id: _moment(thread.created_at) for thread in forum.threads}
-    taken: dict[str, set[datetime]] = {thread_id: set() for thread_id in latest}
+def _read_posts(rows: _Rows, forum: Forum, users_file: Path, threads_file: Path) -> list[Item]:
+    user_ids = {user["userId"] for user in forum.users}
+    created = {each["threadId"]: moment_of(each["createdAt"]) for each in forum.threads}
+    positions = PostPositions(created)
+    thread_of: dict[str, str] = {}
     posts = []
     for _ in rows:
-        thread_id = _known(rows, "thread", "threadId", known=latest, file=threads_file)
+        thread_id = _known(rows, "thread", "threadId", known=created, file=threads_file)
         user_id = _known(rows, "user", "userId", known=user_ids, file=users_file)
         title = rows.text("title")
-        content = rows.text("text", "content", required=True)
-        given = rows.moment("createdAt")
+        is_deleted = rows.flag("isDeleted")
+        content = rows.text("text", "content", required=not is_deleted)
+        given, edited = rows.moment("createdAt"), rows.moment("editedAt")
+        parent = rows.reference("parent")
         if thread_id is None:
             continue
-        moment = given or latest[thread_id] + timedelta(seconds=1)
-        while moment in taken[thread_id]:
-            # Posts of the same time keep the order of the file.
-            moment += timedelta(microseconds=1)
-        taken[thread_id].add(moment)
-        latest[thread_id] = moment
-        post_id = rows.own_id("id", "postId", otherwise=f"{thread_id}-{len(taken[thread_id]):06}")
-        if post_id is not None and user_id is not None and content is not None:
-            post = Post(
-                post_id,
-                thread_id,
-                user_id=user_id,
-                title=title,
-                content=content,
-                created_at=stamp(moment),
+        if parent is not None and thread_of.get(parent) != thread_id:
+            rows.add_error(f"parent {parent!r} is not an earlier post of the same thread")
+        post_id = rows.own_id("id", "postId", otherwise=positions.next_id(thread_id))
+        moment = positions.add(thread_id, given)
+        if post_id is None:
+            continue
+        thread_of[post_id] = thread_id
+        if user_id is not None and (content is not None or is_deleted):
+            post = without_none(
+                {
+                    "postId": post_id,
+                    "threadId": thread_id,
+                    "number": rows.number("id", "postId"),
+                    "userId": user_id,
+                    "title": title,
+                    "content": content,
+                    "parent": parent,
+                    "isDeleted": is_deleted or None,
+                    "createdAt": stamp(moment),
+                    "editedAt": None if edited is None else stamp(edited),
+                    "version": 1,
+                }
             )
             if rows.fits(post):
                 posts.append(post)
@@ -279,7 +312,3 @@ def _known(rows: _Rows, *names: str, known: Any, file: Path) -> str | None:
         rows.add_error(f"{names[0]} {found!r} is not in {file}")
         return None
     return found
-
-
-def _moment(stored: str) -> datetime:
-    return datetime.fromisoformat(stored)

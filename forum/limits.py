@@ -17,9 +17,18 @@ def limit_log_ins(view: View) -> View:
     Both views of this project, the forum's and the admin's, share the limits. While DynamoDB is
     away each process limits by itself.
     """
-    for group, key, rate in (
-        ("log-in.address", "ip", "10/m"),
-        ("log-in.account", "post:username", "20/h"),
+    return _limit(view, "log-in", by_address="10/m", by_account="20/h")
+
+
+def limit_sign_ups(view: View) -> View:
+    """Limit the sign-ups of a view: 20 an hour from an address, 10 an hour for a user name."""
+    return _limit(view, "sign-up", by_address="20/h", by_account="10/h")
+
+
+def _limit(view: View, group: str, *, by_address: str, by_account: str) -> View:
+    for name, key, rate in (
+        ("address", "ip", by_address),
+        ("account", "post:username", by_account),
     ):
-        view = ratelimit(group, key, rate, method="POST", on_unavailable="local")(view)
+        view = ratelimit(f"{group}.{name}", key, rate, method="POST", on_unavailable="local")(view)
     return view

@@ -1,17 +1,26 @@
 """
-The forum's three tables. Times are ISO 8601 in UTC with microseconds, so that they sort as text.
+The forum's four tables. Times are ISO 8601 in UTC with microseconds, so that they sort as text.
 
-Attributes keep the camelCase names of the stored items.
+Attributes keep the camelCase names of the stored items. The indexes hold keys alone: the items
+that a page shows are read by key, so that what a reply changes is written once.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from pynamodb.attributes import UnicodeAttribute
-from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
+from pynamodb.attributes import (
+    BooleanAttribute,
+    NumberAttribute,
+    TTLAttribute,
+    UnicodeAttribute,
+)
+from pynamodb.indexes import GlobalSecondaryIndex, KeysOnlyProjection
 
 from dynamo_stores.models import DynamoModel
+
+from .attributes import CompressedTextAttribute
+from .sql import Account  # noqa: F401 - Django looks for its models here
 
 # One partition for all threads, because an index can only sort within a partition.
 LISTING = "threads"
@@ -20,52 +29,69 @@ LISTING = "threads"
 class EmailIndex(GlobalSecondaryIndex["User"]):
     class Meta:
         index_name = "EmailIndex"
-        projection = AllProjection()
+        projection = KeysOnlyProjection()
 
     email = UnicodeAttribute(hash_key=True)
 
 
 class User(DynamoModel):
+    """A profile. ``account`` is the key of Django's user, which an imported profile lacks."""
+
     class Meta:
         table_name = "forum-users"
 
     user_id = UnicodeAttribute(hash_key=True, attr_name="userId")
+    # The id of an imported row that was a number.
+    number = NumberAttribute(null=True)
     name = UnicodeAttribute()
     username = UnicodeAttribute(null=True)
-    bio = UnicodeAttribute(null=True)
+    bio = CompressedTextAttribute(null=True)
     email = UnicodeAttribute(null=True)
+    account = NumberAttribute(null=True)
     created_at = UnicodeAttribute(attr_name="createdAt")
+    version = NumberAttribute(default=1)
     email_index = EmailIndex()
 
 
 class CreatedAtIndex(GlobalSecondaryIndex["Thread"]):
     class Meta:
         index_name = "CreatedAtIndex"
-        projection = AllProjection()
+        projection = KeysOnlyProjection()
 
     listing = UnicodeAttribute(hash_key=True)
     created_at = UnicodeAttribute(range_key=True, attr_name="createdAt")
 
 
 class Thread(DynamoModel):
+    """
+    A thread. ``posts`` counts its posts, ``children`` the numbers that posts without a parent have
+    got, and ``changes`` the writes of its posts.
+    """
+
     class Meta:
         table_name = "forum-threads"
 
     references: ClassVar = {"created_by": "forum.models.User"}
 
     thread_id = UnicodeAttribute(hash_key=True, attr_name="threadId")
+    number = NumberAttribute(null=True)
     title = UnicodeAttribute()
-    description = UnicodeAttribute(null=True)
+    description = CompressedTextAttribute(null=True)
     created_by = UnicodeAttribute(null=True, attr_name="createdBy")
     created_at = UnicodeAttribute(attr_name="createdAt")
+    active_at = UnicodeAttribute(null=True, attr_name="activeAt")
     listing = UnicodeAttribute(default=LISTING)
+    posts = NumberAttribute(default=0)
+    children = NumberAttribute(default=0)
+    changes = NumberAttribute(default=0)
+    version = NumberAttribute(default=1)
     created_at_index = CreatedAtIndex()
 
 
 class ThreadIndex(GlobalSecondaryIndex["Post"]):
     class Meta:
         index_name = "ThreadIndex"
-        projection = AllProjection()
+        projection = KeysOnlyProjection()
 
     thread_id = UnicodeAttribute(hash_key=True, attr_name="threadId")
     created_at = UnicodeAttribute(range_key=True, attr_name="createdAt")
@@ -74,13 +100,18 @@ class ThreadIndex(GlobalSecondaryIndex["Post"]):
 class UserIndex(GlobalSecondaryIndex["Post"]):
     class Meta:
         index_name = "UserIndex"
-        projection = AllProjection()
+        projection = KeysOnlyProjection()
 
     user_id = UnicodeAttribute(hash_key=True, attr_name="userId")
     created_at = UnicodeAttribute(range_key=True, attr_name="createdAt")
 
 
 class Post(DynamoModel):
+    """
+    A post. ``branch`` and ``place`` say where it is in the tree of its thread, ``parent`` is the
+    post that it replies to. A long ``content`` is compressed.
+    """
+
     class Meta:
         table_name = "forum-posts"
 
@@ -88,9 +119,31 @@ class Post(DynamoModel):
 
     post_id = UnicodeAttribute(hash_key=True, attr_name="postId")
     thread_id = UnicodeAttribute(range_key=True, attr_name="threadId")
+    number = NumberAttribute(null=True)
     user_id = UnicodeAttribute(attr_name="userId")
     title = UnicodeAttribute(null=True)
-    content = UnicodeAttribute()
+    content = CompressedTextAttribute(null=True)
+    parent = UnicodeAttribute(null=True)
+    branch = UnicodeAttribute(null=True)
+    place = UnicodeAttribute(null=True)
+    depth = NumberAttribute(null=True)
+    own_branch = UnicodeAttribute(null=True, attr_name="ownBranch")
+    children = NumberAttribute(default=0)
+    replies = NumberAttribute(default=0)
+    is_deleted = BooleanAttribute(null=True, attr_name="isDeleted")
     created_at = UnicodeAttribute(attr_name="createdAt")
+    edited_at = UnicodeAttribute(null=True, attr_name="editedAt")
+    version = NumberAttribute(default=1)
     thread_index = ThreadIndex()
     user_index = UserIndex()
+
+
+class Support(DynamoModel):
+    """Reserved names, words of titles, places in trees and the log of activities; see keys.py."""
+
+    class Meta:
+        table_name = "forum-support"
+
+    pk = UnicodeAttribute(hash_key=True, attr_name="PK")
+    sk = UnicodeAttribute(range_key=True, attr_name="SK")
+    expires_at = TTLAttribute(null=True, attr_name="expiresAt")

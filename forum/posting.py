@@ -1,85 +1,231 @@
-"""Writing of threads and posts, each in one transaction."""
+"""Writing of threads and posts, each in one transaction with all that belongs to it."""
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
-from django import forms
-from pynamodb.exceptions import TransactWriteError
-from pynamodb.transactions import TransactWrite
+from . import activities, threads, times
+from .adapters import (
+    Create,
+    Delete,
+    Item,
+    ItemExists,
+    Operation,
+    Table,
+    Update,
+    get_adapter,
+    get_database,
+)
+from .models import LISTING, Post, Support, Thread
+from .trees import NoSuchPost, Tree, first_post
+from .words import MAX_WORDS, entry, words_of
 
-from dynamo_stores.calls.connection import get_connection
-
-from . import services
-from .models import Post, Thread, User
-
-
-class ThreadForm(forms.Form):
-    """A new thread with its first post."""
-
-    title = forms.CharField(max_length=200)
-    text = forms.CharField(max_length=20_000, widget=forms.Textarea(attrs={"rows": 8}))
-
-
-class PostForm(forms.Form):
-    """A post in a thread."""
-
-    text = forms.CharField(max_length=20_000, widget=forms.Textarea(attrs={"rows": 5}))
+MAX_TITLE, MAX_TEXT = 120, 20_000
+# What a deleted post with replies loses.
+_EMPTIED = ["content", "title"]
 
 
-class NoSuchThread(Exception):
-    """A post refers to a thread that does not exist."""
+class TooManyWords(ValueError):
+    """A title has too many words."""
 
 
-def create_thread(author: Any, title: str, text: str) -> str:
-    """Write a thread and its first post in one transaction; return the thread's id."""
-    now, thread_id = _now(), uuid.uuid4().hex
-    user_id = _user_id(author)
-    with TransactWrite(connection=get_connection(Thread.using)) as transaction:
-        _save_author(transaction, author, now)
-        transaction.save(Thread(thread_id, title=title, created_by=user_id, created_at=now))
-        transaction.save(_post(thread_id, user_id, text, now))
-    services.invalidate(thread_id)
-    return thread_id
+def check_title(title: str) -> None:
+    """Raise TooManyWords if the words of a title are more than can be indexed."""
+    if len(words_of(title)) > MAX_WORDS:
+        raise TooManyWords(f"Use {MAX_WORDS} different words at most.")
 
 
-def create_post(author: Any, thread_id: str, text: str) -> None:
-    """Write a post. Raises NoSuchThread, and writes nothing, if the thread does not exist."""
-    now = _now()
+def create_thread(author: str, title: str, text: str, *, key: str = "") -> Item:
+    """
+    Write a thread and its first post; return the thread.
+
+    With a ``key`` the same call again, by any process, returns the same thread and writes nothing.
+    """
+    check_title(title)
+    now, thread_id = times.now(), _new_id(author, key)
+    post = _post(_new_id(author, key, "post"), thread_id, author, text, now)
+    thread = {
+        "threadId": thread_id,
+        "title": title,
+        "createdBy": author,
+        "createdAt": now,
+        "activeAt": now,
+        "listing": LISTING,
+        "posts": 1,
+        "children": 1,
+        "changes": 1,
+        "version": 1,
+    }
+    operations: list[Operation] = [
+        Create(Table.of(Thread), thread),
+        *first_post(post),
+        *(Create(Table.of(Support), entry(word, thread)) for word in words_of(title)),
+        activities.record(author, activities.STARTED_THREAD, threadId=thread_id),
+    ]
     try:
-        with TransactWrite(connection=get_connection(Thread.using)) as transaction:
-            transaction.condition_check(Thread, thread_id, condition=Thread.thread_id.exists())
-            _save_author(transaction, author, now)
-            transaction.save(_post(thread_id, _user_id(author), text, now))
-    except TransactWriteError as exc:
-        reasons = exc.cancellation_reasons
-        if reasons and reasons[0] is not None and reasons[0].code == "ConditionalCheckFailed":
-            raise NoSuchThread from exc
-        raise
-    services.invalidate(thread_id)
+        get_database().transact(operations)
+    except ItemExists as exc:
+        if not key or exc.position or exc.item is None:
+            raise
+        return exc.item
+    threads.forget_lists()
+    return thread
 
 
-def _save_author(transaction: TransactWrite, author: Any, now: str) -> None:
-    transaction.update(
-        User(_user_id(author)),
-        actions=[
-            User.name.set(author.get_full_name() or author.get_username()),
-            User.username.set(author.get_username()),
-            User.created_at.set(User.created_at | now),
-        ],
+def create_post(
+    author: str, thread_id: str, text: str, *, parent: str | None = None, key: str = ""
+) -> Item:
+    """
+    Write a post, a reply to ``parent`` or to the thread; return it.
+
+    With a ``key`` the same call again returns the same post and writes nothing. Raises
+    NoSuchThread, NoSuchPost, or TreeBusy while the parent is being moved.
+    """
+    post = _post(_new_id(author, key, thread_id), thread_id, author, text, times.now())
+    if key and (existing := get_adapter(Post).get_by_id((post["postId"], thread_id))) is not None:
+        return existing
+    post["parent"] = parent
+    details = {"threadId": thread_id, "postId": post["postId"]}
+    try:
+        return Tree(get_database()).add(
+            post, [activities.record(author, activities.REPLIED, **details)]
+        )
+    except ItemExists as exc:
+        if not key or exc.item is None or exc.item.get("postId") != post["postId"]:
+            raise
+        return exc.item
+
+
+def edit_post(author: str, post: Item, text: str, *, version: int) -> Item:
+    """
+    Replace the text of a post that was read with a ``version``; return it. Raises Conflict if it
+    was changed since then, NoSuchPost if it was deleted.
+    """
+    if post.get("isDeleted"):
+        raise NoSuchPost
+    table, key = Table.of(Post), Table.of(Post).key_of(post)
+    changed = {"content": text, "editedAt": times.now()}
+    get_database().transact(
+        [
+            Update(table, key, changed, {"version": 1}, {"version": version}),
+            _changed(post["threadId"]),
+            activities.record(
+                author, activities.EDITED, threadId=post["threadId"], postId=post["postId"]
+            ),
+        ]
+    )
+    return {**post, **changed, "version": version + 1}
+
+
+def delete_post(author: str, post: Item, *, version: int) -> None:
+    """
+    Delete a post; one with replies stays without its text. Raises NoSuchPost, TreeBusy, or Conflict
+    if it was changed since it was read with the ``version``.
+    """
+    details = {"threadId": post["threadId"], "postId": post["postId"]}
+    Tree(get_database()).remove(
+        {**post, "version": version},
+        _EMPTIED,
+        [activities.record(author, activities.DELETED, **details)],
     )
 
 
-def _post(thread_id: str, user_id: str, text: str, now: str) -> Post:
-    return Post(uuid.uuid4().hex, thread_id, user_id=user_id, content=text, created_at=now)
+def edit_thread(author: str, thread: Item, title: str, *, version: int) -> Item:
+    """
+    Replace the title of a thread that was read with a ``version``; return it. Raises Conflict if it
+    was changed since then, TooManyWords for a title that cannot be indexed.
+    """
+    check_title(title)
+    table, support = Table.of(Thread), Table.of(Support)
+    new = {**thread, "title": title, "version": version + 1}
+    old_words, words = words_of(thread["title"]), words_of(title)
+    gone = [entry(word, thread) for word in old_words if word not in words]
+    get_database().transact(
+        [
+            Update(
+                table,
+                table.key_of(thread),
+                {"title": title},
+                {"version": 1, "changes": 1},
+                {"version": version, "title": thread["title"]},
+            ),
+            *(Delete(support, support.key_of(item)) for item in gone),
+            *(_entered(entry(word, new)) for word in words),
+            activities.record(author, activities.EDITED, threadId=thread["threadId"]),
+        ]
+    )
+    threads.forget_lists()
+    return new
 
 
-def _user_id(author: Any) -> str:
-    # The prefix avoids the ids of the sample forum's users.
-    return f"django-{author.pk}"
+def delete_thread(author: str, thread: Item) -> None:
+    """
+    Delete a thread with all its posts.
+
+    Nobody sees the thread after the first transaction; a process that is killed after it leaves
+    posts that no page shows, which ``dynamo_verify --references`` finds.
+    """
+    table, support = Table.of(Thread), Table.of(Support)
+    thread_id = thread["threadId"]
+    get_database().transact(
+        [
+            Delete(table, table.key_of(thread), {"createdAt": thread["createdAt"]}),
+            *(
+                Delete(support, support.key_of(entry(word, thread)))
+                for word in words_of(thread["title"])
+            ),
+            activities.record(author, activities.DELETED, threadId=thread_id),
+        ]
+    )
+    threads.forget_lists()
+    Tree(get_database()).remove_thread(thread_id)
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def move_post(author: str, thread_id: str, post_id: str, parent: str | None) -> None:
+    """
+    Move a post with all its replies below another post of its thread, or to the thread. Raises
+    NoSuchThread, NoSuchPost, WouldBeCycle or TreeBusy.
+    """
+    Tree(get_database()).move(thread_id, post_id, parent)
+    _log(author, activities.MOVED, threadId=thread_id, postId=post_id)
+
+
+def delete_replies(author: str, thread_id: str, post_id: str) -> None:
+    """Delete a post with all its replies. Raises NoSuchThread, NoSuchPost or TreeBusy."""
+    Tree(get_database()).remove_all(thread_id, post_id)
+    _log(author, activities.DELETED, threadId=thread_id, postId=post_id)
+
+
+def _log(author: str, kind: str, **details: Any) -> None:
+    get_database().transact([activities.record(author, kind, **details)])
+
+
+def _entered(item: Item) -> Operation:
+    table = Table.of(Support)
+    rest = {name: value for name, value in item.items() if name not in table.keys}
+    return Update(table, table.key_of(item), rest, upsert=True)
+
+
+def _changed(thread_id: str) -> Operation:
+    return Update(Table.of(Thread), {"threadId": thread_id}, add={"changes": 1})
+
+
+def _post(post_id: str, thread_id: str, author: str, text: str, now: str) -> Item:
+    return {
+        "postId": post_id,
+        "threadId": thread_id,
+        "userId": author,
+        "content": text,
+        "createdAt": now,
+        "version": 1,
+    }
+
+
+def _new_id(author: str, key: str, *more: str) -> str:
+    """Return a new id, or with a key always the same one."""
+    if not key:
+        return uuid.uuid4().hex
+    text = "\0".join((author, key, *more)).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:32]

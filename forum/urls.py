@@ -1,20 +1,34 @@
-from django.contrib.auth.views import LoginView, LogoutView
-from django.urls import path
+from django.contrib.auth.views import LogoutView
+from django.urls import path, register_converter
 
-from . import views
-from .limits import limit_log_ins
+from .converters import IdConverter
+from .views import lists, moderation, people, posts
+
+register_converter(IdConverter, "id")
 
 app_name = "forum"
+_THREAD = "threads/<id:thread_id>/"
+_POST = f"{_THREAD}posts/<id:post_id>/"
 urlpatterns = [
-    path("", views.front, name="front"),
-    path("search/", views.search, name="search"),
-    path(
-        "login/",
-        limit_log_ins(LoginView.as_view(template_name="forum/login.html")),
-        name="login",
-    ),
+    path("", lists.front, name="front"),
+    path("search/", lists.search, name="search"),
+    path("sign-up/", people.sign_up, name="sign-up"),
+    path("login/", people.LogIn.as_view(), name="login"),
     path("logout/", LogoutView.as_view(next_page="forum:front"), name="logout"),
-    path("new/", views.new_thread, name="new-thread"),
-    path("threads/<path:thread_id>/reply/", views.reply, name="reply"),
-    path("threads/<path:thread_id>/", views.thread, name="thread"),
+    path("account/", people.account, name="account"),
+    path("account/edit/", people.edit_profile, name="edit-profile"),
+    path("account/activity/", people.activity, name="activity"),
+    path("users/<id:user_id>/", lists.user, name="user"),
+    path("users/<id:user_id>/activity/", people.activity_of, name="activity-of"),
+    path("new/", posts.new_thread, name="new-thread"),
+    path(_THREAD, lists.thread, name="thread"),
+    path(f"{_THREAD}reply/", posts.reply, name="reply"),
+    path(f"{_THREAD}edit/", posts.edit_thread, name="edit-thread"),
+    path(f"{_THREAD}delete/", moderation.delete_thread, name="delete-thread"),
+    path(_POST, lists.post, name="post"),
+    path(f"{_POST}reply/", posts.reply, name="reply-to-post"),
+    path(f"{_POST}edit/", posts.edit_post, name="edit-post"),
+    path(f"{_POST}delete/", posts.delete_post, name="delete-post"),
+    path(f"{_POST}move/", moderation.move_post, name="move-post"),
+    path(f"{_POST}delete-replies/", moderation.delete_replies, name="delete-replies"),
 ]

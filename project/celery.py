@@ -19,7 +19,8 @@ def schedule(sender: Celery, **kwargs: object) -> None:
     from dynamo_stores import tasks
     from forum import tasks as forum_tasks
 
-    sender.conf.beat_schedule = {**tasks.beat_schedule(), **forum_tasks.beat_schedule()}
+    of_dynamodb = tasks.beat_schedule() if settings.USE_DYNAMODB else {}
+    sender.conf.beat_schedule = {**of_dynamodb, **forum_tasks.beat_schedule()}
 
 
 @app.on_configure.connect

@@ -46,6 +46,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "dynamo_stores",
     "forum",
+    "ninja",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -56,6 +57,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "dynamo_stores.middleware.StoreUnavailableMiddleware",
+    "forum.middleware.PagesMiddleware",
 ]
 ROOT_URLCONF = "project.urls"
 WSGI_APPLICATION = "project.wsgi.application"
@@ -83,6 +85,8 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+# In SQL: while DynamoDB is away nobody is logged out.
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
 LOGIN_URL = "forum:login"
 LOGIN_REDIRECT_URL = "forum:front"
 LANGUAGE_CODE = "en"
@@ -135,7 +139,9 @@ DYNAMO_STORES = {
             "EXPIRY_INDEX": env.bool("DYNAMODB_EXPIRY_INDEX", default=False),
             "CLEANUP_INTERVAL": env.float("DYNAMODB_CLEANUP_INTERVAL", default=300_000) / 1000,
         },
+        "REPORTS": {"ENABLED": USE_DYNAMODB},
         "RATE_LIMIT": {
+            "IN_PROCESS": not USE_DYNAMODB,
             "TRUSTED_PROXIES": int(PROXIES) if PROXIES.isdecimal() else PROXIES.split(","),
         },
         "SCALING": {
@@ -154,19 +160,31 @@ DYNAMO_STORES = {
                 "forum-users": env.str("DYNAMODB_USERS_TABLE", default=""),
                 "forum-threads": env.str("DYNAMODB_THREADS_TABLE", default=""),
                 "forum-posts": env.str("DYNAMODB_POSTS_TABLE", default=""),
+                "forum-support": env.str("DYNAMODB_SUPPORT_TABLE", default=""),
             }.items()
             if name
         },
     }
 }
-CACHES = {
-    "default": {
+# Where the forum keeps its tables without DynamoDB.
+FORUM_FOLDER = env.str("FORUM_FOLDER", default=str(BASE_DIR / ".data" / "forum"))
+
+
+def _cache(prefix: str, **options: object) -> dict[str, object]:
+    if not USE_DYNAMODB:
+        return {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": prefix}
+    return {
         "BACKEND": "dynamo_stores.cache.DynamoDBCache",
         "LOCATION": "default",
-        "KEY_PREFIX": "forum",
+        "KEY_PREFIX": prefix,
+        "OPTIONS": options,
     }
-    if USE_DYNAMODB
-    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+
+
+CACHES = {
+    "default": _cache("forum", LOCAL_TIMEOUT=1, LOCAL_STALE=600),
+    # Authors are on every page, and seldom change.
+    "profiles": _cache("profiles", LOCAL_TIMEOUT=10, LOCAL_STALE=600),
 }
 
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="filesystem://")

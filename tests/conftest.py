@@ -30,6 +30,7 @@ pytest_plugins = [
     "dynamo_stores.testing.fixtures",
     "tests.helpers.capacity",
     "tests.helpers.faults",
+    "tests.helpers.forum_tables",
     "tests.helpers.items",
     "tests.helpers.limits",
     "tests.helpers.outcomes",
@@ -138,23 +139,18 @@ def true_units(_bills_like_the_service: bool) -> None:
 
 
 @pytest.fixture
-def alias(default_alias: dict[str, Any], tables: None) -> Iterator[Callable[..., str]]:
+def alias(default_alias: dict[str, Any], tables: None, settings: Any) -> Callable[..., str]:
     """``alias(ENDPOINT_URL=…)`` makes another alias for the same tables and returns its name."""
-    entered: list[Any] = []
+    made: dict[str, Any] = {}
 
     def make(**changes: Any) -> str:
         name = f"alias{next(_numbers)}"
-        aliases = {"default": default_alias, name: {**default_alias, **changes}}
-        for earlier in entered:
-            aliases = {**earlier.options["DYNAMO_STORES"], **aliases}
-        override = override_settings(DYNAMO_STORES=aliases)
-        override.enable()
-        entered.append(override)
+        made[name] = {**default_alias, **changes}
+        # By the fixture of pytest-django: the changes of a test end in one order.
+        settings.DYNAMO_STORES = {"default": default_alias, **made}
         return name
 
-    yield make
-    for override in reversed(entered):
-        override.disable()
+    return make
 
 
 @pytest.fixture

@@ -104,7 +104,50 @@ def smoke_test(browser: Browser, username: str, password: str) -> list[str]:
             f"/admin/ returned {admin.status}, expected the page of a logged-in user."
         )
     seen.append(f"/admin/ logged in as {username}: in {admin.milliseconds:.0f} ms")
-    return [*seen, *_write(browser), *_status(browser)]
+    seen += [*_write(browser), *_status(browser)]
+    return [*seen, *_sign_up(browser)]
+
+
+def _sign_up(browser: Browser) -> list[str]:
+    """Log out, sign up, start a thread, reply to a reply, and edit that reply."""
+    _sent(browser, "/logout/", {})
+    browser.get("/sign-up/")
+    password = secrets.token_urlsafe(12)
+    account = {"username": "smoke", "email": "smoke@example.com"}
+    _sent(browser, "/sign-up/", {**account, "password1": password, "password2": password})
+    thread = _sent(browser, "/new/", {"title": "A tree", "text": "The first post"})
+    path = thread
+    for text in ("A reply", "A reply to the reply"):
+        path = _last_post(browser, thread)
+        _sent(browser, f"{path}reply/", {"text": text})
+    path = _last_post(browser, thread)
+    form = browser.get(f"{path}edit/")
+    version = re.search(r'name="version" value="(\d+)"', form.text)
+    if version is None:
+        raise SmokeTestFailed(f"{path}edit/ returned {form.status}, expected a form.")
+    _sent(browser, f"{path}edit/", {"text": "An edited reply", "version": version[1]})
+    page = browser.get(thread)
+    if "An edited reply" not in page.text or "depth-3" not in page.text:
+        raise SmokeTestFailed(f"{thread} does not show the edited reply at the third level.")
+    if (policy := page.headers.get("content-security-policy")) != "default-src 'self'":
+        raise SmokeTestFailed(f"{thread} has the policy {policy}, expected default-src 'self'.")
+    return [f"/sign-up/ made an account; {thread} shows its reply to a reply, edited"]
+
+
+def _last_post(browser: Browser, thread: str) -> str:
+    """Return the path of the last post of a thread."""
+    found = re.findall(r'class="time" href="([^"]+)"', browser.get(thread).text)
+    if not found:
+        raise SmokeTestFailed(f"{thread} shows no posts.")
+    return unescape(str(found[-1]))
+
+
+def _sent(browser: Browser, path: str, fields: dict[str, str]) -> str:
+    """Send a form that is accepted; return the path of the next page."""
+    answer = browser.post(path, fields)
+    if answer.status != 302:
+        raise SmokeTestFailed(f"{path} returned {answer.status}, expected 302.")
+    return answer.headers["location"].partition("#")[0]
 
 
 def _status(browser: Browser) -> list[str]:

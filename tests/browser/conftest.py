@@ -39,3 +39,9 @@ def people(transactional_db):
         found[name] = User.objects.create_user(name, is_staff=True)
     found["watcher"].user_permissions.add(Permission.objects.get(codename="view_status"))
     return found
+
+
+@pytest.fixture
+def expect(chromium):
+    """Assertions that wait until they hold."""
+    return pytest.importorskip("playwright.sync_api").expect

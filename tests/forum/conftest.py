@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
+import os
 
 import pytest
+from django.core.cache import caches
+from django.core.management import call_command
 
 from forum import importing
 
@@ -43,3 +47,50 @@ def write(tmp_path):
 def read(write):
     """Read the files that ``write`` wrote."""
     return lambda **contents: importing.read_forum(**write(**contents))
+
+
+@pytest.fixture
+def json_files(settings, tmp_path):
+    """The forum without DynamoDB: in empty files of this test."""
+    settings.USE_DYNAMODB = False
+    settings.FORUM_FOLDER = str(tmp_path / "forum")
+    settings.CACHES = {
+        name: {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": name}
+        for name in ("default", "profiles")
+    }
+    for each in caches.all():
+        each.clear()
+
+
+@pytest.fixture(params=["own_tables", "json_files"])
+def each_database(request):
+    """Empty tables: in DynamoDB, and in JSON files."""
+    request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def environment(each_database, settings):
+    """The environment of processes that use the tables of this test: of each kind."""
+    alias = settings.DYNAMO_STORES["default"]
+    return {
+        **os.environ,
+        "ENV_FILE": os.devnull,
+        "DJANGO_SETTINGS_MODULE": "project.settings",
+        "USE_DYNAMODB": str(settings.USE_DYNAMODB).lower(),
+        "FORUM_FOLDER": str(settings.FORUM_FOLDER),
+        "DYNAMODB_ENDPOINT": alias["ENDPOINT_URL"] or "",
+        "DYNAMODB_TABLE_PREFIX": alias["TABLE_PREFIX"],
+        "AWS_REGION": "us-east-1",
+    }
+
+
+@pytest.fixture
+def migrate(write):
+    """Import the files that ``write`` writes; return what forum_migrate printed."""
+
+    def migrate(**contents):
+        out = io.StringIO()
+        call_command("forum_migrate", **write(**contents), stdout=out)
+        return out.getvalue()
+
+    return migrate

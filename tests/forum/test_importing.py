@@ -19,28 +19,27 @@ def wrong(read, **contents):
 def test_the_short_form(read):
     """Ids become text, posts get ids and times in the file's order, later rows are newer."""
     forum = read()
-    assert [user.user_id for user in forum.users] == ["u1", "2"]
-    assert [(thread.thread_id, thread.created_by) for thread in forum.threads] == [
+    assert [user["userId"] for user in forum.users] == ["u1", "2"]
+    assert [(thread["threadId"], thread["createdBy"]) for thread in forum.threads] == [
         ("t1", "u1"),
         ("t2", "2"),
     ]
-    assert forum.threads[0].created_at < forum.threads[1].created_at
-    first = [post for post in forum.posts if post.thread_id == "t1"]
-    assert [post.content for post in sorted(first, key=lambda post: post.created_at)] == [
+    assert forum.threads[0]["createdAt"] < forum.threads[1]["createdAt"]
+    assert [user.get("number") for user in forum.users] == [None, 2]
+    first = [post for post in forum.posts if post["threadId"] == "t1"]
+    assert [post["content"] for post in sorted(first, key=lambda post: post["createdAt"])] == [
         "one",
         "two",
         "three",
     ]
-    assert [post.post_id for post in first] == ["t1-000001", "t1-000002", "t1-000003"]
+    assert [post["postId"] for post in first] == ["t1-000001", "t1-000002", "t1-000003"]
 
 
 def test_the_same_file_gives_the_same_items(read):
     """Nothing depends on when or how often it is read."""
     one, other = read(), read()
     for name in ("users", "threads", "posts"):
-        assert [item.serialize() for item in getattr(one, name)] == [
-            item.serialize() for item in getattr(other, name)
-        ]
+        assert getattr(one, name) == getattr(other, name)
 
 
 def test_the_form_of_the_stored_items(read):
@@ -69,13 +68,13 @@ def test_the_form_of_the_stored_items(read):
             {"threadId": "9", "userId": "1", "content": "z", "createdAt": "2024-11-23T10:00:00Z"},
         ],
     )
-    assert forum.users[0].email == "a@example.com"
-    assert forum.threads[0].created_at == "2024-11-23T08:00:00.000000Z"
-    assert [post.created_at for post in forum.posts] == [
+    assert forum.users[0]["email"] == "a@example.com"
+    assert forum.threads[0]["createdAt"] == "2024-11-23T08:00:00.000000Z"
+    assert [post["createdAt"] for post in forum.posts] == [
         "2024-11-23T10:00:00.000000Z",
         "2024-11-23T10:00:00.000001Z",
     ]
-    assert [post.post_id for post in forum.posts] == ["p", "9-000002"]
+    assert [post["postId"] for post in forum.posts] == ["p", "9-000002"]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +122,19 @@ def test_the_form_of_the_stored_items(read):
             {"posts": [*POSTS, {"thread": "t1", "user": "u9", "text": "x"}]},
             "posts.json, row 5: user 'u9' is not in ",
         ),
+        (
+            {"users": [*USERS, {"id": "x", "name": "x", "username": "ADA"}]},
+            "users.json, row 3: username 'ADA' is already that of row 1.",
+        ),
+        (
+            {"posts": [*POSTS, {**POSTS[0], "parent": "t2-000001"}]},
+            "row 5: parent 't2-000001' is not an earlier post of the same thread.",
+        ),
+        (
+            {"posts": [{**POSTS[0], "id": "p", "parent": "p"}]},
+            "row 1: parent 'p' is not an earlier post of the same thread.",
+        ),
+        ({"posts": [{**POSTS[0], "isDeleted": 1}]}, "row 1: isDeleted must be true or false."),
         (
             {"posts": [{"id": "p", **POSTS[0]}, {"id": "p", **POSTS[0]}]},
             "posts.json, row 2: id 'p' is already the id of row 1.",

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
 from django.core.management.base import BaseCommand, CommandError
-from pynamodb.exceptions import PynamoDBException
 
-from dynamo_stores.calls.batches import BatchWriter
 from dynamo_stores.exceptions import StoreError
-from dynamo_stores.models import DynamoModel
-from forum import services
-from forum.importing import Forum, ImportRefused, read_forum
+from dynamo_stores.management.meter import Meter
+from forum.importing import ImportRefused, read_forum
+from forum.migration import Differs, Migration
 
 
 class Command(BaseCommand):
     help = (
-        "Writes the users, threads and posts of three JSON files to DynamoDB. Everything is "
-        "checked before the first write; a second run changes nothing."
+        "Writes the users, threads and posts of three JSON files to the forum's tables. Everything "
+        "is checked before the first write; a second run writes what is missing."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -29,53 +25,47 @@ class Command(BaseCommand):
             parser.add_argument(
                 f"--{name}", type=Path, required=True, metavar="FILE", help=f"JSON file of {name}."
             )
+        parser.add_argument("--dry-run", action="store_true", help="Check, and write nothing.")
 
-    def handle(self, *args: Any, users: Path, threads: Path, posts: Path, **options: Any) -> None:
+    def handle(
+        self,
+        *args: Any,
+        users: Path,
+        threads: Path,
+        posts: Path,
+        dry_run: bool = False,
+        **options: Any,
+    ) -> None:
+        meter: Meter | None = None
         try:
             forum = read_forum(users, threads, posts)
         except ImportRefused as exc:
             raise CommandError("The files were not imported:\n" + "\n".join(exc.problems)) from exc
         try:
-            self._write(forum)
-            services.invalidate(*(thread.thread_id for thread in forum.threads))
-        except (StoreError, PynamoDBException, ClientError) as exc:
+            migration = Migration(forum, self._progress)
+            meter = self._meter = Meter(self.stdout, migration.size())
+            counts = migration.write(dry_run=dry_run)
+        except Differs as exc:
+            shown = "\n".join(exc.problems[:20])
             raise CommandError(
-                f"DynamoDB did not write all items. Run the command again to finish. {exc}"
+                f"{len(exc.problems)} items exist with another content, or names belong to other "
+                f"users; none of these was written:\n{shown}"
             ) from exc
-
-    def _write(self, forum: Forum) -> None:
-        # In this order no item refers to one that is not written yet.
-        for name, items in (
-            ("users", forum.users),
-            ("threads", forum.threads),
-            ("posts", forum.posts),
-        ):
-            changed = _changed(items)
-            if changed:
-                with BatchWriter.for_model(type(changed[0])) as writer:
-                    for item in changed:
-                        writer.put(item)
-                if missing := _changed(changed):
-                    raise StoreError(f"{len(missing)} {name} differ from what was written.")
+        except StoreError as exc:
+            raise CommandError(
+                f"Not all items were written. Run the command again to finish. {exc}"
+            ) from exc
+        finally:
+            if meter is not None:
+                meter.end()
+        verb = "would be written" if dry_run else "written"
+        for name, count in counts.items():
+            left_out = f", {count.left_out} left out" if count.left_out else ""
             self.stdout.write(
-                f"{name}: {len(changed)} written, {len(items) - len(changed)} unchanged"
+                f"{name}: {count.written} {verb}, {count.unchanged} unchanged{left_out}"
             )
+        if not dry_run:
+            self.stdout.write("All of it was read again and is as in the files.")
 
-
-def _changed(items: Sequence[DynamoModel]) -> list[Any]:
-    """Return those of ``items`` that are missing in DynamoDB or differ there."""
-    if not items:
-        return []
-    model = type(items[0])
-    by_key = {_key(item): item for item in items}
-    for found in model.batch_get(list(by_key), consistent_read=True):
-        if by_key[_key(found)].serialize() == found.serialize():
-            del by_key[_key(found)]
-    return list(by_key.values())
-
-
-def _key(item: DynamoModel) -> Any:
-    attributes = item.get_attributes().items()
-    partition = next(getattr(item, name) for name, each in attributes if each.is_hash_key)
-    sort = [getattr(item, name) for name, each in attributes if each.is_range_key]
-    return (partition, *sort) if sort else partition
+    def _progress(self, phase: str, done: int) -> None:
+        self._meter.update(phase, done)

@@ -1,0 +1,1 @@
+"""The forum as JSON over HTTP."""

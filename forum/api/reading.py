@@ -1,0 +1,167 @@
+"""What the API returns, read with a bounded number of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..adapters import Item, Page, get_adapter
+from ..content import number_of
+from ..importing import MAX_ID_BYTES
+from ..models import LISTING, Post, Thread, User
+from ..profiles import get_profiles
+from ..trees import NoSuchPost, NoSuchThread
+from .schemas import PostOut, ThreadOut, UserOut
+
+_USER = ["userId", "number", "name", "username", "bio", "createdAt", "version"]
+
+
+class NoSuchUser(Exception):
+    """The user does not exist."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Some of a list, and where the next page begins: None at the end."""
+
+    rows: list[Any]
+    after: Item | None
+
+
+def list_users(size: int, after: Any) -> Found:
+    """Return users by one Scan, those of a page by their time."""
+    page = get_adapter(User).scan(size=size, after=after, attributes=_USER)
+    return Found([user_out(item) for item in _by_time(page.items)], page.after)
+
+
+def list_threads(size: int, after: Any, *, newest: bool) -> Found:
+    """Return threads by their time: a Query, and a BatchGetItem of threads and of authors."""
+    adapter = get_adapter(Thread)
+    page = adapter.page(LISTING, index="CreatedAtIndex", size=size, after=after, descending=newest)
+    items = adapter.get_many(item["threadId"] for item in page.items)
+    return Found(thread_outs(items), page.after)
+
+
+def list_posts(size: int, after: Any) -> Found:
+    """Return posts by one Scan, those of a page by their time, and what their ids need."""
+    page = get_adapter(Post).scan(size=size, after=after)
+    return Found(post_outs(_by_time(page.items)), page.after)
+
+
+def list_posts_of(index: str, value: str, size: int, after: Any) -> Found:
+    """Return the posts of a thread or user by their time: a Query, a BatchGetItem of posts."""
+    if not is_id(value):
+        return Found([], None)
+    adapter = get_adapter(Post)
+    page: Page = adapter.page(value, index=index, size=size, after=after)
+    items = adapter.get_many([(item["postId"], item["threadId"]) for item in page.items])
+    return Found(post_outs(items), page.after)
+
+
+def get_user(user_id: str) -> Item:
+    """Return the item of a user, read strongly. Raises NoSuchUser."""
+    if is_id(user_id) and (found := get_adapter(User).get_by_id(user_id, consistent=True)):
+        return found
+    raise NoSuchUser
+
+
+def get_thread(thread_id: str) -> Item:
+    """Return the item of a thread, read strongly. Raises NoSuchThread."""
+    if is_id(thread_id) and (found := get_adapter(Thread).get_by_id(thread_id, consistent=True)):
+        return found
+    raise NoSuchThread
+
+
+def get_post(post_id: str) -> Item:
+    """Return the item of a post, read strongly. Raises NoSuchPost."""
+    if is_id(post_id) and (found := get_adapter(Post).get_by_id(post_id, consistent=True)):
+        return found
+    raise NoSuchPost
+
+
+def user_out(item: Item) -> UserOut:
+    """Return what the API shows of a user."""
+    return UserOut(
+        id=_id_of(item, "userId"),
+        username=item.get("username") or "",
+        name=item["name"],
+        bio=item.get("bio") or "",
+        createdAt=item["createdAt"],
+        version=int(item.get("version", 1)),
+    )
+
+
+def thread_outs(items: Sequence[Item]) -> list[ThreadOut]:
+    """Return what the API shows of threads; reads their authors through the cache."""
+    authors = _user_ids(item.get("createdBy") for item in items)
+    return [
+        ThreadOut(
+            id=_id_of(item, "threadId"),
+            title=item["title"],
+            createdBy=authors.get(item.get("createdBy") or "", item.get("createdBy")),
+            description=item.get("description") or "",
+            createdAt=item["createdAt"],
+            activeAt=item.get("activeAt") or item["createdAt"],
+            posts=int(item.get("posts", 0)),
+            version=int(item.get("version", 1)),
+        )
+        for item in items
+    ]
+
+
+def post_outs(items: Sequence[Item]) -> list[PostOut]:
+    """
+    Return what the API shows of posts; reads the ids of their threads, authors and parents as they
+    were in an imported file: a BatchGetItem each at most.
+    """
+    authors = _user_ids(item["userId"] for item in items)
+    thread_ids = sorted({item["threadId"] for item in items})
+    threads = {
+        item["threadId"]: _id_of(item, "threadId")
+        for item in get_adapter(Thread).get_many(thread_ids, attributes=["threadId", "number"])
+    }
+    known = {(item["postId"], item["threadId"]): item for item in items}
+    missing = {
+        (item["parent"], item["threadId"]) for item in items if item.get("parent")
+    } - known.keys()
+    for item in get_adapter(Post).get_many(sorted(missing), attributes=["number"]):
+        known[item["postId"], item["threadId"]] = item
+    parents = {key: _id_of(item, "postId") for key, item in known.items()}
+    return [
+        PostOut(
+            id=_id_of(item, "postId"),
+            thread=threads.get(item["threadId"], str(item["threadId"])),
+            text=item.get("content") or "",
+            user=authors.get(item["userId"], str(item["userId"])),
+            title=item.get("title") or "",
+            parent=parents.get((item.get("parent") or "", item["threadId"]), item.get("parent")),
+            replies=int(item.get("replies", 0)),
+            createdAt=item["createdAt"],
+            editedAt=item.get("editedAt"),
+            isDeleted=bool(item.get("isDeleted")),
+            version=int(item.get("version", 1)),
+        )
+        for item in items
+    ]
+
+
+def is_id(text: str) -> bool:
+    """Return whether a text can be the id of anything."""
+    return 0 < len(text.encode(errors="surrogatepass")) <= MAX_ID_BYTES
+
+
+def _user_ids(user_ids: Iterable[str | None]) -> dict[str, int | str]:
+    found = get_profiles(user_ids)
+    return {
+        user_id: user_id if each.number is None else each.number for user_id, each in found.items()
+    }
+
+
+def _id_of(item: Item, name: str) -> int | str:
+    number = number_of(item)
+    return str(item[name]) if number is None else number
+
+
+def _by_time(items: list[Item]) -> list[Item]:
+    return sorted(items, key=lambda item: str(item["createdAt"]))

@@ -1,0 +1,34 @@
+"""``manage.py forum_link``: give an imported profile to an account."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from dynamo_stores.exceptions import StoreError
+from forum import accounts
+from forum.adapters import ItemMissing
+from forum.management.users import named_user
+
+
+class Command(BaseCommand):
+    help = (
+        "Gives a profile that was imported to a user of Django, who writes under it from then on."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("username", help="Name of the user.")
+        parser.add_argument("profile", help="Id of the imported profile.")
+
+    def handle(self, *args: Any, username: str, profile: str, **options: Any) -> None:
+        try:
+            accounts.link(profile, named_user(username))
+        except accounts.Taken as exc:
+            raise CommandError("This profile has another account. Nothing was changed.") from exc
+        except ItemMissing as exc:
+            raise CommandError("There is no profile with this id. Nothing was changed.") from exc
+        except StoreError as exc:
+            raise CommandError(f"{exc} Run the command again.") from exc
+        self.stdout.write("The user writes under this profile now.")

@@ -1,0 +1,83 @@
+"""``manage.py forum_verify``: look for what is wrong in the forum's tables, and repair it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections import Counter
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from dynamo_stores import clock
+from dynamo_stores.calls.backpressure import background
+from dynamo_stores.exceptions import StoreError
+from dynamo_stores.management.meter import Meter
+from forum.verification import KINDS, find_problems, repaired
+
+# A repair can show what was behind it: the places of replies after that of their post.
+_RUNS = 10
+
+
+class Command(BaseCommand):
+    help = (
+        "Looks for posts without a place, wrong counts, stale words and reservations, and what a "
+        "process that ended has left. The exit status is 1 if anything is wrong. Users may read "
+        "and write meanwhile, but no forum_migrate may run. References to nothing are found by "
+        "dynamo_verify --references."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--repair", action="store_true", help="Repair what is wrong.")
+        parser.add_argument(
+            "--items-per-second",
+            type=int,
+            default=1_000,
+            metavar="N",
+            help="Read no more items of the tables: %(default)s.",
+        )
+
+    def handle(
+        self, *args: Any, repair: bool = False, items_per_second: int = 1_000, **options: Any
+    ) -> None:
+        if items_per_second < 1:
+            raise CommandError("--items-per-second must be 1 or more.")
+        self._rate, self._read, self._began = items_per_second, 0, clock.monotonic()
+        self._meter = Meter(self.stdout, 0)
+        try:
+            with background():
+                found, left = self._run(repair=repair)
+        except StoreError as exc:
+            raise CommandError(f"Not all was read. {exc}") from exc
+        finally:
+            self._meter.end()
+        for kind in KINDS:
+            if found[kind]:
+                done = f", {found[kind] - left[kind]} repaired" if repair else ""
+                self.stdout.write(f"{kind}: {found[kind]}{done}")
+        if not found:
+            self.stdout.write(f"Nothing is wrong in {self._read:,} items.")
+        elif not repair:
+            raise CommandError("Run the command with --repair to repair it.")
+        elif left:
+            raise CommandError("Not all was repaired, because users wrote. Run it again.")
+
+    def _run(self, *, repair: bool) -> tuple[Counter[str], Counter[str]]:
+        """Return how many problems of each kind were found, and how many are left."""
+        found = Counter[str]()
+        for _ in range(_RUNS if repair else 1):
+            left, count = Counter[str](), 0
+            for problem in find_problems(self._pace):
+                found[problem.kind] += 1
+                count += 1
+                if not repair or not repaired(problem):
+                    left[problem.kind] += 1
+            if not count:
+                break
+        return found, left
+
+    def _pace(self, count: int) -> None:
+        self._read += count
+        self._meter.update("Read", self._read)
+        ahead = self._read / self._rate - (clock.monotonic() - self._began)
+        if ahead > 0:
+            clock.sleep(ahead)

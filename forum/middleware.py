@@ -1,0 +1,66 @@
+"""What all pages of the forum have in common: their policy, and pages for errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.template.loader import render_to_string
+
+POLICY = "default-src 'self'"
+# Errors that the library answers with a sentence.
+_REPLACED = (429, 503)
+
+
+class PagesMiddleware:
+    """
+    Sets ``Content-Security-Policy`` on the forum's pages, unless the view has set another one, and
+    shows errors as pages of the forum. A text that was sent in vain is on them, to be sent again.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self._get_response(request)
+        if not _is_page(request):
+            return response
+        if response.status_code in _REPLACED and _is_sentence(response) and _wants_page(request):
+            context = {
+                "wait": int(response.headers.get("Retry-After", 1)),
+                "fields": request.POST,
+            }
+            name = f"forum/errors/{response.status_code}.html"
+            response.content = render_to_string(name, context, request).encode()
+            response["Content-Type"] = "text/html; charset=utf-8"
+        response.headers.setdefault("Content-Security-Policy", POLICY)
+        return response
+
+    def process_exception(self, request: HttpRequest, exc: Exception) -> HttpResponse | None:
+        """Return the page for a 404 or 403 of a view, with DEBUG, too."""
+        if not _is_page(request):
+            return None
+        if isinstance(exc, Http404):
+            return render(request, "404.html", {"exception": str(exc)}, status=404)
+        if isinstance(exc, PermissionDenied):
+            return render(request, "403.html", {"exception": str(exc)}, status=403)
+        return None
+
+
+def _is_page(request: HttpRequest) -> bool:
+    """Return whether a request is for a page of the forum, or for no page at all."""
+    match = request.resolver_match
+    # Django's page about an unknown path, which DEBUG shows, has styles of its own.
+    return not settings.DEBUG if match is None else match.app_name == "forum"
+
+
+def _wants_page(request: HttpRequest) -> bool:
+    kinds = ["text/html", "text/plain", "application/json"]
+    return request.get_preferred_type(kinds) in ("text/html", None)
+
+
+def _is_sentence(response: HttpResponse) -> bool:
+    return response.headers.get("Content-Type", "").startswith("text/plain")

@@ -1,0 +1,77 @@
+"""Profiles of users, read through the cache named ``profiles``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from django.core.cache import caches
+
+from . import times
+from .adapters import Item, get_adapter
+from .models import User
+
+# Seconds for which a profile is cached; a change deletes it from the cache.
+_FRESH_FOR = 300
+_SHOWN = ["userId", "number", "name", "username", "bio", "createdAt"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What everybody may see of a user; ``number`` is an imported id that was a number."""
+
+    user_id: str
+    name: str
+    username: str
+    bio: str
+    created_at: str
+    number: int | None = None
+
+    @classmethod
+    def of(cls, item: Item) -> Self:
+        """Return the profile of an item."""
+        number = item.get("number")
+        return cls(
+            item["userId"],
+            item["name"],
+            item.get("username") or "",
+            item.get("bio") or "",
+            item["createdAt"],
+            None if number is None else int(number),
+        )
+
+    @property
+    def since(self) -> Any:
+        """The time of the first visit."""
+        return times.moment_of(self.created_at)
+
+
+def get_profiles(user_ids: Iterable[str | None]) -> dict[str, Profile]:
+    """
+    Return the profiles of users that exist, by their ids.
+
+    Those that this process has lately read take no call; otherwise one BatchGetItem of the cache,
+    and one of the table for those that are not cached.
+    """
+    wanted = sorted({each for each in user_ids if each})
+    if not wanted:
+        return {}
+    cache = caches["profiles"]
+    found: dict[str, Profile] = cache.get_many(wanted)
+    if missing := [each for each in wanted if each not in found]:
+        items = get_adapter(User).get_many(missing, attributes=_SHOWN)
+        read = {item["userId"]: Profile.of(item) for item in items}
+        cache.set_many(read, _FRESH_FOR)
+        found |= read
+    return found
+
+
+def get_profile(user_id: str) -> Profile | None:
+    """Return the profile of a user, None if there is none."""
+    return get_profiles([user_id]).get(user_id)
+
+
+def forget(user_id: str) -> None:
+    """Delete a profile that was changed from the cache."""
+    caches["profiles"].delete(user_id)

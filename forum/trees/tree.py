@@ -1,0 +1,570 @@
+"""Changes of the tree of a thread: posts that are added, removed and moved."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dynamo_stores.calls.batches import execute_in_parallel
+
+from .. import keys
+from ..adapters import (
+    EXISTS,
+    MISSING,
+    Check,
+    Conflict,
+    Create,
+    Database,
+    Delete,
+    Item,
+    ItemMissing,
+    Operation,
+    Table,
+    Update,
+    WriteRefused,
+)
+from ..models import Post, Support, Thread
+from .places import Place, branch_of, reply, root_of
+
+# A write is tried so often while others change the same posts.
+_TRIES = 10
+# Posts that are copied, changed or deleted at a time.
+_SOME = 99
+
+MOVE, REMOVE = "move", "remove"
+# The work is still invisible; or readers see its result, and what is left is tidied.
+PREPARED, VISIBLE = "prepared", "visible"
+
+
+class NoSuchThread(Exception):
+    """The thread does not exist."""
+
+
+class NoSuchPost(Exception):
+    """The post does not exist, or is deleted."""
+
+
+class TreeBusy(Exception):
+    """A subtree is being moved or deleted; the same request succeeds in a moment."""
+
+
+class WouldBeCycle(Exception):
+    """A post cannot be moved below itself."""
+
+
+class Tree:
+    """
+    The trees of the forum's threads. Thread-safe.
+
+    A subtree that has more posts than a transaction can change is moved in steps, which
+    ``work`` of the thread's item records: its places are copied to a branch of its own, one
+    transaction makes the branch visible at the new place and the old places invisible, and the old
+    ones are deleted. ``finish`` continues after a crash; each step may be repeated.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._threads = database.adapter(Thread)
+        self._posts = database.adapter(Post)
+        self._support = database.adapter(Support)
+
+    def add(self, post: Item, others: Sequence[Operation] = ()) -> Item:
+        """
+        Write a post as the last reply to its ``parent``, or to the thread, together with ``others``
+        in one transaction; return it with its place.
+
+        Raises NoSuchThread, NoSuchPost or TreeBusy.
+        """
+        for _ in range(_TRIES):
+            thread, parent = self._numbered(post["threadId"], post.get("parent"))
+            work = work_of(thread)
+            if parent is not None and work is not None and self._is_below(parent, work):
+                raise TreeBusy("The post that is replied to is being moved or deleted.")
+            number = (thread if parent is None else parent)["children"] - 1
+            place = reply(_place_of(parent), number, post["postId"])
+            placed = {**post, **place.attributes(), "children": 0, "replies": 0}
+            operations = [
+                *self._additions(placed, place, parent),
+                self._counted(thread, posts=1, set={"activeAt": post["createdAt"]}),
+                *others,
+            ]
+            try:
+                self._database.transact(operations)
+            except (Conflict, ItemMissing) as exc:
+                if exc.position >= len(operations) - len(others):
+                    raise
+                continue
+            return placed
+        raise TreeBusy("Other posts of the thread were written all the time.")
+
+    def remove(self, post: Item, empty: Sequence[str], others: Sequence[Operation] = ()) -> None:
+        """
+        Delete a post. One that has replies stays, without the attributes ``empty``.
+
+        Raises NoSuchPost, TreeBusy, or Conflict if the post was changed since it was read.
+        """
+        version = post["version"]
+        for _ in range(_TRIES):
+            thread = self._thread(post["threadId"])
+            found = self._post(post["threadId"], post["postId"])
+            if found["version"] != version:
+                raise Conflict("The post was changed.", item=found)
+            work = work_of(thread)
+            if work is not None and self._is_below(found, work):
+                raise TreeBusy("The post is being moved or deleted.")
+            operations = [*self._removals(found, empty), self._counted(thread, posts=-1), *others]
+            try:
+                self._database.transact(operations)
+            except WriteRefused as exc:
+                if exc.position >= len(operations) - len(others):
+                    raise
+                continue
+            return
+        raise TreeBusy("Replies to the post were written all the time.")
+
+    def move(self, thread_id: str, post_id: str, parent_id: str | None) -> None:
+        """
+        Move a post with all posts below it: it becomes the last reply to another post of its
+        thread, or to the thread. Raises NoSuchThread, NoSuchPost, WouldBeCycle or TreeBusy.
+        """
+        for _ in range(_TRIES):
+            self.finish(thread_id)
+            thread, post = self._thread(thread_id), self._post(thread_id, post_id)
+            if post.get("parent") == parent_id:
+                return
+            work = _work(MOVE, post)
+            if parent_id is not None and self._is_below(self._post(thread_id, parent_id), work):
+                raise WouldBeCycle("A post cannot be moved below itself.")
+            counted, parent = self._numbered(thread_id, parent_id)
+            number = (counted if parent is None else parent)["children"] - 1
+            place = reply(_place_of(parent), number, post_id)
+            work["to"] = {
+                "parent": parent_id or "",
+                "branch": place.branch,
+                "place": place.path,
+                "depth": place.depth,
+            }
+            checks = [self._same(Check, post)]
+            if parent is not None:
+                checks.append(self._same(Check, parent))
+            if self._begin(thread, work, checks):
+                self.finish(thread_id)
+                return
+        raise TreeBusy("Other posts of the thread were moved all the time.")
+
+    def remove_all(self, thread_id: str, post_id: str) -> None:
+        """
+        Delete a post with all posts below it. Raises NoSuchThread, NoSuchPost or TreeBusy.
+        """
+        for _ in range(_TRIES):
+            self.finish(thread_id)
+            thread = self._thread(thread_id)
+            post = self._posts.get_by_id((post_id, thread_id), consistent=True)
+            if post is None:
+                raise NoSuchPost
+            if self._begin(thread, _work(REMOVE, post), [self._same(Check, post, MISSING)]):
+                self.finish(thread_id)
+                return
+        raise TreeBusy("Other posts of the thread were moved all the time.")
+
+    def remove_thread(self, thread_id: str) -> None:
+        """Delete all posts of a thread whose item is deleted."""
+        self._delete_below(thread_id, "", None)
+        self._support.delete(keys.work(thread_id))
+
+    def place_again(self, thread_id: str, post_id: str, *, at_top: bool = False) -> None:
+        """
+        Give a post whose place is missing or wrong a new one: as the last reply to its parent, or
+        to the thread if the parent does not exist or with ``at_top``. Replies that are in a branch
+        of its own stay below it.
+
+        Raises NoSuchThread, NoSuchPost, TreeBusy, or WriteRefused if the post was changed
+        meanwhile.
+        """
+        if work_of(self._thread(thread_id)) is not None:
+            raise TreeBusy("A subtree is being moved or deleted.")
+        post = self._posts.get_by_id((post_id, thread_id), consistent=True)
+        if post is None:
+            raise NoSuchPost
+        parent = None
+        if post.get("parent") and not at_top:
+            key = (post["parent"], thread_id)
+            with contextlib.suppress(ItemMissing):
+                parent = self._posts.update(key, add={"children": 1}, expect={"place": EXISTS})
+        counted = self._threads.update(thread_id, add={"children": int(parent is None)})
+        number = (counted if parent is None else parent)["children"] - 1
+        place = reply(_place_of(parent), number, post_id)
+        place = dataclasses.replace(place, own=post.get("ownBranch") or place.own)
+        placed = {"parent": None if parent is None else parent["postId"]}
+        was = {name: post.get(name, MISSING) for name in ("place", "branch", "parent")}
+        operations: list[Operation] = [
+            Update(
+                self._posts.table, self._key(post), {**place.attributes(), **placed}, expect=was
+            ),
+            Create(self._support.table, place_item(thread_id, {**post, **placed}, place)),
+            self._counted(counted, posts=0),
+        ]
+        if "place" in post:
+            old = keys.place(thread_id, post.get("branch", ""), post["place"])
+            row = self._support.get_by_id(old, consistent=True)
+            if row is not None and row["postId"] == post_id:
+                operations.append(Delete(self._support.table, old, {"postId": post_id}))
+        self._database.transact(operations)
+
+    def finish(self, thread_id: str) -> None:
+        """
+        Finish the move or deletion of a subtree of the thread, if there is one. Several processes
+        may do it at once. Raises NoSuchThread.
+        """
+        while (work := work_of(self._thread(thread_id))) is not None:
+            if work["stage"] == PREPARED:
+                if work["kind"] == MOVE:
+                    self._copy(thread_id, work)
+                    self._switch(thread_id, work)
+                else:
+                    self._hide(thread_id, work)
+            else:
+                if work["kind"] == MOVE:
+                    self._tidy_moved(thread_id, work)
+                else:
+                    self._delete_below(thread_id, work["branch"], work["place"])
+                    if work["own"]:
+                        self._delete_below(thread_id, work["own"], None)
+                    self._posts.delete((work["post"], thread_id))
+                self._end(thread_id, work)
+        self._support.delete(keys.work(thread_id))
+
+    def finish_all(self) -> int:
+        """Finish what processes that ended have left; return for how many threads."""
+        found = self._support.page(keys.WORK, size=_SOME, consistent=True).items
+        for row in found:
+            try:
+                self.finish(row["SK"])
+            except NoSuchThread:
+                self._support.delete(row)
+        return len(found)
+
+    def _numbered(self, thread_id: str, parent_id: str | None) -> tuple[Item, Item | None]:
+        """Return the thread and the parent, one of which has counted a new child."""
+        if parent_id is None:
+            try:
+                return self._threads.update(thread_id, add={"children": 1}), None
+            except ItemMissing as exc:
+                raise NoSuchThread from exc
+        key = (parent_id, thread_id)
+        try:
+            parent = self._posts.update(key, add={"children": 1}, expect={"isDeleted": MISSING})
+        except (ItemMissing, Conflict) as exc:
+            raise NoSuchPost from exc
+        return self._thread(thread_id), parent
+
+    def _thread(self, thread_id: str) -> Item:
+        found = self._threads.get_by_id(thread_id, consistent=True)
+        if found is None:
+            raise NoSuchThread
+        return found
+
+    def _post(self, thread_id: str, post_id: str) -> Item:
+        found = self._posts.get_by_id((post_id, thread_id), consistent=True)
+        if found is None or found.get("isDeleted"):
+            raise NoSuchPost
+        return found
+
+    def _is_below(self, post: Item, work: Item) -> bool:
+        """Return whether ``post`` is the post of ``work`` or below it."""
+        moved, place = _place(work), Place.of(post)
+        while True:
+            if moved.contains(place.branch, place.path):
+                return True
+            if not place.branch:
+                return False
+            root_id = root_of(place.branch)
+            if root_id == work["post"]:
+                return True
+            root = self._posts.get_by_id((root_id, post["threadId"]), consistent=True)
+            if root is None:
+                return False
+            place = Place.of(root)
+
+    def _additions(self, post: Item, place: Place, parent: Item | None) -> Iterator[Operation]:
+        yield Create(self._posts.table, post)
+        yield Create(self._support.table, place_item(post["threadId"], post, place))
+        if parent is not None:
+            yield self._same(Update, parent, add={"replies": 1})
+
+    def _removals(self, post: Item, empty: Sequence[str]) -> Iterator[Operation]:
+        thread_id = post["threadId"]
+        if post["replies"]:
+            yield Update(
+                self._posts.table,
+                self._key(post),
+                {**dict.fromkeys(empty), "isDeleted": True},
+                {"version": 1},
+                {"version": post["version"], "replies": post["replies"]},
+            )
+            return
+        yield Delete(self._posts.table, self._key(post), {"version": post["version"], "replies": 0})
+        place = Place.of(post)
+        yield Delete(self._support.table, keys.place(thread_id, place.branch, place.path))
+        if post.get("parent"):
+            yield self._reply_less(thread_id, post["parent"])
+
+    def _reply_less(self, thread_id: str, post_id: str) -> Operation:
+        key = {"postId": post_id, "threadId": thread_id}
+        return Update(self._posts.table, key, add={"replies": -1})
+
+    def _counted(
+        self, thread: Item, *, posts: int, moves: int = 0, set: dict[str, Any] | None = None
+    ) -> Operation:
+        return Update(
+            self._threads.table,
+            {"threadId": thread["threadId"]},
+            set or {},
+            {"posts": posts, "changes": 1, **({"moves": moves} if moves else {})},
+            {"work": thread.get("work", MISSING)},
+        )
+
+    def _same(self, kind: Any, post: Item, deleted: Any = MISSING, **changes: Any) -> Operation:
+        """Return an operation that needs ``post`` to be at its place, and not deleted."""
+        expect = {
+            "place": post["place"],
+            "branch": post.get("branch", MISSING),
+            "isDeleted": post.get("isDeleted", deleted),
+        }
+        found: Operation = kind(self._posts.table, self._key(post), **changes, expect=expect)
+        return found
+
+    def _key(self, post: Item) -> Item:
+        return self._posts.table.key_of(post)
+
+    def _begin(self, thread: Item, work: Item, checks: Sequence[Operation]) -> bool:
+        """Record ``work``; return False if the tree was changed since ``thread`` was read."""
+        expect = {"work": MISSING, "moves": thread.get("moves", MISSING)}
+        key = {"threadId": thread["threadId"]}
+        try:
+            self._database.transact(
+                [
+                    Update(self._threads.table, key, {"work": _text(work)}, expect=expect),
+                    Update(
+                        self._support.table,
+                        keys.work(thread["threadId"]),
+                        {"work": work["id"]},
+                        upsert=True,
+                    ),
+                    *checks,
+                ]
+            )
+        except WriteRefused:
+            return False
+        return True
+
+    def _end(self, thread_id: str, work: Item) -> bool:
+        """Remove the record of ``work``; return False if another process has done it."""
+        try:
+            self._threads.update(thread_id, {"work": None}, expect={"work": _text(work)})
+        except (Conflict, ItemMissing):
+            return False
+        return True
+
+    def _rows(self, thread_id: str, branch: str, prefix: str | None) -> Iterator[list[Item]]:
+        """Yield the rows of a branch in pages; they may be deleted meanwhile."""
+        partition, after = keys.tree(thread_id, branch), None
+        while True:
+            page = self._support.page(
+                partition, size=_SOME, prefix=prefix, after=after, consistent=True
+            )
+            if page.items:
+                yield page.items
+            if (after := page.after) is None:
+                return
+
+    def _copy(self, thread_id: str, work: Item) -> None:
+        if work["own"]:
+            return
+        # A process that is late must not write what readers see by then.
+        is_prepared = Check(self._threads.table, {"threadId": thread_id}, {"work": _text(work)})
+        for rows in self._rows(thread_id, work["branch"], work["place"]):
+            copies: list[Operation] = [
+                self._copied(thread_id, work, row) for row in rows if row["SK"] != work["place"]
+            ]
+            try:
+                self._database.transact([is_prepared, *copies])
+            except (Conflict, ItemMissing):
+                # Another process has gone on.
+                return
+
+    def _copied(self, thread_id: str, work: Item, row: Item) -> Operation:
+        path, depth = row["SK"][len(work["place"]) :], row["depth"] - work["depth"]
+        shown = {name: row.get(name) for name in ("postId", "parent", "ownBranch")}
+        key = keys.place(thread_id, _new_branch(work), path)
+        return Update(self._support.table, key, {**shown, "depth": depth}, upsert=True)
+
+    def _switch(self, thread_id: str, work: Item) -> None:
+        to = work["to"]
+        place = Place(to["branch"], to["place"], to["depth"], own=_new_branch(work))
+        moved = {"postId": work["post"], "threadId": thread_id, "parent": to["parent"] or None}
+        old = keys.place(thread_id, work["branch"], work["place"])
+        operations: list[Operation] = [
+            self._work_visible(thread_id, work, posts=0),
+            Delete(self._support.table, old),
+            Create(self._support.table, place_item(thread_id, moved, place)),
+            Update(
+                self._posts.table,
+                self._key(moved),
+                {**place.attributes(), "parent": moved["parent"]},
+                {"version": 1},
+                {"place": work["place"], "branch": work["branch"] or MISSING},
+            ),
+        ]
+        if work["parent"]:
+            operations.append(self._reply_less(thread_id, work["parent"]))
+        if to["parent"]:
+            key = {"postId": to["parent"], "threadId": thread_id}
+            expect = {"isDeleted": MISSING}
+            operations.append(Update(self._posts.table, key, {}, {"replies": 1}, expect))
+        try:
+            self._database.transact(operations)
+        except WriteRefused as exc:
+            # The post or its new parent was deleted: the move is given up.
+            if exc.position and self._end(thread_id, work) and not work["own"]:
+                self._delete_rows(thread_id, _new_branch(work))
+
+    def _hide(self, thread_id: str, work: Item) -> None:
+        count = self._count(thread_id, work["branch"], work["place"])
+        if work["own"]:
+            count += self._count(thread_id, work["own"], None)
+        operations = [
+            self._work_visible(thread_id, work, posts=-count),
+            Delete(self._support.table, keys.place(thread_id, work["branch"], work["place"])),
+        ]
+        if work["parent"]:
+            operations.append(self._reply_less(thread_id, work["parent"]))
+        try:
+            self._database.transact(operations)
+        except WriteRefused as exc:
+            if exc.position:
+                raise
+
+    def _work_visible(self, thread_id: str, work: Item, *, posts: int) -> Operation:
+        return Update(
+            self._threads.table,
+            {"threadId": thread_id},
+            {"work": _text({**work, "stage": VISIBLE})},
+            {"posts": posts, "changes": 1, "moves": 1},
+            {"work": _text(work)},
+        )
+
+    def _count(self, thread_id: str, branch: str, prefix: str | None) -> int:
+        """Return how many posts that are not deleted are in a branch and its branches."""
+        count = 0
+        for rows in self._rows(thread_id, branch, prefix):
+            found = self._posts.get_many(
+                [(row["postId"], thread_id) for row in rows],
+                consistent=True,
+                attributes=["isDeleted"],
+            )
+            count += sum(not each.get("isDeleted") for each in found)
+            for row in rows:
+                if row.get("ownBranch") and row["SK"] != prefix:
+                    count += self._count(thread_id, row["ownBranch"], None)
+        return count
+
+    def _tidy_moved(self, thread_id: str, work: Item) -> None:
+        if work["own"]:
+            return
+        for rows in self._rows(thread_id, work["branch"], work["place"]):
+            execute_in_parallel(rows, lambda row: self._replace(thread_id, work, row))
+            self._support.delete_all(rows)
+
+    def _replace(self, thread_id: str, work: Item, row: Item) -> None:
+        """Let a post below the one that was moved name its place in the new branch."""
+        path, depth = row["SK"][len(work["place"]) :], row["depth"] - work["depth"]
+        try:
+            self._posts.update(
+                (row["postId"], thread_id),
+                {"branch": _new_branch(work), "place": path, "depth": depth},
+                expect={"place": row["SK"], "branch": work["branch"] or MISSING},
+            )
+        except (Conflict, ItemMissing):
+            # It was done before, or the post is deleted.
+            return
+
+    def _delete_below(self, thread_id: str, branch: str, prefix: str | None) -> None:
+        for rows in self._rows(thread_id, branch, prefix):
+            for row in rows:
+                if row.get("ownBranch"):
+                    self._delete_below(thread_id, row["ownBranch"], None)
+            self._posts.delete_all([(row["postId"], thread_id) for row in rows])
+            self._support.delete_all(rows)
+
+    def _delete_rows(self, thread_id: str, branch: str) -> None:
+        for rows in self._rows(thread_id, branch, None):
+            self._support.delete_all(rows)
+
+
+def first_post(post: Item) -> list[Operation]:
+    """Return the operations that write the first post of a new thread, whose ``children`` is 1."""
+    place = reply(None, 0, post["postId"])
+    placed = {**post, **place.attributes(), "children": 0, "replies": 0}
+    return [
+        Create(Table.of(Post), placed),
+        Create(Table.of(Support), place_item(post["threadId"], post, place)),
+    ]
+
+
+def hidden_place(thread: Item) -> Place | None:
+    """Return the place whose posts readers do not see any more, None without one."""
+    work = work_of(thread)
+    return _place(work) if work is not None and work["stage"] == VISIBLE else None
+
+
+def work_of(thread: Item) -> Item | None:
+    """Return what is being moved or deleted in a thread, None for nothing."""
+    return json.loads(thread["work"]) if "work" in thread else None
+
+
+def _text(work: Item) -> str:
+    # As text, because not every engine compares maps in a condition.
+    return json.dumps(work, sort_keys=True)
+
+
+def _work(kind: str, post: Item) -> Item:
+    return {
+        "id": uuid.uuid4().hex,
+        "kind": kind,
+        "stage": PREPARED,
+        "post": post["postId"],
+        "parent": post.get("parent", ""),
+        "branch": post.get("branch", ""),
+        "place": post["place"],
+        "depth": post["depth"],
+        "own": post.get("ownBranch", ""),
+    }
+
+
+def _place_of(post: Item | None) -> Place | None:
+    return None if post is None else Place.of(post)
+
+
+def _place(work: Item) -> Place:
+    return Place(work["branch"], work["place"], work["depth"], work["own"])
+
+
+def _new_branch(work: Item) -> str:
+    """Return the branch for the replies to the post that is moved."""
+    return str(work["own"] or branch_of(work["post"], work["id"]))
+
+
+def place_item(thread_id: str, post: Item, place: Place) -> Item:
+    """Return the item of a place, which says which post is there."""
+    return {
+        **keys.place(thread_id, place.branch, place.path),
+        "postId": post["postId"],
+        "parent": post.get("parent"),
+        "depth": place.depth,
+        "ownBranch": place.own or None,
+    }

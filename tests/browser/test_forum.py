@@ -1,0 +1,288 @@
+"""The forum's pages in a browser."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.test import Client, override_settings
+
+from forum import accounts, posting, threads
+
+from .test_status_pages import is_wider_than_its_window
+
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+PASSWORD = "correct horse battery"
+POLICY = "default-src 'self'"
+# What Chromium says of a status that a test asks for.
+EXPECTED = re.compile(r"Failed to load resource: .* status of (400|403|404|409|429|503)")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_tables")]
+
+
+@pytest.fixture
+def visit(chromium, transactional_db, live_server):
+    """
+    ``visit()``: a page of a browser, in which ``user`` is logged in. What the browser complains of,
+    a request to another host and a page without the policy fail the test.
+    """
+    contexts, complaints = [], []
+
+    def check(response):
+        is_page = response.request.resource_type == "document" and response.status // 100 != 3
+        if is_page and response.headers.get("content-security-policy") != POLICY:
+            complaints.append(f"{response.url} has no policy.")
+
+    def visit(user=None, *, viewport=WIDE, scheme="light", scripts=True):
+        context = chromium.new_context(
+            viewport=viewport,
+            color_scheme=scheme,
+            java_script_enabled=scripts,
+            base_url=live_server.url,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("response", check)
+        page.on(
+            "request",
+            lambda sent: sent.url.startswith(live_server.url) or complaints.append(sent.url),
+        )
+        if user is not None:
+            client = Client()
+            client.force_login(user)
+            cookie = client.cookies["sessionid"].value
+            context.add_cookies([{"name": "sessionid", "value": cookie, "url": live_server.url}])
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [each for each in complaints if not EXPECTED.match(each)] == []
+
+
+@pytest.fixture
+def countess(transactional_db):
+    """A user with a thread of ten levels, one post that is deleted, and her profile's id."""
+    user = accounts.sign_up("countess", "countess@example.com", PASSWORD, "Ada Lovelace")
+    user.profile_id = accounts.profile_id_of(user)
+    thread = posting.create_thread(user.profile_id, "What to read first?", "The queries.")
+    user.thread_id = thread["threadId"]
+    parent = user.post_id = threads.show_thread(user.thread_id).content.posts[0].post_id
+    for level in range(2, 11):
+        text = f"Reply at level {level}. " + "The writes matter as much as the reads. " * 3
+        added = posting.create_post(user.profile_id, user.thread_id, text, parent=parent)
+        parent = added["postId"]
+    gone = posting.create_post(user.profile_id, user.thread_id, "x" * 200, parent=user.post_id)
+    posting.create_post(user.profile_id, user.thread_id, "y" * 200, parent=gone["postId"])
+    posting.delete_post(
+        user.profile_id, threads.get_post(user.thread_id, gone["postId"]), version=1
+    )
+    return user
+
+
+def violations(page):
+    """What an accessibility check finds."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe.Axe().run(page).response["violations"]
+    return [(each["id"], each["impact"], page.url) for each in found]
+
+
+def check(page):
+    """The page fits its window and is accessible."""
+    assert not is_wider_than_its_window(page), page.url
+    assert violations(page) == []
+
+
+def paths_of(user):
+    thread = f"/threads/{user.thread_id}/"
+    post = f"{thread}posts/{user.post_id}/"
+    return [
+        "/", thread, post, f"{post}reply/", f"{post}edit/", f"{post}delete/", f"{thread}edit/",
+        "/new/", f"/users/{user.profile_id}/", "/account/edit/", "/account/activity/",
+        "/search/?q=what", "/search/?q=zzz", "/search/", "/threads/none/", f"{thread}delete/",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_pages_fit_and_are_accessible(visit, countess, scheme, viewport):
+    """Wide and narrow, light and dark, for a user, a visitor and the staff."""
+    page = visit(countess, viewport=viewport, scheme=scheme)
+    for path in paths_of(countess):
+        page.goto(path)
+        check(page)
+    page = visit(viewport=viewport, scheme=scheme)
+    for path in ("/sign-up/", "/login/", f"/threads/{countess.thread_id}/"):
+        page.goto(path)
+        check(page)
+    page.goto("/sign-up/")
+    page.fill("#id_username", "countess")
+    page.fill("#id_email", "other@example.com")
+    page.fill("#id_password1", PASSWORD)
+    page.fill("#id_password2", PASSWORD)
+    page.click("main button")
+    assert page.locator("#id_username").get_attribute("aria-invalid") == "true"
+    check(page)
+    root = get_user_model().objects.create_superuser("root")
+    page = visit(root, viewport=viewport, scheme=scheme)
+    thread = f"/threads/{countess.thread_id}/"
+    post = f"{thread}posts/{countess.post_id}/"
+    for path in (thread, f"{thread}delete/", f"{post}move/", f"{post}delete-replies/"):
+        page.goto(path)
+        check(page)
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with-scripts", "without"])
+def test_a_user_signs_up_and_writes(visit, scripts, expect):
+    """Sign up, new thread, reply, reply to the reply, edit, delete, search, log out and in."""
+    page = visit(viewport=NARROW, scripts=scripts)
+    page.goto("/")
+    assert page.get_by_role("heading", name="There are no threads yet").is_visible()
+    page.get_by_role("link", name="Sign up").click()
+    page.get_by_label("Username").fill("bo")
+    page.get_by_label("Name (optional)").fill("Bo Lind")
+    page.get_by_label("E-mail address").fill("bo@example.com")
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_label("Password confirmation").fill(PASSWORD)
+    page.get_by_role("button", name="Sign up").click()
+    assert "Your account is made" in page.get_by_role("status").inner_text()
+
+    page.get_by_role("link", name="New thread").click()
+    page.get_by_label("Title", exact=True).fill("A <b>first</b> thread")
+    page.get_by_label("First post").fill("Hello & welcome")
+    page.get_by_role("button", name="Start the thread").dblclick()
+    # The second click may abort the navigation of the first, which wait_for_url takes for an error.
+    expect(page).to_have_url(re.compile("/threads/"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("A <b>first</b> thread")
+    expect(page.get_by_text("Hello & welcome")).to_be_visible()
+
+    for text, above in (("A reply", "Hello & welcome"), ("A reply to it", "A reply")):
+        post = page.locator("article", has=page.get_by_text(above, exact=True))
+        post.get_by_role("link", name="Reply to").click()
+        page.get_by_label("Your text").fill(text)
+        page.get_by_role("button", name="Post the reply").click()
+        assert page.get_by_text(text, exact=True).is_visible()
+    articles = page.locator("article")
+    lefts = [articles.nth(n).bounding_box()["x"] for n in range(3)]
+    assert lefts == sorted(set(lefts))
+
+    page.locator("article", has_text="A reply to it").get_by_role("link", name="Edit").click()
+    page.get_by_label("Your text").fill("An edited reply")
+    page.get_by_role("button", name="Save").click()
+    last = page.locator("article", has_text="An edited reply")
+    assert "edited just now" in last.inner_text()
+    last.get_by_role("link", name="Delete").click()
+    page.get_by_role("button", name="Delete the post").click()
+    assert page.get_by_text("Your post is deleted.").is_visible()
+    assert page.locator("article").count() == 2
+
+    page.get_by_label("Search titles").fill("fir")
+    page.get_by_role("button", name="Search").click()
+    assert page.get_by_role("link", name="A <b>first</b> thread").is_visible()
+    page.get_by_role("link", name="bo", exact=True).click()
+    assert page.get_by_role("heading", level=1).inner_text() == "Bo Lind"
+    assert page.locator(".posts li").count() == 2
+    page.get_by_role("link", name="Edit your profile").click()
+    page.get_by_label("About you").fill("I write.")
+    page.get_by_role("button", name="Save").click()
+    assert page.get_by_text("I write.").is_visible()
+
+    page.get_by_role("button", name="Log out").click()
+    page.get_by_role("link", name="Log in").click()
+    page.get_by_label("Username").fill("bo")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    assert "correct username and password" in page.get_by_role("alert").inner_text()
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    assert page.get_by_role("button", name="Log out").is_visible()
+
+
+def test_a_conflict_shows_both_texts(visit, countess):
+    """And the second save replaces the present text."""
+    path = f"/threads/{countess.thread_id}/posts/{countess.post_id}/edit/"
+    first, second = visit(countess), visit(countess)
+    for page, text in ((first, "from the first window"), (second, "from the second window")):
+        page.goto(path)
+        page.get_by_label("Your text").fill(text)
+    for page in (first, second):
+        page.get_by_role("button", name="Save").click()
+    assert "Your change is not saved" in second.get_by_role("alert").inner_text()
+    assert second.get_by_text("from the first window").is_visible()
+    assert second.get_by_label("Your text").input_value() == "from the second window"
+    check(second)
+    second.get_by_role("button", name="Replace the present text").click()
+    assert second.get_by_text("from the second window").is_visible()
+
+
+def test_too_many_posts(visit, countess):
+    """The page says how long to wait, and has the text that was not posted."""
+    page = visit(countess, viewport=NARROW)
+    page.goto(f"/threads/{countess.thread_id}/")
+    for n in range(11):
+        page.get_by_label("Your text").fill(f"Text {n}")
+        page.get_by_role("button", name="Post the reply").click()
+    assert page.get_by_role("heading", name="That was a little too fast").is_visible()
+    assert page.locator("#unsent").input_value() == "Text 10"
+    check(page)
+
+
+def is_posted(page):
+    page.get_by_role("button", name="Send it again").click()
+    return page.get_by_text("Your reply is posted.").count()
+
+
+def test_an_outage(visit, countess, settings, dynamo_faults, until):
+    """Known pages say how old they are, others when to try again; nobody is logged out."""
+    default = settings.DYNAMO_STORES["default"]
+    relayed = {**default, "ENDPOINT_URL": dynamo_faults.url, "RETRY": {"MAX_RETRIES": 0}}
+    page = visit(countess)
+    path = f"/threads/{countess.thread_id}/"
+    with override_settings(DYNAMO_STORES={"default": relayed}):
+        page.goto(path)
+        dynamo_faults.fail()
+        page.goto(path)
+        assert "The forum’s database does not answer" in page.get_by_role("status").inner_text()  # noqa: RUF001
+        assert page.get_by_text("The queries.").is_visible()
+        check(page)
+        page.get_by_label("Your text").fill("Is it lost?")
+        page.get_by_role("button", name="Post the reply").click()
+        assert page.get_by_role("heading", name="not available").is_visible()
+        assert page.locator("#unsent").input_value() == "Is it lost?"
+        assert page.get_by_role("button", name="Log out").is_visible()
+        check(page)
+        dynamo_faults.clear()
+        # The breakers let calls through again after a while.
+        until(lambda: is_posted(page))
+        assert page.get_by_text("Is it lost?").count() == 1
+
+
+def test_by_keyboard(visit, countess):
+    """The first key leads to the content, and what has the focus is marked."""
+    page = visit(countess)
+    page.goto("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().top") >= 0
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "What to read first?"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/threads/"))
+
+
+def test_the_sample_forum(visit):
+    """Its threads are listed and open, with names, counts and times."""
+    call_command("forum_seed", stdout=io.StringIO())
+    page = visit(viewport=NARROW)
+    page.goto("/")
+    assert page.locator(".threads li").count() > 5
+    assert re.search(r"\d posts", page.locator(".facts").first.inner_text())
+    page.locator(".threads h2 a").first.click()
+    assert page.locator("article .avatar").first.inner_text().isalpha()
+    assert page.locator("article time").first.get_attribute("title").endswith("UTC")

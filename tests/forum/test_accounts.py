@@ -1,0 +1,195 @@
+"""Accounts and profiles on the pages."""
+
+from __future__ import annotations
+
+import io
+import re
+import secrets
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import CommandError, call_command
+from django.test import Client
+
+from forum import accounts, keys
+from forum.adapters import get_adapter
+from forum.models import Support, User
+
+from .test_pages import operations
+
+pytestmark = [pytest.mark.usefixtures("own_tables", "dynamo_clock"), pytest.mark.django_db]
+PASSWORD = "correct horse battery"
+
+
+def sign_up(client, username="ada", email="ada@example.com", **fields):
+    form = {
+        "username": username, "name": "Ada", "email": email,
+        "password1": PASSWORD, "password2": PASSWORD, **fields,
+    }  # fmt: skip
+    return client.post("/sign-up/", form)
+
+
+def version_on(page):
+    return re.search(r'name="version" value="(\d+)"', page.text)[1]
+
+
+def edit(client, **fields):
+    form = {"name": "Ada", "email": "ada@example.com", "bio": "", **fields}
+    form.setdefault("version", version_on(client.get("/account/edit/")))
+    return client.post("/account/edit/", form)
+
+
+def error_at(response, field):
+    """The text of the errors beside a field, to which its description refers."""
+    assert f'id_{field}_error"' in re.search(rf'<[^>]*name="{field}"[^>]*>', response.text)[0]
+    return re.search(rf'<ul[^>]*id="id_{field}_error">(.*?)</ul>', response.text, re.DOTALL)[1]
+
+
+def test_signing_up(client):
+    """Makes the account and the profile, and logs in."""
+    response = sign_up(client, next="/new/")
+    assert response["Location"] == "/new/"
+    user = get_user_model().objects.get(username="ada")
+    profile = get_adapter(User).get_by_id(accounts.profile_id_of(user))
+    assert (profile["name"], profile["username"], profile["email"]) == (
+        "Ada", "ada", "ada@example.com",
+    )  # fmt: skip
+    assert profile["account"] == user.pk
+    assert "Log out" in client.get("/").text
+    assert client.get("/account/")["Location"] == f"/users/{profile['userId']}/"
+    assert sign_up(client)["Location"] == "/"
+
+
+def test_a_page_of_another_site_is_no_next_page(client):
+    """The front page is."""
+    assert sign_up(client, next="https://example.com/")["Location"] == "/"
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong", "message"),
+    [
+        ({"username": "ADA", "email": "b@example.com"}, "username", "Another user has this name"),
+        ({"username": "bo", "email": "Ada@Example.com"}, "email", "Another user has this address"),
+        ({"username": "bo", "email": "b@example.com", "password1": "1"}, "password2", "match"),
+        ({"username": "bo", "email": "x"}, "email", "Enter a valid email address"),
+        ({"username": "b o", "email": "b@example.com"}, "username", "Enter a valid username"),
+    ],
+)
+def test_a_sign_up_that_is_wrong(client, fields, wrong, message):
+    """The error is beside its field, and nothing is made."""
+    sign_up(client)
+    response = sign_up(Client(), **fields)
+    assert response.status_code == 400
+    assert message in error_at(response, wrong)
+    assert get_user_model().objects.count() == 1
+    assert len(list(get_adapter(User).get_all())) == 1
+
+
+def test_sign_ups_are_limited(client):
+    """By address, and by user name from any address."""
+    codes = [sign_up(client, f"ada{n}", "").status_code for n in range(21)]
+    assert codes == [400] * 20 + [429]
+    name = secrets.token_hex(4)
+    codes = [
+        client.post("/sign-up/", {"username": name}, REMOTE_ADDR=f"10.8.{n}.1").status_code
+        for n in range(11)
+    ]
+    assert codes == [400] * 10 + [429]
+
+
+def test_logging_in_finishes_a_sign_up(client):
+    """An account without a profile gets it."""
+    user = get_user_model().objects.create_user("bo", "bo@example.com", PASSWORD)
+    assert list(get_adapter(User).get_all()) == []
+    response = client.post("/login/", {"username": "bo", "password": PASSWORD, "next": "/new/"})
+    assert response["Location"] == "/new/"
+    assert [item["account"] for item in get_adapter(User).get_all()] == [user.pk]
+    assert client.get("/login/")["Location"] == "/"
+    assert client.post("/logout/")["Location"] == "/"
+    assert "Log in" in client.get("/").text
+
+
+def test_a_wrong_password(client):
+    """The form says so, and keeps the name."""
+    response = client.post("/login/", {"username": "nobody", "password": "x"})
+    assert "Please enter a correct username and password" in response.text
+    assert 'value="nobody"' in response.text
+
+
+def test_editing_the_profile(client):
+    """It is on the next page; the new address is reserved and the old one free."""
+    sign_up(client)
+    assert client.post("/new/", {"title": "T", "text": "x"}).status_code == 302
+    address = client.get("/account/")["Location"]
+    assert "<h1>Ada</h1>" in client.get(address).text
+    edited = edit(client, name="Countess", email="new@example.com", bio="<b>Hello</b>")
+    assert edited["Location"] == address
+    for path in ("/", address):
+        assert "Countess" in client.get(path).text
+    assert "&lt;b&gt;Hello&lt;/b&gt;" in client.get(address).text
+    assert get_user_model().objects.get().email == "new@example.com"
+    support = get_adapter(Support)
+    assert support.get_by_id(keys.reservation("email", "ada@example.com")) is None
+    assert support.get_by_id(keys.reservation("email", "new@example.com")) is not None
+    assert sign_up(Client(), "bo", "ada@example.com").status_code == 302
+
+
+def test_an_address_of_another_user(client):
+    """It is refused beside its field, and nothing is changed."""
+    sign_up(Client(), "bo", "bo@example.com")
+    sign_up(client)
+    response = edit(client, name="Other", email="BO@example.com")
+    assert (response.status_code, client.get("/account/edit/").text.count('value="Ada"')) == (
+        400,
+        1,
+    )
+    assert "Another user has this address" in error_at(response, "email")
+
+
+def test_a_profile_that_was_changed_meanwhile(client):
+    """409 with both texts; a second save replaces the present one."""
+    sign_up(client)
+    old = version_on(client.get("/account/edit/"))
+    edit(client, bio="from the first window")
+    response = edit(client, bio="from the second window", version=old)
+    assert response.status_code == 409
+    assert "from the first window" in response.text
+    assert "from the second window" in response.text
+    again = edit(client, bio="from the second window", version=version_on(response))
+    assert "from the second window" in client.get(again["Location"]).text
+
+
+def test_the_activity_log(client, dynamo_clock):
+    """One's own and, for the staff, that of others; one Query and a BatchGetItem of titles."""
+    sign_up(client)
+    dynamo_clock.advance(1)
+    client.post("/new/", {"title": "A <title>", "text": "x"})
+    client.get("/account/activity/")
+    response, calls = operations(client, "/account/activity/")
+    assert re.findall(r"<span>(Signed up|Started)", response.text) == ["Started", "Signed up"]
+    assert "A &lt;title&gt;" in response.text
+    assert calls == {("Query", "support"): 1, ("BatchGetItem", "threads"): 1}
+    path = f"{client.get('/account/')['Location']}activity/"
+    assert client.get(path).status_code == 403
+    assert Client().get(path)["Location"].startswith("/login/?next=")
+    staff = Client()
+    staff.force_login(get_user_model().objects.create_superuser("root"))
+    assert "Activity of Ada" in staff.get(path).text
+    assert staff.get("/users/none/activity/").status_code == 404
+
+
+def test_an_imported_profile_is_given_to_one_account(migrate):
+    """Its user writes under it then; the command may be repeated, and says what is wrong."""
+    migrate()
+    users = get_user_model().objects
+    ada, bo = users.create_user("ada-sql"), users.create_user("bo-sql")
+    for _ in range(2):
+        call_command("forum_link", "ada-sql", "u1", stdout=io.StringIO())
+    assert accounts.ensure_profile(ada) == "u1"
+    with pytest.raises(CommandError, match="has another account"):
+        call_command("forum_link", "bo-sql", "u1")
+    with pytest.raises(CommandError, match="no profile with this id"):
+        call_command("forum_link", "bo-sql", "none")
+    with pytest.raises(CommandError, match="There is no user with this name"):
+        call_command("forum_link", "none", "2")
+    assert accounts.profile_id_of(bo) == f"django-{bo.pk}"
