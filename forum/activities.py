@@ -8,7 +8,7 @@ from typing import Any
 from dynamo_stores import clock
 
 from . import keys, times
-from .adapters import Create, Item, Operation, Table, get_adapter
+from .adapters import Create, Operation, Page, Table, get_adapter
 from .models import Support
 
 KEPT_DAYS = 90
@@ -34,7 +34,13 @@ def record(user_id: str, kind: str, **details: Any) -> Operation:
     )
 
 
-def latest(user_id: str, size: int = 20) -> list[Item]:
-    """Return the latest activities of a user: one Query. Expired ones may still be stored."""
-    page = get_adapter(Support).page(keys.activities(user_id), size=size, descending=True)
-    return [item for item in page.items if item["expiresAt"] > clock.now()]
+def page(user_id: str, *, size: int, after: Any = None) -> Page:
+    """
+    Return a page of the activities of a user, the latest first: one Query. Those that are expired
+    and not deleted yet are left out.
+    """
+    found = get_adapter(Support).page(
+        keys.activities(user_id), size=size, after=after, descending=True
+    )
+    now = clock.now()
+    return Page([item for item in found.items if item["expiresAt"] > now], found.after)

@@ -115,3 +115,9 @@ class ProfileForm(forms.Form):
         max_length=MAX_BIO,
         widget=forms.Textarea(attrs={"rows": 5}),
     )
+
+
+class TokenForm(forms.Form):
+    """A new token for the API."""
+
+    name = forms.CharField(max_length=100, help_text="What is it for? Such as: backup script.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from . import activities, threads, times
@@ -19,16 +20,26 @@ from .adapters import (
     get_database,
 )
 from .models import LISTING, Post, Support, Thread
-from .trees import NoSuchPost, Tree, first_post
+from .trees import NoSuchPost, Tree, TreeUnfinished, first_post, removal_of_thread
 from .words import MAX_WORDS, entry, words_of
 
 MAX_TITLE, MAX_TEXT = 120, 20_000
+# Seconds after which a request leaves a large move or deletion to ``forum.finish_moves``.
+PATIENCE = 5.0
 # What a deleted post with replies loses.
 _EMPTIED = ["content", "title"]
 
 
 class TooManyWords(ValueError):
     """A title has too many words."""
+
+
+class KeyUsed(Exception):
+    """The key of a request has written another content before: ``item``."""
+
+    def __init__(self, item: Item) -> None:
+        super().__init__("The key was used with another content.")
+        self.item = item
 
 
 def check_title(title: str) -> None:
@@ -42,6 +53,7 @@ def create_thread(author: str, title: str, text: str, *, key: str = "") -> Item:
     Write a thread and its first post; return the thread.
 
     With a ``key`` the same call again, by any process, returns the same thread and writes nothing.
+    Raises KeyUsed for another content, and TooManyWords.
     """
     check_title(title)
     now, thread_id = times.now(), _new_id(author, key)
@@ -69,6 +81,9 @@ def create_thread(author: str, title: str, text: str, *, key: str = "") -> Item:
     except ItemExists as exc:
         if not key or exc.position or exc.item is None:
             raise
+        written = get_adapter(Post).get_by_id((post["postId"], thread_id), consistent=True)
+        _check_same(exc.item, exc.item, title=title)
+        _check_same(exc.item, written, content=text)
         return exc.item
     threads.forget_lists()
     return thread
@@ -80,13 +95,14 @@ def create_post(
     """
     Write a post, a reply to ``parent`` or to the thread; return it.
 
-    With a ``key`` the same call again returns the same post and writes nothing. Raises
-    NoSuchThread, NoSuchPost, or TreeBusy while the parent is being moved.
+    With a ``key`` the same call again returns the same post and writes nothing. Raises KeyUsed for
+    another content, NoSuchThread, NoSuchPost, or TreeBusy while the parent is being moved.
     """
     post = _post(_new_id(author, key, thread_id), thread_id, author, text, times.now())
-    if key and (existing := get_adapter(Post).get_by_id((post["postId"], thread_id))) is not None:
-        return existing
     post["parent"] = parent
+    if key and (existing := get_adapter(Post).get_by_id((post["postId"], thread_id))) is not None:
+        _check_same(existing, existing, content=text, parent=parent)
+        return existing
     details = {"threadId": thread_id, "postId": post["postId"]}
     try:
         return Tree(get_database()).add(
@@ -95,6 +111,7 @@ def create_post(
     except ItemExists as exc:
         if not key or exc.item is None or exc.item.get("postId") != post["postId"]:
             raise
+        _check_same(exc.item, exc.item, content=text, parent=parent)
         return exc.item
 
 
@@ -160,12 +177,12 @@ def edit_thread(author: str, thread: Item, title: str, *, version: int) -> Item:
     return new
 
 
-def delete_thread(author: str, thread: Item) -> None:
+def delete_thread(author: str, thread: Item) -> bool:
     """
-    Delete a thread with all its posts.
+    Delete a thread with all its posts; return whether all are deleted already.
 
-    Nobody sees the thread after the first transaction; a process that is killed after it leaves
-    posts that no page shows, which ``dynamo_verify --references`` finds.
+    No page shows the thread after the first transaction. What is left of the posts, also by a
+    process that is killed, the task ``forum.finish_moves`` deletes.
     """
     table, support = Table.of(Thread), Table.of(Support)
     thread_id = thread["threadId"]
@@ -177,25 +194,48 @@ def delete_thread(author: str, thread: Item) -> None:
                 for word in words_of(thread["title"])
             ),
             activities.record(author, activities.DELETED, threadId=thread_id),
+            removal_of_thread(thread_id),
         ]
     )
     threads.forget_lists()
-    Tree(get_database()).remove_thread(thread_id)
+    return _is_done(lambda tree: tree.remove_thread(thread_id))
 
 
-def move_post(author: str, thread_id: str, post_id: str, parent: str | None) -> None:
+def move_post(author: str, thread_id: str, post_id: str, parent: str | None) -> bool:
     """
-    Move a post with all its replies below another post of its thread, or to the thread. Raises
-    NoSuchThread, NoSuchPost, WouldBeCycle or TreeBusy.
+    Move a post with all its replies below another post of its thread, or to the thread; return
+    whether it is moved already. Raises NoSuchThread, NoSuchPost, WouldBeCycle or TreeBusy.
     """
-    Tree(get_database()).move(thread_id, post_id, parent)
+    is_done = _is_done(lambda tree: tree.move(thread_id, post_id, parent))
     _log(author, activities.MOVED, threadId=thread_id, postId=post_id)
+    return is_done
 
 
-def delete_replies(author: str, thread_id: str, post_id: str) -> None:
-    """Delete a post with all its replies. Raises NoSuchThread, NoSuchPost or TreeBusy."""
-    Tree(get_database()).remove_all(thread_id, post_id)
+def delete_replies(author: str, thread_id: str, post_id: str) -> bool:
+    """
+    Delete a post with all its replies; return whether all are deleted already. Raises NoSuchThread,
+    NoSuchPost or TreeBusy.
+    """
+    is_done = _is_done(lambda tree: tree.remove_all(thread_id, post_id))
     _log(author, activities.DELETED, threadId=thread_id, postId=post_id)
+    return is_done
+
+
+def _check_same(created: Item, written: Item | None, **content: str | None) -> None:
+    """Raise KeyUsed if ``written``, unless it was changed since then, has another content."""
+    if written is None or written["version"] > 1:
+        return
+    if any(written.get(name) != value for name, value in content.items()):
+        raise KeyUsed(created)
+
+
+def _is_done(change: Callable[[Tree], None]) -> bool:
+    """Change a tree; return False if the rest is left to ``forum.finish_moves``."""
+    try:
+        change(Tree(get_database(), patience=PATIENCE))
+    except TreeUnfinished:
+        return False
+    return True
 
 
 def _log(author: str, kind: str, **details: Any) -> None:

@@ -2,7 +2,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path, register_converter
 
 from .converters import IdConverter
-from .views import lists, moderation, people, posts
+from .views import lists, moderation, people, posts, tokens
 
 register_converter(IdConverter, "id")
 
@@ -18,6 +18,8 @@ urlpatterns = [
     path("account/", people.account, name="account"),
     path("account/edit/", people.edit_profile, name="edit-profile"),
     path("account/activity/", people.activity, name="activity"),
+    path("account/tokens/", tokens.tokens, name="tokens"),
+    path("account/tokens/<int:token_id>/delete/", tokens.delete_token, name="delete-token"),
     path("users/<id:user_id>/", lists.user, name="user"),
     path("users/<id:user_id>/activity/", people.activity_of, name="activity-of"),
     path("new/", posts.new_thread, name="new-thread"),

@@ -79,6 +79,13 @@ api.add_exception_handler(
     reading.NoSuchUser, lambda request, exc: problems.problem(404, "There is no such user.")
 )
 
+api.add_exception_handler(
+    posting.KeyUsed,
+    lambda request, exc: problems.problem(
+        422, "The Idempotency-Key was used with another content. Use a new one."
+    ),
+)
+
 _ERRORS: dict[Any, Any] = dict.fromkeys(
     (400, 401, 403, 404, 409, 412, 422, 428, 429, 503), schemas.Problem
 )
@@ -189,7 +196,6 @@ def create_thread(request: HttpRequest, response: HttpResponse, content: schemas
     created = posting.create_thread(
         accounts.ensure_profile(request.user), content.title, content.text, key=_key(request)
     )
-    _check_key(created, title=content.title)
     response["Location"] = f"{request.path}/{quote(created['threadId'], safe='')}"
     return Status(201, _tagged(response, *reading.thread_outs([created])))
 
@@ -218,7 +224,7 @@ def edit_thread(
 
 @_path("delete", "/threads/{path:thread_id}", 204, auth=AUTH)
 def delete_thread(request: HttpRequest, thread_id: PathId) -> Any:
-    """Delete a thread with all its posts; for staff."""
+    """Delete a thread with all its posts, of which many are deleted later; for staff."""
     if not getattr(request.user, "is_staff", False):
         raise HttpError(403, "Only staff may delete a thread.")
     posting.delete_thread(accounts.ensure_profile(request.user), reading.get_thread(thread_id))
@@ -245,7 +251,6 @@ def create_post(request: HttpRequest, response: HttpResponse, content: schemas.P
         parent=parent,
         key=_key(request),
     )
-    _check_key(created, content=content.text, parent=parent)
     response["Location"] = f"{request.path}/{quote(created['postId'], safe='')}"
     return Status(201, _tagged(response, *reading.post_outs([created])))
 
@@ -359,9 +364,3 @@ def _key(request: HttpRequest) -> str:
     if len(key) > MAX_KEY:
         raise HttpError(400, f"Idempotency-Key has {len(key)} characters; use {MAX_KEY} at most.")
     return key
-
-
-def _check_key(created: Item, **content: str | None) -> None:
-    """Answer 422 if the key of a request has written another content, which nobody has changed."""
-    if created["version"] == 1 and any(created.get(name) != v for name, v in content.items()):
-        raise HttpError(422, "The Idempotency-Key was used with another content. Use a new one.")

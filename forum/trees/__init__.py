@@ -14,10 +14,12 @@ from .tree import (
     NoSuchThread,
     Tree,
     TreeBusy,
+    TreeUnfinished,
     WouldBeCycle,
     first_post,
     hidden_place,
     place_item,
+    removal_of_thread,
 )
 
 __all__ = [
@@ -31,11 +33,13 @@ __all__ = [
     "Tree",
     "TreeBusy",
     "TreePage",
+    "TreeUnfinished",
     "WouldBeCycle",
     "code",
     "first_post",
     "hidden_place",
     "place_item",
     "read_page",
+    "removal_of_thread",
     "reply",
 ]

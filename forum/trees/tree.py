@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dynamo_stores import clock
 from dynamo_stores.calls.batches import execute_in_parallel
 
 from .. import keys
@@ -34,6 +35,8 @@ from .places import Place, branch_of, reply, root_of
 _TRIES = 10
 # Posts that are copied, changed or deleted at a time.
 _SOME = 99
+# Seconds for which ``finish_all`` of another process leaves a thread to the first.
+_TAKEN_FOR = 600
 
 MOVE, REMOVE = "move", "remove"
 # The work is still invisible; or readers see its result, and what is left is tidied.
@@ -52,6 +55,10 @@ class TreeBusy(Exception):
     """A subtree is being moved or deleted; the same request succeeds in a moment."""
 
 
+class TreeUnfinished(Exception):
+    """A large subtree is not moved or deleted yet; ``finish_all`` does the rest."""
+
+
 class WouldBeCycle(Exception):
     """A post cannot be moved below itself."""
 
@@ -64,10 +71,14 @@ class Tree:
     ``work`` of the thread's item records: its places are copied to a branch of its own, one
     transaction makes the branch visible at the new place and the old places invisible, and the old
     ones are deleted. ``finish`` continues after a crash; each step may be repeated.
+
+    With a ``patience`` in seconds the object is for one call: one that takes longer raises
+    TreeUnfinished, and leaves the rest to ``finish_all``.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, patience: float | None = None) -> None:
         self._database = database
+        self._until = None if patience is None else clock.monotonic() + patience
         self._threads = database.adapter(Thread)
         self._posts = database.adapter(Post)
         self._support = database.adapter(Support)
@@ -129,10 +140,11 @@ class Tree:
     def move(self, thread_id: str, post_id: str, parent_id: str | None) -> None:
         """
         Move a post with all posts below it: it becomes the last reply to another post of its
-        thread, or to the thread. Raises NoSuchThread, NoSuchPost, WouldBeCycle or TreeBusy.
+        thread, or to the thread. Raises NoSuchThread, NoSuchPost, WouldBeCycle, TreeBusy or
+        TreeUnfinished.
         """
         for _ in range(_TRIES):
-            self.finish(thread_id)
+            self._finish_others(thread_id)
             thread, post = self._thread(thread_id), self._post(thread_id, post_id)
             if post.get("parent") == parent_id:
                 return
@@ -158,10 +170,11 @@ class Tree:
 
     def remove_all(self, thread_id: str, post_id: str) -> None:
         """
-        Delete a post with all posts below it. Raises NoSuchThread, NoSuchPost or TreeBusy.
+        Delete a post with all posts below it. Raises NoSuchThread, NoSuchPost, TreeBusy or
+        TreeUnfinished.
         """
         for _ in range(_TRIES):
-            self.finish(thread_id)
+            self._finish_others(thread_id)
             thread = self._thread(thread_id)
             post = self._posts.get_by_id((post_id, thread_id), consistent=True)
             if post is None:
@@ -172,7 +185,10 @@ class Tree:
         raise TreeBusy("Other posts of the thread were moved all the time.")
 
     def remove_thread(self, thread_id: str) -> None:
-        """Delete all posts of a thread whose item is deleted."""
+        """
+        Delete all posts of a thread whose item is deleted: ``removal_of_thread`` makes sure that
+        this is finished. Raises TreeUnfinished.
+        """
         self._delete_below(thread_id, "", None)
         self._support.delete(keys.work(thread_id))
 
@@ -218,9 +234,11 @@ class Tree:
     def finish(self, thread_id: str) -> None:
         """
         Finish the move or deletion of a subtree of the thread, if there is one. Several processes
-        may do it at once. Raises NoSuchThread.
+        may do it at once. Raises NoSuchThread or TreeUnfinished.
         """
+        done = None
         while (work := work_of(self._thread(thread_id))) is not None:
+            done = work["id"]
             if work["stage"] == PREPARED:
                 if work["kind"] == MOVE:
                     self._copy(thread_id, work)
@@ -236,17 +254,47 @@ class Tree:
                         self._delete_below(thread_id, work["own"], None)
                     self._posts.delete((work["post"], thread_id))
                 self._end(thread_id, work)
-        self._support.delete(keys.work(thread_id))
+        if done is not None:
+            self._forget(thread_id, done)
 
     def finish_all(self) -> int:
-        """Finish what processes that ended have left; return for how many threads."""
+        """
+        Finish what other calls have left; return for how many threads. A thread at which another
+        process works is left to it for ten minutes.
+        """
         found = self._support.page(keys.WORK, size=_SOME, consistent=True).items
-        for row in found:
+        taken = [row for row in found if self._take(row)]
+        for row in taken:
             try:
                 self.finish(row["SK"])
             except NoSuchThread:
-                self._support.delete(row)
-        return len(found)
+                self.remove_thread(row["SK"])
+            else:
+                self._forget(row["SK"], row["work"])
+        return len(taken)
+
+    def _take(self, row: Item) -> bool:
+        """Take the work at a thread; return False if another process has it."""
+        now, until = int(clock.now()), row.get("takenUntil")
+        if until is not None and until > now:
+            return False
+        expect = {"takenUntil": MISSING if until is None else until, "work": row["work"]}
+        try:
+            self._support.update(row, {"takenUntil": now + _TAKEN_FOR}, expect=expect)
+        except WriteRefused:
+            return False
+        return True
+
+    def _forget(self, thread_id: str, work_id: str) -> None:
+        """Delete the record of a work that has ended, unless another one has begun."""
+        with contextlib.suppress(Conflict, ItemMissing):
+            self._support.delete(keys.work(thread_id), expect={"work": work_id})
+
+    def _finish_others(self, thread_id: str) -> None:
+        try:
+            self.finish(thread_id)
+        except TreeUnfinished as exc:
+            raise TreeBusy("Many posts of the thread are still being moved or deleted.") from exc
 
     def _numbered(self, thread_id: str, parent_id: str | None) -> tuple[Item, Item | None]:
         """Return the thread and the parent, one of which has counted a new child."""
@@ -349,12 +397,7 @@ class Tree:
             self._database.transact(
                 [
                     Update(self._threads.table, key, {"work": _text(work)}, expect=expect),
-                    Update(
-                        self._support.table,
-                        keys.work(thread["threadId"]),
-                        {"work": work["id"]},
-                        upsert=True,
-                    ),
+                    _recorded(thread["threadId"], work["id"]),
                     *checks,
                 ]
             )
@@ -371,9 +414,13 @@ class Tree:
         return True
 
     def _rows(self, thread_id: str, branch: str, prefix: str | None) -> Iterator[list[Item]]:
-        """Yield the rows of a branch in pages; they may be deleted meanwhile."""
+        """
+        Yield the rows of a branch in pages; they may be deleted meanwhile. Raises TreeUnfinished.
+        """
         partition, after = keys.tree(thread_id, branch), None
         while True:
+            if self._until is not None and clock.monotonic() >= self._until:
+                raise TreeUnfinished("The rest is done in the background.")
             page = self._support.page(
                 partition, size=_SOME, prefix=prefix, after=after, consistent=True
             )
@@ -460,17 +507,21 @@ class Tree:
 
     def _count(self, thread_id: str, branch: str, prefix: str | None) -> int:
         """Return how many posts that are not deleted are in a branch and its branches."""
-        count = 0
-        for rows in self._rows(thread_id, branch, prefix):
-            found = self._posts.get_many(
-                [(row["postId"], thread_id) for row in rows],
-                consistent=True,
-                attributes=["isDeleted"],
-            )
-            count += sum(not each.get("isDeleted") for each in found)
-            for row in rows:
-                if row.get("ownBranch") and row["SK"] != prefix:
-                    count += self._count(thread_id, row["ownBranch"], None)
+        count, branches = 0, [(branch, prefix)]
+        while branches:
+            branch, prefix = branches.pop()
+            for rows in self._rows(thread_id, branch, prefix):
+                found = self._posts.get_many(
+                    [(row["postId"], thread_id) for row in rows],
+                    consistent=True,
+                    attributes=["isDeleted"],
+                )
+                count += sum(not each.get("isDeleted") for each in found)
+                branches += [
+                    (row["ownBranch"], None)
+                    for row in rows
+                    if row.get("ownBranch") and row["SK"] != prefix
+                ]
         return count
 
     def _tidy_moved(self, thread_id: str, work: Item) -> None:
@@ -494,10 +545,18 @@ class Tree:
             return
 
     def _delete_below(self, thread_id: str, branch: str, prefix: str | None) -> None:
+        # No recursion, because branches may be in branches without end.
+        running = [self._deletion(thread_id, branch, prefix)]
+        while running:
+            if (inner := next(running[-1], None)) is None:
+                running.pop()
+            else:
+                running.append(self._deletion(thread_id, inner, None))
+
+    def _deletion(self, thread_id: str, branch: str, prefix: str | None) -> Iterator[str]:
+        """Delete the posts of a branch; yield each branch in it, which must be deleted first."""
         for rows in self._rows(thread_id, branch, prefix):
-            for row in rows:
-                if row.get("ownBranch"):
-                    self._delete_below(thread_id, row["ownBranch"], None)
+            yield from filter(None, (row.get("ownBranch") for row in rows))
             self._posts.delete_all([(row["postId"], thread_id) for row in rows])
             self._support.delete_all(rows)
 
@@ -516,6 +575,14 @@ def first_post(post: Item) -> list[Operation]:
     ]
 
 
+def removal_of_thread(thread_id: str) -> Operation:
+    """
+    Return the operation that records that the posts of a thread are to be deleted, for the
+    transaction that deletes its item.
+    """
+    return _recorded(thread_id, uuid.uuid4().hex)
+
+
 def hidden_place(thread: Item) -> Place | None:
     """Return the place whose posts readers do not see any more, None without one."""
     work = work_of(thread)
@@ -525,6 +592,11 @@ def hidden_place(thread: Item) -> Place | None:
 def work_of(thread: Item) -> Item | None:
     """Return what is being moved or deleted in a thread, None for nothing."""
     return json.loads(thread["work"]) if "work" in thread else None
+
+
+def _recorded(thread_id: str, work_id: str) -> Operation:
+    row = {"work": work_id, "takenUntil": None}
+    return Update(Table.of(Support), keys.work(thread_id), row, upsert=True)
 
 
 def _text(work: Item) -> str:

@@ -29,7 +29,7 @@ def move_post(request: HttpRequest, thread_id: str, post_id: str) -> HttpRespons
     if not form.is_valid():
         return show_form(request, "forum/move_post.html", form, **context)
     try:
-        posting.move_post(
+        is_done = posting.move_post(
             accounts.ensure_profile(request.user), thread_id, post_id, form.cleaned_data["parent"]
         )
     except WouldBeCycle:
@@ -39,7 +39,7 @@ def move_post(request: HttpRequest, thread_id: str, post_id: str) -> HttpRespons
         form.add_error("parent", "This post is deleted. Choose another post.")
         return show_form(request, "forum/move_post.html", form, **context)
     recent.remember(request, thread_id, post_id)
-    messages.success(request, "The post is moved with its replies.")
+    _tell(request, is_done, "The post is moved with its replies.")
     return redirect("forum:post", thread_id, post_id)
 
 
@@ -51,9 +51,9 @@ def delete_replies(request: HttpRequest, thread_id: str, post_id: str) -> HttpRe
     post = _post(thread_id, post_id)
     if request.method != "POST":
         return render(request, "forum/delete_replies.html", {"post": post})
-    posting.delete_replies(accounts.ensure_profile(request.user), thread_id, post_id)
+    is_done = posting.delete_replies(accounts.ensure_profile(request.user), thread_id, post_id)
     recent.remember(request, thread_id, post_id)
-    messages.success(request, "The post is deleted with its replies.")
+    _tell(request, is_done, "The post is deleted with its replies.")
     return redirect("forum:thread", thread_id)
 
 
@@ -67,10 +67,17 @@ def delete_thread(request: HttpRequest, thread_id: str) -> HttpResponse:
         raise NoSuchThread
     if request.method != "POST":
         return render(request, "forum/delete_thread.html", {"thread": thread})
-    posting.delete_thread(accounts.ensure_profile(request.user), thread)
+    is_done = posting.delete_thread(accounts.ensure_profile(request.user), thread)
     recent.remember(request, thread_id)
-    messages.success(request, "The thread is deleted with its posts.")
+    _tell(request, is_done, "The thread is deleted with its posts.")
     return redirect("forum:front")
+
+
+def _tell(request: HttpRequest, is_done: bool, done: str) -> None:
+    if is_done:
+        messages.success(request, done)
+    else:
+        messages.info(request, "There are many replies. The rest is done in the background.")
 
 
 def _post(thread_id: str, post_id: str) -> Item:

@@ -17,13 +17,15 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from dynamo_stores.exceptions import StoreUnavailable
 
-from .. import accounts, activities, profiles, threads, times
+from .. import accounts, activities, cursors, profiles, threads, times
 from ..accounts import Taken
 from ..adapters import Conflict, get_adapter
 from ..forms import ProfileForm, SignUpForm
 from ..limits import limit_log_ins, limit_sign_ups
 from ..models import User
-from .answers import limit_editing, own_id, page, show_form, staff_only, version_of
+from .answers import after_of, limit_editing, own_id, page, show_form, staff_only, version_of
+
+ACTIVITIES_PER_PAGE = 50
 
 _form_methods = require_http_methods(["GET", "HEAD", "POST"])
 _TAKEN = {
@@ -134,8 +136,10 @@ def _show_activity(request: HttpRequest, user_id: str, *, is_own: bool) -> HttpR
     profile = profiles.get_profile(user_id)
     if profile is None and not is_own:
         raise Http404("There is no such user.")
-    found = activities.latest(user_id, 50)
-    titles = threads.titles_of(each["threadId"] for each in found if "threadId" in each)
+    listing = f"activity.{user_id}"
+    after = after_of(request, listing)
+    found = activities.page(user_id, size=ACTIVITIES_PER_PAGE, after=after)
+    titles = threads.titles_of(each["threadId"] for each in found.items if "threadId" in each)
     rows = [
         {
             "kind": each["kind"],
@@ -144,7 +148,14 @@ def _show_activity(request: HttpRequest, user_id: str, *, is_own: bool) -> HttpR
             "post_id": each.get("postId"),
             "title": titles.get(each.get("threadId", "")),
         }
-        for each in found
+        for each in found.items
     ]
-    context = {"rows": rows, "profile": profile, "is_own": is_own, "days": activities.KEPT_DAYS}
+    context = {
+        "rows": rows,
+        "profile": profile,
+        "is_own": is_own,
+        "days": activities.KEPT_DAYS,
+        "is_first": after is None,
+        "after": cursors.dump(listing, found.after),
+    }
     return render(request, "forum/activity.html", context)

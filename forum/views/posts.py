@@ -16,6 +16,7 @@ from .. import accounts, posting, recent, threads
 from ..adapters import Conflict, Item
 from ..content import ThreadLine
 from ..forms import PostForm, ThreadForm, TitleForm
+from ..posting import KeyUsed
 from ..templatetags.forum import anchor
 from ..trees import NoSuchPost, NoSuchThread
 from .answers import (
@@ -46,12 +47,16 @@ def new_thread(request: HttpRequest) -> HttpResponse:
     form = ThreadForm(request.POST or None)
     if not (request.method == "POST" and form.is_valid()):
         return show_form(request, "forum/new_thread.html", form)
-    created = posting.create_thread(
-        accounts.ensure_profile(request.user),
-        form.cleaned_data["title"],
-        form.cleaned_data["text"],
-        key=key_of(request),
-    )
+    try:
+        created = posting.create_thread(
+            accounts.ensure_profile(request.user),
+            form.cleaned_data["title"],
+            form.cleaned_data["text"],
+            key=key_of(request),
+        )
+    except KeyUsed as exc:
+        address = reverse("forum:thread", args=[exc.item["threadId"]])
+        return show_form(request, "forum/new_thread.html", form, 409, sent_before=address)
     thread_id = created["threadId"]
     recent.remember(request, thread_id)
     if request.get_preferred_type(["text/html", "application/json"]) == "application/json":
@@ -67,15 +72,20 @@ def new_thread(request: HttpRequest) -> HttpResponse:
 def reply(request: HttpRequest, thread_id: str, post_id: str | None = None) -> HttpResponse:
     """A reply to a thread, or to a post of it."""
     form = PostForm(request.POST or None)
+    context: dict[str, Any] = {"thread_id": thread_id, "post_id": post_id}
     if not (request.method == "POST" and form.is_valid()):
-        return show_form(request, "forum/reply.html", form, thread_id=thread_id, post_id=post_id)
-    created = posting.create_post(
-        accounts.ensure_profile(request.user),
-        thread_id,
-        form.cleaned_data["text"],
-        parent=post_id,
-        key=key_of(request),
-    )
+        return show_form(request, "forum/reply.html", form, **context)
+    try:
+        created = posting.create_post(
+            accounts.ensure_profile(request.user),
+            thread_id,
+            form.cleaned_data["text"],
+            parent=post_id,
+            key=key_of(request),
+        )
+    except KeyUsed as exc:
+        address = _address(exc.item)
+        return show_form(request, "forum/reply.html", form, 409, sent_before=address, **context)
     recent.remember(request, thread_id, created["postId"])
     messages.success(request, "Your reply is posted.")
     return redirect(_address(created))

@@ -227,7 +227,7 @@ def test_too_many_posts(visit, countess):
         page.get_by_label("Your text").fill(f"Text {n}")
         page.get_by_role("button", name="Post the reply").click()
     assert page.get_by_role("heading", name="That was a little too fast").is_visible()
-    assert page.locator("#unsent").input_value() == "Text 10"
+    assert page.locator("#unsent-text").input_value() == "Text 10"
     check(page)
 
 
@@ -252,7 +252,7 @@ def test_an_outage(visit, countess, settings, dynamo_faults, until):
         page.get_by_label("Your text").fill("Is it lost?")
         page.get_by_role("button", name="Post the reply").click()
         assert page.get_by_role("heading", name="not available").is_visible()
-        assert page.locator("#unsent").input_value() == "Is it lost?"
+        assert page.locator("#unsent-text").input_value() == "Is it lost?"
         assert page.get_by_role("button", name="Log out").is_visible()
         check(page)
         dynamo_faults.clear()

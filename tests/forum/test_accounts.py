@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import secrets
@@ -14,6 +15,8 @@ from django.test import Client
 from forum import accounts, keys
 from forum.adapters import get_adapter
 from forum.models import Support, User
+from forum.sql import Token
+from forum.views import people
 
 from .test_pages import operations
 
@@ -176,6 +179,80 @@ def test_the_activity_log(client, dynamo_clock):
     staff.force_login(get_user_model().objects.create_superuser("root"))
     assert "Activity of Ada" in staff.get(path).text
     assert staff.get("/users/none/activity/").status_code == 404
+
+
+def test_the_activity_log_has_pages(client, monkeypatch, dynamo_clock):
+    """The latest first; all are found by the links."""
+    monkeypatch.setattr(people, "ACTIVITIES_PER_PAGE", 2)
+    sign_up(client)
+    for number in range(4):
+        dynamo_clock.advance(1)
+        client.post("/new/", {"title": f"T{number}", "text": "x"})
+    found, path = [], "/account/activity/"
+    while path:
+        response, calls = operations(client, path)
+        assert calls[("Query", "support")] == 1
+        found += re.findall(r">(T\d)</a>|<span>(Signed up)", response.text)
+        more = re.search(r'rel="next" href="([^"]+)"', response.text)
+        path = more and f"/account/activity/{more[1]}"
+    assert ["".join(each) for each in found] == ["T3", "T2", "T1", "T0", "Signed up"]
+
+
+def test_an_error_keeps_the_profile_that_was_sent(client):
+    """429 has a form with it, which saves it."""
+    sign_up(client)
+    version = version_on(client.get("/account/edit/"))
+    for _ in range(31):
+        refused = edit(client, bio="<i>Long</i> text", name="New", email="wrong", version=version)
+    assert refused.status_code == 429
+    kept = html.unescape(refused.text)
+    assert '>New"' not in kept
+    for value in ('value="New"', 'value="wrong"', "<i>Long</i> text</textarea>"):
+        assert value in kept
+    assert version_on(refused) == version
+
+
+def test_no_page_for_an_error_has_a_password(client):
+    """Neither that of a sign-up nor that of a log-in."""
+    for _ in range(21):
+        refused = sign_up(client, email="wrong")
+    assert refused.status_code == 429
+    assert 'value="Ada"' in refused.text
+    for _ in range(11):
+        client.post("/login/", {"username": "ada", "password": PASSWORD + "x"})
+    again = client.post("/login/", {"username": "ada", "password": PASSWORD + "x"})
+    assert again.status_code == 429
+    assert "Send it again" not in again.text
+    assert PASSWORD not in refused.text + again.text
+
+
+def test_tokens_are_made_and_deleted_on_a_page(client):
+    """The text is shown once; each user has one's own, twenty at most."""
+    sign_up(client)
+    made = client.post("/account/tokens/", {"name": "<nightly>"})
+    text = re.search(r'<code class="secret">([^<]+)<', made.text)[1]
+    assert "no-store" in made["Cache-Control"]
+    listed = client.get("/account/tokens/")
+    assert text not in listed.text
+    assert "&lt;nightly&gt;" in listed.text
+    writer = {"headers": {"Authorization": f"Bearer {text}"}, "content_type": "application/json"}
+    content = {"title": "T", "text": "x"}
+    assert Client().post("/api/threads", content, **writer).status_code == 201
+    (delete,) = re.findall(r'action="(/account/tokens/\d+/delete/)"', listed.text)
+    other = Client()
+    sign_up(other, "bo", "bo@example.com")
+    assert "nightly" not in other.get("/account/tokens/").text
+    other.post(delete)
+    assert Client().post("/api/threads", content, **writer).status_code == 201
+    assert client.get(delete).status_code == 405
+    assert "deleted" in client.post(delete, follow=True).text
+    assert Client().post("/api/threads", content, **writer).status_code == 401
+    owner = get_user_model().objects.get(username="ada")
+    Token.objects.bulk_create(Token(user=owner, name=str(n), digest=str(n)) for n in range(20))
+    refused = client.post("/account/tokens/", {"name": "one more"})
+    assert (refused.status_code, "You have 20 tokens" in refused.text) == (400, True)
+    assert Token.objects.filter(user=owner).count() == 20
+    assert Client().get("/account/tokens/")["Location"].startswith("/login/")
 
 
 def test_an_imported_profile_is_given_to_one_account(migrate):

@@ -343,6 +343,9 @@ def test_a_repeated_request_writes_once(writer):
     assert "another content" in problem(
         writer("POST", "/api/posts", other, Idempotency_Key="k"), 422
     )
+    for changed in ({"text": "another"}, {"title": "Twice"}):
+        other = {**content, **changed}
+        problem(writer("POST", "/api/threads", other, Idempotency_Key="k"), 422)
 
 
 def test_writing_is_limited(writer):

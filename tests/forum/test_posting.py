@@ -49,6 +49,26 @@ def test_a_thread_is_started(ada):
     assert "A title" in ada.get("/").text
 
 
+def test_a_form_that_was_sent_before_with_another_text_is_kept(ada):
+    """409 with the text, a link to what is posted, and a new key that posts both."""
+    key = {"once": "k" * 20}
+    thread = start(ada, **key)["Location"]
+    reply = ada.post(f"{thread}reply/", {"text": "first", **key})["Location"]
+    for path, fields, first in (
+        ("/new/", {"title": "A title", "text": "changed"}, thread),
+        (f"{thread}reply/", {"text": "changed"}, reply),
+    ):
+        refused = ada.post(path, {**fields, **key})
+        assert refused.status_code == 409
+        assert f'<a href="{first}">that one is posted</a>' in refused.text
+        assert "changed</textarea>" in refused.text
+        once = re.search(r'name="once" value="([^"]+)"', refused.text)[1]
+        posted = ada.post(path, {**fields, "once": once})
+        assert posted.status_code == 302
+        assert posted["Location"] != first
+    assert ada.get(thread).text.count("first") == 1
+
+
 def test_the_same_form_sent_twice_starts_one_thread(ada):
     """By the page's own key, and by the header."""
     once = re.search(r'name="once" value="([^"]+)"', ada.get("/new/").text).group(1)

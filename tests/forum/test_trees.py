@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 import threading
 import time
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from dynamo_stores.calls.observer import measuring
 from forum import keys
+from forum.adapters import Delete
 from forum.adapters.dynamodb import DynamoDBDatabase
 from forum.adapters.json_files import JsonDatabase
 from forum.models import Post, Support, Thread
@@ -23,10 +25,12 @@ from forum.trees import (
     Root,
     Tree,
     TreeBusy,
+    TreeUnfinished,
     WouldBeCycle,
     code,
     hidden_place,
     read_page,
+    removal_of_thread,
     reply,
 )
 from forum.trees.places import Place, first_codes
@@ -325,6 +329,75 @@ def test_a_change_that_was_cut_off_is_finished_by_another_process(small, kind, s
     assert "work" not in small.thread()
     assert small.thread()["posts"] == len(small.read())
     assert small.tree.finish_all() == 0
+
+
+@pytest.mark.parametrize("kind", ["move", "remove", "thread"])
+def test_what_takes_longer_is_finished_in_the_background(small, kind):
+    """By one process at a time; readers see the old tree or the new one meanwhile."""
+    impatient, b = Tree(small.database, patience=0), f"{small.id}-b"
+    if kind == "thread":
+        small.database.transact(
+            [Delete(small.threads.table, {"threadId": small.id}), removal_of_thread(small.id)]
+        )
+    begin = {
+        "move": lambda: impatient.move(small.id, b, f"{small.id}-e"),
+        "remove": lambda: impatient.remove_all(small.id, b),
+        "thread": lambda: impatient.remove_thread(small.id),
+    }[kind]
+    with pytest.raises(TreeUnfinished):
+        begin()
+    if kind != "thread":
+        assert small.drawn() == "a(b(c) d) e"
+        with pytest.raises(TreeBusy):
+            impatient.move(small.id, f"{small.id}-d", None)
+    row = small.support.get_by_id(keys.work(small.id), consistent=True)
+    assert small.tree._take(row)
+    assert small.tree.finish_all() == 0
+    small.support.update(row, {"takenUntil": 1})
+    assert small.tree.finish_all() == 1
+    if kind == "thread":
+        assert [small.post(name) for name in "abcde"] == [None] * 5
+        assert not small.support.page(keys.tree(small.id), size=10, consistent=True).items
+    else:
+        assert small.drawn() == {"move": "a(d) e(b(c))", "remove": "a(d) e"}[kind]
+    assert small.support.get_by_id(keys.work(small.id), consistent=True) is None
+
+
+def test_the_end_of_a_move_leaves_the_record_of_the_next(small):
+    """Otherwise nothing would finish it if its process ended."""
+    row = small.support.update(keys.work(small.id), {"work": "another"}, upsert=True)
+    small.tree._forget(small.id, "first")
+    assert small.support.get_by_id(row, consistent=True) == row
+    small.tree._forget(small.id, "another")
+    assert small.support.get_by_id(row, consistent=True) is None
+
+
+def test_branches_in_branches_are_deleted_without_recursion(tmp_path):
+    """Moves may make more of them than Python allows calls in calls."""
+    forum = Forum(JsonDatabase(tmp_path / "forum"))
+    count = 500
+    rows = [
+        {
+            **keys.place(forum.id, str(number or ""), code(0)),
+            "postId": f"{number}",
+            "depth": number + 1,
+            "ownBranch": f"{number + 1}",
+        }
+        for number in range(count)
+    ]
+    forum.support.put_all(rows)
+    forum.posts.put_all(
+        {"postId": f"{number}", "threadId": forum.id, "createdAt": "x"} for number in range(count)
+    )
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(400)
+    try:
+        assert forum.tree._count(forum.id, "", None) == count
+        forum.tree.remove_thread(forum.id)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert not list(forum.posts.get_all())
+    assert not list(forum.support.get_all())
 
 
 @pytest.mark.parametrize("seed", range(3))
