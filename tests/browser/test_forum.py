@@ -103,7 +103,7 @@ def paths_of(user):
     return [
         "/", thread, post, f"{post}reply/", f"{post}edit/", f"{post}delete/", f"{thread}edit/",
         "/new/", f"/users/{user.profile_id}/", "/account/edit/", "/account/activity/",
-        "/search/?q=what", "/search/?q=zzz", "/search/", "/threads/none/", f"{thread}delete/",
+        "/account/tokens/", "/search/?q=what", "/search/?q=zzz", "/search/", "/threads/none/", f"{thread}delete/",
     ]  # fmt: skip
 
 
@@ -217,6 +217,19 @@ def test_a_conflict_shows_both_texts(visit, countess):
     check(second)
     second.get_by_role("button", name="Replace the present text").click()
     assert second.get_by_text("from the second window").is_visible()
+
+
+def test_tokens(visit, countess):
+    """One is made, shown once, and deleted."""
+    page = visit(countess, viewport=NARROW)
+    page.goto("/account/")
+    page.get_by_role("link", name="Your tokens").click()
+    page.get_by_label("Name").fill("nightly backup")
+    page.get_by_role("button", name="Make a token").click()
+    assert len(page.locator("code.secret").inner_text()) > 40
+    check(page)
+    page.get_by_role("button", name="Delete nightly backup").click()
+    assert page.get_by_text("No tokens yet").is_visible()
 
 
 def test_too_many_posts(visit, countess):
