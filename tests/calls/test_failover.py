@@ -100,12 +100,16 @@ def changes():
 
 def filled(make_cache, using, second, seconds=1.0):
     """Return caches of both aliases with the same entries, as replication makes them."""
-    options = {"KEY_PREFIX": f"p{next(_numbers)}", "OPTIONS": {"OPERATION_TIMEOUT": seconds}}
-    first, other = make_cache(using, **options), make_cache(second, **options)
-    for each in (first, other):
+    prefix = f"p{next(_numbers)}"
+
+    def make(timeout):
+        options = {"KEY_PREFIX": prefix, "OPTIONS": {"OPERATION_TIMEOUT": timeout}}
+        return make_cache(using, **options), make_cache(second, **options)
+
+    for each in make(60.0):
         each.set_many({f"k{number}": number for number in range(130)})
         each.set("large", b"x" * 500_000)
-    return first, other
+    return make(seconds)
 
 
 @pytest.mark.parametrize("fault", ["reset", "hang", "fail"])

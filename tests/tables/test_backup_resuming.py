@@ -136,14 +136,14 @@ def test_merged_items_are_compared_at_the_pace_of_a_small_table(
     make_table, dynamo_capacity, alias, tmp_path, mode
 ):
     """Although 30 items of six units are more than the table reads in the time of a request."""
-    table = make_table(read=80, write=4000)
+    table = make_table(read=40, write=4000)
     items = [
         {"id": {"S": f"p{n}"}, "n": {"N": "1"}, "data": {"B": bytes([n]) * 24_000}}
         for n in range(30)
     ]
     put_all("default", table, items)
     run("dynamo_backup", table, output=tmp_path / "b", segments=1, units=10_000.0)
-    using = alias(ENDPOINT_URL=dynamo_capacity(burst=1.0).url, OPERATION_TIMEOUT=0.5)
+    using = alias(ENDPOINT_URL=dynamo_capacity(burst=1.0).url, OPERATION_TIMEOUT=2.0)
     with measuring() as calls:
         written = run(
             *("dynamo_restore", tmp_path / "b"),
