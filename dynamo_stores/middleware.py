@@ -1,20 +1,55 @@
-"""The response to requests that need DynamoDB while it does not answer."""
+"""Middleware: one deadline for a request, and the response while DynamoDB does not answer."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.template import TemplateDoesNotExist, loader
 from django.utils.deprecation import MiddlewareMixin
 
 from .calls.policy import deadline
+from .conf import get_config
 from .exceptions import CircuitBreakerOpenError, LockError, StoreUnavailable, retry_after_of
 
 logger = logging.getLogger(__name__)
 
 _TEMPLATE = "503.html"
 _TEXT = "The service is not available at the moment. Please try again later."
+
+
+class DeadlineMiddleware:
+    """
+    Sets one deadline for all calls of DynamoDB that a request makes: ``REQUEST_DEADLINE`` of the
+    alias ``default``, in seconds from its beginning. Sync and async.
+
+    Calls of other aliases count, too. What a streaming response reads after its begin, and work
+    that other threads do, have their own deadlines.
+    """
+
+    sync_capable = async_capable = True
+
+    def __init__(
+        self,
+        get_response: Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]],
+    ) -> None:
+        self._get_response: Callable[[HttpRequest], object] = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> object:
+        if self._is_async:
+            return self._answer(request)
+        with deadline(get_config().request_deadline):
+            return self._get_response(request)
+
+    async def _answer(self, request: HttpRequest) -> object:
+        with deadline(get_config().request_deadline):
+            return await self._get_response(request)  # type: ignore[misc]
 
 
 class StoreUnavailableMiddleware(MiddlewareMixin):

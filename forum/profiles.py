@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from django.core.cache import caches
 
+from dynamo_stores.exceptions import StoreUnavailable
+
 from . import times
 from .adapters import Item, get_adapter
 from .models import User
@@ -47,9 +49,12 @@ class Profile:
         return times.moment_of(self.created_at)
 
 
-def get_profiles(user_ids: Iterable[str | None]) -> dict[str, Profile]:
+def get_profiles(
+    user_ids: Iterable[str | None], *, perhaps_partly: bool = False
+) -> dict[str, Profile]:
     """
-    Return the profiles of users that exist, by their ids.
+    Return the profiles of users that exist, by their ids; with ``perhaps_partly`` those that this
+    process knows, while DynamoDB does not answer.
 
     Those that this process has lately read take no call; otherwise one BatchGetItem of the cache,
     and one of the table for those that are not cached.
@@ -60,7 +65,12 @@ def get_profiles(user_ids: Iterable[str | None]) -> dict[str, Profile]:
     cache = caches["profiles"]
     found: dict[str, Profile] = cache.get_many(wanted)
     if missing := [each for each in wanted if each not in found]:
-        items = get_adapter(User).get_many(missing, attributes=_SHOWN)
+        try:
+            items = get_adapter(User).get_many(missing, attributes=_SHOWN)
+        except StoreUnavailable:
+            if perhaps_partly:
+                return found
+            raise
         read = {item["userId"]: Profile.of(item) for item in items}
         cache.set_many(read, _FRESH_FOR)
         found |= read

@@ -211,11 +211,8 @@ def _lines(ids: Iterable[str], *, consistent: bool = False) -> list[ThreadLine]:
 
 
 def _authors_of(authored: Sequence[ThreadLine | PostView]) -> dict[str, Profile]:
-    try:
-        return get_profiles(each.author_id for each in authored)
-    except StoreUnavailable:
-        # The page is from the near tier, and shows ids.
-        return {}
+    # A page from the near tier shows ids of authors that are not in it.
+    return get_profiles((each.author_id for each in authored), perhaps_partly=True)
 
 
 def _with(authors: dict[str, Profile], authored: A) -> A:

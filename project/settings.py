@@ -49,6 +49,7 @@ INSTALLED_APPS = [
     "ninja",
 ]
 MIDDLEWARE = [
+    "dynamo_stores.middleware.DeadlineMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -184,7 +185,7 @@ def _cache(prefix: str, **options: object) -> dict[str, object]:
 CACHES = {
     "default": _cache("forum", LOCAL_TIMEOUT=1, LOCAL_STALE=600),
     # Authors are on every page, and seldom change.
-    "profiles": _cache("profiles", LOCAL_TIMEOUT=10, LOCAL_STALE=600),
+    "profiles": _cache("profiles", LOCAL_TIMEOUT=10, LOCAL_STALE=600, IGNORE_EXCEPTIONS=True),
 }
 
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="filesystem://")

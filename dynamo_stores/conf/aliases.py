@@ -75,6 +75,7 @@ class StoreConfig:
     connect_timeout: float = setting(5.0, POSITIVE, 14)
     read_timeout: float = setting(10.0, POSITIVE, 15)
     operation_timeout: float = setting(30.0, POSITIVE, 16)
+    request_deadline: float = setting(10.0, POSITIVE, 25)
     max_pool_connections: int = setting(50, WHOLE_POSITIVE, 17)
     profile: str | None = setting(None, or_none(FILLED_TEXT), 5)
     role_arn: str | None = setting(None, or_none(ROLE_ARN), 6)

@@ -103,7 +103,8 @@ def paths_of(user):
     return [
         "/", thread, post, f"{post}reply/", f"{post}edit/", f"{post}delete/", f"{thread}edit/",
         "/new/", f"/users/{user.profile_id}/", "/account/edit/", "/account/activity/",
-        "/account/tokens/", "/search/?q=what", "/search/?q=zzz", "/search/", "/threads/none/", f"{thread}delete/",
+        "/account/tokens/", "/search/?q=what", "/search/?q=zzz", "/search/", "/threads/none/",
+        f"{thread}delete/",
     ]  # fmt: skip
 
 

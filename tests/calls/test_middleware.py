@@ -1,4 +1,4 @@
-"""The response to requests while DynamoDB does not answer."""
+"""One deadline for a request, and the response while DynamoDB does not answer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from django.http import HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
+from dynamo_stores.calls.policy import time_left
 from dynamo_stores.exceptions import (
     CircuitBreakerOpenError,
     LockError,
@@ -39,7 +40,20 @@ async def aview(request, name):
     return view(request, name)
 
 
-urlpatterns = [path("sync/<name>", view), path("async/<name>", aview)]
+def show_time(request):
+    return HttpResponse(f"{time_left(100.0):.3f}")
+
+
+async def ashow_time(request):
+    return show_time(request)
+
+
+urlpatterns = [
+    path("sync/time", show_time),
+    path("async/time", ashow_time),
+    path("sync/<name>", view),
+    path("async/<name>", aview),
+]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -114,3 +128,19 @@ def test_the_body_is_the_projects_template():
     with override_settings(TEMPLATES=TEMPLATES):
         answer = get("sync", "unavailable")
     assert (answer.text, answer["Content-Type"]) == ("<p>Later</p>", "text/html; charset=utf-8")
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_all_calls_of_a_request_have_one_deadline(kind, settings, dynamo_clock):
+    """That of the setting, on both kinds of servers; it ends with the request."""
+    settings.MIDDLEWARE = ["dynamo_stores.middleware.DeadlineMiddleware", *settings.MIDDLEWARE]
+    changed = {**settings.DYNAMO_STORES["default"], "REQUEST_DEADLINE": 2.5}
+    settings.DYNAMO_STORES = {**settings.DYNAMO_STORES, "default": changed}
+    assert get(kind, "time").text == "2.500"
+    assert time_left(100.0) == 100.0
+    assert get(kind, "unavailable").status_code == 503
+
+
+def test_without_the_middleware_calls_have_their_own_deadlines():
+    """As before."""
+    assert get("sync", "time").text == "100.000"

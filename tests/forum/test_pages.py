@@ -12,6 +12,7 @@ from urllib.parse import urljoin
 import pytest
 from django.core.cache import cache
 from django.core.management import CommandError, call_command
+from django.core.cache import caches
 from django.test import Client, RequestFactory, override_settings
 from django.views.defaults import server_error
 
@@ -295,6 +296,20 @@ def test_an_outage(migrate, client, settings, dynamo_clock, dynamo_faults):
         dynamo_faults.clear()
         dynamo_clock.advance(60)
         assert "This page is as it was" not in client.get("/").text
+
+
+def test_known_authors_are_shown_during_an_outage(migrate, client, settings, dynamo_faults):
+    """Also beside one whom the process does not know."""
+    default = settings.DYNAMO_STORES["default"]
+    relayed = {**default, "ENDPOINT_URL": dynamo_faults.url, "RETRY": {"MAX_RETRIES": 0}}
+    with override_settings(DYNAMO_STORES={"default": relayed}):
+        migrate()
+        client.get("/")
+        caches["profiles"].delete("2")
+        dynamo_faults.fail()
+        page = client.get("/").text
+    assert "Ada" in page
+    assert "Bo" not in page
 
 
 def test_a_thread_that_is_not_there(migrate, client):
