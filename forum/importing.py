@@ -19,6 +19,7 @@ from typing import Any
 
 from dynamo_stores.calls.item_size import MAX_ITEM_BYTES, item_size
 from dynamo_stores.client.values import to_raw_item
+from dynamo_stores.conf.rules import suggestion
 
 from .accounts import plain
 from .adapters.base import Item, without_none
@@ -26,6 +27,21 @@ from .models import LISTING
 from .positions import PostPositions, time_of_thread, time_of_user
 from .times import moment_of, stamp
 
+# The members of rows. What stored items have beside them is derived again.
+_MEMBERS = {
+    "users": ("id", "userId", "username", "name", "bio", "email", "createdAt"),
+    "threads": ("id", "threadId", "title", "description", "createdBy", "userId", "createdAt"),
+    "posts": (
+        *("id", "postId", "thread", "threadId", "user", "userId", "parent", "title", "text"),
+        *("content", "createdAt", "editedAt", "isDeleted"),
+    ),
+}
+_DERIVED = frozenset(
+    [
+        *("number", "version", "account", "activeAt", "listing", "posts", "children", "changes"),
+        *("moves", "place", "branch", "ownBranch", "depth", "replies"),
+    ]
+)
 # An id is the sort key of a post; this is DynamoDB's limit for one.
 MAX_ID_BYTES = 1024
 MAX_PROBLEMS = 20
@@ -46,20 +62,22 @@ class Forum:
     users: list[Item] = field(default_factory=list)
     threads: list[Item] = field(default_factory=list)
     posts: list[Item] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
 
 
 def read_forum(users: Path, threads: Path, posts: Path) -> Forum:
     """Return the content of the files. Raises ImportRefused with all problems."""
     problems: list[str] = []
-    forum = Forum()
-    rows = {
-        name: _read_rows(path, name, problems)
-        for name, path in (("users", users), ("threads", threads), ("posts", posts))
-    }
+    forum = Forum(files={"users": users, "threads": threads, "posts": posts})
+    rows = {name: _read_rows(path, name, problems) for name, path in forum.files.items()}
     if not problems:
-        forum.users = _read_users(_Rows(users, rows["users"], problems))
-        forum.threads = _read_threads(_Rows(threads, rows["threads"], problems), forum, users)
-        forum.posts = _read_posts(_Rows(posts, rows["posts"], problems), forum, users, threads)
+        found = {
+            name: _Rows(path, rows[name], problems, _MEMBERS[name])
+            for name, path in forum.files.items()
+        }
+        forum.users = _read_users(found["users"])
+        forum.threads = _read_threads(found["threads"], forum, users)
+        forum.posts = _read_posts(found["posts"], forum, users, threads)
     if problems:
         more = len(problems) - MAX_PROBLEMS
         raise ImportRefused(problems[:MAX_PROBLEMS] + ([f"… and {more} more."] if more > 0 else []))
@@ -86,10 +104,13 @@ def _read_rows(path: Path, name: str, problems: list[str]) -> list[Any]:
 
 
 class _Rows:
-    """The rows of one file; ``problems`` collects their errors."""
+    """The rows of one file, with ``members``; ``problems`` collects their errors."""
 
-    def __init__(self, path: Path, rows: list[Any], problems: list[str]) -> None:
+    def __init__(
+        self, path: Path, rows: list[Any], problems: list[str], members: tuple[str, ...]
+    ) -> None:
         self._path = path
+        self._members = members
         self._rows = rows
         self._problems = problems
         self._number = 0
@@ -101,12 +122,20 @@ class _Rows:
             self._number = number
             if isinstance(row, Mapping):
                 self._row = row
+                for name in row.keys() - _DERIVED - {*self._members}:
+                    hint = suggestion(name, self._members).rstrip(".")
+                    self.add_error(f"{name!r} is no member of these rows{hint}")
                 yield self._number
             else:
                 self.add_error(f"expected an object, got {type(row).__name__}")
 
     def add_error(self, what: str) -> None:
-        self._problems.append(f"{self._path}, row {self._number}: {what}.")
+        end = "" if what.endswith("?") else "."
+        self._problems.append(f"{self._path}, row {self._number}: {what}{end}")
+
+    def has(self, *names: str) -> bool:
+        """Return whether the row has one of ``names``."""
+        return any(name in self._row for name in names)
 
     def reference(self, *names: str) -> str | None:
         """Return the id under the first of ``names`` that the row has, None without one."""
@@ -269,7 +298,7 @@ def _read_posts(rows: _Rows, forum: Forum, users_file: Path, threads_file: Path)
         user_id = _known(rows, "user", "userId", known=user_ids, file=users_file)
         title = rows.text("title")
         is_deleted = rows.flag("isDeleted")
-        content = rows.text("text", "content", required=not is_deleted)
+        content = rows.text("text", "content", required=not is_deleted, filled=not is_deleted)
         given, edited = rows.moment("createdAt"), rows.moment("editedAt")
         parent = rows.reference("parent")
         if thread_id is None:
@@ -305,7 +334,7 @@ def _read_posts(rows: _Rows, forum: Forum, users_file: Path, threads_file: Path)
 def _known(rows: _Rows, *names: str, known: Any, file: Path) -> str | None:
     found = rows.reference(*names)
     if found is None:
-        if not any(name in rows._row for name in names):
+        if not rows.has(*names):
             rows.add_error(f"{names[0]} is missing")
         return None
     if found not in known:

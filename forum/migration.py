@@ -25,13 +25,14 @@ Progress = Callable[[str, int], None]
 
 class Differs(Exception):
     """
-    Items exist with another content, or names are reserved by others; ``problems`` has the kinds
-    and keys.
+    Items exist with another content, or names belong to other profiles: ``problems``, each with its
+    file and row. ``is_written`` says whether anything was written.
     """
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], *, is_written: bool = False) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+        self.is_written = is_written
 
 
 @dataclass
@@ -54,6 +55,8 @@ class _Kind:
     model: type[DynamoModel]
     items: list[Item]
     is_same: Callable[[Item, Item], bool]
+    # What to say of an item that is not the same.
+    problem: Callable[[Item], str]
     # Whether an item belongs to what was imported as a whole before, and is not written again.
     is_done: Callable[[Item], bool] = lambda item: False
     missing: list[Item] = field(default_factory=list)
@@ -114,21 +117,31 @@ class Migration:
             (post["threadId"], item) for post, item in zip(self._posts, self._places, strict=True)
         ]
         of_place = {(item["PK"], item["SK"]): thread_id for thread_id, item in places}
+        rows = _RowsOf(self._forum)
         return [
             _Kind(
                 "names",
                 Support,
                 list(_reservations(self._forum)),
                 _same_unless(users, "holder"),
+                rows.of_name,
                 lambda item: item["holder"] in users,
             ),
-            _Kind("users", User, self._forum.users, _same_user),
-            _Kind("posts", Post, self._posts, _same_post, lambda item: item["threadId"] in found),
+            _Kind("users", User, self._forum.users, _same_user, rows.of_user),
+            _Kind(
+                "posts",
+                Post,
+                self._posts,
+                _same_post,
+                rows.of_post,
+                lambda item: item["threadId"] in found,
+            ),
             _Kind(
                 "places",
                 Support,
                 self._places,
                 lambda item, other: of_place[item["PK"], item["SK"]] in found or _same(item, other),
+                lambda item: rows.of_place(item, of_place[item["PK"], item["SK"]]),
                 lambda item: of_place[item["PK"], item["SK"]] in found,
             ),
             _Kind(
@@ -136,9 +149,10 @@ class Migration:
                 Support,
                 list(_words(self._forum)),
                 _same_unless(found, "threadId"),
+                rows.of_thread,
                 lambda item: item["threadId"] in found,
             ),
-            _Kind("threads", Thread, list(self._counted()), _same_thread),
+            _Kind("threads", Thread, list(self._counted()), _same_thread, rows.of_thread),
         ]
 
     def _compare(self, phase: str, kinds: list[_Kind]) -> None:
@@ -157,10 +171,10 @@ class Migration:
                     if key not in found:
                         kind.missing.append(item)
                     elif not kind.is_same(item, found[key]):
-                        problems.append(f"{kind.name}: {' '.join(map(str, key))}")
+                        problems.append(kind.problem(item))
                 self._count(phase, len(some))
         if problems:
-            raise Differs(problems)
+            raise Differs(list(dict.fromkeys(problems)), is_written=phase == "Verified")
 
     def _write(self, kind: _Kind) -> None:
         adapter = get_adapter(kind.model)
@@ -170,7 +184,8 @@ class Migration:
                 try:
                     get_database().transact([Create(adapter.table, item) for item in some])
                 except ItemExists as exc:
-                    raise Differs([f"names: {some[exc.position]['PK']}"]) from exc
+                    problem = kind.problem(some[exc.position])
+                    raise Differs([problem], is_written=True) from exc
         else:
             for some in chunks(new, _SOME):
                 adapter.put_all(some)
@@ -179,7 +194,10 @@ class Migration:
     def _verify(self, kinds: list[_Kind]) -> None:
         self._compare("Verified", kinds)
         if missing := [kind for kind in kinds if len(kind.missing) != kind.count.left_out]:
-            raise Differs([f"{kind.name}: items are missing that were written" for kind in missing])
+            raise Differs(
+                [f"{kind.name}: items are missing that were written." for kind in missing],
+                is_written=True,
+            )
 
     def _count(self, phase: str, count: int) -> None:
         self._done += count
@@ -204,6 +222,44 @@ class Migration:
                 "children": children.get(thread["threadId"], 0),
                 "changes": count,
             }
+
+
+class _RowsOf:
+    """What to say of an item that exists with another content, with the file and row of it."""
+
+    def __init__(self, forum: Forum) -> None:
+        self._files = forum.files
+        self._users = {item["userId"]: n for n, item in enumerate(forum.users, 1)}
+        self._threads = {item["threadId"]: n for n, item in enumerate(forum.threads, 1)}
+        self._posts = {_key_of(item): n for n, item in enumerate(forum.posts, 1)}
+
+    def of_name(self, item: Item) -> str:
+        kind, _, value = item["PK"].partition("#")
+        what = "user name" if kind == USER_NAME else "e-mail address"
+        return f"{self._user(item['holder'])}: the {what} {value!r} belongs to another profile."
+
+    def of_user(self, item: Item) -> str:
+        return f"{self._user(item['userId'])}: the user exists with another content."
+
+    def of_post(self, item: Item) -> str:
+        return f"{self._post(*_key_of(item))}: the post exists with another content."
+
+    def of_place(self, item: Item, thread_id: str) -> str:
+        return f"{self._post(thread_id, item['postId'])}: another post has its place in the tree."
+
+    def of_thread(self, item: Item) -> str:
+        row = self._threads[item["threadId"]]
+        return f"{self._files['threads']}, row {row}: the thread exists with another content."
+
+    def _user(self, user_id: str) -> str:
+        return f"{self._files['users']}, row {self._users[user_id]}"
+
+    def _post(self, thread_id: str, post_id: str) -> str:
+        return f"{self._files['posts']}, row {self._posts[thread_id, post_id]}"
+
+
+def _key_of(post: Item) -> tuple[str, str]:
+    return post["threadId"], post["postId"]
 
 
 def _existing(model: type[DynamoModel], items: list[Item]) -> set[str]:

@@ -10,9 +10,8 @@ from html import unescape
 from urllib.parse import urljoin
 
 import pytest
-from django.core.cache import cache
+from django.core.cache import cache, caches
 from django.core.management import CommandError, call_command
-from django.core.cache import caches
 from django.test import Client, RequestFactory, override_settings
 from django.views.defaults import server_error
 

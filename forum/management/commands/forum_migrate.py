@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from dynamo_stores.exceptions import StoreError
 from dynamo_stores.management.meter import Meter
-from forum.importing import ImportRefused, read_forum
+from forum.importing import MAX_PROBLEMS, ImportRefused, read_forum
 from forum.migration import Differs, Migration
 
 
@@ -46,11 +46,13 @@ class Command(BaseCommand):
             meter = self._meter = Meter(self.stdout, migration.size())
             counts = migration.write(dry_run=dry_run)
         except Differs as exc:
-            shown = "\n".join(exc.problems[:20])
-            raise CommandError(
-                f"{len(exc.problems)} items exist with another content, or names belong to other "
-                f"users; none of these was written:\n{shown}"
-            ) from exc
+            more = len(exc.problems) - MAX_PROBLEMS
+            shown = exc.problems[:MAX_PROBLEMS] + ([f"… and {more} more."] if more > 0 else [])
+            what = (
+                "Something else was written meanwhile:" if exc.is_written
+                else "Nothing was written, because the forum has something else:"
+            )  # fmt: skip
+            raise CommandError("\n".join([what, *shown])) from exc
         except StoreError as exc:
             raise CommandError(
                 f"Not all items were written. Run the command again to finish. {exc}"
