@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dynamo_stores.calls.batches import chunks
 from dynamo_stores.models import DynamoModel
 
-from . import caching, keys, threads
+from . import keys, threads
 from .accounts import EMAIL, USER_NAME, plain
 from .adapters import Create, Item, ItemExists, get_adapter, get_database
 from .adapters.base import MAX_OPERATIONS, without_none
@@ -99,7 +99,6 @@ class Migration:
             for kind in kinds:
                 self._write(kind)
             threads.forget_lists()
-            caching.forget(*(caching.key_of("thread", t["threadId"]) for t in self._forum.threads))
             self._verify(kinds)
         return {kind.name: kind.count for kind in kinds}
 
@@ -221,6 +220,7 @@ class Migration:
                 "posts": count,
                 "children": children.get(thread["threadId"], 0),
                 "changes": count,
+                "mark": threads.new_mark(),
             }
 
 
@@ -332,5 +332,5 @@ _same_post = _without(
     changed=("content", "title", "parent", "isDeleted", "editedAt"),
 )  # fmt: skip
 _same_thread = _without(
-    "version", "posts", "children", "changes", "activeAt", changed=("title", "description")
+    "version", "posts", "children", "changes", "activeAt", "mark", changed=("title", "description")
 )

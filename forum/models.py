@@ -65,7 +65,7 @@ class CreatedAtIndex(GlobalSecondaryIndex["Thread"]):
 class Thread(DynamoModel):
     """
     A thread. ``posts`` counts its posts, ``children`` the numbers that posts without a parent have
-    got, and ``changes`` the writes of its posts.
+    got, and ``changes`` the writes of its posts. ``mark`` tells it from a deleted one with its id.
     """
 
     class Meta:
@@ -84,6 +84,7 @@ class Thread(DynamoModel):
     posts = NumberAttribute(default=0)
     children = NumberAttribute(default=0)
     changes = NumberAttribute(default=0)
+    mark = UnicodeAttribute(null=True)
     version = NumberAttribute(default=1)
     created_at_index = CreatedAtIndex()
 

@@ -9,10 +9,13 @@ from typing import Any
 
 from . import activities, threads, times
 from .adapters import (
+    MISSING,
+    Conflict,
     Create,
     Delete,
     Item,
     ItemExists,
+    ItemMissing,
     Operation,
     Table,
     Update,
@@ -20,12 +23,22 @@ from .adapters import (
     get_database,
 )
 from .models import LISTING, Post, Support, Thread
-from .trees import NoSuchPost, Tree, TreeUnfinished, first_post, removal_of_thread
+from .trees import (
+    NoSuchPost,
+    NoSuchThread,
+    Tree,
+    TreeBusy,
+    TreeUnfinished,
+    first_post,
+    removal_of_thread,
+)
 from .words import MAX_WORDS, entry, words_of
 
 MAX_TITLE, MAX_TEXT = 120, 20_000
 # Seconds after which a request leaves a large move or deletion to ``forum.finish_moves``.
 PATIENCE = 5.0
+# A deletion is tried so often while others change the thread.
+_TRIES = 10
 # What a deleted post with replies loses.
 _EMPTIED = ["content", "title"]
 
@@ -68,6 +81,7 @@ def create_thread(author: str, title: str, text: str, *, key: str = "") -> Item:
         "posts": 1,
         "children": 1,
         "changes": 1,
+        "mark": threads.new_mark(),
         "version": 1,
     }
     operations: list[Operation] = [
@@ -124,15 +138,17 @@ def edit_post(author: str, post: Item, text: str, *, version: int) -> Item:
         raise NoSuchPost
     table, key = Table.of(Post), Table.of(Post).key_of(post)
     changed = {"content": text, "editedAt": times.now()}
-    get_database().transact(
-        [
-            Update(table, key, changed, {"version": 1}, {"version": version}),
-            _changed(post["threadId"]),
-            activities.record(
-                author, activities.EDITED, threadId=post["threadId"], postId=post["postId"]
-            ),
-        ]
-    )
+    operations: list[Operation] = [
+        Update(table, key, changed, {"version": 1}, {"version": version}),
+        _changed(post["threadId"]),
+        activities.record(
+            author, activities.EDITED, threadId=post["threadId"], postId=post["postId"]
+        ),
+    ]
+    try:
+        get_database().transact(operations)
+    except Conflict as exc:
+        return _own_change(exc, version, content=text)
     return {**post, **changed, "version": version + 1}
 
 
@@ -159,46 +175,63 @@ def edit_thread(author: str, thread: Item, title: str, *, version: int) -> Item:
     new = {**thread, "title": title, "version": version + 1}
     old_words, words = words_of(thread["title"]), words_of(title)
     gone = [entry(word, thread) for word in old_words if word not in words]
-    get_database().transact(
-        [
-            Update(
-                table,
-                table.key_of(thread),
-                {"title": title},
-                {"version": 1, "changes": 1},
-                {"version": version, "title": thread["title"]},
-            ),
-            *(Delete(support, support.key_of(item)) for item in gone),
-            *(_entered(entry(word, new)) for word in words),
-            activities.record(author, activities.EDITED, threadId=thread["threadId"]),
-        ]
-    )
+    operations: list[Operation] = [
+        Update(
+            table,
+            table.key_of(thread),
+            {"title": title},
+            {"version": 1, "changes": 1},
+            {"version": version, "title": thread["title"]},
+        ),
+        *(Delete(support, support.key_of(item)) for item in gone),
+        *(_entered(entry(word, new)) for word in words),
+        activities.record(author, activities.EDITED, threadId=thread["threadId"]),
+    ]
+    try:
+        get_database().transact(operations)
+    except Conflict as exc:
+        new = _own_change(exc, version, title=title)
     threads.forget_lists()
     return new
 
 
 def delete_thread(author: str, thread: Item) -> bool:
     """
-    Delete a thread with all its posts; return whether all are deleted already.
+    Delete a thread with all its posts; return whether all are deleted already. Raises NoSuchThread.
 
     No page shows the thread after the first transaction. What is left of the posts, also by a
     process that is killed, the task ``forum.finish_moves`` deletes.
     """
-    table, support = Table.of(Thread), Table.of(Support)
     thread_id = thread["threadId"]
-    get_database().transact(
-        [
-            Delete(table, table.key_of(thread), {"createdAt": thread["createdAt"]}),
-            *(
-                Delete(support, support.key_of(entry(word, thread)))
-                for word in words_of(thread["title"])
-            ),
-            activities.record(author, activities.DELETED, threadId=thread_id),
-            removal_of_thread(thread_id),
-        ]
-    )
+    for _ in range(_TRIES):
+        try:
+            get_database().transact(_removals(author, thread))
+        except ItemMissing as exc:
+            raise NoSuchThread from exc
+        except Conflict as exc:
+            # Its title was changed, or a subtree is moved.
+            thread = exc.item or thread
+        else:
+            break
+    else:
+        raise TreeBusy("The thread was changed all the time.")
     threads.forget_lists()
     return _is_done(lambda tree: tree.remove_thread(thread_id))
+
+
+def _removals(author: str, thread: Item) -> list[Operation]:
+    """Return the operations that delete a thread if nothing was changed of what they delete."""
+    table, support = Table.of(Thread), Table.of(Support)
+    expect = {name: thread.get(name, MISSING) for name in ("title", "work")}
+    return [
+        Delete(table, table.key_of(thread), expect),
+        *(
+            Delete(support, support.key_of(entry(word, thread)))
+            for word in words_of(thread["title"])
+        ),
+        activities.record(author, activities.DELETED, threadId=thread["threadId"]),
+        removal_of_thread(thread),
+    ]
 
 
 def move_post(author: str, thread_id: str, post_id: str, parent: str | None) -> bool:
@@ -227,6 +260,19 @@ def _check_same(created: Item, written: Item | None, **content: str | None) -> N
         return
     if any(written.get(name) != value for name, value in content.items()):
         raise KeyUsed(created)
+
+
+def _own_change(exc: Conflict, version: int, **content: str) -> Item:
+    """
+    Return the item as it is if it has the content that was to be written, as the next version: the
+    change was made before, and its answer was lost. Otherwise raise the conflict.
+    """
+    item = exc.item
+    if item is None or item.get("version") != version + 1:
+        raise exc
+    if any(item.get(name) != value for name, value in content.items()):
+        raise exc
+    return item
 
 
 def _is_done(change: Callable[[Tree], None]) -> bool:

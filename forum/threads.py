@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import uuid
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 from dynamo_stores.exceptions import StoreUnavailable
 
 from . import caching, keys
-from .adapters import Item, get_adapter
+from .adapters import Item, get_adapter, get_database
 from .caching import Page
 from .content import PostList, PostView, ThreadLine, ThreadList, ThreadPage
 from .models import LISTING, Post, Support, Thread
 from .profiles import Profile, get_profiles
-from .trees import NoSuchPost, NoSuchThread, Place, Root, TreePage, hidden_place, read_page
+from .trees import (
+    NoSuchPost,
+    NoSuchThread,
+    Root,
+    Tree,
+    TreePage,
+    hidden_place,
+    place_now,
+    read_page,
+)
 from .words import has_words, words_of
 
 A = TypeVar("A", ThreadLine, PostView)
@@ -91,9 +101,11 @@ def show_thread(
     """
     seen: dict[str, Item] = {}
 
-    def version() -> tuple[int, int]:
+    def version() -> tuple[Any, ...]:
         seen["thread"] = thread = _thread(thread_id)
-        return int(thread.get("changes", 0)), int(thread.get("version", 1))
+        # A thread that was deleted and written again may have the same numbers.
+        names = ("changes", "version", "work", "mark")
+        return tuple(thread.get(name) for name in names)
 
     key = caching.key_of("thread", thread_id, root_id, repr(after), str(size))
     page = caching.cached(
@@ -183,6 +195,11 @@ def search(
         if (after := page.after) is None:
             break
     return ThreadList(_with_authors(_lines(found, consistent=is_exact)), after)
+
+
+def new_mark() -> str:
+    """Return what tells a new thread from a deleted one with its id, for pages in the cache."""
+    return uuid.uuid4().hex[:12]
 
 
 def forget_lists() -> None:
@@ -284,13 +301,13 @@ def _read_tree(thread: Item, after: Any, root_id: str, size: int) -> tuple[Item 
     if root_id:
         key = (root_id, thread["threadId"])
         root = get_adapter(Post).get_by_id(key, consistent=True)
-        if root is None:
+        if root is None or Tree(get_database()).is_being_removed(thread, root):
             raise NoSuchPost
     page = read_page(
         get_adapter(Support),
         thread["threadId"],
         size=size,
-        root=None if root is None else Root(root_id, Place.of(root), 0),
+        root=None if root is None else Root(root_id, place_now(thread, root), 0),
         after=after,
         max_depth=LEVELS,
         hidden=hidden_place(thread),

@@ -20,8 +20,10 @@ from dynamo_stores.models import DynamoModel
 from . import keys
 from .accounts import EMAIL, USER_NAME, plain
 from .adapters import (
+    MISSING,
     Check,
     Create,
+    Delete,
     Item,
     Operation,
     Table,
@@ -270,7 +272,7 @@ def _wrong_counts(thread_id: str, paced: Paced) -> Iterator[Problem]:
     """Yield the wrong counts of a thread, unless its posts change while they are counted."""
     threads, posts = get_adapter(Thread), get_adapter(Post)
     thread = threads.get_by_id(thread_id, consistent=True)
-    if thread is None:
+    if thread is None or "work" in thread:
         return
     count, stored, replies = 0, dict[str, int](), Counter[str]()
     after: Any = None
@@ -317,19 +319,45 @@ def _of_support(paced: Paced) -> Iterator[Problem]:
 
 
 def _stale_places(rows: list[Item]) -> Iterator[Problem]:
-    of_row = [(row, *keys.tree_of(row["PK"])) for row in rows]
-    posts = _by_key(Post, [(row["postId"], thread_id) for row, thread_id, _ in of_row], *_PLACED)
-    threads = _by_key(Thread, [(thread_id,) for _, thread_id, _ in of_row], "work")
-    for row, thread_id, branch in of_row:
-        post = posts.get((row["postId"], thread_id))
-        is_right = post is not None and (post.get("branch", ""), post.get("place")) == (
-            branch,
-            row["SK"],
-        )
-        if not is_right and "work" not in threads.get((thread_id,), {}):
-            now = get_adapter(Support).get_by_id(row, consistent=True)
-            if now is not None and now["postId"] == row["postId"]:
-                yield Problem(NO_POST, row["postId"], partial(_delete, row, "postId"))
+    posts = _by_key(Post, [(row["postId"], keys.tree_of(row["PK"])[0]) for row in rows], *_PLACED)
+    for row in rows:
+        post = posts.get((row["postId"], keys.tree_of(row["PK"])[0]))
+        # The place may be newer than the read of its post, or its post is being moved.
+        if not _is_at(post, row) and _unused(row) is not None:
+            yield Problem(NO_POST, row["postId"], partial(_delete_place, row))
+
+
+def _is_at(post: Item | None, row: Item) -> bool:
+    """Return whether a post is at the place of ``row``."""
+    branch = keys.tree_of(row["PK"])[1]
+    return post is not None and (post.get("branch", ""), post.get("place")) == (branch, row["SK"])
+
+
+def _unused(row: Item) -> list[Operation] | None:
+    """Return the operations that delete a place that no post has; None for one that is used."""
+    threads, posts, support = Table.of(Thread), Table.of(Post), Table.of(Support)
+    thread_id = keys.tree_of(row["PK"])[0]
+    key = posts.key_of((row["postId"], thread_id))
+    thread = get_adapter(Thread).get_by_id(thread_id, consistent=True)
+    now = get_adapter(Support).get_by_id(row, consistent=True)
+    post = get_adapter(Post).get_by_id(key, consistent=True)
+    if now is None or now["postId"] != row["postId"] or _is_at(post, row):
+        return None
+    found: list[Operation] = [Delete(support, support.key_of(row), {"postId": row["postId"]})]
+    if thread is not None:
+        if "work" in thread:
+            return None
+        expect = {name: thread.get(name, MISSING) for name in ("work", "moves")}
+        found.append(Check(threads, threads.key_of(thread), expect))
+    if post is not None:
+        expect = {name: post.get(name, MISSING) for name in ("place", "branch")}
+        found.append(Check(posts, key, expect))
+    return found
+
+
+def _delete_place(row: Item) -> None:
+    if (operations := _unused(row)) is not None:
+        get_database().transact(operations)
 
 
 def _stale_words(items: list[Item]) -> Iterator[Problem]:

@@ -42,6 +42,9 @@ pytest_plugins = [
 
 _numbers = itertools.count(1)
 
+# A password takes half a second of a processor with Django's own.
+_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
 # How long one example takes says more about the machine than about the code.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
@@ -104,7 +107,7 @@ def default_alias(dynamo_engine: str, dynamo_prefix: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _stores(default_alias: dict[str, Any]) -> Iterator[None]:
-    with override_settings(DYNAMO_STORES={"default": default_alias}):
+    with override_settings(DYNAMO_STORES={"default": default_alias}, PASSWORD_HASHERS=_HASHERS):
         yield
 
 

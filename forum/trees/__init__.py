@@ -19,6 +19,7 @@ from .tree import (
     first_post,
     hidden_place,
     place_item,
+    place_now,
     removal_of_thread,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "first_post",
     "hidden_place",
     "place_item",
+    "place_now",
     "read_page",
     "removal_of_thread",
     "reply",

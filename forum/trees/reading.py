@@ -86,6 +86,8 @@ def read_page(
     """
     page = TreePage()
     frames = _frames(root, after)
+    if hidden is not None:
+        frames = _without(hidden, frames)
     while frames:
         frame = frames[-1]
         if not frame.rows:
@@ -129,6 +131,15 @@ def _frames(root: Root | None, after: Cursor | None) -> list[_Frame]:
         first.prefix or ""
     )
     return frames if is_same else [first]
+
+
+def _without(hidden: Place, frames: list[_Frame]) -> list[_Frame]:
+    """Return the frames without those of branches below the place ``hidden``."""
+    for number, frame in enumerate(frames, start=1):
+        if frame.after is not None and hidden.contains(frame.branch, frame.after):
+            frame.skip(hidden.path)
+            return frames[:number]
+    return frames
 
 
 def _first(root: Root | None) -> _Frame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -30,6 +31,8 @@ from ..adapters import (
 )
 from ..models import Post, Support, Thread
 from .places import Place, branch_of, reply, root_of
+
+logger = logging.getLogger(__name__)
 
 # A write is tried so often while others change the same posts.
 _TRIES = 10
@@ -165,7 +168,8 @@ class Tree:
                 checks.append(self._same(Check, parent))
             if self._begin(thread, work, checks):
                 self.finish(thread_id)
-                return
+                if self._post(thread_id, post_id).get("parent") == parent_id:
+                    return
         raise TreeBusy("Other posts of the thread were moved all the time.")
 
     def remove_all(self, thread_id: str, post_id: str) -> None:
@@ -189,7 +193,10 @@ class Tree:
         Delete all posts of a thread whose item is deleted: ``removal_of_thread`` makes sure that
         this is finished. Raises TreeUnfinished.
         """
+        row = self._support.get_by_id(keys.work(thread_id), consistent=True) or {}
         self._delete_below(thread_id, "", None)
+        if row.get("copies"):
+            self._delete_rows(thread_id, row["copies"])
         self._support.delete(keys.work(thread_id))
 
     def place_again(self, thread_id: str, post_id: str, *, at_top: bool = False) -> None:
@@ -260,18 +267,27 @@ class Tree:
     def finish_all(self) -> int:
         """
         Finish what other calls have left; return for how many threads. A thread at which another
-        process works is left to it for ten minutes.
+        process works is left to it for ten minutes. One that cannot be finished stops no other.
         """
-        found = self._support.page(keys.WORK, size=_SOME, consistent=True).items
-        taken = [row for row in found if self._take(row)]
-        for row in taken:
-            try:
-                self.finish(row["SK"])
-            except NoSuchThread:
-                self.remove_thread(row["SK"])
-            else:
-                self._forget(row["SK"], row["work"])
-        return len(taken)
+        count, after = 0, None
+        while True:
+            page = self._support.page(keys.WORK, size=_SOME, after=after, consistent=True)
+            for row in page.items:
+                count += self._take(row) and self._finish_row(row)
+            if (after := page.after) is None:
+                return count
+
+    def _finish_row(self, row: Item) -> bool:
+        try:
+            self.finish(row["SK"])
+        except NoSuchThread:
+            self.remove_thread(row["SK"])
+        except WriteRefused:
+            logger.exception("A move or deletion of posts could not be finished.")
+            return False
+        else:
+            self._forget(row["SK"], row["work"])
+        return True
 
     def _take(self, row: Item) -> bool:
         """Take the work at a thread; return False if another process has it."""
@@ -295,6 +311,15 @@ class Tree:
             self.finish(thread_id)
         except TreeUnfinished as exc:
             raise TreeBusy("Many posts of the thread are still being moved or deleted.") from exc
+
+    def is_being_removed(self, thread: Item, post: Item) -> bool:
+        """Return whether a post is below one that is deleted with its replies, or is that one."""
+        work = work_of(thread)
+        return (
+            work is not None
+            and (work["kind"], work["stage"]) == (REMOVE, VISIBLE)
+            and self._is_below(post, work)
+        )
 
     def _numbered(self, thread_id: str, parent_id: str | None) -> tuple[Item, Item | None]:
         """Return the thread and the parent, one of which has counted a new child."""
@@ -358,12 +383,14 @@ class Tree:
         yield Delete(self._posts.table, self._key(post), {"version": post["version"], "replies": 0})
         place = Place.of(post)
         yield Delete(self._support.table, keys.place(thread_id, place.branch, place.path))
-        if post.get("parent"):
-            yield self._reply_less(thread_id, post["parent"])
+        yield from self._reply_less(thread_id, post.get("parent", ""))
 
-    def _reply_less(self, thread_id: str, post_id: str) -> Operation:
+    def _reply_less(self, thread_id: str, post_id: str) -> list[Operation]:
+        """Return the operation that counts one reply less, none if the post does not exist."""
         key = {"postId": post_id, "threadId": thread_id}
-        return Update(self._posts.table, key, add={"replies": -1})
+        if not post_id or self._posts.get_by_id(key, consistent=True) is None:
+            return []
+        return [Update(self._posts.table, key, add={"replies": -1})]
 
     def _counted(
         self, thread: Item, *, posts: int, moves: int = 0, set: dict[str, Any] | None = None
@@ -408,7 +435,10 @@ class Tree:
     def _end(self, thread_id: str, work: Item) -> bool:
         """Remove the record of ``work``; return False if another process has done it."""
         try:
-            self._threads.update(thread_id, {"work": None}, expect={"work": _text(work)})
+            # What is cached of the time between is not right any more.
+            self._threads.update(
+                thread_id, {"work": None}, add={"changes": 1}, expect={"work": _text(work)}
+            )
         except (Conflict, ItemMissing):
             return False
         return True
@@ -463,12 +493,10 @@ class Tree:
                 self._posts.table,
                 self._key(moved),
                 {**place.attributes(), "parent": moved["parent"]},
-                {"version": 1},
-                {"place": work["place"], "branch": work["branch"] or MISSING},
+                expect={"place": work["place"], "branch": work["branch"] or MISSING},
             ),
         ]
-        if work["parent"]:
-            operations.append(self._reply_less(thread_id, work["parent"]))
+        operations += self._reply_less(thread_id, work["parent"])
         if to["parent"]:
             key = {"postId": to["parent"], "threadId": thread_id}
             expect = {"isDeleted": MISSING}
@@ -488,13 +516,9 @@ class Tree:
             self._work_visible(thread_id, work, posts=-count),
             Delete(self._support.table, keys.place(thread_id, work["branch"], work["place"])),
         ]
-        if work["parent"]:
-            operations.append(self._reply_less(thread_id, work["parent"]))
-        try:
-            self._database.transact(operations)
-        except WriteRefused as exc:
-            if exc.position:
-                raise
+        # A refusal says that another process was faster, or that the parent was just deleted.
+        with contextlib.suppress(WriteRefused):
+            self._database.transact([*operations, *self._reply_less(thread_id, work["parent"])])
 
     def _work_visible(self, thread_id: str, work: Item, *, posts: int) -> Operation:
         return Update(
@@ -575,12 +599,28 @@ def first_post(post: Item) -> list[Operation]:
     ]
 
 
-def removal_of_thread(thread_id: str) -> Operation:
+def removal_of_thread(thread: Item) -> Operation:
     """
     Return the operation that records that the posts of a thread are to be deleted, for the
-    transaction that deletes its item.
+    transaction that deletes its item, which has to expect the same ``work``.
     """
-    return _recorded(thread_id, uuid.uuid4().hex)
+    work = work_of(thread)
+    copies = None if work is None or work["own"] else _new_branch(work)
+    return _recorded(thread["threadId"], uuid.uuid4().hex, copies)
+
+
+def place_now(thread: Item, post: Item) -> Place:
+    """
+    Return where readers find a post: below a post that is being moved, its item may still have the
+    old place.
+    """
+    place, work = Place.of(post), work_of(thread)
+    if work is None or work["stage"] != VISIBLE or work["kind"] != MOVE or work["own"]:
+        return place
+    if post["postId"] == work["post"] or not _place(work).contains(place.branch, place.path):
+        return place
+    path, depth = place.path[len(work["place"]) :], place.depth - work["depth"]
+    return Place(_new_branch(work), path, depth, place.own)
 
 
 def hidden_place(thread: Item) -> Place | None:
@@ -594,8 +634,8 @@ def work_of(thread: Item) -> Item | None:
     return json.loads(thread["work"]) if "work" in thread else None
 
 
-def _recorded(thread_id: str, work_id: str) -> Operation:
-    row = {"work": work_id, "takenUntil": None}
+def _recorded(thread_id: str, work_id: str, copies: str | None = None) -> Operation:
+    row = {"work": work_id, "takenUntil": None, "copies": copies}
     return Update(Table.of(Support), keys.work(thread_id), row, upsert=True)
 
 

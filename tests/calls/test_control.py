@@ -36,6 +36,7 @@ def test_there_are_three_attempts(control, dynamo_faults):
 
 def test_no_attempt_begins_after_the_time(control, dynamo_faults):
     """The third would begin 0.4 seconds after the first."""
+    assert control.describe(MISSING) is None
     fail(dynamo_faults, times=2)
     with pytest.raises(StoreUnavailable, match=r"failed inside DynamoDB|no answer in time"):
         control.describe(MISSING, seconds=0.3)

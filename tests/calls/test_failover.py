@@ -183,6 +183,8 @@ def test_neither_answers(make_cache, dynamo_faults, alias):
             FAILOVER=alias(ENDPOINT_URL=relay.url),
             RETRY={"MAX_RETRIES": 0},
         )
+        make_client_of(pair)
+        make_client_of(get_config(pair).failover)
         dynamo_faults.reset("*")
         relay.hang("*")
         cache = make_cache(pair, OPTIONS={"OPERATION_TIMEOUT": 0.6})
@@ -454,6 +456,7 @@ def test_an_error_of_the_other_alias_is_no_answer(regions, alias, make_cache, dy
         other = alias(REGION="eu-west-1", **changes)
         using = alias(ENDPOINT_URL=dynamo_faults.url, FAILOVER=other, RETRY={"MAX_RETRIES": 0})
         cache = make_cache(using, OPTIONS={"OPERATION_TIMEOUT": 2.0})
+        make_client_of(using)
         dynamo_faults.reset("*", times=1)
         with pytest.raises(StoreUnavailable, match="got no answer") as caught:
             cache.get("k1")

@@ -274,16 +274,14 @@ def test_a_client_that_goes_away_leaves_nothing_running(alias, key, dynamo_fault
             await asyncio.sleep(60)
         return HttpResponse("done")
 
-    async def give_up(delay):
+    async def run():
+        dynamo_faults.delay(1.0, "UpdateItem", times=1)
         task = asyncio.ensure_future(slow(post(key, user=1)))
-        await asyncio.sleep(delay)
+        while not dynamo_faults.requests["UpdateItem"]:
+            await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-
-    async def run():
-        dynamo_faults.delay(1.0, "UpdateItem", times=1)
-        await give_up(0.3)
         assert started == []
 
     asyncio.run(run())

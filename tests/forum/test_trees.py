@@ -337,7 +337,7 @@ def test_what_takes_longer_is_finished_in_the_background(small, kind):
     impatient, b = Tree(small.database, patience=0), f"{small.id}-b"
     if kind == "thread":
         small.database.transact(
-            [Delete(small.threads.table, {"threadId": small.id}), removal_of_thread(small.id)]
+            [Delete(small.threads.table, {"threadId": small.id}), removal_of_thread(small.thread())]
         )
     begin = {
         "move": lambda: impatient.move(small.id, b, f"{small.id}-e"),
