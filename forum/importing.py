@@ -25,7 +25,9 @@ from .accounts import plain
 from .adapters.base import Item, without_none
 from .models import LISTING
 from .positions import PostPositions, time_of_thread, time_of_user
+from .posting import MAX_TITLE
 from .times import moment_of, stamp
+from .words import MAX_WORDS, words_of
 
 # The members of rows. What stored items have beside them is derived again.
 _MEMBERS = {
@@ -42,8 +44,13 @@ _DERIVED = frozenset(
         *("moves", "place", "branch", "ownBranch", "depth", "replies"),
     ]
 )
-# An id is the sort key of a post; this is DynamoDB's limit for one.
-MAX_ID_BYTES = 1024
+# Keys are made of ids and have 1,024 bytes at most, those of branches of two ids 2,048.
+MAX_ID_BYTES = 255
+MAX_USERNAME, MAX_EMAIL = 150, 254
+# Times from here on, to leave room for those that are derived of them.
+_YEARS = range(1970, 9000)
+# DynamoDB's numbers have so many digits.
+_MAX_NUMBER = 10**38
 MAX_PROBLEMS = 20
 
 
@@ -95,6 +102,8 @@ def _read_rows(path: Path, name: str, problems: list[str]) -> list[Any]:
         problems.append(f"{path}, line {exc.lineno}, column {exc.colno}: not JSON ({exc.msg}).")
     except RecursionError:
         problems.append(f"{path}: nested too deeply.")
+    except ValueError:
+        problems.append(f"{path}: has a number with thousands of digits.")
     else:
         rows = content.get(name) if isinstance(content, Mapping) else content
         if isinstance(rows, list):
@@ -146,6 +155,9 @@ class _Rows:
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
             self.add_error(f"{name} must be a string that is not empty, or a whole number")
             return None
+        if isinstance(value, int) and abs(value) >= _MAX_NUMBER:
+            self.add_error(f"{name} has more than 38 digits")
+            return None
         text = str(value)
         if self._is_text(name, text) and len(text.encode()) > MAX_ID_BYTES:
             self.add_error(f"{name} is over {MAX_ID_BYTES:,} bytes")
@@ -166,8 +178,12 @@ class _Rows:
         self._seen[found] = self._number
         return found
 
-    def text(self, *names: str, required: bool = False, filled: bool = False) -> str | None:
-        """Return the text under the first of ``names`` that the row has."""
+    def text(
+        self, *names: str, required: bool = False, filled: bool = False, most: int | None = None
+    ) -> str | None:
+        """
+        Return the text under the first of ``names`` that the row has, with ``most`` characters.
+        """
         name = self._first(names)
         value = self._row.get(name)
         if value is None:
@@ -180,6 +196,9 @@ class _Rows:
         if filled and not value.strip():
             self.add_error(f"{name} is empty")
             return None
+        if most is not None and len(value) > most:
+            self.add_error(f"{name} is over {most} characters")
+            return None
         return value if self._is_text(name, value) else None
 
     def moment(self, name: str) -> datetime | None:
@@ -189,10 +208,14 @@ class _Rows:
             return None
         try:
             found = datetime.fromisoformat(value)
-            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+            found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
         except (TypeError, ValueError, OverflowError):
             self.add_error(f"{name} must be a time such as '2024-11-23T10:00:00Z'")
             return None
+        if found.year not in _YEARS:
+            self.add_error(f"{name} must be in the years from 1970 to 8999")
+            return None
+        return found
 
     def flag(self, name: str) -> bool:
         """Return whether the row says true under ``name``."""
@@ -230,11 +253,11 @@ def _read_users(rows: _Rows) -> list[Item]:
     taken: dict[tuple[str, str], int] = {}
     for number in rows:
         user_id = rows.own_id("id", "userId")
-        username = rows.text("username")
+        username = rows.text("username", most=MAX_USERNAME)
         name = rows.text("name", filled=True) or username
         if name is None and user_id is not None:
             rows.add_error("name is missing")
-        email = rows.text("email", filled=True)
+        email = rows.text("email", filled=True, most=MAX_EMAIL)
         for kind, value in (("username", username), ("email", email)):
             if value and (row := taken.setdefault((kind, plain(value)), number)) != number:
                 rows.add_error(f"{kind} {value!r} is already that of row {row}")
@@ -263,7 +286,9 @@ def _read_threads(rows: _Rows, forum: Forum, users_file: Path) -> list[Item]:
     threads = []
     for number in rows:
         thread_id = rows.own_id("id", "threadId")
-        title = rows.text("title", required=True, filled=True)
+        title = rows.text("title", required=True, filled=True, most=MAX_TITLE)
+        if title is not None and len(words_of(title)) > MAX_WORDS:
+            rows.add_error(f"title has more than {MAX_WORDS} different words")
         description = rows.text("description")
         created_by = rows.reference("createdBy", "userId")
         if created_by is not None and created_by not in user_ids:

@@ -98,7 +98,38 @@ def test_the_form_of_the_stored_items(read):
         ),
         ({"users": [*USERS, {"id": "x"}]}, "users.json, row 3: name is missing."),
         ({"users": [*USERS, {"id": "x", "name": 5}]}, "users.json, row 3: name must be a string."),
-        ({"users": [*USERS, {"id": "x" * 1025, "name": "x"}]}, "row 3: id is over 1,024 bytes."),
+        ({"users": [*USERS, {"id": "x" * 256, "name": "x"}]}, "row 3: id is over 255 bytes."),
+        ({"users": [*USERS, {"id": 10**38, "name": "x"}]}, "row 3: id has more than 38 digits."),
+        ({"users": "[" + "9" * 5000 + "]"}, "users.json: has a number with thousands of digits."),
+        (
+            {"users": [*USERS, {"id": "x", "name": "x", "colour": "red"}]},
+            "users.json, row 3: 'colour' is no member of these rows.",
+        ),
+        (
+            {"posts": [*POSTS, {**POSTS[0], "parnet": "x"}]},
+            "posts.json, row 5: 'parnet' is no member of these rows; did you mean 'parent'?",
+        ),
+        (
+            {"users": [*USERS, {"id": "x", "name": "x", "username": "x" * 151}]},
+            "row 3: username is over 150 characters.",
+        ),
+        (
+            {"users": [*USERS, {"id": "x", "name": "x", "email": "x" * 255}]},
+            "row 3: email is over 254 characters.",
+        ),
+        ({"threads": [{**THREADS[0], "title": "x" * 121}]}, "row 1: title is over 120 characters."),
+        (
+            {"threads": [{**THREADS[0], "title": " ".join(chr(0x4E00 + n) for n in range(46))}]},
+            "row 1: title has more than 45 different words.",
+        ),
+        ({"posts": [{**POSTS[0], "text": " "}]}, "row 1: text is empty."),
+        *(
+            (
+                {"posts": [{**POSTS[0], "createdAt": f"{year}-01-01T00:00:00Z"}]},
+                "row 1: createdAt must be in the years from 1970 to 8999.",
+            )
+            for year in ("0001", "1969", "9999")
+        ),
         (
             {"users": [*USERS, {"id": "x", "name": "\ud800"}]},
             "row 3: name contains a lone surrogate",
