@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import threading
+import uuid
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -105,21 +106,20 @@ class JsonDatabase(Database):
 
     def _write(self, changed: Mapping[str, tuple[Table, Rows]]) -> None:
         names = self._names()
-        replaced = []
         try:
             for name, (_, rows) in changed.items():
-                old = names.get(name, f"{name}.0.json")
-                generation = int(old.rsplit(".", 2)[1]) + 1
-                replaced.append(old)
-                names[name] = f"{name}.{generation}.json"
+                # A new name, so that no process takes a file for one that it has read.
+                names[name] = f"{name}.{uuid.uuid4().hex}.json"
                 _save(self._folder / names[name], list(rows.values()))
-            _save(self._folder / _CURRENT, names)
+            _replace(self._folder / _CURRENT, names)
+            for name, (table, rows) in changed.items():
+                self._remember(table, names[name], File(rows))
+            for path in self._folder.glob("*.json"):
+                # Also what a process left that was killed.
+                if path.name != _CURRENT and path.name not in names.values():
+                    path.unlink(missing_ok=True)
         except OSError as exc:
             raise _unavailable(self._folder, exc) from exc
-        for name, (table, rows) in changed.items():
-            self._remember(table, names[name], File(rows))
-        for old in replaced:
-            (self._folder / old).unlink(missing_ok=True)
 
     def _names(self) -> dict[str, str]:
         try:
@@ -400,12 +400,16 @@ def _read(path: Path) -> Any:
 
 
 def _save(path: Path, content: Any) -> None:
-    """Replace the file at once: other processes see the old content or the new one."""
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8") as file:
         json.dump(content, file, ensure_ascii=False, indent=1)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _replace(path: Path, content: Any) -> None:
+    """Replace the file at once: other processes see the old content or the new one."""
+    beside = path.with_name(f".{path.name}.new")
+    _save(beside, content)
     beside.replace(path)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from forum.adapters import (
     ItemExists,
     ItemMissing,
     Update,
+    json_files,
 )
 from forum.adapters.dynamodb import DynamoDBDatabase
 from forum.adapters.json_files import JsonDatabase
@@ -310,3 +313,32 @@ def test_threads_that_add_to_one_item_lose_nothing(database, users, support, new
     found = users.get_by_id(new_id, consistent=True)
     assert (found["singles"], found["pairs"]) == (80, 80)
     assert len(support.page(new_id, size=100, consistent=True).items) == 80
+
+
+def test_files_that_a_killed_process_left_are_deleted_by_the_next_write(tmp_path, monkeypatch):
+    """Before the replacement and after it; what was written is there."""
+    users = JsonDatabase(tmp_path).adapter(User)
+    for number, step in enumerate(("_replace", "unlink")):
+        with monkeypatch.context() as patch:
+            owner = json_files if step == "_replace" else Path
+            patch.setattr(owner, step, lambda *args, **options: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                users.create({"userId": f"u{number}", "name": "x"})
+    users.create({"userId": "u2", "name": "x"})
+    names = [path.name for path in tmp_path.iterdir() if path.suffix == ".json"]
+    assert len(names) == 2
+    assert {item["userId"] for item in JsonDatabase(tmp_path).adapter(User).get_all()} == {
+        *("u1", "u2")
+    }
+
+
+def test_a_folder_that_was_made_anew_is_read_again(tmp_path):
+    """A process that knows the old files keeps nothing of them."""
+    folder = tmp_path / "forum"
+    users = JsonDatabase(folder).adapter(User)
+    users.create({"userId": "old", "name": "x"})
+    shutil.rmtree(folder)
+    JsonDatabase(folder).adapter(User).create({"userId": "new", "name": "x"})
+    assert [item["userId"] for item in users.get_all()] == ["new"]
+    users.create({"userId": "third", "name": "x"})
+    assert {item["userId"] for item in users.get_all()} == {"new", "third"}
