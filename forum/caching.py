@@ -65,9 +65,11 @@ def cached(
     *,
     priority: str = "user",
     version: Callable[[], Any] | None = None,
+    is_worth: Callable[[T], bool] = lambda content: True,
 ) -> Page[T]:
     """
-    Return what ``read`` returns, from the cache if it is there with the present ``version``.
+    Return what ``read`` returns, from the cache if it is there with the present ``version``. What
+    is not worth it is not kept.
 
     Raises Busy if the limit of reads is exceeded, and StoreUnavailable if DynamoDB does not answer
     and this process has no such page.
@@ -81,17 +83,23 @@ def cached(
         )
         if kept is not None and is_fresh and kept.version == current:
             return Page(kept.content, from_cache=True)
-        status = AdaptiveRateLimitStore().acquire(READS, rate=READ_RATE, priority=priority)
-        if not status.allowed:
-            raise Busy(status)
+        admit(priority)
         content = read()
-        kept = _Kept(content, current, clock.now())
-        cache.set(key, kept, KEPT_FOR)
+        if is_worth(content):
+            kept = _Kept(content, current, clock.now())
+            cache.set(key, kept, KEPT_FOR)
     except StoreUnavailable:
         if kept is None:
             raise
         return Page(kept.content, from_cache=True, age=max(0.0, clock.now() - kept.read_at))
     return Page(content, from_cache=False)
+
+
+def admit(priority: str = "user") -> None:
+    """Count a read of the forum's tables. Raises Busy if the limit of reads is exceeded."""
+    status = AdaptiveRateLimitStore().acquire(READS, rate=READ_RATE, priority=priority)
+    if not status.allowed:
+        raise Busy(status)
 
 
 def forget(*keys: str) -> None:

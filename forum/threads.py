@@ -156,7 +156,12 @@ def show_posts_of_user(
 
     if recent:
         return Page(read(), from_cache=False)
-    page = caching.cached(caching.key_of("user", user_id, repr(after)), read)
+    page = caching.cached(
+        caching.key_of("user", user_id, repr(after)),
+        read,
+        # Ids that are made up must not fill the cache.
+        is_worth=lambda found: bool(found.posts),
+    )
     posts = _with_authors(page.content.posts)
     return dataclasses.replace(page, content=dataclasses.replace(page.content, posts=posts))
 

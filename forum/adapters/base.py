@@ -129,7 +129,8 @@ class Update:
     """
 
     table: Table
-    key: Item
+    # One of AnyKey; a dict of the key's attributes from then on.
+    key: Any
     set: Mapping[str, Any] = field(default_factory=dict)
     add: Mapping[str, int] = field(default_factory=dict)
     expect: Expected = field(default_factory=dict)
@@ -138,6 +139,7 @@ class Update:
     def __post_init__(self) -> None:
         if not self.set and not self.add:
             raise ValueError("The update changes nothing; expected attributes in set or add.")
+        _complete_key(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +147,12 @@ class Delete:
     """Deletes an item, if it exists. With ``expect`` it has to exist and to have these values."""
 
     table: Table
-    key: Item
+    # One of AnyKey; a dict of the key's attributes from then on.
+    key: Any
     expect: Expected = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _complete_key(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +160,22 @@ class Check:
     """Writes nothing, and refuses the transaction unless the item exists and is as expected."""
 
     table: Table
-    key: Item
+    # One of AnyKey; a dict of the key's attributes from then on.
+    key: Any
     expect: Expected = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _complete_key(self)
 
 
 Operation = Create | Update | Delete | Check
+
+
+def _complete_key(operation: Update | Delete | Check) -> None:
+    """Make the key of an operation a dict of its attributes."""
+    object.__setattr__(operation, "key", operation.table.key_of(operation.key))
+
+
 # DynamoDB's limit for one transaction.
 MAX_OPERATIONS = 100
 

@@ -157,13 +157,29 @@ def test_damage_is_found_and_repaired(tree, damage, kinds, right):
         call_command("forum_verify", stdout=io.StringIO())
     assert found() == before
     out = io.StringIO()
-    call_command("forum_verify", repair=True, stdout=out)
+    call_command("forum_verify", repair=True, delete_posts=damage is forget_thread, stdout=out)
     assert all(f"{kind}: " in out.getvalue() for kind in kinds)
     assert found() == {}
     assert shown() == right
     out = io.StringIO()
     call_command("forum_verify", stdout=out)
     assert "Nothing is wrong in " in out.getvalue()
+
+
+def test_posts_of_no_thread_are_kept_unless_it_is_wanted(tree):
+    """A restore of the threads would bring them back; all else is repaired."""
+    thread = get_adapter(Thread).get_by_id("t2")
+    forget_thread()
+    miscount()
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="Restore the threads, or add --delete-posts"):
+        call_command("forum_verify", repair=True, stdout=out)
+    assert f"{verification.NO_THREAD}: 1, 0 repaired" in out.getvalue()
+    assert f"{verification.POSTS}: 1, 1 repaired" in out.getvalue()
+    get_adapter(Thread).create(thread)
+    assert found() == {}
+    with pytest.raises(CommandError, match="without --repair"):
+        call_command("forum_verify", delete_posts=True)
 
 
 def test_an_unfinished_move_is_finished(tree):

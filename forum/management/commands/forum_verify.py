@@ -12,7 +12,7 @@ from dynamo_stores import clock
 from dynamo_stores.calls.backpressure import background
 from dynamo_stores.exceptions import StoreError
 from dynamo_stores.management.meter import Meter
-from forum.verification import KINDS, find_problems, repaired
+from forum.verification import KINDS, NO_THREAD, find_problems, repaired
 
 # A repair can show what was behind it: the places of replies after that of their post.
 _RUNS = 10
@@ -27,7 +27,17 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--repair", action="store_true", help="Repair what is wrong.")
+        parser.add_argument(
+            "--repair",
+            action="store_true",
+            help="Repair what is wrong, and delete no post.",
+        )
+        parser.add_argument(
+            "--delete-posts",
+            action="store_true",
+            help="With --repair, delete the posts of threads that do not exist. A restore of the "
+            "threads would bring them back.",
+        )
         parser.add_argument(
             "--items-per-second",
             type=int,
@@ -37,15 +47,22 @@ class Command(BaseCommand):
         )
 
     def handle(
-        self, *args: Any, repair: bool = False, items_per_second: int = 1_000, **options: Any
+        self,
+        *args: Any,
+        repair: bool = False,
+        delete_posts: bool = False,
+        items_per_second: int = 1_000,
+        **options: Any,
     ) -> None:
+        if delete_posts and not repair:
+            raise CommandError("--delete-posts is given without --repair.")
         if items_per_second < 1:
             raise CommandError("--items-per-second must be 1 or more.")
         self._rate, self._read, self._began = items_per_second, 0, clock.monotonic()
         self._meter = Meter(self.stdout, 0)
         try:
             with background():
-                found, left = self._run(repair=repair)
+                found, left = self._run(repair=repair, delete_posts=delete_posts)
         except StoreError as exc:
             raise CommandError(f"Not all was read. {exc}") from exc
         finally:
@@ -58,22 +75,28 @@ class Command(BaseCommand):
             self.stdout.write(f"Nothing is wrong in {self._read:,} items.")
         elif not repair:
             raise CommandError("Run the command with --repair to repair it.")
+        elif set(left) == {NO_THREAD} and not delete_posts:
+            raise CommandError(
+                "Posts of no thread are left. Restore the threads, or add --delete-posts."
+            )
         elif left:
             raise CommandError("Not all was repaired, because users wrote. Run it again.")
 
-    def _run(self, *, repair: bool) -> tuple[Counter[str], Counter[str]]:
+    def _run(self, *, repair: bool, delete_posts: bool) -> tuple[Counter[str], Counter[str]]:
         """Return how many problems of each kind were found, and how many are left."""
-        found = Counter[str]()
+        found, left = Counter[str](), Counter[str]()
         for _ in range(_RUNS if repair else 1):
-            left, count = Counter[str](), 0
+            left, has_repaired = Counter[str](), False
             for problem in find_problems(self._pace):
-                found[problem.kind] += 1
-                count += 1
-                if not repair or not repaired(problem):
+                is_kept = problem.kind == NO_THREAD and not delete_posts
+                if repair and not is_kept and repaired(problem):
+                    found[problem.kind] += 1
+                    has_repaired = True
+                else:
                     left[problem.kind] += 1
-            if not count:
+            if not has_repaired:
                 break
-        return found, left
+        return found + left, left
 
     def _pace(self, count: int) -> None:
         self._read += count
