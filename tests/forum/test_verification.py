@@ -177,7 +177,9 @@ def test_posts_of_no_thread_are_kept_unless_it_is_wanted(tree):
     assert f"{verification.NO_THREAD}: 1, 0 repaired" in out.getvalue()
     assert f"{verification.POSTS}: 1, 1 repaired" in out.getvalue()
     get_adapter(Thread).create(thread)
+    call_command("forum_verify", repair=True, stdout=io.StringIO())
     assert found() == {}
+    assert get_adapter(Post).query_by_index("ThreadIndex", "t2") != []
     with pytest.raises(CommandError, match="without --repair"):
         call_command("forum_verify", delete_posts=True)
 
