@@ -16,6 +16,7 @@ from openapi_spec_validator import validate
 
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.testing import find_free_port
+from forum import posting
 from forum.adapters import get_adapter
 from forum.api.tokens import make_token
 from forum.models import Post, Thread
@@ -346,6 +347,66 @@ def test_a_repeated_request_writes_once(writer):
     for changed in ({"text": "another"}, {"title": "Twice"}):
         other = {**content, **changed}
         problem(writer("POST", "/api/threads", other, Idempotency_Key="k"), 422)
+
+
+def test_a_key_that_was_used_is_known_after_changes(writer, settings):
+    """What was renamed, edited, emptied or moved comes back for the same content, and only that."""
+    settings.RATELIMIT_ENABLE = False
+    content = {"title": "Once", "text": "only"}
+    thread = writer("POST", "/api/threads", content, Idempotency_Key="k").json()
+    post = {"thread": thread["id"], "text": "first"}
+    first = writer("POST", "/api/posts", post, Idempotency_Key="k").json()
+    below = {**post, "parent": first["id"]}
+    reply = writer("POST", "/api/posts", below, Idempotency_Key="r").json()
+    changes = [
+        ("PATCH", f"/api/threads/{thread['id']}?version=1", {"title": "Renamed"}),
+        ("PATCH", f"/api/posts/{first['id']}?version=1", {"text": "edited"}),
+        ("DELETE", f"/api/posts/{first['id']}?version=2", None),
+    ]
+    for method, path, changed in changes:
+        assert writer(method, path, changed).status_code < 300
+    posting.move_post("staff", thread["id"], reply["id"], None)
+    own = {name: value for name, value in below.items() if name != "parent"}
+    for path, key, sent, made, other in (
+        ("threads", "k", content, thread, {**content, "title": "Renamed"}),
+        ("posts", "k", post, first, {**post, "text": "edited"}),
+        ("posts", "r", below, reply, own),
+    ):
+        again = writer("POST", f"/api/{path}", sent, Idempotency_Key=key)
+        assert (again.status_code, again.json()["id"]) == (201, made["id"])
+        problem(writer("POST", f"/api/{path}", other, Idempotency_Key=key), 422)
+    assert "madeFrom" not in again.json()
+    assert len(list(get_adapter(Post).get_all())) == 3
+
+
+def test_a_key_of_an_item_without_a_digest(writer):
+    """Its content is compared with that of the request, until it is changed."""
+    content = {"title": "Once", "text": "only"}
+    thread = writer("POST", "/api/threads", content, Idempotency_Key="k").json()
+    post = {"thread": thread["id"], "text": "first"}
+    made = writer("POST", "/api/posts", post, Idempotency_Key="k").json()
+    get_adapter(Thread).update(thread["id"], {"madeFrom": None})
+    get_adapter(Post).update((made["id"], thread["id"]), {"madeFrom": None})
+    for path, sent in (("threads", content), ("posts", post)):
+        other = {**sent, "text": "another"}
+        problem(writer("POST", f"/api/{path}", other, Idempotency_Key="k"), 422)
+        again = writer("POST", f"/api/{path}", sent, Idempotency_Key="k")
+        assert again.status_code == 201
+    writer("PATCH", f"/api/posts/{made['id']}?version=1", {"text": "another"})
+    again = writer("POST", "/api/posts", {**post, "text": "x"}, Idempotency_Key="k")
+    assert again.json()["id"] == made["id"]
+
+
+def test_a_digest_is_not_exported(writer, tmp_path):
+    """The export has no trace of keys; it comes back beside what was written with one."""
+    thread = writer("POST", "/api/threads", {"title": "a", "text": "b"}, Idempotency_Key="k").json()
+    writer("POST", "/api/posts", {"thread": thread["id"], "text": "c"}, Idempotency_Key="k")
+    assert all("madeFrom" in item for item in get_adapter(Thread).get_all())
+    paths = {name: tmp_path / f"{name}.json" for name in ("users", "threads", "posts")}
+    call_command("forum_export", **paths, stdout=io.StringIO())
+    assert "madeFrom" not in "".join(path.read_text() for path in paths.values())
+    call_command("forum_migrate", **paths, stdout=io.StringIO())
+    call_command("forum_verify", stdout=io.StringIO())
 
 
 def test_writing_is_limited(writer):
