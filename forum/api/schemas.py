@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from ninja import Schema
 from pydantic import ConfigDict, StrictInt, StringConstraints
 
+from ..accounts import MAX_BIO, MAX_NAME
 from ..importing import MAX_ID_BYTES
 from ..posting import MAX_TEXT, MAX_TITLE
 
 # Strict, because true is no id.
 Id = StrictInt | Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_BYTES)]
-MAX_NAME, MAX_BIO = 100, 2_000
 
 
 def _text(longest: int) -> Any:
