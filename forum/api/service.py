@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
@@ -89,6 +90,9 @@ api.add_exception_handler(
 _ERRORS: dict[Any, Any] = dict.fromkeys(
     (400, 401, 403, 404, 409, 412, 422, 428, 429, 503), schemas.Problem
 )
+# The ETag of an item; a proxy that compresses the content may have marked it as weak.
+_TAG = re.compile(r'"(\d+)-[0-9a-f]{32}"')
+
 AUTH = [TokenAuth(), django_auth]
 Version = Annotated[int | None, Query(ge=1, le=2**53, description="The version that is changed.")]
 
@@ -171,12 +175,14 @@ def edit_user(
 ) -> Any:
     """Change one's own profile."""
     item = reading.get_user(user_id)
-    _allow(request, item["userId"])
+    author, expected = _to_change(request, item, item["userId"], version)
+    if content.name is None and content.bio is None:
+        raise HttpError(422, "Send name, bio or both.")
     accounts.edit_profile(
-        item["userId"],
+        author,
         name=item["name"] if content.name is None else content.name,
         bio=item.get("bio") or "" if content.bio is None else content.bio,
-        version=_version(request, version, item, lambda: reading.user_out(item)),
+        version=expected,
     )
     return _tagged(response, reading.user_out(reading.get_user(user_id)))
 
@@ -216,8 +222,7 @@ def edit_thread(
 ) -> Any:
     """Change the title of a thread that one has started."""
     item = reading.get_thread(thread_id)
-    author = _allow(request, item.get("createdBy"))
-    expected = _version(request, version, item, lambda: reading.thread_outs([item])[0])
+    author, expected = _to_change(request, item, item.get("createdBy"), version)
     changed = posting.edit_thread(author, item, content.title, version=expected)
     return _tagged(response, *reading.thread_outs([changed]))
 
@@ -289,8 +294,7 @@ def edit_post(
 ) -> Any:
     """Change the text of one's own post."""
     item = reading.get_post(post_id)
-    author = _allow(request, item["userId"])
-    expected = _version(request, version, item, lambda: reading.post_outs([item])[0])
+    author, expected = _to_change(request, item, item["userId"], version)
     changed = posting.edit_post(author, item, content.text, version=expected)
     return _tagged(response, *reading.post_outs([changed]))
 
@@ -299,8 +303,7 @@ def edit_post(
 def delete_post(request: HttpRequest, post_id: PathId, version: Version = None) -> Any:
     """Delete one's own post; one with replies stays without its text."""
     item = reading.get_post(post_id)
-    author = _allow(request, item["userId"])
-    expected = _version(request, version, item, lambda: reading.post_outs([item])[0])
+    author, expected = _to_change(request, item, item["userId"], version)
     posting.delete_post(author, item, version=expected)
     return Status(204, None)
 
@@ -321,38 +324,31 @@ def _paged(
     return found.rows
 
 
-def _tagged(response: HttpResponse, content: Schema) -> Schema:
-    response["ETag"] = _etag(content)
+def _tagged(response: HttpResponse, content: Any) -> Any:
+    """Set the ETag of an item, which names its version and all of its content; return it."""
+    digest = hashlib.sha256(content.model_dump_json().encode()).hexdigest()[:32]
+    response["ETag"] = f'"{content.version}-{digest}"'
     return content
 
 
-def _etag(content: Schema) -> str:
-    return f'"{hashlib.sha256(content.model_dump_json().encode()).hexdigest()[:32]}"'
-
-
-def _version(
-    request: HttpRequest, version: int | None, item: Item, content: Callable[[], Schema]
-) -> int:
+def _to_change(
+    request: HttpRequest, item: Item, owner: str | None, version: int | None
+) -> tuple[str, int]:
     """
-    Return the version that a request changes: that of the item if ``If-Match`` has the ETag of its
-    ``content``. Raises Stale, or NoVersion.
+    Return the caller's profile, which has to be the ``owner``, and the version of the item that the
+    request changes. Raises HttpError, Stale, or NoVersion.
     """
-    tags = [each.strip() for each in request.headers.get("If-Match", "").split(",") if each.strip()]
-    if tags:
-        if "*" not in tags and _etag(content()) not in tags:
+    author = accounts.ensure_profile(request.user)
+    if author != owner:
+        raise HttpError(403, "It belongs to another user.")
+    if tags := request.headers.get("If-Match", "").strip():
+        present = int(item.get("version", 1))
+        if tags != "*" and str(present) not in _TAG.findall(tags):
             raise Stale
-        return int(item.get("version", 1))
+        return author, present
     if version is None:
         raise NoVersion
-    return version
-
-
-def _allow(request: HttpRequest, owner: str | None) -> str:
-    """Return the caller's profile if it is the ``owner``; otherwise 403."""
-    profile_id = accounts.ensure_profile(request.user)
-    if profile_id != owner:
-        raise HttpError(403, "It belongs to another user.")
-    return profile_id
+    return author, version
 
 
 def _key(request: HttpRequest) -> str:

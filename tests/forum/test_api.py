@@ -16,7 +16,7 @@ from openapi_spec_validator import validate
 
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.testing import find_free_port
-from forum import posting
+from forum import accounts, posting
 from forum.adapters import get_adapter
 from forum.api.tokens import make_token
 from forum.models import Post, Thread
@@ -427,6 +427,32 @@ def test_sessions_need_the_csrf_token(user):
     client.cookies["csrftoken"] = token = "x" * 32
     assert client.post("/api/threads", **body, headers={"X-CSRFToken": token}).status_code == 201
     problem(Client().post("/api/threads", **body, headers={"Authorization": "Bearer no"}), 401)
+
+
+def test_replies_of_others_do_not_change_the_version(client, writer):
+    """If-Match has the ETag of a thread or post to which somebody has replied; it is not stale."""
+    thread = writer("POST", "/api/threads", {"title": "a", "text": "b"}).json()
+    content = {"thread": thread["id"], "text": "c"}
+    post = writer("POST", "/api/posts", content).json()
+    paths = [f"/api/threads/{thread['id']}", f"/api/posts/{post['id']}"]
+    tags = [client.get(path)["ETag"] for path in paths]
+    writer("POST", "/api/posts", {**content, "parent": post["id"]})
+    for path, tag, change in zip(paths, tags, [{"title": "d"}, {"text": "d"}], strict=True):
+        assert client.get(path, headers={"If-None-Match": tag}).status_code == 200
+        assert writer("PATCH", path, change, If_Match=f'"x", W/{tag}').status_code == 200
+        problem(writer("PATCH", path, change, If_Match=tag), 412)
+        problem(writer("PATCH", path, change, If_Match='"2"'), 412)
+    assert writer("DELETE", paths[1], If_Match="*").status_code == 204
+
+
+def test_a_change_of_nothing_is_refused(client, writer, user):
+    """422; the version of the profile stays."""
+    writer("POST", "/api/threads", {"title": "a", "text": "b"})
+    path = f"/api/users/django-{user.pk}"
+    for content in ({}, {"name": None}):
+        assert "name, bio" in problem(writer("PATCH", f"{path}?version=1", content), 422)
+    problem(writer("PATCH", f"{path}?version=1", {"name": "x" * (accounts.MAX_NAME + 1)}), 422)
+    assert client.get(path).json()["version"] == 1
 
 
 def test_bad_content_is_refused(writer):
