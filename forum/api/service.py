@@ -11,10 +11,11 @@ from urllib.parse import quote, urlencode
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.http import conditional_page
-from ninja import NinjaAPI, Path, Query, Schema, Status
+from ninja import NinjaAPI, Path, Query, Schema, Status, security
 from ninja.decorators import decorate_view
-from ninja.errors import HttpError
-from ninja.security import HttpBearer, django_auth
+from ninja.errors import AuthenticationError, HttpError
+from ninja.security import HttpBearer
+from ninja.utils import check_csrf
 from pydantic import Field
 
 from dynamo_stores.decorators import ratelimit
@@ -37,8 +38,27 @@ class TokenAuth(HttpBearer):
     """The header ``Authorization: Bearer <token>``."""
 
     def authenticate(self, request: HttpRequest, token: str) -> Any:
-        """Return the token if it is valid."""
-        return getattr(request, "forum_token", None)
+        """Return the token. Raises AuthenticationError if it is not valid."""
+        found = getattr(request, "forum_token", None)
+        if found is None:
+            raise AuthenticationError
+        return found
+
+
+class SessionAuth(security.SessionAuth):
+    """The session of a user, with the header ``X-CSRFToken``."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """Return the user, None without one. Raises HttpError without the CSRF token."""
+        if not request.user.is_authenticated:
+            return None
+        if check_csrf(request):
+            raise HttpError(403, "A session writes with its CSRF token in the header X-CSRFToken.")
+        return request.user
+
+
+def _anybody(request: HttpRequest) -> bool:
+    return True
 
 
 class Service(NinjaAPI):
@@ -93,7 +113,9 @@ _ERRORS: dict[Any, Any] = dict.fromkeys(
 # The ETag of an item; a proxy that compresses the content may have marked it as weak.
 _TAG = re.compile(r'"(\d+)-[0-9a-f]{32}"')
 
-AUTH = [TokenAuth(), django_auth]
+AUTH = [TokenAuth(), SessionAuth()]
+# A token that is not valid is refused for reading, too.
+_READERS = [TokenAuth(), _anybody]
 Version = Annotated[int | None, Query(ge=1, le=2**53, description="The version that is changed.")]
 
 
@@ -140,6 +162,7 @@ def _path(method: str, path: str, status: int = 200, response: Any = None, **opt
             path,
             response={status: response, **_ERRORS},
             operation_id=function.__name__,
+            **({"auth": _READERS} if method == "get" else {}),
             **options,
         )(decorate_view(_guarded)(function))
 

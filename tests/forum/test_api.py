@@ -419,14 +419,35 @@ def test_writing_is_limited(writer):
 
 
 def test_sessions_need_the_csrf_token(user):
-    """A session alone is 403, with the token it writes; an invalid token is 401."""
+    """A session alone is 403; with the token it writes, and reads without."""
     client = Client(enforce_csrf_checks=True)
     client.force_login(user)
     body = {"content_type": "application/json", "data": {"title": "a", "text": "b"}}
-    problem(client.post("/api/threads", **body), 403)
+    assert "X-CSRFToken" in problem(client.post("/api/threads", **body), 403)
     client.cookies["csrftoken"] = token = "x" * 32
     assert client.post("/api/threads", **body, headers={"X-CSRFToken": token}).status_code == 201
-    problem(Client().post("/api/threads", **body, headers={"Authorization": "Bearer no"}), 401)
+    assert client.get("/api/threads").status_code == 200
+
+
+@pytest.mark.parametrize("value", [None, "Bearer", "Bearer no", "Token no", "Basic eDp5"])
+def test_writing_without_a_session_or_token(value):
+    """401 with what to send, whatever the CSRF token; a session that has ended is none."""
+    client = Client(enforce_csrf_checks=True)
+    client.cookies["sessionid"] = "ended"
+    headers = {} if value is None else {"Authorization": value}
+    answer = client.post("/api/threads", {}, content_type="application/json", headers=headers)
+    assert "Authorization: Bearer <token>" in problem(answer, 401)
+    assert answer["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_an_invalid_token_does_not_read(client, user):
+    """401, also with a session, and counted; a valid token and other schemes read."""
+    client.force_login(user)
+    refused = client.get("/api/users", headers={"Authorization": "Bearer no"})
+    problem(refused, 401)
+    assert refused["X-RateLimit-Remaining"] == "299"
+    for value in (f"bearer {make_token(user, 'test')}", "Basic eDp5"):
+        assert Client().get("/api/users", headers={"Authorization": value}).status_code == 200
 
 
 def test_replies_of_others_do_not_change_the_version(client, writer):
