@@ -495,10 +495,51 @@ def test_bad_content_is_refused(writer):
         problem(response, 422)
 
 
+def test_too_large_content_is_refused(writer, settings):
+    """413."""
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
+    problem(writer("POST", "/api/threads", {"title": "a", "text": "b" * 200}), 413)
+
+
 def test_the_document_is_valid(client):
-    """As OpenAPI 3.1; the interactive page has its assets from here."""
+    """As OpenAPI 3.1. It says what each operation may answer, and which headers it has."""
     document = client.get("/api/openapi.json").json()
     validate(document)
+    found = {
+        operation["operationId"]: operation
+        for operations in document["paths"].values()
+        for operation in operations.values()
+    }
+    answers = {name: set(map(int, each["responses"])) for name, each in found.items()}
+    of_all = {401, 429, 503}
+    assert answers["list_paths"] == {200, 304} | of_all
+    assert answers["list_posts"] == {200, 304, 422} | of_all
+    assert answers["get_post"] == {200, 304, 404} | of_all
+    assert answers["create_thread"] == {201, 400, 403, 413, 422} | of_all
+    assert answers["edit_post"] == {200, 400, 403, 404, 409, 412, 413, 422, 428} | of_all
+    assert answers["delete_thread"] == {204, 403, 404, 409} | of_all
+    assert found["list_posts"]["security"] == [{"TokenAuth": []}, {}]
+    assert found["edit_post"]["security"] == [{"TokenAuth": []}, {"SessionAuth": []}]
+    parameters = {name: str(each["parameters"]) for name, each in found.items()}
+    assert "If-None-Match" in parameters["get_post"]
+    assert "Idempotency-Key" in parameters["create_post"]
+    assert "If-Match" in parameters["edit_post"]
+    assert "If-Match" not in parameters["delete_thread"]
+    assert "Link" in found["list_posts"]["responses"]["200"]["headers"]
+    assert {"ETag", "Location"} < found["create_post"]["responses"]["201"]["headers"].keys()
+    schemas = document["components"]["schemas"]
+    assert schemas["PostIn"]["examples"][0]["thread"] == "ttl-late"
+    assert schemas["PostOut"]["properties"]["createdAt"] == {
+        "type": "string",
+        "format": "date-time",
+    }
+    assert schemas["Problem"]["required"] == ["title", "status", "detail"]
+    assert {tag["name"] for tag in document["tags"]} == {each["tags"][0] for each in found.values()}
+    assert "``" not in str(document)
+
+
+def test_the_interactive_page_has_its_assets_from_here(client):
+    """Nothing comes from other hosts."""
     page = client.get("/api/docs")
     assert not re.search(r'(src|href)="(https?:)?//', page.text)
     assert "default-src 'self'" in page["Content-Security-Policy"]
@@ -513,7 +554,7 @@ def test_an_outage_is_a_problem(client, settings):
         for path in ("/api/users", "/api/threads/t1", "/api/posts/in-thread/t1"):
             response = client.get(path)
             assert "not available" in problem(response, 503)
-            assert int(response["Retry-After"]) >= 1
+            assert response.json()["retryAfter"] == int(response["Retry-After"]) >= 1
 
 
 def test_the_data_of_the_original(client, migrate):
