@@ -36,6 +36,8 @@ from .models import Support, User
 from .sql import Account
 
 USER_NAME, EMAIL = "user-name", "email"
+# Characters of a profile, in forms and in the API.
+MAX_NAME, MAX_BIO = 80, 2_000
 # Seconds for which a sign-up holds its names before its account is made.
 _HELD = 900
 

@@ -10,9 +10,8 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.forms import BaseUserCreationForm
 from django.urls import Resolver404, resolve
 
+from .accounts import MAX_BIO, MAX_NAME
 from .posting import MAX_TEXT, MAX_TITLE, TooManyWords, check_title
-
-MAX_NAME, MAX_BIO = 80, 2_000
 
 
 class TitleForm(forms.Form):

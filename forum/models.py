@@ -65,7 +65,8 @@ class CreatedAtIndex(GlobalSecondaryIndex["Thread"]):
 class Thread(DynamoModel):
     """
     A thread. ``posts`` counts its posts, ``children`` the numbers that posts without a parent have
-    got, and ``changes`` the writes of its posts. ``mark`` tells it from a deleted one with its id.
+    got, and ``changes`` the writes of its posts. ``mark`` tells it from a deleted one with its id,
+    and ``made_from`` is a digest of the request with an idempotency key that has made it.
     """
 
     class Meta:
@@ -86,6 +87,7 @@ class Thread(DynamoModel):
     changes = NumberAttribute(default=0)
     mark = UnicodeAttribute(null=True)
     version = NumberAttribute(default=1)
+    made_from = UnicodeAttribute(null=True, attr_name="madeFrom")
     created_at_index = CreatedAtIndex()
 
 
@@ -110,7 +112,7 @@ class UserIndex(GlobalSecondaryIndex["Post"]):
 class Post(DynamoModel):
     """
     A post. ``branch`` and ``place`` say where it is in the tree of its thread, ``parent`` is the
-    post that it replies to. A long ``content`` is compressed.
+    post that it replies to. A long ``content`` is compressed. ``made_from`` is as in a thread.
     """
 
     class Meta:
@@ -135,6 +137,7 @@ class Post(DynamoModel):
     created_at = UnicodeAttribute(attr_name="createdAt")
     edited_at = UnicodeAttribute(null=True, attr_name="editedAt")
     version = NumberAttribute(default=1)
+    made_from = UnicodeAttribute(null=True, attr_name="madeFrom")
     thread_index = ThreadIndex()
     user_index = UserIndex()
 

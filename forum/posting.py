@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -83,6 +84,7 @@ def create_thread(author: str, title: str, text: str, *, key: str = "") -> Item:
         "changes": 1,
         "mark": threads.new_mark(),
         "version": 1,
+        "madeFrom": _made_from(key, title, text),
     }
     operations: list[Operation] = [
         Create(Table.of(Thread), thread),
@@ -95,9 +97,12 @@ def create_thread(author: str, title: str, text: str, *, key: str = "") -> Item:
     except ItemExists as exc:
         if not key or exc.position or exc.item is None:
             raise
-        written = get_adapter(Post).get_by_id((post["postId"], thread_id), consistent=True)
-        _check_same(exc.item, exc.item, title=title)
-        _check_same(exc.item, written, content=text)
+        if "madeFrom" not in exc.item:
+            written = get_adapter(Post).get_by_id((post["postId"], thread_id), consistent=True)
+            _check_unchanged(exc.item, exc.item, title=title)
+            _check_unchanged(exc.item, written, content=text)
+        elif exc.item["madeFrom"] != thread["madeFrom"]:
+            raise KeyUsed(exc.item) from exc
         return exc.item
     threads.forget_lists()
     return thread
@@ -114,9 +119,9 @@ def create_post(
     """
     post = _post(_new_id(author, key, thread_id), thread_id, author, text, times.now())
     post["parent"] = parent
+    post["madeFrom"] = _made_from(key, text, parent or "")
     if key and (existing := get_adapter(Post).get_by_id((post["postId"], thread_id))) is not None:
-        _check_same(existing, existing, content=text, parent=parent)
-        return existing
+        return _same_post(existing, post)
     details = {"threadId": thread_id, "postId": post["postId"]}
     try:
         return Tree(get_database()).add(
@@ -125,8 +130,7 @@ def create_post(
     except ItemExists as exc:
         if not key or exc.item is None or exc.item.get("postId") != post["postId"]:
             raise
-        _check_same(exc.item, exc.item, content=text, parent=parent)
-        return exc.item
+        return _same_post(exc.item, post)
 
 
 def edit_post(author: str, post: Item, text: str, *, version: int) -> Item:
@@ -254,8 +258,28 @@ def delete_replies(author: str, thread_id: str, post_id: str) -> bool:
     return is_done
 
 
-def _check_same(created: Item, written: Item | None, **content: str | None) -> None:
-    """Raise KeyUsed if ``written``, unless it was changed since then, has another content."""
+def _made_from(key: str, *content: str) -> str | None:
+    """
+    Return what tells the content of a request with a ``key`` from another, None without a key. It
+    does not tell the text of a deleted post to those who do not know the key.
+    """
+    return _digest(json.dumps([key, *content])) if key else None
+
+
+def _same_post(written: Item, post: Item) -> Item:
+    """Return the post that was written with the key of ``post``. Raises KeyUsed."""
+    if "madeFrom" not in written:
+        _check_unchanged(written, written, content=post["content"], parent=post["parent"])
+    elif written["madeFrom"] != post["madeFrom"]:
+        raise KeyUsed(written)
+    return written
+
+
+def _check_unchanged(created: Item, written: Item | None, **content: str | None) -> None:
+    """
+    Raise KeyUsed if ``written``, which has no ``madeFrom``, has another content. One that was
+    changed since then may have been made from any.
+    """
     if written is None or written["version"] > 1:
         return
     if any(written.get(name) != value for name, value in content.items()):
@@ -313,5 +337,8 @@ def _new_id(author: str, key: str, *more: str) -> str:
     """Return a new id, or with a key always the same one."""
     if not key:
         return uuid.uuid4().hex
-    text = "\0".join((author, key, *more)).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(text).hexdigest()[:32]
+    return _digest("\0".join((author, key, *more)))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

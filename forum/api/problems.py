@@ -9,6 +9,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
@@ -30,10 +31,15 @@ class NoVersion(Exception):
     """The request does not say which version it changes."""
 
 
+def content_of(status: int, detail: str, **members: Any) -> dict[str, Any]:
+    """Return a problem; ``members`` are more of its members."""
+    return {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **members}
+
+
 def problem(status: int, detail: str, **members: Any) -> HttpResponse:
     """Return a response with a problem; ``members`` are more of its members."""
-    content = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **members}
-    return HttpResponse(json.dumps(content), status=status, content_type="application/problem+json")
+    content = json.dumps(content_of(status, detail, **members))
+    return HttpResponse(content, status=status, content_type="application/problem+json")
 
 
 def too_many(request: HttpRequest, status: Any) -> HttpResponse:
@@ -44,8 +50,9 @@ def too_many(request: HttpRequest, status: Any) -> HttpResponse:
 
 def unavailable(exc: Any) -> HttpResponse:
     """Return 503 with the header ``Retry-After``."""
-    response = problem(503, "The forum is not available at the moment. Try again later.")
-    response["Retry-After"] = str(retry_after_of(exc))
+    seconds, detail = retry_after_of(exc), "The forum is not available at the moment."
+    response = problem(503, f"{detail} Try again later.", retryAfter=seconds)
+    response["Retry-After"] = str(seconds)
     return response
 
 
@@ -90,6 +97,7 @@ def handle_errors(api: NinjaAPI) -> None:
             428,
             "Send the ETag that you have read in If-Match, or the version as ?version=.",
         ),
+        (RequestDataTooBig, 413, "The content is too large."),
         (BadCursor, 422, "The parameter after is not from a Link header of this list."),
     ):
         api.add_exception_handler(kind, _answering(status, detail))

@@ -16,6 +16,7 @@ from openapi_spec_validator import validate
 
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.testing import find_free_port
+from forum import accounts, posting
 from forum.adapters import get_adapter
 from forum.api.tokens import make_token
 from forum.models import Post, Thread
@@ -348,6 +349,66 @@ def test_a_repeated_request_writes_once(writer):
         problem(writer("POST", "/api/threads", other, Idempotency_Key="k"), 422)
 
 
+def test_a_key_that_was_used_is_known_after_changes(writer, settings):
+    """What was renamed, edited, emptied or moved comes back for the same content, and only that."""
+    settings.RATELIMIT_ENABLE = False
+    content = {"title": "Once", "text": "only"}
+    thread = writer("POST", "/api/threads", content, Idempotency_Key="k").json()
+    post = {"thread": thread["id"], "text": "first"}
+    first = writer("POST", "/api/posts", post, Idempotency_Key="k").json()
+    below = {**post, "parent": first["id"]}
+    reply = writer("POST", "/api/posts", below, Idempotency_Key="r").json()
+    changes = [
+        ("PATCH", f"/api/threads/{thread['id']}?version=1", {"title": "Renamed"}),
+        ("PATCH", f"/api/posts/{first['id']}?version=1", {"text": "edited"}),
+        ("DELETE", f"/api/posts/{first['id']}?version=2", None),
+    ]
+    for method, path, changed in changes:
+        assert writer(method, path, changed).status_code < 300
+    posting.move_post("staff", thread["id"], reply["id"], None)
+    own = {name: value for name, value in below.items() if name != "parent"}
+    for path, key, sent, made, other in (
+        ("threads", "k", content, thread, {**content, "title": "Renamed"}),
+        ("posts", "k", post, first, {**post, "text": "edited"}),
+        ("posts", "r", below, reply, own),
+    ):
+        again = writer("POST", f"/api/{path}", sent, Idempotency_Key=key)
+        assert (again.status_code, again.json()["id"]) == (201, made["id"])
+        problem(writer("POST", f"/api/{path}", other, Idempotency_Key=key), 422)
+    assert "madeFrom" not in again.json()
+    assert len(list(get_adapter(Post).get_all())) == 3
+
+
+def test_a_key_of_an_item_without_a_digest(writer):
+    """Its content is compared with that of the request, until it is changed."""
+    content = {"title": "Once", "text": "only"}
+    thread = writer("POST", "/api/threads", content, Idempotency_Key="k").json()
+    post = {"thread": thread["id"], "text": "first"}
+    made = writer("POST", "/api/posts", post, Idempotency_Key="k").json()
+    get_adapter(Thread).update(thread["id"], {"madeFrom": None})
+    get_adapter(Post).update((made["id"], thread["id"]), {"madeFrom": None})
+    for path, sent in (("threads", content), ("posts", post)):
+        other = {**sent, "text": "another"}
+        problem(writer("POST", f"/api/{path}", other, Idempotency_Key="k"), 422)
+        again = writer("POST", f"/api/{path}", sent, Idempotency_Key="k")
+        assert again.status_code == 201
+    writer("PATCH", f"/api/posts/{made['id']}?version=1", {"text": "another"})
+    again = writer("POST", "/api/posts", {**post, "text": "x"}, Idempotency_Key="k")
+    assert again.json()["id"] == made["id"]
+
+
+def test_a_digest_is_not_exported(writer, tmp_path):
+    """The export has no trace of keys; it comes back beside what was written with one."""
+    thread = writer("POST", "/api/threads", {"title": "a", "text": "b"}, Idempotency_Key="k").json()
+    writer("POST", "/api/posts", {"thread": thread["id"], "text": "c"}, Idempotency_Key="k")
+    assert all("madeFrom" in item for item in get_adapter(Thread).get_all())
+    paths = {name: tmp_path / f"{name}.json" for name in ("users", "threads", "posts")}
+    call_command("forum_export", **paths, stdout=io.StringIO())
+    assert "madeFrom" not in "".join(path.read_text() for path in paths.values())
+    call_command("forum_migrate", **paths, stdout=io.StringIO())
+    call_command("forum_verify", stdout=io.StringIO())
+
+
 def test_writing_is_limited(writer):
     """429 with Retry-After."""
     for _ in range(10):
@@ -358,14 +419,61 @@ def test_writing_is_limited(writer):
 
 
 def test_sessions_need_the_csrf_token(user):
-    """A session alone is 403, with the token it writes; an invalid token is 401."""
+    """A session alone is 403; with the token it writes, and reads without."""
     client = Client(enforce_csrf_checks=True)
     client.force_login(user)
     body = {"content_type": "application/json", "data": {"title": "a", "text": "b"}}
-    problem(client.post("/api/threads", **body), 403)
+    assert "X-CSRFToken" in problem(client.post("/api/threads", **body), 403)
     client.cookies["csrftoken"] = token = "x" * 32
     assert client.post("/api/threads", **body, headers={"X-CSRFToken": token}).status_code == 201
-    problem(Client().post("/api/threads", **body, headers={"Authorization": "Bearer no"}), 401)
+    assert client.get("/api/threads").status_code == 200
+
+
+@pytest.mark.parametrize("value", [None, "Bearer", "Bearer no", "Token no", "Basic eDp5"])
+def test_writing_without_a_session_or_token(value):
+    """401 with what to send, whatever the CSRF token; a session that has ended is none."""
+    client = Client(enforce_csrf_checks=True)
+    client.cookies["sessionid"] = "ended"
+    headers = {} if value is None else {"Authorization": value}
+    answer = client.post("/api/threads", {}, content_type="application/json", headers=headers)
+    assert "Authorization: Bearer <token>" in problem(answer, 401)
+    assert answer["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_an_invalid_token_does_not_read(client, user):
+    """401, also with a session, and counted; a valid token and other schemes read."""
+    client.force_login(user)
+    refused = client.get("/api/users", headers={"Authorization": "Bearer no"})
+    problem(refused, 401)
+    assert refused["X-RateLimit-Remaining"] == "299"
+    for value in (f"bearer {make_token(user, 'test')}", "Basic eDp5"):
+        assert Client().get("/api/users", headers={"Authorization": value}).status_code == 200
+
+
+def test_replies_of_others_do_not_change_the_version(client, writer):
+    """If-Match has the ETag of a thread or post to which somebody has replied; it is not stale."""
+    thread = writer("POST", "/api/threads", {"title": "a", "text": "b"}).json()
+    content = {"thread": thread["id"], "text": "c"}
+    post = writer("POST", "/api/posts", content).json()
+    paths = [f"/api/threads/{thread['id']}", f"/api/posts/{post['id']}"]
+    tags = [client.get(path)["ETag"] for path in paths]
+    writer("POST", "/api/posts", {**content, "parent": post["id"]})
+    for path, tag, change in zip(paths, tags, [{"title": "d"}, {"text": "d"}], strict=True):
+        assert client.get(path, headers={"If-None-Match": tag}).status_code == 200
+        assert writer("PATCH", path, change, If_Match=f'"x", W/{tag}').status_code == 200
+        problem(writer("PATCH", path, change, If_Match=tag), 412)
+        problem(writer("PATCH", path, change, If_Match='"2"'), 412)
+    assert writer("DELETE", paths[1], If_Match="*").status_code == 204
+
+
+def test_a_change_of_nothing_is_refused(client, writer, user):
+    """422; the version of the profile stays."""
+    writer("POST", "/api/threads", {"title": "a", "text": "b"})
+    path = f"/api/users/django-{user.pk}"
+    for content in ({}, {"name": None}):
+        assert "name, bio" in problem(writer("PATCH", f"{path}?version=1", content), 422)
+    problem(writer("PATCH", f"{path}?version=1", {"name": "x" * (accounts.MAX_NAME + 1)}), 422)
+    assert client.get(path).json()["version"] == 1
 
 
 def test_bad_content_is_refused(writer):
@@ -387,10 +495,51 @@ def test_bad_content_is_refused(writer):
         problem(response, 422)
 
 
+def test_too_large_content_is_refused(writer, settings):
+    """413."""
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
+    problem(writer("POST", "/api/threads", {"title": "a", "text": "b" * 200}), 413)
+
+
 def test_the_document_is_valid(client):
-    """As OpenAPI 3.1; the interactive page has its assets from here."""
+    """As OpenAPI 3.1. It says what each operation may answer, and which headers it has."""
     document = client.get("/api/openapi.json").json()
     validate(document)
+    found = {
+        operation["operationId"]: operation
+        for operations in document["paths"].values()
+        for operation in operations.values()
+    }
+    answers = {name: set(map(int, each["responses"])) for name, each in found.items()}
+    of_all = {401, 429, 503}
+    assert answers["list_paths"] == {200, 304} | of_all
+    assert answers["list_posts"] == {200, 304, 422} | of_all
+    assert answers["get_post"] == {200, 304, 404} | of_all
+    assert answers["create_thread"] == {201, 400, 403, 413, 422} | of_all
+    assert answers["edit_post"] == {200, 400, 403, 404, 409, 412, 413, 422, 428} | of_all
+    assert answers["delete_thread"] == {204, 403, 404, 409} | of_all
+    assert found["list_posts"]["security"] == [{"TokenAuth": []}, {}]
+    assert found["edit_post"]["security"] == [{"TokenAuth": []}, {"SessionAuth": []}]
+    parameters = {name: str(each["parameters"]) for name, each in found.items()}
+    assert "If-None-Match" in parameters["get_post"]
+    assert "Idempotency-Key" in parameters["create_post"]
+    assert "If-Match" in parameters["edit_post"]
+    assert "If-Match" not in parameters["delete_thread"]
+    assert "Link" in found["list_posts"]["responses"]["200"]["headers"]
+    assert {"ETag", "Location"} < found["create_post"]["responses"]["201"]["headers"].keys()
+    schemas = document["components"]["schemas"]
+    assert schemas["PostIn"]["examples"][0]["thread"] == "ttl-late"
+    assert schemas["PostOut"]["properties"]["createdAt"] == {
+        "type": "string",
+        "format": "date-time",
+    }
+    assert schemas["Problem"]["required"] == ["title", "status", "detail"]
+    assert {tag["name"] for tag in document["tags"]} == {each["tags"][0] for each in found.values()}
+    assert "``" not in str(document)
+
+
+def test_the_interactive_page_has_its_assets_from_here(client):
+    """Nothing comes from other hosts."""
     page = client.get("/api/docs")
     assert not re.search(r'(src|href)="(https?:)?//', page.text)
     assert "default-src 'self'" in page["Content-Security-Policy"]
@@ -405,7 +554,7 @@ def test_an_outage_is_a_problem(client, settings):
         for path in ("/api/users", "/api/threads/t1", "/api/posts/in-thread/t1"):
             response = client.get(path)
             assert "not available" in problem(response, 503)
-            assert int(response["Retry-After"]) >= 1
+            assert response.json()["retryAfter"] == int(response["Retry-After"]) >= 1
 
 
 def test_the_data_of_the_original(client, migrate):
