@@ -97,13 +97,7 @@ def create_thread(author: str, title: str, text: str, *, key: str = "") -> Item:
     except ItemExists as exc:
         if not key or exc.position or exc.item is None:
             raise
-        if "madeFrom" not in exc.item:
-            written = get_adapter(Post).get_by_id((post["postId"], thread_id), consistent=True)
-            _check_unchanged(exc.item, exc.item, title=title)
-            _check_unchanged(exc.item, written, content=text)
-        elif exc.item["madeFrom"] != thread["madeFrom"]:
-            raise KeyUsed(exc.item) from exc
-        return exc.item
+        return _same(exc.item, thread)
     threads.forget_lists()
     return thread
 
@@ -121,7 +115,7 @@ def create_post(
     post["parent"] = parent
     post["madeFrom"] = _made_from(key, text, parent or "")
     if key and (existing := get_adapter(Post).get_by_id((post["postId"], thread_id))) is not None:
-        return _same_post(existing, post)
+        return _same(existing, post)
     details = {"threadId": thread_id, "postId": post["postId"]}
     try:
         return Tree(get_database()).add(
@@ -130,7 +124,7 @@ def create_post(
     except ItemExists as exc:
         if not key or exc.item is None or exc.item.get("postId") != post["postId"]:
             raise
-        return _same_post(exc.item, post)
+        return _same(exc.item, post)
 
 
 def edit_post(author: str, post: Item, text: str, *, version: int) -> Item:
@@ -266,24 +260,11 @@ def _made_from(key: str, *content: str) -> str | None:
     return _digest(json.dumps([key, *content])) if key else None
 
 
-def _same_post(written: Item, post: Item) -> Item:
-    """Return the post that was written with the key of ``post``. Raises KeyUsed."""
-    if "madeFrom" not in written:
-        _check_unchanged(written, written, content=post["content"], parent=post["parent"])
-    elif written["madeFrom"] != post["madeFrom"]:
+def _same(written: Item, new: Item) -> Item:
+    """Return the item that was written with the key of a new one. Raises KeyUsed."""
+    if written.get("madeFrom") != new["madeFrom"]:
         raise KeyUsed(written)
     return written
-
-
-def _check_unchanged(created: Item, written: Item | None, **content: str | None) -> None:
-    """
-    Raise KeyUsed if ``written``, which has no ``madeFrom``, has another content. One that was
-    changed since then may have been made from any.
-    """
-    if written is None or written["version"] > 1:
-        return
-    if any(written.get(name) != value for name, value in content.items()):
-        raise KeyUsed(created)
 
 
 def _own_change(exc: Conflict, version: int, **content: str) -> Item:

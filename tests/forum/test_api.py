@@ -379,24 +379,6 @@ def test_a_key_that_was_used_is_known_after_changes(writer, settings):
     assert len(list(get_adapter(Post).get_all())) == 3
 
 
-def test_a_key_of_an_item_without_a_digest(writer):
-    """Its content is compared with that of the request, until it is changed."""
-    content = {"title": "Once", "text": "only"}
-    thread = writer("POST", "/api/threads", content, Idempotency_Key="k").json()
-    post = {"thread": thread["id"], "text": "first"}
-    made = writer("POST", "/api/posts", post, Idempotency_Key="k").json()
-    get_adapter(Thread).update(thread["id"], {"madeFrom": None})
-    get_adapter(Post).update((made["id"], thread["id"]), {"madeFrom": None})
-    for path, sent in (("threads", content), ("posts", post)):
-        other = {**sent, "text": "another"}
-        problem(writer("POST", f"/api/{path}", other, Idempotency_Key="k"), 422)
-        again = writer("POST", f"/api/{path}", sent, Idempotency_Key="k")
-        assert again.status_code == 201
-    writer("PATCH", f"/api/posts/{made['id']}?version=1", {"text": "another"})
-    again = writer("POST", "/api/posts", {**post, "text": "x"}, Idempotency_Key="k")
-    assert again.json()["id"] == made["id"]
-
-
 def test_a_digest_is_not_exported(writer, tmp_path):
     """The export has no trace of keys; it comes back beside what was written with one."""
     thread = writer("POST", "/api/threads", {"title": "a", "text": "b"}, Idempotency_Key="k").json()
