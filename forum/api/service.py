@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.encoding import escape_uri_path
 from django.views.decorators.http import conditional_page
 from ninja import Path, Query, Schema, Status, security
 from ninja.decorators import decorate_view
@@ -347,7 +348,9 @@ def _paged(
     if found.after is not None:
         after = cursors.dump(listing, found.after)
         query = urlencode({**request.GET.dict(), "limit": paging.limit, "after": after})
-        response["Link"] = f'<{request.build_absolute_uri(request.path)}?{query}>; rel="next"'
+        # An id in the path may have any character.
+        path = request.build_absolute_uri(escape_uri_path(request.path))
+        response["Link"] = f'<{path}?{query}>; rel="next"'
     return found.rows
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections import Counter
+from urllib.parse import quote
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -211,6 +212,23 @@ def test_lists_have_pages(client, migrate, listing):
         path = found and found[1]
     assert len(expected) <= pages <= len(expected) + 1
     assert sorted(rows, key=str) == sorted(expected, key=str)
+
+
+@pytest.mark.parametrize("thread_id", ["a#b", "q?x=1", "100%25", "a b", "ä"])
+def test_the_next_page_of_any_id_is_of_the_same_list(client, migrate, thread_id):
+    """Characters of an id are quoted in the link."""
+    threads = [{"id": each, "title": "t", "createdBy": "u1"} for each in (thread_id, "a", "q")]
+    migrate(threads=threads, posts=[
+        {"thread": each["id"], "user": "u1", "text": f"{each['id']} {n}"}
+        for each in threads for n in range(3)
+    ])  # fmt: skip
+    texts, path = [], f"/api/posts/in-thread/{quote(thread_id)}?limit=2"
+    while path:
+        response = client.get(path)
+        texts += [row["text"] for row in response.json()]
+        link = re.match("<(.*)>", response.get("Link", ""))
+        path = link and link[1].removeprefix("http://testserver")
+    assert texts == [f"{thread_id} {n}" for n in range(3)]
 
 
 def test_newest_threads_first(client, migrate):
