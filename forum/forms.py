@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,10 +15,28 @@ from .accounts import MAX_BIO, MAX_NAME
 from .posting import MAX_TEXT, MAX_TITLE, TooManyWords, check_title
 
 
+class TextField(forms.CharField):
+    """A text of some lines, of which the first keeps its indentation."""
+
+    def __init__(self, *, rows: int, **options: Any) -> None:
+        widget = forms.Textarea(attrs={"rows": rows, "dir": "auto"})
+        super().__init__(strip=False, widget=widget, **options)
+
+    def to_python(self, value: Any) -> str:
+        """Return the text without empty lines before it, and without whitespace after it."""
+        text = super().to_python(value) or ""
+        return re.sub(r"\A\s*\n", "", text.rstrip())
+
+
+def _line(**attributes: str) -> forms.TextInput:
+    """Return an input for a line in either direction."""
+    return forms.TextInput(attrs={"dir": "auto", **attributes})
+
+
 class TitleForm(forms.Form):
     """The title of a thread."""
 
-    title = forms.CharField(max_length=MAX_TITLE)
+    title = forms.CharField(max_length=MAX_TITLE, widget=_line())
 
     def clean_title(self) -> str:
         """Return the title. Raises ValidationError if it cannot be found by its words."""
@@ -32,17 +51,13 @@ class TitleForm(forms.Form):
 class ThreadForm(TitleForm):
     """A new thread with its first post."""
 
-    text = forms.CharField(
-        label="First post", max_length=MAX_TEXT, widget=forms.Textarea(attrs={"rows": 10})
-    )
+    text = TextField(label="First post", max_length=MAX_TEXT, rows=10)
 
 
 class PostForm(forms.Form):
     """A post in a thread."""
 
-    text = forms.CharField(
-        label="Your text", max_length=MAX_TEXT, widget=forms.Textarea(attrs={"rows": 6})
-    )
+    text = TextField(label="Your text", max_length=MAX_TEXT, rows=6)
 
 
 class MoveForm(forms.Form):
@@ -83,7 +98,7 @@ class SignUpForm(BaseUserCreationForm):  # type: ignore[type-arg]
         required=False,
         max_length=MAX_NAME,
         help_text="Shown with your posts. Without it, your user name is.",
-        widget=forms.TextInput(attrs={"autocomplete": "name"}),
+        widget=_line(autocomplete="name"),
     )
     email = forms.EmailField(
         label="E-mail address",
@@ -100,23 +115,18 @@ class SignUpForm(BaseUserCreationForm):  # type: ignore[type-arg]
 class ProfileForm(forms.Form):
     """What a user may change of the profile."""
 
-    name = forms.CharField(
-        max_length=MAX_NAME, widget=forms.TextInput(attrs={"autocomplete": "name"})
-    )
+    name = forms.CharField(max_length=MAX_NAME, widget=_line(autocomplete="name"))
     email = forms.EmailField(
         label="E-mail address",
         help_text="Nobody else sees it.",
         widget=forms.EmailInput(attrs={"autocomplete": "email"}),
     )
-    bio = forms.CharField(
-        label="About you",
-        required=False,
-        max_length=MAX_BIO,
-        widget=forms.Textarea(attrs={"rows": 5}),
-    )
+    bio = TextField(label="About you", required=False, max_length=MAX_BIO, rows=5)
 
 
 class TokenForm(forms.Form):
     """A new token for the API."""
 
-    name = forms.CharField(max_length=100, help_text="What is it for? Such as: backup script.")
+    name = forms.CharField(
+        max_length=100, help_text="What is it for? Such as: backup script.", widget=_line()
+    )

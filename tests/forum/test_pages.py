@@ -18,7 +18,9 @@ from django.views.defaults import server_error
 from dynamo_stores.calls.observer import measuring
 from forum import accounts, times
 from forum.adapters import get_adapter
+from forum.forms import PostForm
 from forum.models import Post, Support, Thread, User
+from forum.templatetags.forum import initials
 
 pytestmark = pytest.mark.usefixtures("own_tables")
 
@@ -149,7 +151,7 @@ def test_the_page_of_a_user(migrate, client):
         ("UpdateItem", "stores"): 2,
     }
     assert re.findall(r"<p>(one|three)</p>", response.text) == ["three", "one"]
-    assert "<h1>Ada</h1>" in response.text
+    assert ">Ada</h1>" in response.text
     response, calls = operations(client, "/users/u1/")
     assert (response["X-Cache"], calls) == ("hit", {("UpdateItem", "stores"): 1})
     assert client.get("/users/none/").status_code == 404
@@ -263,6 +265,50 @@ def test_how_long_ago(seconds, words):
     assert times.ago(moment, moment + timedelta(seconds=seconds)) == words
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Ada Lovelace", "AL"), ("ada", "A"), ("- x", "X"), ("", "?"), ("!", "!"),
+        ("\u0645\u0646\u0649 \u0627\u0644\u062e\u0637\u064a\u0628", "\u0645"),
+        ("\u05d3\u05e0\u05d4 \u05dc\u05d5\u05d9", "\u05d3\u05dc"),
+    ],
+)  # fmt: skip
+def test_initials(name, expected):
+    """Of the first and the last word; one letter in a script that joins them, as Arabic."""
+    assert initials(name) == expected
+
+
+def test_names_and_texts_have_a_direction_of_their_own(migrate, client):
+    """Names and titles within a line are isolated; texts and headings begin on their own side."""
+    migrate(posts=[{"thread": "t1", "user": "u1", "text": "one"}])
+    assert '<bdi><a href="/users/u1/">Ada</a></bdi>, ' in client.get("/").text
+    text = client.get("/threads/t1/").text
+    for part in (
+        '<h1 dir="auto">First', '<bdi><a class="author" href="/users/u1/"><b>Ada</b></a></bdi>',
+        'Started by <bdi><a href="/users/u1/">Ada</a></bdi>, ', '<div class="text" dir="auto">',
+    ):  # fmt: skip
+        assert part in text
+    assert '<h1 dir="auto">Ada</h1>' in client.get("/users/u1/").text
+
+
+CODE = "    if x:\n        y\n\n\n    z"
+
+
+def test_texts_keep_their_indentation(migrate, client):
+    """Spaces and empty lines, also of the first line; empty lines around are left out."""
+    migrate(
+        users=[{"id": "u1", "username": "ada", "name": "Ada", "bio": CODE}],
+        threads=[{"id": "t1", "title": "T", "createdBy": "u1"}],
+        posts=[{"thread": "t1", "user": "u1", "text": CODE}],
+    )
+    for path in ("/threads/t1/", "/users/u1/"):
+        assert f"<p>{CODE}</p>" in client.get(path).text
+    form = PostForm({"text": f"\r\n  \r\n{CODE}\n \n"})
+    assert form.is_valid()
+    assert form.cleaned_data["text"] == CODE
+    assert not PostForm({"text": " \n "}).is_valid()
+
+
 def test_what_the_cache_did_is_for_the_staff(migrate, client, admin_client):
     """Others are not told in the page."""
     migrate()
@@ -337,7 +383,7 @@ def test_odd_thread_ids(migrate, client):
     for link in links:
         page = client.get(unescape(link))
         assert page.status_code == 200
-        assert f"<h1>{titles[link]}</h1>" in page.text
+        assert f">{titles[link]}</h1>" in page.text
 
 
 def test_long_threads_are_paged(migrate, client):
