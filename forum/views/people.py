@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from dynamo_stores.exceptions import StoreUnavailable
 
-from .. import accounts, activities, cursors, profiles, threads, times
+from .. import accounts, activities, cursors, profiles
 from ..accounts import Taken
 from ..adapters import Conflict, get_adapter
 from ..forms import ProfileForm, SignUpForm
@@ -139,19 +139,8 @@ def _show_activity(request: HttpRequest, user_id: str, *, is_own: bool) -> HttpR
     listing = f"activity.{user_id}"
     after = after_of(request, listing)
     found = activities.page(user_id, size=ACTIVITIES_PER_PAGE, after=after)
-    titles = threads.titles_of(each["threadId"] for each in found.items if "threadId" in each)
-    rows = [
-        {
-            "kind": each["kind"],
-            "at": times.moment_of(each["at"]),
-            "thread_id": each.get("threadId"),
-            "post_id": each.get("postId"),
-            "title": titles.get(each.get("threadId", "")),
-        }
-        for each in found.items
-    ]
     context = {
-        "rows": rows,
+        "rows": activities.described(found.items),
         "profile": profile,
         "is_own": is_own,
         "days": activities.KEPT_DAYS,
