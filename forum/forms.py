@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from django import forms
 from django.contrib.auth import get_user_model
-from django.contrib.auth.forms import BaseUserCreationForm
+from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, UsernameField
 from django.urls import Resolver404, resolve
 
 from .accounts import MAX_BIO, MAX_NAME
 from .posting import MAX_TEXT, MAX_TITLE, TooManyWords, check_title
+
+NAME_TAKEN = "Another user has this name. Choose another one, or log in if it is yours."
 
 
 class TextField(forms.CharField):
@@ -67,7 +69,8 @@ class MoveForm(forms.Form):
         label="New place",
         required=False,
         max_length=4_000,
-        help_text="The link of the post that it is to be a reply to. Empty for the thread itself.",
+        help_text="The address of the post that it is to be a reply to. Open that post by its "
+        "time, and copy the address. Leave this empty to make it a reply to the thread.",
     )
 
     def __init__(self, *args: Any, thread_id: str, **kwargs: Any) -> None:
@@ -84,9 +87,14 @@ class MoveForm(forms.Form):
         except (Resolver404, ValueError):
             match = None
         if match is None or match.view_name != "forum:post":
-            raise forms.ValidationError("This is not the link of a post. Copy it from its time.")
+            raise forms.ValidationError(
+                "This is not the address of a post. Open the post by its time, and copy its "
+                "address."
+            )
         if match.kwargs["thread_id"] != self._thread_id:
-            raise forms.ValidationError("This post is in another thread. Choose one of this.")
+            raise forms.ValidationError(
+                "This post is in another thread. Choose one of this thread."
+            )
         found: str = match.kwargs["post_id"]
         return found
 
@@ -110,6 +118,25 @@ class SignUpForm(BaseUserCreationForm):  # type: ignore[type-arg]
     class Meta:
         model = get_user_model()
         fields = ("username", "email")
+        labels: ClassVar = {"username": "User name"}
+        error_messages: ClassVar = {
+            "username": {
+                "invalid": "Enter a valid user name: letters, digits and @/./+/-/_ only.",
+                "unique": NAME_TAKEN,
+            }
+        }
+
+
+class LogInForm(AuthenticationForm):
+    """The user name and the password of an account."""
+
+    username = UsernameField(label="User name", widget=forms.TextInput(attrs={"autofocus": True}))
+    error_messages = {  # noqa: RUF012 - as in the base class
+        **AuthenticationForm.error_messages,
+        "invalid_login": (
+            "Please enter a correct user name and password. Note that both may be case-sensitive."
+        ),
+    }
 
 
 class ProfileForm(forms.Form):

@@ -10,6 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
+from django.urls import get_resolver
 
 POLICY = "default-src 'self'"
 # Errors that the library answers with a sentence.
@@ -40,6 +41,9 @@ class PagesMiddleware:
         response = self._get_response(request)
         if not _is_page(request):
             return response
+        if settings.DEBUG and response.status_code == 404 and request.resolver_match is None:
+            # Instead of Django's list of all patterns.
+            response = render(request, "404.html", status=404)
         if response.status_code in _REPLACED and _is_sentence(response) and _wants_page(request):
             context = {
                 "wait": int(response.headers.get("Retry-After", 1)),
@@ -77,8 +81,18 @@ def _unsent(request: HttpRequest) -> dict[str, Any]:
 def _is_page(request: HttpRequest) -> bool:
     """Return whether a request is for a page of the forum, or for no page at all."""
     match = request.resolver_match
-    # Django's page about an unknown path, which DEBUG shows, has styles of its own.
-    return not settings.DEBUG if match is None else match.app_name == "forum"
+    if match is not None:
+        return bool(match.app_name == "forum")
+    # With DEBUG, apps at other paths keep Django's page, which has styles of its own.
+    return not settings.DEBUG or _is_below_forum(request)
+
+
+def _is_below_forum(request: HttpRequest) -> bool:
+    """Return whether no other app comes before the forum at a path."""
+    path = request.path_info.removeprefix("/")
+    patterns = get_resolver(getattr(request, "urlconf", None)).url_patterns
+    found = (each for each in patterns if each.pattern.match(path))
+    return getattr(next(found, None), "app_name", None) == "forum"
 
 
 def _wants_page(request: HttpRequest) -> bool:

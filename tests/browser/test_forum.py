@@ -23,6 +23,10 @@ STICKING_OUT = """[...document.querySelectorAll("main *, .bar > *")]
     .filter(each => each.scrollWidth > each.clientWidth + 1 && each.clientWidth > 1)
     .filter(each => !["hidden", "auto"].includes(getComputedStyle(each).overflowX))
     .map(each => each.outerHTML.slice(0, 80))"""
+# Links and buttons that are shown, and too low for a finger.
+LOW = """[...document.querySelectorAll("main a, main button")]
+    .filter(each => !each.closest(".hidden") && each.getClientRects()[0].height < 24)
+    .map(each => each.outerHTML)"""
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_tables")]
 
 
@@ -190,6 +194,9 @@ def test_pages_are_aligned(visit, countess, expect):
     page.goto(f"/threads/{countess.thread_id}/")
     assert page.locator(".top").bounding_box()["height"] < 120
     assert page.get_by_role("link", name="Administration").count() == 1
+    for path in ("/", f"/threads/{countess.thread_id}/", post, f"/users/{countess.profile_id}/"):
+        page.goto(path)
+        assert page.evaluate(LOW) == []
     page = visit()
     page.goto("/threads/none/")
     assert left(page, "h1") == left(page, ".brand")
@@ -202,7 +209,7 @@ def test_a_user_signs_up_and_writes(visit, scripts, expect):
     page.goto("/")
     assert page.get_by_role("heading", name="There are no threads yet").is_visible()
     page.get_by_role("link", name="Sign up").click()
-    page.get_by_label("Username").fill("bo")
+    page.get_by_label("User name").fill("bo")
     page.get_by_label("Name (optional)").fill("Bo Lind")
     page.get_by_label("E-mail address").fill("bo@example.com")
     page.get_by_label("Password", exact=True).fill(PASSWORD)
@@ -252,10 +259,10 @@ def test_a_user_signs_up_and_writes(visit, scripts, expect):
 
     page.get_by_role("button", name="Log out").click()
     page.get_by_role("link", name="Log in").click()
-    page.get_by_label("Username").fill("bo")
+    page.get_by_label("User name").fill("bo")
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Log in").click()
-    assert "correct username and password" in page.get_by_role("alert").inner_text()
+    assert "correct user name and password" in page.get_by_role("alert").inner_text()
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
     assert page.get_by_role("button", name="Log out").is_visible()

@@ -72,10 +72,11 @@ def test_a_page_of_another_site_is_no_next_page(client):
     ("fields", "wrong", "message"),
     [
         ({"username": "ADA", "email": "b@example.com"}, "username", "Another user has this name"),
+        ({"email": "b@example.com"}, "username", "Another user has this name"),
         ({"username": "bo", "email": "Ada@Example.com"}, "email", "Another user has this address"),
         ({"username": "bo", "email": "b@example.com", "password1": "1"}, "password2", "match"),
         ({"username": "bo", "email": "x"}, "email", "Enter a valid email address"),
-        ({"username": "b o", "email": "b@example.com"}, "username", "Enter a valid username"),
+        ({"username": "b o", "email": "b@example.com"}, "username", "Enter a valid user name"),
     ],
 )
 def test_a_sign_up_that_is_wrong(client, fields, wrong, message):
@@ -115,7 +116,7 @@ def test_logging_in_finishes_a_sign_up(client):
 def test_a_wrong_password(client):
     """The form says so, and keeps the name."""
     response = client.post("/login/", {"username": "nobody", "password": "x"})
-    assert "Please enter a correct username and password" in response.text
+    assert "Please enter a correct user name and password" in response.text
     assert 'value="nobody"' in response.text
 
 

@@ -19,7 +19,7 @@ from dynamo_stores.calls.observer import measuring
 from forum import accounts, times
 from forum.adapters import get_adapter
 from forum.forms import PostForm
-from forum.models import Post, Support, Thread, User
+from forum.models import LISTING, Post, Support, Thread, User
 from forum.templatetags.forum import initials
 
 pytestmark = pytest.mark.usefixtures("own_tables")
@@ -215,6 +215,17 @@ def test_every_page_has_the_policy(migrate, client, settings):
     assert "Content-Security-Policy" not in client.get("/admin/login/")
     settings.DEBUG = True
     assert "There is no such thread" in client.get("/threads/none/").text
+    for path in ("/nothing", "/users/nobody", f"/users/{'x' * 1025}/"):
+        response = client.get(path, follow=True)
+        assert (response.status_code, response["Content-Security-Policy"]) == (
+            404,
+            "default-src 'self'",
+        )
+        assert 'href="#content"' in response.text
+    assert client.get("/login")["Location"] == "/login/"
+    for path in ("/admin/nothing/", "/api/nothing", "/dynamo-stores/nothing/"):
+        assert "Content-Security-Policy" not in client.get(path)
+    assert "DEBUG = True" in client.get("/dynamo-stores/nothing/").text
 
 
 def test_pages_of_django_for_errors(client):
@@ -418,6 +429,18 @@ def test_searches_and_users_are_paged(migrate, client):
         assert sorted((each for some in shown for each in some), key=int) == [
             str(n) for n in range(60)
         ]
+
+
+def test_who_may_write_is_told_how(client, admin_client):
+    """A thread without posts asks visitors to log in, and commands are for the staff."""
+    for each, shown in ((client, False), (admin_client, True)):
+        assert ("forum_seed" in each.get("/").text) == shown
+    now = times.now()
+    thread = {"threadId": "t1", "title": "T", "createdAt": now, "listing": LISTING, "version": 1}
+    get_adapter(Thread).create(thread)
+    assert "Write the first one below" in admin_client.get("/threads/t1/").text
+    assert "to write the first one" in client.get("/threads/t1/").text
+    assert "Write the first one below" not in client.get("/threads/t1/").text
 
 
 def test_only_reading_is_allowed(client):

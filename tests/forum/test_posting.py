@@ -270,7 +270,7 @@ def test_the_staff_moves_posts(ada):
     assert "the post that this one replies to" in staff.get(second).text
     for wrong, message in (
         (second, "cannot be moved below itself"),
-        ("/", "not the link of a post"),
+        ("/", "not the address of a post"),
         ("/threads/other/posts/x/", "in another thread"),
         (f"{path}posts/none/", "is deleted"),
     ):
