@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
@@ -12,20 +11,11 @@ from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.urls import get_resolver
 
+from .views.errors import unsent
+
 POLICY = "default-src 'self'"
 # Errors that the library answers with a sentence.
 _REPLACED = (429, 503)
-# The fields that a page for an error keeps, with their labels; no password is among them.
-_KEPT = {
-    "title": "Title",
-    "name": "Name",
-    "email": "E-mail address",
-    "bio": "About you",
-    "parent": "New place",
-    "text": "Your text",
-}
-_LONG = ("bio", "text")
-_HIDDEN = ("username", "once", "version", "next")
 
 
 class PagesMiddleware:
@@ -47,7 +37,7 @@ class PagesMiddleware:
         if response.status_code in _REPLACED and _is_sentence(response) and _wants_page(request):
             context = {
                 "wait": int(response.headers.get("Retry-After", 1)),
-                **_unsent(request),
+                **unsent(request),
             }
             name = f"forum/errors/{response.status_code}.html"
             response.content = render_to_string(name, context, request).encode()
@@ -64,18 +54,6 @@ class PagesMiddleware:
         if isinstance(exc, PermissionDenied):
             return render(request, "403.html", {"exception": str(exc)}, status=403)
         return None
-
-
-def _unsent(request: HttpRequest) -> dict[str, Any]:
-    """Return the fields of a form that was sent, for a form that sends them again."""
-    sent = request.POST
-    kept = [
-        {"name": name, "label": label, "value": sent[name], "is_long": name in _LONG}
-        for name, label in _KEPT.items()
-        if sent.get(name)
-    ]
-    hidden = [(name, sent[name]) for name in _HIDDEN if sent.get(name)]
-    return {"unsent": kept, "hidden": hidden if kept else []}
 
 
 def _is_page(request: HttpRequest) -> bool:

@@ -128,8 +128,8 @@ def paths_of(user):
     return [
         "/", thread, post, f"{post}reply/", f"{post}edit/", f"{post}delete/", f"{thread}edit/",
         "/new/", f"/users/{user.profile_id}/", "/account/edit/", "/account/activity/",
-        "/account/tokens/", "/search/?q=what", "/search/?q=zzz", "/search/", "/threads/none/",
-        f"{thread}delete/",
+        "/account/tokens/", "/account/password/", "/search/?q=what", "/search/?q=zzz", "/search/",
+        "/threads/none/", f"{thread}delete/",
     ]  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def test_pages_fit_and_are_accessible(visit, countess, guest, scheme, viewport):
         page.goto(path)
         check(page)
     page = visit(viewport=viewport, scheme=scheme)
-    for path in ("/sign-up/", "/login/", f"/threads/{countess.thread_id}/"):
+    for path in ("/sign-up/", "/login/", "/password-reset/", f"/threads/{countess.thread_id}/"):
         page.goto(path)
         check(page)
     page.goto("/sign-up/")
@@ -308,6 +308,19 @@ def test_too_many_posts(visit, countess):
     assert page.get_by_role("heading", name="That was a little too fast").is_visible()
     assert page.locator("#unsent-text").input_value() == "Text 10"
     check(page)
+
+
+def test_a_form_that_is_too_old(visit, countess):
+    """It keeps its text, which is posted when it is sent again."""
+    page = visit(countess, viewport=NARROW)
+    page.goto(f"/threads/{countess.thread_id}/")
+    page.get_by_label("Your text").fill("Is it lost?")
+    page.context.clear_cookies(name="csrftoken")
+    page.get_by_role("button", name="Post the reply").click()
+    assert page.get_by_role("heading", name="This form is too old").is_visible()
+    check(page)
+    assert is_posted(page)
+    assert page.get_by_text("Is it lost?").is_visible()
 
 
 def is_posted(page):

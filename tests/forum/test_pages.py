@@ -202,7 +202,7 @@ def test_every_page_has_the_policy(migrate, client, settings):
     migrate()
     paths = {
         "/": 200, "/threads/t1/": 200, "/users/u1/": 200, "/search/": 200, "/sign-up/": 200,
-        "/login/": 200, "/threads/none/": 404,
+        "/login/": 200, "/threads/none/": 404, "/password-reset/": 200, "/password-reset/x/y/": 200,
         f"/threads/{'x' * 1025}/": 404, "/nothing": 404, "/threads/a~b/": 404,
     }  # fmt: skip
     for path, status in paths.items():
@@ -241,6 +241,34 @@ def test_pages_of_django_for_errors(client):
     assert failed.status_code == 500
     assert "Something went wrong" in failed.text
     assert "Log in" not in failed.text
+
+
+def test_a_form_without_its_token_is_kept(admin_user):
+    """If it is of this site: with a new token, to be sent again. A form of another site is not."""
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(admin_user)
+    form = {"title": "A title", "text": "a <text>", "once": "key"}
+
+    def send(path="/new/", **fields):
+        headers = {"Origin": fields.pop("origin", "http://testserver")}
+        return strict.post(path, {**form, **fields}, headers=headers)
+
+    kept = send(csrfmiddlewaretoken="old")
+    assert kept.status_code == 403
+    assert "a &lt;text&gt;</textarea>" in kept.text
+    assert 'name="once" value="key"' in kept.text
+    assert "Send it again" in kept.text
+    for refused in (
+        send(origin="https://example.com"),
+        send(origin="null"),
+        strict.post("/new/", form),
+        send("/admin/auth/user/add/"),
+    ):
+        assert refused.status_code == 403
+        assert "Send it again" not in refused.text
+        assert "&lt;text&gt;" not in refused.text
+    token = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', send().text)[-1]
+    assert send(csrfmiddlewaretoken=token).status_code == 302
 
 
 def test_clients_of_an_api_get_no_page(migrate, client, settings):
