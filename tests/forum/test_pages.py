@@ -240,6 +240,7 @@ def test_pages_of_django_for_errors(client):
     failed = server_error(RequestFactory().get("/"))
     assert failed.status_code == 500
     assert "Something went wrong" in failed.text
+    assert 'class="brand" href="/"' in failed.text
     assert "Log in" not in failed.text
 
 
