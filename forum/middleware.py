@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
+from django.urls import get_resolver
+
+from .views.errors import unsent
 
 POLICY = "default-src 'self'"
 # Errors that the library answers with a sentence.
 _REPLACED = (429, 503)
-# The fields that a page for an error keeps, with their labels; no password is among them.
-_KEPT = {
-    "title": "Title",
-    "name": "Name",
-    "email": "E-mail address",
-    "bio": "About you",
-    "parent": "New place",
-    "text": "Your text",
-}
-_LONG = ("bio", "text")
-_HIDDEN = ("username", "once", "version", "next")
 
 
 class PagesMiddleware:
@@ -40,10 +31,13 @@ class PagesMiddleware:
         response = self._get_response(request)
         if not _is_page(request):
             return response
+        if settings.DEBUG and response.status_code == 404 and request.resolver_match is None:
+            # Instead of Django's list of all patterns.
+            response = render(request, "404.html", status=404)
         if response.status_code in _REPLACED and _is_sentence(response) and _wants_page(request):
             context = {
                 "wait": int(response.headers.get("Retry-After", 1)),
-                **_unsent(request),
+                **unsent(request),
             }
             name = f"forum/errors/{response.status_code}.html"
             response.content = render_to_string(name, context, request).encode()
@@ -62,23 +56,21 @@ class PagesMiddleware:
         return None
 
 
-def _unsent(request: HttpRequest) -> dict[str, Any]:
-    """Return the fields of a form that was sent, for a form that sends them again."""
-    sent = request.POST
-    kept = [
-        {"name": name, "label": label, "value": sent[name], "is_long": name in _LONG}
-        for name, label in _KEPT.items()
-        if sent.get(name)
-    ]
-    hidden = [(name, sent[name]) for name in _HIDDEN if sent.get(name)]
-    return {"unsent": kept, "hidden": hidden if kept else []}
-
-
 def _is_page(request: HttpRequest) -> bool:
     """Return whether a request is for a page of the forum, or for no page at all."""
     match = request.resolver_match
-    # Django's page about an unknown path, which DEBUG shows, has styles of its own.
-    return not settings.DEBUG if match is None else match.app_name == "forum"
+    if match is not None:
+        return bool(match.app_name == "forum")
+    # With DEBUG, apps at other paths keep Django's page, which has styles of its own.
+    return not settings.DEBUG or _is_below_forum(request)
+
+
+def _is_below_forum(request: HttpRequest) -> bool:
+    """Return whether no other app comes before the forum at a path."""
+    path = request.path_info.removeprefix("/")
+    patterns = get_resolver(getattr(request, "urlconf", None)).url_patterns
+    found = (each for each in patterns if each.pattern.match(path))
+    return getattr(next(found, None), "app_name", None) == "forum"
 
 
 def _wants_page(request: HttpRequest) -> bool:

@@ -2,7 +2,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path, register_converter
 
 from .converters import IdConverter
-from .views import lists, moderation, people, posts, tokens
+from .views import lists, moderation, passwords, people, posts, tokens
 
 register_converter(IdConverter, "id")
 
@@ -17,6 +17,9 @@ urlpatterns = [
     path("logout/", LogoutView.as_view(next_page="forum:front"), name="logout"),
     path("account/", people.account, name="account"),
     path("account/edit/", people.edit_profile, name="edit-profile"),
+    path("account/password/", passwords.ChangePassword.as_view(), name="change-password"),
+    path("password-reset/", passwords.ResetPassword.as_view(), name="reset-password"),
+    path("password-reset/<uidb64>/<token>/", passwords.SetPassword.as_view(), name="set-password"),
     path("account/activity/", people.activity, name="activity"),
     path("account/tokens/", tokens.tokens, name="tokens"),
     path("account/tokens/<int:token_id>/delete/", tokens.delete_token, name="delete-token"),

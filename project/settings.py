@@ -88,6 +88,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 # In SQL: while DynamoDB is away nobody is logged out.
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
+CSRF_FAILURE_VIEW = "forum.views.errors.csrf_failure"
 LOGIN_URL = "forum:login"
 LOGIN_REDIRECT_URL = "forum:front"
 LANGUAGE_CODE = "en"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import zlib
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -46,8 +47,13 @@ def anchor(post_id: str) -> str:
 
 @register.filter
 def initials(name: str) -> str:
-    """Return the first letters of the first and the last word."""
+    """
+    Return the first letters of the first and the last word; one letter if it is Arabic or of a
+    similar script, which would join both.
+    """
     words = [word for word in name.split() if word[0].isalnum()] or [name[:1] or "?"]
+    if unicodedata.bidirectional(words[0][0]) == "AL":
+        return words[0][0]
     letters = [word[0] for word in (words if len(words) == 1 else [words[0], words[-1]])]
     return "".join(letters).upper()
 

@@ -17,10 +17,10 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from dynamo_stores.exceptions import StoreUnavailable
 
-from .. import accounts, activities, cursors, profiles, threads, times
+from .. import accounts, activities, cursors, profiles
 from ..accounts import Taken
 from ..adapters import Conflict, get_adapter
-from ..forms import ProfileForm, SignUpForm
+from ..forms import NAME_TAKEN, LogInForm, ProfileForm, SignUpForm
 from ..limits import limit_log_ins, limit_sign_ups
 from ..models import User
 from .answers import after_of, limit_editing, own_id, page, show_form, staff_only, version_of
@@ -29,7 +29,7 @@ ACTIVITIES_PER_PAGE = 50
 
 _form_methods = require_http_methods(["GET", "HEAD", "POST"])
 _TAKEN = {
-    "username": "Another user has this name. Choose another one, or log in if it is yours.",
+    "username": NAME_TAKEN,
     "email": "Another user has this address. Log in if it is yours, or use another one.",
 }
 
@@ -38,6 +38,7 @@ _TAKEN = {
 class LogIn(LoginView):
     """The log-in page."""
 
+    form_class = LogInForm
     template_name = "forum/login.html"
     redirect_authenticated_user = True
 
@@ -139,19 +140,8 @@ def _show_activity(request: HttpRequest, user_id: str, *, is_own: bool) -> HttpR
     listing = f"activity.{user_id}"
     after = after_of(request, listing)
     found = activities.page(user_id, size=ACTIVITIES_PER_PAGE, after=after)
-    titles = threads.titles_of(each["threadId"] for each in found.items if "threadId" in each)
-    rows = [
-        {
-            "kind": each["kind"],
-            "at": times.moment_of(each["at"]),
-            "thread_id": each.get("threadId"),
-            "post_id": each.get("postId"),
-            "title": titles.get(each.get("threadId", "")),
-        }
-        for each in found.items
-    ]
     context = {
-        "rows": rows,
+        "rows": activities.described(found.items),
         "profile": profile,
         "is_own": is_own,
         "days": activities.KEPT_DAYS,

@@ -19,6 +19,14 @@ PASSWORD = "correct horse battery"
 POLICY = "default-src 'self'"
 # What Chromium says of a status that a test asks for.
 EXPECTED = re.compile(r"Failed to load resource: .* status of (400|403|404|409|429|503)")
+STICKING_OUT = """[...document.querySelectorAll("main *, .bar > *")]
+    .filter(each => each.scrollWidth > each.clientWidth + 1 && each.clientWidth > 1)
+    .filter(each => !["hidden", "auto"].includes(getComputedStyle(each).overflowX))
+    .map(each => each.outerHTML.slice(0, 80))"""
+# Links and buttons that are shown, and too low for a finger.
+LOW = """[...document.querySelectorAll("main a, main button")]
+    .filter(each => !each.closest(".hidden") && each.getClientRects()[0].height < 24)
+    .map(each => each.outerHTML)"""
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_tables")]
 
 
@@ -76,11 +84,27 @@ def countess(transactional_db):
         text = f"Reply at level {level}. " + "The writes matter as much as the reads. " * 3
         added = posting.create_post(user.profile_id, user.thread_id, text, parent=parent)
         parent = added["postId"]
+        if level == 7:
+            user.deep_id = parent
     gone = posting.create_post(user.profile_id, user.thread_id, "x" * 200, parent=user.post_id)
     posting.create_post(user.profile_id, user.thread_id, "y" * 200, parent=gone["postId"])
     posting.delete_post(
         user.profile_id, threads.get_post(user.thread_id, gone["postId"]), version=1
     )
+    return user
+
+
+@pytest.fixture
+def guest(countess):
+    """A user with a long name of one word, who has replied with long words, and a thread."""
+    user = accounts.sign_up("g" * 60, "guest@example.com", PASSWORD, "G" * 80)
+    user.profile_id = accounts.profile_id_of(user)
+    accounts.edit_profile(user.profile_id, name="G" * 80, bio="b" * 200, version=1)
+    for parent in (countess.post_id, countess.deep_id):
+        posting.create_post(user.profile_id, countess.thread_id, "w" * 200, parent=parent)
+    thread = posting.create_thread(user.profile_id, "t" * 120, "w" * 200)
+    user.thread_id = thread["threadId"]
+    user.post_id = threads.show_thread(user.thread_id).content.posts[0].post_id
     return user
 
 
@@ -92,8 +116,9 @@ def violations(page):
 
 
 def check(page):
-    """The page fits its window and is accessible."""
+    """The page fits its window, what is on it its place, and the page is accessible."""
     assert not is_wider_than_its_window(page), page.url
+    assert page.evaluate(STICKING_OUT) == [], page.url
     assert violations(page) == []
 
 
@@ -103,21 +128,32 @@ def paths_of(user):
     return [
         "/", thread, post, f"{post}reply/", f"{post}edit/", f"{post}delete/", f"{thread}edit/",
         "/new/", f"/users/{user.profile_id}/", "/account/edit/", "/account/activity/",
-        "/account/tokens/", "/search/?q=what", "/search/?q=zzz", "/search/", "/threads/none/",
-        f"{thread}delete/",
+        "/account/tokens/", "/account/password/", "/search/?q=what", "/search/?q=zzz", "/search/",
+        "/threads/none/", f"{thread}delete/",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_pages_fit_and_are_accessible(visit, countess, scheme, viewport):
-    """Wide and narrow, light and dark, for a user, a visitor and the staff."""
+def test_pages_fit_and_are_accessible(visit, countess, guest, scheme, viewport):
+    """Wide and narrow, light and dark, for users, a visitor and the staff, with long words."""
     page = visit(countess, viewport=viewport, scheme=scheme)
     for path in paths_of(countess):
         page.goto(path)
         check(page)
+    page = visit(guest, viewport=viewport, scheme=scheme)
+    post = f"/threads/{guest.thread_id}/posts/{guest.post_id}/"
+    for path in (
+        f"/threads/{guest.thread_id}/",
+        post,
+        f"{post}delete/",
+        "/account/",
+        "/account/activity/",
+    ):
+        page.goto(path)
+        check(page)
     page = visit(viewport=viewport, scheme=scheme)
-    for path in ("/sign-up/", "/login/", f"/threads/{countess.thread_id}/"):
+    for path in ("/sign-up/", "/login/", "/password-reset/", f"/threads/{countess.thread_id}/"):
         page.goto(path)
         check(page)
     page.goto("/sign-up/")
@@ -137,6 +173,35 @@ def test_pages_fit_and_are_accessible(visit, countess, scheme, viewport):
         check(page)
 
 
+def left(page, selector):
+    return round(page.locator(selector).first.bounding_box()["x"])
+
+
+def test_pages_are_aligned(visit, countess, expect):
+    """Buttons and errors are where the text begins, and a phone shows the bar in two rows."""
+    page = visit(countess, viewport=NARROW)
+    post = f"/threads/{countess.thread_id}/posts/{countess.post_id}/"
+    page.goto(f"{post}delete/")
+    assert left(page, "main button") == left(page, "h1")
+    page.goto("/account/edit/")
+    accounts.edit_profile(countess.profile_id, name="Ada", bio="", version=1)
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("button", name="Replace the present profile")).to_be_visible()
+    cancel = page.get_by_role("link", name="Cancel").bounding_box()
+    button = page.locator("main button").bounding_box()
+    assert cancel["y"] < button["y"] + button["height"] or cancel["x"] == button["x"]
+    page = visit(get_user_model().objects.create_superuser("admin"), viewport=NARROW)
+    page.goto(f"/threads/{countess.thread_id}/")
+    assert page.locator(".top").bounding_box()["height"] < 120
+    assert page.get_by_role("link", name="Administration").count() == 1
+    for path in ("/", f"/threads/{countess.thread_id}/", post, f"/users/{countess.profile_id}/"):
+        page.goto(path)
+        assert page.evaluate(LOW) == []
+    page = visit()
+    page.goto("/threads/none/")
+    assert left(page, "h1") == left(page, ".brand")
+
+
 @pytest.mark.parametrize("scripts", [True, False], ids=["with-scripts", "without"])
 def test_a_user_signs_up_and_writes(visit, scripts, expect):
     """Sign up, new thread, reply, reply to the reply, edit, delete, search, log out and in."""
@@ -144,7 +209,7 @@ def test_a_user_signs_up_and_writes(visit, scripts, expect):
     page.goto("/")
     assert page.get_by_role("heading", name="There are no threads yet").is_visible()
     page.get_by_role("link", name="Sign up").click()
-    page.get_by_label("Username").fill("bo")
+    page.get_by_label("User name").fill("bo")
     page.get_by_label("Name (optional)").fill("Bo Lind")
     page.get_by_label("E-mail address").fill("bo@example.com")
     page.get_by_label("Password", exact=True).fill(PASSWORD)
@@ -194,10 +259,10 @@ def test_a_user_signs_up_and_writes(visit, scripts, expect):
 
     page.get_by_role("button", name="Log out").click()
     page.get_by_role("link", name="Log in").click()
-    page.get_by_label("Username").fill("bo")
+    page.get_by_label("User name").fill("bo")
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Log in").click()
-    assert "correct username and password" in page.get_by_role("alert").inner_text()
+    assert "correct user name and password" in page.get_by_role("alert").inner_text()
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
     assert page.get_by_role("button", name="Log out").is_visible()
@@ -243,6 +308,19 @@ def test_too_many_posts(visit, countess):
     assert page.get_by_role("heading", name="That was a little too fast").is_visible()
     assert page.locator("#unsent-text").input_value() == "Text 10"
     check(page)
+
+
+def test_a_form_that_is_too_old(visit, countess):
+    """It keeps its text, which is posted when it is sent again."""
+    page = visit(countess, viewport=NARROW)
+    page.goto(f"/threads/{countess.thread_id}/")
+    page.get_by_label("Your text").fill("Is it lost?")
+    page.context.clear_cookies(name="csrftoken")
+    page.get_by_role("button", name="Post the reply").click()
+    assert page.get_by_role("heading", name="This form is too old").is_visible()
+    check(page)
+    assert is_posted(page)
+    assert page.get_by_text("Is it lost?").is_visible()
 
 
 def is_posted(page):

@@ -12,7 +12,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from forum import accounts, keys
+from forum import accounts, keys, posting, threads
 from forum.adapters import get_adapter
 from forum.models import Support, User
 from forum.sql import Token
@@ -72,10 +72,11 @@ def test_a_page_of_another_site_is_no_next_page(client):
     ("fields", "wrong", "message"),
     [
         ({"username": "ADA", "email": "b@example.com"}, "username", "Another user has this name"),
+        ({"email": "b@example.com"}, "username", "Another user has this name"),
         ({"username": "bo", "email": "Ada@Example.com"}, "email", "Another user has this address"),
         ({"username": "bo", "email": "b@example.com", "password1": "1"}, "password2", "match"),
         ({"username": "bo", "email": "x"}, "email", "Enter a valid email address"),
-        ({"username": "b o", "email": "b@example.com"}, "username", "Enter a valid username"),
+        ({"username": "b o", "email": "b@example.com"}, "username", "Enter a valid user name"),
     ],
 )
 def test_a_sign_up_that_is_wrong(client, fields, wrong, message):
@@ -115,7 +116,7 @@ def test_logging_in_finishes_a_sign_up(client):
 def test_a_wrong_password(client):
     """The form says so, and keeps the name."""
     response = client.post("/login/", {"username": "nobody", "password": "x"})
-    assert "Please enter a correct username and password" in response.text
+    assert "Please enter a correct user name and password" in response.text
     assert 'value="nobody"' in response.text
 
 
@@ -124,7 +125,7 @@ def test_editing_the_profile(client):
     sign_up(client)
     assert client.post("/new/", {"title": "T", "text": "x"}).status_code == 302
     address = client.get("/account/")["Location"]
-    assert "<h1>Ada</h1>" in client.get(address).text
+    assert ">Ada</h1>" in client.get(address).text
     edited = edit(client, name="Countess", email="new@example.com", bio="<b>Hello</b>")
     assert edited["Location"] == address
     for path in ("/", address):
@@ -177,8 +178,37 @@ def test_the_activity_log(client, dynamo_clock):
     assert Client().get(path)["Location"].startswith("/login/?next=")
     staff = Client()
     staff.force_login(get_user_model().objects.create_superuser("root"))
-    assert "Activity of Ada" in staff.get(path).text
+    assert "<title>Activity of Ada</title>" in staff.get(path).text
+    assert "<title>Your activity</title>" in response.text
     assert staff.get("/users/none/activity/").status_code == 404
+
+
+def test_activities_are_in_words(client, dynamo_clock):
+    """With the title of the thread, if there is one and it is not deleted."""
+    sign_up(client)
+    user = accounts.profile_id_of(get_user_model().objects.get())
+
+    def do(action, *args, **options):
+        dynamo_clock.advance(1)
+        return action(user, *args, **options)
+
+    kept, gone = (do(posting.create_thread, title, "x")["threadId"] for title in ("T", "Gone"))
+    do(posting.edit_thread, threads.get_thread(kept, consistent=True), "T2", version=1)
+    post, other = (do(posting.create_post, kept, "x") for _ in range(2))
+    do(posting.edit_post, post, "y", version=1)
+    do(posting.move_post, kept, post["postId"], other["postId"])
+    post = threads.get_post(kept, post["postId"])
+    do(posting.delete_post, post, version=post["version"])
+    do(accounts.edit_profile, name="Ada", bio="", version=1)
+    do(posting.delete_thread, threads.get_thread(gone, consistent=True))
+    rows = re.findall(r"<li>\s*<span>(.*?)</span>", client.get("/account/activity/").text)
+    linked = f' <bdi><a href="/threads/{kept}/">T2</a></bdi>'
+    assert rows == [
+        "Deleted a thread", "Edited the profile", f"Deleted a post in{linked}",
+        f"Moved a post in{linked}", f"Edited a post in{linked}", f"Replied in{linked}",
+        f"Replied in{linked}", f"Edited the title of{linked}", "Started a thread that is deleted",
+        f"Started{linked}", "Signed up",
+    ]  # fmt: skip
 
 
 def test_the_activity_log_has_pages(client, monkeypatch, dynamo_clock):

@@ -18,7 +18,9 @@ from django.views.defaults import server_error
 from dynamo_stores.calls.observer import measuring
 from forum import accounts, times
 from forum.adapters import get_adapter
-from forum.models import Post, Support, Thread, User
+from forum.forms import PostForm
+from forum.models import LISTING, Post, Support, Thread, User
+from forum.templatetags.forum import initials
 
 pytestmark = pytest.mark.usefixtures("own_tables")
 
@@ -149,7 +151,7 @@ def test_the_page_of_a_user(migrate, client):
         ("UpdateItem", "stores"): 2,
     }
     assert re.findall(r"<p>(one|three)</p>", response.text) == ["three", "one"]
-    assert "<h1>Ada</h1>" in response.text
+    assert ">Ada</h1>" in response.text
     response, calls = operations(client, "/users/u1/")
     assert (response["X-Cache"], calls) == ("hit", {("UpdateItem", "stores"): 1})
     assert client.get("/users/none/").status_code == 404
@@ -200,7 +202,7 @@ def test_every_page_has_the_policy(migrate, client, settings):
     migrate()
     paths = {
         "/": 200, "/threads/t1/": 200, "/users/u1/": 200, "/search/": 200, "/sign-up/": 200,
-        "/login/": 200, "/threads/none/": 404,
+        "/login/": 200, "/threads/none/": 404, "/password-reset/": 200, "/password-reset/x/y/": 200,
         f"/threads/{'x' * 1025}/": 404, "/nothing": 404, "/threads/a~b/": 404,
     }  # fmt: skip
     for path, status in paths.items():
@@ -213,6 +215,17 @@ def test_every_page_has_the_policy(migrate, client, settings):
     assert "Content-Security-Policy" not in client.get("/admin/login/")
     settings.DEBUG = True
     assert "There is no such thread" in client.get("/threads/none/").text
+    for path in ("/nothing", "/users/nobody", f"/users/{'x' * 1025}/"):
+        response = client.get(path, follow=True)
+        assert (response.status_code, response["Content-Security-Policy"]) == (
+            404,
+            "default-src 'self'",
+        )
+        assert 'href="#content"' in response.text
+    assert client.get("/login")["Location"] == "/login/"
+    for path in ("/admin/nothing/", "/api/nothing", "/dynamo-stores/nothing/"):
+        assert "Content-Security-Policy" not in client.get(path)
+    assert "DEBUG = True" in client.get("/dynamo-stores/nothing/").text
 
 
 def test_pages_of_django_for_errors(client):
@@ -227,7 +240,36 @@ def test_pages_of_django_for_errors(client):
     failed = server_error(RequestFactory().get("/"))
     assert failed.status_code == 500
     assert "Something went wrong" in failed.text
+    assert 'class="brand" href="/"' in failed.text
     assert "Log in" not in failed.text
+
+
+def test_a_form_without_its_token_is_kept(admin_user):
+    """If it is of this site: with a new token, to be sent again. A form of another site is not."""
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(admin_user)
+    form = {"title": "A title", "text": "a <text>", "once": "key"}
+
+    def send(path="/new/", **fields):
+        headers = {"Origin": fields.pop("origin", "http://testserver")}
+        return strict.post(path, {**form, **fields}, headers=headers)
+
+    kept = send(csrfmiddlewaretoken="old")
+    assert kept.status_code == 403
+    assert "a &lt;text&gt;</textarea>" in kept.text
+    assert 'name="once" value="key"' in kept.text
+    assert "Send it again" in kept.text
+    for refused in (
+        send(origin="https://example.com"),
+        send(origin="null"),
+        strict.post("/new/", form),
+        send("/admin/auth/user/add/"),
+    ):
+        assert refused.status_code == 403
+        assert "Send it again" not in refused.text
+        assert "&lt;text&gt;" not in refused.text
+    token = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', send().text)[-1]
+    assert send(csrfmiddlewaretoken=token).status_code == 302
 
 
 def test_clients_of_an_api_get_no_page(migrate, client, settings):
@@ -261,6 +303,50 @@ def test_how_long_ago(seconds, words):
     """In the largest unit, and the day from a month on."""
     moment = datetime(2024, 6, 1, tzinfo=UTC)
     assert times.ago(moment, moment + timedelta(seconds=seconds)) == words
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Ada Lovelace", "AL"), ("ada", "A"), ("- x", "X"), ("", "?"), ("!", "!"),
+        ("\u0645\u0646\u0649 \u0627\u0644\u062e\u0637\u064a\u0628", "\u0645"),
+        ("\u05d3\u05e0\u05d4 \u05dc\u05d5\u05d9", "\u05d3\u05dc"),
+    ],
+)  # fmt: skip
+def test_initials(name, expected):
+    """Of the first and the last word; one letter in a script that joins them, as Arabic."""
+    assert initials(name) == expected
+
+
+def test_names_and_texts_have_a_direction_of_their_own(migrate, client):
+    """Names and titles within a line are isolated; texts and headings begin on their own side."""
+    migrate(posts=[{"thread": "t1", "user": "u1", "text": "one"}])
+    assert '<bdi><a href="/users/u1/">Ada</a></bdi>, ' in client.get("/").text
+    text = client.get("/threads/t1/").text
+    for part in (
+        '<h1 dir="auto">First', '<bdi><a class="author" href="/users/u1/"><b>Ada</b></a></bdi>',
+        'Started by <bdi><a href="/users/u1/">Ada</a></bdi>, ', '<div class="text" dir="auto">',
+    ):  # fmt: skip
+        assert part in text
+    assert '<h1 dir="auto">Ada</h1>' in client.get("/users/u1/").text
+
+
+CODE = "    if x:\n        y\n\n\n    z"
+
+
+def test_texts_keep_their_indentation(migrate, client):
+    """Spaces and empty lines, also of the first line; empty lines around are left out."""
+    migrate(
+        users=[{"id": "u1", "username": "ada", "name": "Ada", "bio": CODE}],
+        threads=[{"id": "t1", "title": "T", "createdBy": "u1"}],
+        posts=[{"thread": "t1", "user": "u1", "text": CODE}],
+    )
+    for path in ("/threads/t1/", "/users/u1/"):
+        assert f"<p>{CODE}</p>" in client.get(path).text
+    form = PostForm({"text": f"\r\n  \r\n{CODE}\n \n"})
+    assert form.is_valid()
+    assert form.cleaned_data["text"] == CODE
+    assert not PostForm({"text": " \n "}).is_valid()
 
 
 def test_what_the_cache_did_is_for_the_staff(migrate, client, admin_client):
@@ -337,7 +423,7 @@ def test_odd_thread_ids(migrate, client):
     for link in links:
         page = client.get(unescape(link))
         assert page.status_code == 200
-        assert f"<h1>{titles[link]}</h1>" in page.text
+        assert f">{titles[link]}</h1>" in page.text
 
 
 def test_long_threads_are_paged(migrate, client):
@@ -372,6 +458,18 @@ def test_searches_and_users_are_paged(migrate, client):
         assert sorted((each for some in shown for each in some), key=int) == [
             str(n) for n in range(60)
         ]
+
+
+def test_who_may_write_is_told_how(client, admin_client):
+    """A thread without posts asks visitors to log in, and commands are for the staff."""
+    for each, shown in ((client, False), (admin_client, True)):
+        assert ("forum_seed" in each.get("/").text) == shown
+    now = times.now()
+    thread = {"threadId": "t1", "title": "T", "createdAt": now, "listing": LISTING, "version": 1}
+    get_adapter(Thread).create(thread)
+    assert "Write the first one below" in admin_client.get("/threads/t1/").text
+    assert "to write the first one" in client.get("/threads/t1/").text
+    assert "Write the first one below" not in client.get("/threads/t1/").text
 
 
 def test_only_reading_is_allowed(client):

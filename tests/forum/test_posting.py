@@ -44,7 +44,7 @@ def test_a_thread_is_started(ada):
     assert [each.operation for each in measurements].count("TransactWriteItems") == 1
     assert response.status_code == 302
     page = ada.get(response["Location"])
-    assert "<h1>A title</h1>" in page.text
+    assert ">A title</h1>" in page.text
     assert "<b>Ada &lt;Lovelace&gt;</b>" in page.text
     assert "A title" in ada.get("/").text
 
@@ -136,7 +136,7 @@ def test_deep_replies_are_on_a_page_of_their_own(ada, dynamo_clock):
         )  # fmt: skip
     shown = ada.get(path).text
     assert re.findall(r"<p>level (\d+)</p>", shown) == [str(n) for n in range(1, 9)]
-    more = re.search(r'class="more" href="([^"]+)">Continue this thread: 1 reply<', shown)[1]
+    more = re.search(r'class="more" href="([^"]+)">Continue this thread<', shown)[1]
     assert re.findall(r"<p>level (\d+)</p>", ada.get(more).text) == ["8", "9", "10"]
 
 
@@ -270,7 +270,7 @@ def test_the_staff_moves_posts(ada):
     assert "the post that this one replies to" in staff.get(second).text
     for wrong, message in (
         (second, "cannot be moved below itself"),
-        ("/", "not the link of a post"),
+        ("/", "not the address of a post"),
         ("/threads/other/posts/x/", "in another thread"),
         (f"{path}posts/none/", "is deleted"),
     ):
