@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import re
 import secrets
 
@@ -110,6 +111,29 @@ def test_logging_in_finishes_a_sign_up(client):
     assert client.get("/login/")["Location"] == "/"
     assert client.post("/logout/")["Location"] == "/"
     assert "Log in" in client.get("/").text
+
+
+def test_log_ins_are_limited(client, settings, dynamo_clock):
+    """However the name is spelled; tries from one address do not lock out the owner at another."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    name = secrets.token_hex(4)
+    get_user_model().objects.create_user(name, password=PASSWORD)
+    paths = itertools.cycle(["/login/", "/admin/login/"])
+    spellings = itertools.cycle(
+        [name, f"{name} ", name.upper(), f"{name}\u3000", chr(ord(name[0]) + 0xFEE0) + name[1:]]
+    )
+
+    def enter(address, password="wrong"):
+        dynamo_clock.advance(7)
+        fields = {"username": next(spellings), "password": password}
+        return client.post(next(paths), fields, REMOTE_ADDR=address).status_code
+
+    assert [enter("10.9.0.1") for _ in range(120)].count(200) == 20
+    assert enter("10.9.0.1", PASSWORD) == 429
+    for n in range(2, 6):
+        assert [enter(f"10.9.0.{n}") for _ in range(20)].count(200) == 20
+    assert client.login(username=name, password=PASSWORD)
+    assert enter("10.9.0.9") == 429
 
 
 def test_a_wrong_password(client):
