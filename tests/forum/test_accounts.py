@@ -69,6 +69,15 @@ def test_a_page_of_another_site_is_no_next_page(client):
     assert sign_up(client, next="https://example.com/")["Location"] == "/"
 
 
+@pytest.mark.parametrize("target", ["/login/", "/sign-up/", "/%6Cogin/?next=/new/"])
+def test_no_form_to_log_in_comes_after_another(client, target):
+    """The front page does."""
+    assert sign_up(client, next=target)["Location"] == "/"
+    assert client.get("/login/", {"next": target})["Location"] == "/"
+    answer = Client().post("/login/", {"username": "ada", "password": PASSWORD, "next": target})
+    assert answer["Location"] == "/"
+
+
 @pytest.mark.parametrize(
     ("fields", "wrong", "message"),
     [
