@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
@@ -24,7 +24,10 @@ class Account(models.Model):
 
 
 class Token(models.Model):
-    """A token with which programs write for a user. Its text is not stored, only a digest."""
+    """
+    A token with which programs write for a user, who has one of each name. Its text is not stored,
+    only a digest.
+    """
 
     user: models.ForeignKey[Any, Any] = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="forum_tokens"
@@ -35,6 +38,9 @@ class Token(models.Model):
 
     class Meta:
         app_label = "forum"
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["user", "name"], name="forum_token_name")
+        ]
 
     def __str__(self) -> str:
         return self.name

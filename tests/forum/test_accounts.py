@@ -280,6 +280,12 @@ def test_tokens_are_made_and_deleted_on_a_page(client):
     assert client.get(delete).status_code == 405
     assert "deleted" in client.post(delete, follow=True).text
     assert Client().post("/api/threads", content, **writer).status_code == 401
+    client.post("/account/tokens/", {"name": "nightly"})
+    again = client.post("/account/tokens/", {"name": " nightly "})
+    assert "You have a token with this name" in error_at(again, "name")
+    other.post("/account/tokens/", {"name": "nightly"})
+    assert Token.objects.filter(name="nightly").count() == 2
+    Token.objects.all().delete()
     owner = get_user_model().objects.get(username="ada")
     Token.objects.bulk_create(Token(user=owner, name=str(n), digest=str(n)) for n in range(20))
     refused = client.post("/account/tokens/", {"name": "one more"})

@@ -254,8 +254,11 @@ def test_a_head_has_no_content(client, migrate):
 
 
 def test_a_token_that_is_revoked_is_invalid(writer, user):
-    """By its name; others stay."""
-    call_command("forum_token", "cleo", name="other", revoke=True, stdout=io.StringIO())
+    """By its name, of which a user has one; others stay."""
+    with pytest.raises(CommandError, match="no token with the name 'other'"):
+        call_command("forum_token", "cleo", name="other", revoke=True)
+    with pytest.raises(CommandError, match="a token with the name 'test'"):
+        call_command("forum_token", "cleo", name="test")
     problem(writer("POST", "/api/posts", {"thread": "none", "text": "x"}), 404)
     call_command("forum_token", "cleo", name="test", revoke=True, stdout=io.StringIO())
     problem(writer("POST", "/api/posts", {"thread": "none", "text": "x"}), 401)
