@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from django import forms
@@ -12,6 +12,10 @@ from django.urls import Resolver404, resolve
 
 from .accounts import MAX_BIO, MAX_NAME
 from .posting import MAX_TEXT, MAX_TITLE, TooManyWords, check_title
+
+USERNAME_TAKEN = (
+    "Another user has this name. If you have just signed up, log in. Otherwise choose another one."
+)
 
 
 class TitleForm(forms.Form):
@@ -95,6 +99,7 @@ class SignUpForm(BaseUserCreationForm):  # type: ignore[type-arg]
     class Meta:
         model = get_user_model()
         fields = ("username", "email")
+        error_messages: ClassVar = {"username": {"unique": USERNAME_TAKEN}}
 
 
 class ProfileForm(forms.Form):

@@ -9,12 +9,16 @@ from django.db import models
 
 
 class Account(models.Model):
-    """The profile of a user of Django."""
+    """
+    The profile of a user of Django, which may be made later. ``is_linked`` says that it was there
+    before, and the staff gave it to the user.
+    """
 
     user: models.OneToOneField[Any, Any] = models.OneToOneField(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="forum_account"
     )
     profile_id: models.CharField[str, str] = models.CharField(max_length=255, unique=True)
+    is_linked: models.BooleanField[bool, bool] = models.BooleanField(default=False)
 
     class Meta:
         app_label = "forum"

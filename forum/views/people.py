@@ -22,7 +22,7 @@ from dynamo_stores.exceptions import StoreUnavailable
 from .. import accounts, activities, cursors, profiles, threads, times
 from ..accounts import Taken
 from ..adapters import Conflict, get_adapter
-from ..forms import ProfileForm, SignUpForm
+from ..forms import USERNAME_TAKEN, ProfileForm, SignUpForm
 from ..limits import limit_log_ins, limit_sign_ups
 from ..models import User
 from .answers import after_of, limit_editing, own_id, page, show_form, staff_only, version_of
@@ -31,7 +31,7 @@ ACTIVITIES_PER_PAGE = 50
 
 _form_methods = require_http_methods(["GET", "HEAD", "POST"])
 _TAKEN = {
-    "username": "Another user has this name. Choose another one, or log in if it is yours.",
+    "username": USERNAME_TAKEN,
     "email": "Another user has this address. Log in if it is yours, or use another one.",
 }
 
