@@ -304,6 +304,41 @@ def test_a_profile_whose_account_is_deleted_is_imported_again(
     link("ada", "u1")
 
 
+def test_an_account_is_deleted_while_dynamodb_is_away(
+    monkeypatch, caplog, django_capture_on_commit_callbacks
+):
+    """That is logged, and forum_verify repairs it."""
+    user = accounts.sign_up("ada", "ada@example.com", PASSWORD)
+    former = accounts.profile_id_of(user)
+    with monkeypatch.context() as patch, django_capture_on_commit_callbacks(execute=True):
+        patch.setattr(accounts, "release", unavailable)
+        user.delete()
+    assert f"{former} of a deleted account" in caplog.text
+    assert problems() == [("profiles of accounts that do not exist", former)]
+    with pytest.raises(CommandError, match="Restore the SQL database, or add --free-names"):
+        call_command("forum_verify", repair=True, stdout=io.StringIO())
+    assert profile(former)["email"] == "ada@example.com"
+    with pytest.raises(CommandError, match="--free-names is given without --repair"):
+        call_command("forum_verify", free_names=True)
+    out = io.StringIO()
+    call_command("forum_verify", repair=True, free_names=True, stdout=out)
+    assert "profiles of accounts that do not exist: 1, 1 repaired" in out.getvalue()
+    assert problems() == []
+    assert accounts.sign_up("ada", "ada@example.com", PASSWORD).pk
+
+
+def test_a_name_of_two_profiles_is_reported(migrate):
+    """Neither loses it by a repair, and the command says which they are."""
+    migrate(users=[{**USERS[0], "email": "a@example.com"}, USERS[1]])
+    get_adapter(User).update("2", {"email": "A@example.com"})
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="Give one of the two another name"):
+        call_command("forum_verify", repair=True, stdout=out)
+    assert "another one has reserved: 1, 0 repaired" in out.getvalue()
+    assert "email of '2', reserved by 'u1'" in out.getvalue()
+    assert (profile("u1")["email"], profile("2")["email"]) == ("a@example.com", "A@example.com")
+
+
 def test_a_new_name_is_shown_though_replicas_lag(relayed, client):
     """The process that changed it has it in the cache; another one reads it strongly."""
     sign_up(client)
