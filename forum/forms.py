@@ -14,7 +14,9 @@ from django.urls import Resolver404, resolve
 from .accounts import MAX_BIO, MAX_NAME
 from .posting import MAX_TEXT, MAX_TITLE, TooManyWords, check_title
 
-NAME_TAKEN = "Another user has this name. Choose another one, or log in if it is yours."
+NAME_TAKEN = (
+    "Another user has this name. If you have just signed up, log in. Otherwise choose another one."
+)
 
 
 class TextField(forms.CharField):

@@ -326,7 +326,7 @@ def _without(*always: str, changed: tuple[str, ...]) -> Callable[[Item, Item], b
     return is_same
 
 
-_same_user = _without("version", changed=("name", "bio", "email"))
+_same_user = _without("version", changed=("username", "name", "bio", "email"))
 _same_post = _without(
     "version", "children", "replies", "branch", "place", "depth", "ownBranch",
     changed=("content", "title", "parent", "isDeleted", "editedAt"),

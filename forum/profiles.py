@@ -14,7 +14,7 @@ from . import times
 from .adapters import Item, get_adapter
 from .models import User
 
-# Seconds for which a profile is cached; a change deletes it from the cache.
+# Seconds for which a profile is cached; a change replaces it there.
 _FRESH_FOR = 300
 _SHOWN = ["userId", "number", "name", "username", "bio", "createdAt"]
 
@@ -66,7 +66,8 @@ def get_profiles(
     found: dict[str, Profile] = cache.get_many(wanted)
     if missing := [each for each in wanted if each not in found]:
         try:
-            items = get_adapter(User).get_many(missing, attributes=_SHOWN)
+            # Strongly: what is read just after a change would stay in the cache.
+            items = get_adapter(User).get_many(missing, consistent=True, attributes=_SHOWN)
         except StoreUnavailable:
             if perhaps_partly:
                 return found
@@ -82,6 +83,6 @@ def get_profile(user_id: str) -> Profile | None:
     return get_profiles([user_id]).get(user_id)
 
 
-def forget(user_id: str) -> None:
-    """Delete a profile that was changed from the cache."""
-    caches["profiles"].delete(user_id)
+def remember(item: Item) -> None:
+    """Put a profile that was changed into the cache, as its item is now."""
+    caches["profiles"].set(item["userId"], Profile.of(item), _FRESH_FOR)

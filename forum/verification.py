@@ -18,7 +18,7 @@ from typing import Any
 from dynamo_stores.models import DynamoModel
 
 from . import keys
-from .accounts import EMAIL, USER_NAME, plain
+from .accounts import RESERVED, plain, release, reserving
 from .adapters import (
     MISSING,
     Check,
@@ -33,6 +33,7 @@ from .adapters import (
     get_database,
 )
 from .models import Post, Support, Thread, User
+from .sql import Account
 from .trees import NoSuchPost, NoSuchThread, Place, Tree, TreeBusy, place_item, read_page
 from .words import entry, words_of
 
@@ -54,9 +55,12 @@ REPLIES = "posts with a wrong number of replies"
 MISSING_WORD = "words of titles that are missing"
 STALE_WORD = "words of titles that are stale"
 RESERVATION = "reservations without a profile"
+NO_RESERVATION = "names of profiles that are not reserved"
+TWO_PROFILES = "names of profiles that another one has reserved"
+NO_ACCOUNT = "profiles of accounts that do not exist"
 KINDS = (
     UNFINISHED, NO_THREAD, NO_PLACE, TAKEN_PLACE, NO_PARENT, WRONG_PLACE, CYCLE, NO_POST, POSTS,
-    REPLIES, MISSING_WORD, STALE_WORD, RESERVATION,
+    REPLIES, MISSING_WORD, STALE_WORD, RESERVATION, NO_RESERVATION, TWO_PROFILES, NO_ACCOUNT,
 )  # fmt: skip
 
 # Called with how many items were read.
@@ -65,15 +69,20 @@ Paced = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong. ``repair`` raises WriteRefused if it was changed meanwhile."""
+    """
+    Something wrong. ``repair`` raises WriteRefused if it was changed meanwhile; it is None if
+    somebody has to decide.
+    """
 
     kind: str
     key: str
-    repair: Callable[[], None]
+    repair: Callable[[], None] | None
 
 
 def repaired(problem: Problem) -> bool:
-    """Repair a problem; return False if users have changed it meanwhile."""
+    """Repair a problem; return False if users have changed it meanwhile, or have to."""
+    if problem.repair is None:
+        return False
     try:
         problem.repair()
     except (WriteRefused, TreeBusy, NoSuchThread, NoSuchPost):
@@ -85,6 +94,7 @@ def find_problems(paced: Paced = lambda count: None) -> Iterator[Problem]:
     """Yield what is wrong. Repairs that are made meanwhile are seen."""
     yield from _of_posts(paced)
     yield from _of_threads(paced)
+    yield from _of_users(paced)
     yield from _of_support(paced)
 
 
@@ -306,6 +316,52 @@ def _wrong_counts(thread_id: str, paced: Paced) -> Iterator[Problem]:
             yield Problem(REPLIES, post_id, partial(get_database().transact, operations))
 
 
+def _of_users(paced: Paced) -> Iterator[Problem]:
+    for users in _pages(User, paced, *RESERVED, "account"):
+        # First, because its repair frees names.
+        yield from _without_account(users)
+        yield from _not_reserved(users)
+
+
+def _without_account(users: list[Item]) -> Iterator[Problem]:
+    owned = [user for user in users if "account" in user]
+    if not owned:
+        return
+    accounts = Account.objects.filter(user__in=[user["account"] for user in owned])
+    profiles = dict(accounts.values_list("user", "profile_id"))
+    for user in owned:
+        user_id, account = user["userId"], user["account"]
+        if profiles.get(account) != user_id:
+            now = get_adapter(User).get_by_id(user_id, consistent=True)
+            if now is not None and now.get("account") == account:
+                yield Problem(NO_ACCOUNT, user_id, partial(release, user_id, account))
+
+
+def _not_reserved(users: list[Item]) -> Iterator[Problem]:
+    named = [
+        (user, name, keys.reservation(kind, plain(user[name])))
+        for user in users
+        for name, kind in RESERVED.items()
+        if user.get(name)
+    ]
+    found = _by_key(Support, [tuple(key.values()) for _, _, key in named], "holder", "expiresAt")
+    for user, name, key in named:
+        user_id, item = user["userId"], found.get(tuple(key.values()), {})
+        if item.get("holder") == user_id and "expiresAt" not in item:
+            continue
+        now = get_adapter(User).get_by_id(user_id, consistent=True)
+        if now is None or now.get(name) != user[name]:
+            continue
+        operation = reserving(name, user[name], user_id)
+        if operation is None:
+            what = f"{name} of {user_id!r}, reserved by {item.get('holder')!r}"
+            yield Problem(TWO_PROFILES, what, None)
+        else:
+            has_it = Check(Table.of(User), {"userId": user_id}, {name: user[name]})
+            transact = partial(get_database().transact, [has_it, operation])
+            yield Problem(NO_RESERVATION, user_id, transact)
+
+
 def _of_support(paced: Paced) -> Iterator[Problem]:
     names = ("postId", "threadId", "title", "holder", "expiresAt")
     for items in _pages(Support, paced, *names):
@@ -314,7 +370,7 @@ def _of_support(paced: Paced) -> Iterator[Problem]:
             by_kind.setdefault(item["PK"].partition("#")[0], []).append(item)
         yield from _stale_places(by_kind.get("tree", []))
         yield from _stale_words(by_kind.get("word", []))
-        for kind, name in ((USER_NAME, "username"), (EMAIL, "email")):
+        for name, kind in RESERVED.items():
             yield from _stale_reservations(by_kind.get(kind, []), kind, name)
 
 

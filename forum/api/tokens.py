@@ -6,15 +6,24 @@ import hashlib
 import secrets
 from typing import Any
 
+from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 
 from ..sql import Token
 
 
+class TokenExists(Exception):
+    """The user has a token with this name."""
+
+
 def make_token(user: Any, name: str) -> str:
-    """Make a token for a user; return its text, which is not stored."""
+    """Make a token for a user; return its text, which is not stored. Raises TokenExists."""
     text = secrets.token_urlsafe(32)
-    Token.objects.create(user=user, name=name, digest=_digest(text))
+    try:
+        with transaction.atomic():
+            Token.objects.create(user=user, name=name, digest=_digest(text))
+    except IntegrityError as exc:
+        raise TokenExists from exc
     return text
 
 

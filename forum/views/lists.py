@@ -132,7 +132,7 @@ def _show_tree(request: HttpRequest, thread_id: str, root_id: str = "") -> HttpR
         found,
         root=None if content.root is None else _line(content.root, None, own),
         lines=_lines(content, own),
-        is_own=own == content.thread.author_id,
+        is_own=bool(own) and own == content.thread.author_id,
         form=PostForm(),
         once=new_key(),
         is_first=after is None,

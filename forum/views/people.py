@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from django.contrib import messages
 from django.contrib.auth import get_user_model, login
@@ -11,6 +12,7 @@ from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods, require_safe
@@ -42,6 +44,10 @@ class LogIn(LoginView):
     template_name = "forum/login.html"
     redirect_authenticated_user = True
 
+    def get_redirect_url(self, request: HttpRequest | None = None) -> str:
+        """Return the page to go on with, ``""`` for the front page."""
+        return _next_page(request or self.request)
+
     def form_valid(self, form: Any) -> HttpResponse:
         """Log in, and finish a sign-up that was cut off; without DynamoDB the next visit does."""
         response = super().form_valid(form)
@@ -57,7 +63,7 @@ def sign_up(request: HttpRequest) -> HttpResponse:
     """A form for a new account."""
     if request.user.is_authenticated:
         return redirect("forum:front")
-    target = request.POST.get("next") or request.GET.get("next", "")
+    target = _next_page(request)
     form = SignUpForm(request.POST if request.method == "POST" else None)
     if not form.is_valid():
         return show_form(request, "forum/sign_up.html", form, next=target)
@@ -71,10 +77,17 @@ def sign_up(request: HttpRequest) -> HttpResponse:
         return show_form(request, "forum/sign_up.html", form, next=target)
     login(request, user)
     messages.success(request, "Welcome! Your account is made.")
+    return HttpResponseRedirect(target) if target else redirect("forum:front")
+
+
+def _next_page(request: HttpRequest) -> str:
+    """Return the page of this site to go on with, ``""`` without one; no form to log in is one."""
+    target = request.POST.get("next") or request.GET.get("next", "")
     is_own = url_has_allowed_host_and_scheme(
         target, allowed_hosts={request.get_host()}, require_https=request.is_secure()
     )
-    return HttpResponseRedirect(target) if is_own else redirect("forum:front")
+    forms = (reverse("forum:login"), reverse("forum:sign-up"))
+    return target if is_own and unquote(urlsplit(target).path) not in forms else ""
 
 
 @require_safe

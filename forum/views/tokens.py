@@ -9,7 +9,7 @@ from django.shortcuts import redirect
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
-from ..api.tokens import make_token
+from ..api.tokens import TokenExists, make_token
 from ..forms import TokenForm
 from ..sql import Token
 from .answers import limit_editing, page, show_form
@@ -30,8 +30,11 @@ def tokens(request: HttpRequest) -> HttpResponse:
         if own.count() >= MAX_TOKENS:
             form.add_error(None, f"You have {MAX_TOKENS} tokens. Delete one that you do not use.")
         else:
-            made = make_token(request.user, form.cleaned_data["name"])
-            form = TokenForm()
+            try:
+                made = make_token(request.user, form.cleaned_data["name"])
+                form = TokenForm()
+            except TokenExists:
+                form.add_error("name", "You have a token with this name. Choose another one.")
     return show_form(request, "forum/tokens.html", form, tokens=own, made=made)
 
 

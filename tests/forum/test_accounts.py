@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import re
 import secrets
 
@@ -68,6 +69,15 @@ def test_a_page_of_another_site_is_no_next_page(client):
     assert sign_up(client, next="https://example.com/")["Location"] == "/"
 
 
+@pytest.mark.parametrize("target", ["/login/", "/sign-up/", "/%6Cogin/?next=/new/"])
+def test_no_form_to_log_in_comes_after_another(client, target):
+    """The front page does."""
+    assert sign_up(client, next=target)["Location"] == "/"
+    assert client.get("/login/", {"next": target})["Location"] == "/"
+    answer = Client().post("/login/", {"username": "ada", "password": PASSWORD, "next": target})
+    assert answer["Location"] == "/"
+
+
 @pytest.mark.parametrize(
     ("fields", "wrong", "message"),
     [
@@ -111,6 +121,29 @@ def test_logging_in_finishes_a_sign_up(client):
     assert client.get("/login/")["Location"] == "/"
     assert client.post("/logout/")["Location"] == "/"
     assert "Log in" in client.get("/").text
+
+
+def test_log_ins_are_limited(client, settings, dynamo_clock):
+    """However the name is spelled; tries from one address do not lock out the owner at another."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    name = secrets.token_hex(4)
+    get_user_model().objects.create_user(name, password=PASSWORD)
+    paths = itertools.cycle(["/login/", "/admin/login/"])
+    spellings = itertools.cycle(
+        [name, f"{name} ", name.upper(), f"{name}\u3000", chr(ord(name[0]) + 0xFEE0) + name[1:]]
+    )
+
+    def enter(address, password="wrong"):
+        dynamo_clock.advance(7)
+        fields = {"username": next(spellings), "password": password}
+        return client.post(next(paths), fields, REMOTE_ADDR=address).status_code
+
+    assert [enter("10.9.0.1") for _ in range(120)].count(200) == 20
+    assert enter("10.9.0.1", PASSWORD) == 429
+    for n in range(2, 6):
+        assert [enter(f"10.9.0.{n}") for _ in range(20)].count(200) == 20
+    assert client.login(username=name, password=PASSWORD)
+    assert enter("10.9.0.9") == 429
 
 
 def test_a_wrong_password(client):
@@ -277,6 +310,12 @@ def test_tokens_are_made_and_deleted_on_a_page(client):
     assert client.get(delete).status_code == 405
     assert "deleted" in client.post(delete, follow=True).text
     assert Client().post("/api/threads", content, **writer).status_code == 401
+    client.post("/account/tokens/", {"name": "nightly"})
+    again = client.post("/account/tokens/", {"name": " nightly "})
+    assert "You have a token with this name" in error_at(again, "name")
+    other.post("/account/tokens/", {"name": "nightly"})
+    assert Token.objects.filter(name="nightly").count() == 2
+    Token.objects.all().delete()
     owner = get_user_model().objects.get(username="ada")
     Token.objects.bulk_create(Token(user=owner, name=str(n), digest=str(n)) for n in range(20))
     refused = client.post("/account/tokens/", {"name": "one more"})
@@ -299,4 +338,4 @@ def test_an_imported_profile_is_given_to_one_account(migrate):
         call_command("forum_link", "bo-sql", "none")
     with pytest.raises(CommandError, match="There is no user with this name"):
         call_command("forum_link", "none", "2")
-    assert accounts.profile_id_of(bo) == f"django-{bo.pk}"
+    assert accounts.profile_id_of(bo) == ""

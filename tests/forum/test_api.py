@@ -272,8 +272,11 @@ def test_a_head_has_no_content(client, migrate):
 
 
 def test_a_token_that_is_revoked_is_invalid(writer, user):
-    """By its name; others stay."""
-    call_command("forum_token", "cleo", name="other", revoke=True, stdout=io.StringIO())
+    """By its name, of which a user has one; others stay."""
+    with pytest.raises(CommandError, match="no token with the name 'other'"):
+        call_command("forum_token", "cleo", name="other", revoke=True)
+    with pytest.raises(CommandError, match="a token with the name 'test'"):
+        call_command("forum_token", "cleo", name="test")
     problem(writer("POST", "/api/posts", {"thread": "none", "text": "x"}), 404)
     call_command("forum_token", "cleo", name="test", revoke=True, stdout=io.StringIO())
     problem(writer("POST", "/api/posts", {"thread": "none", "text": "x"}), 401)
@@ -296,7 +299,7 @@ def test_writing_with_a_token(client, writer, user):
     assert made["Location"] == f"/api/threads/{thread['id']}"
     assert client.get(made["Location"]).json() == thread
     assert (thread["title"], thread["posts"]) == ("Hello there", 1)
-    assert thread["createdBy"] == f"django-{user.pk}"
+    assert thread["createdBy"] == accounts.profile_id_of(user)
     answer = writer("POST", "/api/posts", {"thread": thread["id"], "text": "second"})
     second = answer.json()
     content = {"thread": thread["id"], "text": "third", "parent": second["id"]}
@@ -339,7 +342,7 @@ def test_one_writes_for_oneself(client, writer, migrate, user):
 def test_a_profile_is_changed(client, writer, user):
     """One's own, also where pages show it."""
     writer("POST", "/api/threads", {"title": "a", "text": "b"})
-    path = f"/api/users/django-{user.pk}"
+    path = f"/api/users/{accounts.profile_id_of(user)}"
     assert client.get(path).json()["name"] == "Cleo"
     changed = writer("PATCH", path + "?version=1", {"bio": "Reads."}).json()
     assert (changed["name"], changed["bio"], changed["version"]) == ("Cleo", "Reads.", 2)
@@ -469,7 +472,7 @@ def test_replies_of_others_do_not_change_the_version(client, writer):
 def test_a_change_of_nothing_is_refused(client, writer, user):
     """422; the version of the profile stays."""
     writer("POST", "/api/threads", {"title": "a", "text": "b"})
-    path = f"/api/users/django-{user.pk}"
+    path = f"/api/users/{accounts.profile_id_of(user)}"
     for content in ({}, {"name": None}):
         assert "name, bio" in problem(writer("PATCH", f"{path}?version=1", content), 422)
     problem(writer("PATCH", f"{path}?version=1", {"name": "x" * (accounts.MAX_NAME + 1)}), 422)

@@ -124,6 +124,15 @@ def forget_user():
     get_adapter(User).delete("2")
 
 
+def free_name():
+    get_adapter(Support).delete(keys.reservation("user-name", "bo"))
+
+
+def end_reservation():
+    ended = {"holder": "x", "expiresAt": 1}
+    get_adapter(Support).update(keys.reservation("user-name", "bo"), ended)
+
+
 @pytest.mark.parametrize(
     ("damage", "kinds", "right"),
     [
@@ -135,6 +144,8 @@ def forget_user():
         (change_words, {verification.MISSING_WORD: 1, verification.STALE_WORD: 1}, RIGHT),
         (forget_thread, {verification.NO_THREAD: 1}, RIGHT),
         (forget_user, {verification.RESERVATION: 1}, RIGHT),
+        (free_name, {verification.NO_RESERVATION: 1}, RIGHT),
+        (end_reservation, {verification.NO_RESERVATION: 1}, RIGHT),
         (
             forget_post,
             {verification.NO_POST: 1},

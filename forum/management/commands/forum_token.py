@@ -5,17 +5,17 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
-from forum.api.tokens import make_token
-from forum.management.users import named_user
+from forum.api.tokens import TokenExists, make_token
+from forum.management.users import named_user, sql_tables
 from forum.sql import Token
 
 
 class Command(BaseCommand):
     help = (
         "Makes a token for the API and prints it: it is shown only this once. With --revoke, "
-        "deletes the user's tokens of that name."
+        "deletes the user's token of that name."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -26,9 +26,17 @@ class Command(BaseCommand):
     def handle(
         self, *args: Any, username: str, name: str, revoke: bool = False, **options: Any
     ) -> None:
-        user = named_user(username)
-        if revoke:
-            deleted, _ = Token.objects.filter(user=user, name=name).delete()
-            self.stdout.write(f"Tokens deleted: {deleted}")
-        else:
-            self.stdout.write(make_token(user, name))
+        try:
+            with sql_tables():
+                user = named_user(username)
+                if not revoke:
+                    self.stdout.write(make_token(user, name))
+                elif not Token.objects.filter(user=user, name=name).delete()[0]:
+                    raise CommandError(f"The user has no token with the name {name!r}.")
+                else:
+                    self.stdout.write("The token is deleted. Programs that use it are refused.")
+        except TokenExists as exc:
+            raise CommandError(
+                f"The user has a token with the name {name!r}. Choose another --name, or delete "
+                "it with --revoke."
+            ) from exc

@@ -12,10 +12,24 @@ from dynamo_stores import clock
 from dynamo_stores.calls.backpressure import background
 from dynamo_stores.exceptions import StoreError
 from dynamo_stores.management.meter import Meter
-from forum.verification import KINDS, NO_THREAD, find_problems, repaired
+from forum.management.users import sql_tables
+from forum.verification import (
+    KINDS,
+    NO_ACCOUNT,
+    NO_THREAD,
+    TWO_PROFILES,
+    find_problems,
+    repaired,
+)
 
 # A repair can show what was behind it: the places of replies after that of their post.
 _RUNS = 10
+# What is not repaired unless it is wanted, and what to do.
+_KEPT = {
+    NO_THREAD: "Posts of no thread are left. Restore the threads, or add --delete-posts.",
+    NO_ACCOUNT: "Profiles of no account are left. Restore the SQL database, or add --free-names.",
+    TWO_PROFILES: "Names of two profiles are left. Give one of the two another name.",
+}
 
 
 class Command(BaseCommand):
@@ -39,6 +53,12 @@ class Command(BaseCommand):
             "threads would bring them back.",
         )
         parser.add_argument(
+            "--free-names",
+            action="store_true",
+            help="With --repair, free user names and e-mail addresses of accounts that the SQL "
+            "database does not have. A restore of it would bring them back.",
+        )
+        parser.add_argument(
             "--items-per-second",
             type=int,
             default=1_000,
@@ -51,18 +71,23 @@ class Command(BaseCommand):
         *args: Any,
         repair: bool = False,
         delete_posts: bool = False,
+        free_names: bool = False,
         items_per_second: int = 1_000,
         **options: Any,
     ) -> None:
-        if delete_posts and not repair:
-            raise CommandError("--delete-posts is given without --repair.")
+        for option, is_given in (("--delete-posts", delete_posts), ("--free-names", free_names)):
+            if is_given and not repair:
+                raise CommandError(f"{option} is given without --repair.")
         if items_per_second < 1:
             raise CommandError("--items-per-second must be 1 or more.")
         self._rate, self._read, self._began = items_per_second, 0, clock.monotonic()
         self._meter = Meter(self.stdout, 0)
+        self._undecided: list[str] = []
+        wanted = {NO_THREAD: delete_posts, NO_ACCOUNT: free_names}
+        kept = {kind for kind in _KEPT if not wanted.get(kind)}
         try:
-            with background():
-                found, left = self._run(repair=repair, delete_posts=delete_posts)
+            with background(), sql_tables():
+                found, left = self._run(repair=repair, kept=kept)
         except StoreError as exc:
             raise CommandError(f"Not all was read. {exc}") from exc
         finally:
@@ -71,25 +96,27 @@ class Command(BaseCommand):
             if found[kind]:
                 done = f", {found[kind] - left[kind]} repaired" if repair else ""
                 self.stdout.write(f"{kind}: {found[kind]}{done}")
+        for line in self._undecided:
+            self.stdout.write(f"  {line}")
         if not found:
             self.stdout.write(f"Nothing is wrong in {self._read:,} items.")
         elif not repair:
             raise CommandError("Run the command with --repair to repair it.")
-        elif set(left) == {NO_THREAD} and not delete_posts:
-            raise CommandError(
-                "Posts of no thread are left. Restore the threads, or add --delete-posts."
-            )
+        elif left and kept.issuperset(left):
+            raise CommandError(" ".join(_KEPT[kind] for kind in KINDS if left[kind]))
         elif left:
             raise CommandError("Not all was repaired, because users wrote. Run it again.")
 
-    def _run(self, *, repair: bool, delete_posts: bool) -> tuple[Counter[str], Counter[str]]:
+    def _run(self, *, repair: bool, kept: set[str]) -> tuple[Counter[str], Counter[str]]:
         """Return how many problems of each kind were found, and how many are left."""
         found, left = Counter[str](), Counter[str]()
         for _ in range(_RUNS if repair else 1):
             left, has_repaired = Counter[str](), False
+            self._undecided.clear()
             for problem in find_problems(self._pace):
-                is_kept = problem.kind == NO_THREAD and not delete_posts
-                if repair and not is_kept and repaired(problem):
+                if problem.repair is None:
+                    self._undecided.append(problem.key)
+                if repair and problem.kind not in kept and repaired(problem):
                     found[problem.kind] += 1
                     has_repaired = True
                 else:
