@@ -394,18 +394,14 @@ def test_visitors_get_429_when_all_is_busy(migrate, client, dynamo_clock):
 
 
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
-def test_log_ins_are_limited(client, path):
-    """By address, and by account from any address."""
-    wrong = {"username": secrets.token_hex(8), "password": "wrong"}
+def test_log_ins_of_an_address_are_limited(client, path):
+    """By address; the form is still shown."""
     address = f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.1"
     answers = [
-        client.post(path, {**wrong, "username": f"{n}"}, REMOTE_ADDR=address).status_code
+        client.post(
+            path, {"username": f"{n}", "password": "wrong"}, REMOTE_ADDR=address
+        ).status_code
         for n in range(11)
     ]
     assert answers == [200] * 10 + [429]
     assert client.get(path, REMOTE_ADDR=address).status_code == 200
-    answers = [
-        client.post(path, wrong, REMOTE_ADDR=f"10.9.{n}.{secrets.randbelow(256)}").status_code
-        for n in range(21)
-    ]
-    assert answers == [200] * 20 + [429]
