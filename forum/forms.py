@@ -13,10 +13,17 @@ from django.urls import Resolver404, resolve
 
 from .accounts import MAX_BIO, MAX_NAME
 from .posting import MAX_TEXT, MAX_TITLE, TooManyWords, check_title
+from .words import is_visible
 
 NAME_TAKEN = (
     "Another user has this name. If you have just signed up, log in. Otherwise choose another one."
 )
+
+
+def check_visible(text: str) -> None:
+    """Raise ValidationError if nothing of a text can be seen."""
+    if not is_visible(text):
+        raise forms.ValidationError("Write something that can be seen.")
 
 
 class TextField(forms.CharField):
@@ -24,7 +31,7 @@ class TextField(forms.CharField):
 
     def __init__(self, *, rows: int, **options: Any) -> None:
         widget = forms.Textarea(attrs={"rows": rows, "dir": "auto"})
-        super().__init__(strip=False, widget=widget, **options)
+        super().__init__(strip=False, widget=widget, validators=[check_visible], **options)
 
     def to_python(self, value: Any) -> str:
         """Return the text without empty lines before it, and without whitespace after it."""
@@ -40,7 +47,7 @@ def _line(**attributes: str) -> forms.TextInput:
 class TitleForm(forms.Form):
     """The title of a thread."""
 
-    title = forms.CharField(max_length=MAX_TITLE, widget=_line())
+    title = forms.CharField(max_length=MAX_TITLE, validators=[check_visible], widget=_line())
 
     def clean_title(self) -> str:
         """Return the title. Raises ValidationError if it cannot be found by its words."""
@@ -107,6 +114,7 @@ class SignUpForm(BaseUserCreationForm):  # type: ignore[type-arg]
     name = forms.CharField(
         required=False,
         max_length=MAX_NAME,
+        validators=[check_visible],
         help_text="Shown with your posts. Without it, your user name is.",
         widget=_line(autocomplete="name"),
     )
@@ -144,7 +152,9 @@ class LogInForm(AuthenticationForm):
 class ProfileForm(forms.Form):
     """What a user may change of the profile."""
 
-    name = forms.CharField(max_length=MAX_NAME, widget=_line(autocomplete="name"))
+    name = forms.CharField(
+        max_length=MAX_NAME, validators=[check_visible], widget=_line(autocomplete="name")
+    )
     email = forms.EmailField(
         label="E-mail address",
         help_text="Nobody else sees it.",

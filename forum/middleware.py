@@ -7,7 +7,7 @@ from collections.abc import Callable
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import render, resolve_url
 from django.template.loader import render_to_string
 from django.urls import get_resolver
 
@@ -34,6 +34,9 @@ class PagesMiddleware:
         if settings.DEBUG and response.status_code == 404 and request.resolver_match is None:
             # Instead of Django's list of all patterns.
             response = render(request, "404.html", status=404)
+        if _is_logged_out(request, response) and (kept := unsent(request))["unsent"]:
+            context = {"address": response["Location"], **kept}
+            response = render(request, "forum/errors/logged_out.html", context, status=403)
         if response.status_code in _REPLACED and _is_sentence(response) and _wants_page(request):
             context = {
                 "wait": int(response.headers.get("Retry-After", 1)),
@@ -43,6 +46,8 @@ class PagesMiddleware:
             response.content = render_to_string(name, context, request).encode()
             response["Content-Type"] = "text/html; charset=utf-8"
         response.headers.setdefault("Content-Security-Policy", POLICY)
+        if settings.SESSION_COOKIE_NAME in request.COOKIES:
+            response.headers.setdefault("Cache-Control", "private")
         return response
 
     def process_exception(self, request: HttpRequest, exc: Exception) -> HttpResponse | None:
@@ -63,6 +68,15 @@ def _is_page(request: HttpRequest) -> bool:
         return bool(match.app_name == "forum")
     # With DEBUG, apps at other paths keep Django's page, which has styles of its own.
     return not settings.DEBUG or _is_below_forum(request)
+
+
+def _is_logged_out(request: HttpRequest, response: HttpResponse) -> bool:
+    """Return whether a form was sent after the session of its user had ended."""
+    return (
+        request.method == "POST"
+        and response.status_code == 302
+        and response["Location"].startswith(f"{resolve_url(settings.LOGIN_URL)}?")
+    )
 
 
 def _is_below_forum(request: HttpRequest) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from ninja import Schema
-from pydantic import ConfigDict, Field, StrictInt, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, StrictInt, StringConstraints, WithJsonSchema
 
 from ..accounts import MAX_BIO, MAX_NAME
 from ..importing import MAX_ID_BYTES
 from ..posting import MAX_TEXT, MAX_TITLE
+from ..words import is_visible
 
 # Strict, because true is no id.
 Id = StrictInt | Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_BYTES)]
@@ -18,8 +19,16 @@ Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"}
 
 def _text(longest: int) -> Any:
     return Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=longest)
+        str,
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=longest),
+        AfterValidator(_visible),
     ]
+
+
+def _visible(text: str) -> str:
+    if not is_visible(text):
+        raise ValueError("Write something that can be seen.")
+    return text
 
 
 def _example(**members: Any) -> ConfigDict:

@@ -504,6 +504,13 @@ def test_too_large_content_is_refused(writer, settings):
     problem(writer("POST", "/api/threads", {"title": "a", "text": "b" * 200}), 413)
 
 
+def test_what_cannot_be_seen_is_refused(writer):
+    """As on the pages."""
+    refused = writer("POST", "/api/threads", {"title": "\u200b", "text": "x"})
+    assert "can be seen" in str(refused.json()["errors"])
+    problem(refused, 422)
+
+
 def test_the_document_is_valid(client):
     """As OpenAPI 3.1. It says what each operation may answer, and which headers it has."""
     document = client.get("/api/openapi.json").json()

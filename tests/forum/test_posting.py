@@ -69,6 +69,32 @@ def test_a_form_that_was_sent_before_with_another_text_is_kept(ada):
     assert ada.get(thread).text.count("first") == 1
 
 
+@pytest.mark.parametrize("nothing", ["\u200b", "\u202e\u2066", "\u3164", "\u0301", "\x07"])
+def test_what_cannot_be_seen_is_refused(ada, nothing):
+    """A title without anything to see would have no link."""
+    for fields in ({"title": nothing}, {"text": nothing}):
+        refused = start(ada, **fields)
+        assert refused.status_code == 400
+        assert "Write something that can be seen." in refused.text
+    assert start(ada, title=f"{nothing}a", text="\U0001f642").status_code == 302
+
+
+def test_a_form_that_is_sent_after_the_session_has_ended_is_kept(ada):
+    """With a link to log in; other requests are redirected."""
+    ada.logout()
+    refused = start(ada, text="A long text")
+    assert refused.status_code == 403
+    assert "A long text</textarea>" in refused.text
+    assert 'href="/login/?next=/new/"' in refused.text
+    assert ada.get("/new/")["Location"] == "/login/?next=/new/"
+
+
+def test_pages_of_users_are_for_their_browsers(ada):
+    """No cache between keeps them."""
+    assert ada.get("/")["Cache-Control"] == "private"
+    assert "Cache-Control" not in Client().get("/")
+
+
 def test_the_same_form_sent_twice_starts_one_thread(ada):
     """By the page's own key, and by the header."""
     once = re.search(r'name="once" value="([^"]+)"', ada.get("/new/").text).group(1)
