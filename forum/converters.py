@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .importing import MAX_ID_BYTES
+from .keys import MAX_ID_BYTES
 
 _ESCAPES = {"~": "~0", "/": "~1", ".": "~2"}
 _MEANT = {escape: character for character, escape in _ESCAPES.items()}

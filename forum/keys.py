@@ -6,6 +6,9 @@ from typing import Any
 
 Key = dict[str, Any]
 
+# Bytes of an id. Sort keys are made of ids and have 1,024 bytes, partition keys of two 2,048.
+MAX_ID_BYTES = 255
+
 
 def tree(thread_id: str, branch: str = "") -> str:
     """Return the partition of the places in a tree, or in a branch: that of the post ``branch``."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..adapters import Item, Page, get_adapter
 from ..content import number_of
-from ..importing import MAX_ID_BYTES
+from ..keys import MAX_ID_BYTES
 from ..models import LISTING, Post, Thread, User
 from ..profiles import get_profiles
 from ..trees import NoSuchPost, NoSuchThread

@@ -8,7 +8,7 @@ from ninja import Schema
 from pydantic import AfterValidator, ConfigDict, Field, StrictInt, StringConstraints, WithJsonSchema
 
 from ..accounts import MAX_BIO, MAX_NAME
-from ..importing import MAX_ID_BYTES
+from ..keys import MAX_ID_BYTES
 from ..posting import MAX_TEXT, MAX_TITLE
 from ..words import is_visible
 

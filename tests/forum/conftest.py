@@ -8,7 +8,7 @@ import pytest
 from django.core.cache import caches
 from django.core.management import call_command
 
-from forum import importing
+from forum.transfer import importing
 
 USERS = [
     {"id": "u1", "username": "ada", "name": "Ada", "bio": "b"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forum.importing import ImportRefused
+from forum.transfer.importing import ImportRefused
 
 from .conftest import POSTS, THREADS, USERS
 

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from dynamo_stores.exceptions import StoreError
 from dynamo_stores.management.meter import Meter
-from forum.exporting import Export, Row
+from forum.transfer.exporting import Export, Row
 
 
 class Command(BaseCommand):

@@ -10,8 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from dynamo_stores.exceptions import StoreError
 from dynamo_stores.management.meter import Meter
-from forum.importing import MAX_PROBLEMS, ImportRefused, read_forum
-from forum.migration import Differs, Migration
+from forum.transfer.importing import MAX_PROBLEMS, ImportRefused, read_forum
+from forum.transfer.migration import Differs, Migration
 
 
 class Command(BaseCommand):

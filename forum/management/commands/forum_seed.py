@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 import forum
-from forum.seeding import make_forum
+from forum.transfer.seeding import make_forum
 
 DATA = Path(forum.__file__).parent / "data"
 NAMES = ("users", "threads", "posts")

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from dynamo_stores.calls.batches import chunks
 from dynamo_stores.models import DynamoModel
 
-from . import keys, threads
-from .accounts import EMAIL, USER_NAME, plain
-from .adapters import Create, Item, ItemExists, get_adapter, get_database
-from .adapters.base import MAX_OPERATIONS, without_none
+from .. import keys, threads
+from ..accounts import EMAIL, USER_NAME, plain
+from ..adapters import Create, Item, ItemExists, get_adapter, get_database
+from ..adapters.base import MAX_OPERATIONS, without_none
+from ..models import Post, Support, Thread, User
+from ..trees import Place, place_item, reply
+from ..words import entry, words_of
 from .importing import Forum
-from .models import Post, Support, Thread, User
-from .trees import Place, place_item, reply
-from .words import entry, words_of
 
 # Items that are compared and written at a time.
 _SOME = 500

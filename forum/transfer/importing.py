@@ -21,13 +21,14 @@ from dynamo_stores.calls.item_size import MAX_ITEM_BYTES, item_size
 from dynamo_stores.client.values import to_raw_item
 from dynamo_stores.conf.rules import suggestion
 
-from .accounts import plain
-from .adapters.base import Item, without_none
-from .models import LISTING
+from ..accounts import plain
+from ..adapters.base import Item, without_none
+from ..keys import MAX_ID_BYTES
+from ..models import LISTING
+from ..posting import MAX_TITLE
+from ..times import moment_of, stamp
+from ..words import MAX_WORDS, words_of
 from .positions import PostPositions, time_of_thread, time_of_user
-from .posting import MAX_TITLE
-from .times import moment_of, stamp
-from .words import MAX_WORDS, words_of
 
 # The members of rows. What stored items have beside them is derived again.
 _MEMBERS = {
@@ -44,8 +45,6 @@ _DERIVED = frozenset(
         *("moves", "place", "branch", "ownBranch", "depth", "replies"),
     ]
 )
-# Keys are made of ids and have 1,024 bytes at most, those of branches of two ids 2,048.
-MAX_ID_BYTES = 255
 MAX_USERNAME, MAX_EMAIL = 150, 254
 # Times from here on, to leave room for those that are derived of them.
 _YEARS = range(1970, 9000)

@@ -14,12 +14,12 @@ from typing import Any
 
 from dynamo_stores.calls.batches import chunks
 
-from .adapters import Item, get_adapter
-from .adapters.base import without_none
-from .content import number_of
-from .models import Post, Thread, User
+from ..adapters import Item, get_adapter
+from ..adapters.base import without_none
+from ..content import number_of
+from ..models import Post, Thread, User
+from ..times import moment_of, stamp
 from .positions import PostPositions, time_of_thread, time_of_user
-from .times import moment_of, stamp
 
 # Posts that are read at a time.
 _SOME = 500
