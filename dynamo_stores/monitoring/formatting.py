@@ -46,3 +46,10 @@ def count_of(count: int, noun: str) -> str:
     """Return ``1 process``, ``2 processes``."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{count:,} {noun if count == 1 else plural}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Return ``0.42 ms``, ``5.1 ms``, ``1,240 ms``: three digits or all whole ones."""
+    value = seconds * 1000
+    digits = 2 if value < 1 else 1 if value < 100 else 0
+    return f"{value:,.{digits}f} ms"

@@ -8,7 +8,7 @@ use: the latencies of one operation are in some twenty of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import ceil, log2
 
 # Counts by bucket.
@@ -39,14 +39,6 @@ def add(buckets: Buckets, others: Mapping[int, int]) -> None:
     """Add the counts of another histogram."""
     for bucket, count in others.items():
         buckets[bucket] = buckets.get(bucket, 0) + count
-
-
-def total(histograms: Iterable[Mapping[int, int]]) -> Buckets:
-    """Return the sum of histograms."""
-    found: Buckets = {}
-    for each in histograms:
-        add(found, each)
-    return found
 
 
 def quantile(buckets: Mapping[int, int], share: float) -> float:

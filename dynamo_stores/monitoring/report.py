@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..capacity.usage import Usage, UsageByMinute
+from .latency import Latencies, busiest
 from .values import count_of, list_of, mapping_of, number_of, text_of, time_of
 
 # A report is one item of at most so many bytes, so 8 write units a minute at most.
@@ -65,8 +66,8 @@ class Report:
     The report that the process ``host``#``pid`` made ``at`` a moment; it makes one every
     ``interval`` seconds. Times are in seconds since the epoch. ``token`` tells apart containers
     with equal hostnames and process ids. ``reasons`` counts throttles by table and reason;
-    ``throttling`` has the last throttled time of each table; ``left_out`` is how many tables did
-    not fit.
+    ``throttling`` has the last throttled time of each table; ``latency`` the attempts of the last
+    ten minutes by table, operation and bucket; ``left_out`` is how many tables did not fit.
     """
 
     host: str
@@ -87,6 +88,7 @@ class Report:
     left_out: int = 0
     token: str = ""
     throttling: Mapping[str, Throttling] = field(default_factory=dict)
+    latency: Latencies = field(default_factory=dict)
 
     @property
     def process(self) -> str:
@@ -98,8 +100,13 @@ class Report:
         return not self.has_ended and now - self.at > self.interval * LATE_AFTER
 
     def as_text(self) -> str:
-        """Return the report as JSON of at most 8 KB; tables with few attempts are left out."""
-        for report in (self, replace(self, use=dict(sorted(self.use.items())[-2:]))):
+        """
+        Return the report as JSON of at most 8 KB. What does not fit is left out: usage of earlier
+        minutes, latencies of operations with few attempts, tables with few attempts.
+        """
+        latest = replace(self, use=dict(sorted(self.use.items())[-2:]))
+        fewer = (replace(latest, latency=busiest(self.latency, most)) for most in (10, 3, 0))
+        for report in (self, latest, *fewer):
             if len(text := _dump(report)) <= MAX_BYTES:
                 return text
         failing = {each.table for each in self.breakers if each.state != "closed"}
@@ -121,6 +128,7 @@ class Report:
             calls={name: each for name, each in self.calls.items() if name in kept},
             reasons={name: each for name, each in self.reasons.items() if name in kept},
             throttling={name: each for name, each in self.throttling.items() if name in kept},
+            latency={name: each for name, each in self.latency.items() if name in kept},
             use={
                 minute: {
                     name: use for name, use in resources.items() if name.partition("/")[0] in kept
@@ -168,6 +176,10 @@ def read_report(text: str) -> Report:
         left_out=count_of(values.get("left_out", 0)),
         token=text_of(values.get("token", "")),
         throttling={name: _throttling(each) for name, each in _items(values, "throttling")},
+        latency={
+            name: {text_of(what): _buckets(each) for what, each in mapping_of(operations).items()}
+            for name, operations in _items(values, "latency")
+        },
     )
 
 
@@ -221,6 +233,10 @@ def _throttling(value: Any) -> Throttling:
         asked=number_of(found.get("asked")),
         served=number_of(found.get("served")),
     )
+
+
+def _buckets(value: Any) -> dict[int, int]:
+    return {int(bucket): count_of(count) for bucket, count in mapping_of(value).items()}
 
 
 def total_usage(reports: list[Report]) -> dict[int, dict[str, Usage]]:

@@ -37,6 +37,7 @@ from ..conf import aliases, get_config, when_changed
 from ..exceptions import CALL_ERRORS, CONDITION_FAILED, ConfigurationError
 from ..ratelimit.memory import get_rate_memory
 from ..signals import breaker_state_changed
+from .latency import RecentLatencies
 from .report import BreakerReport, Calls, Report, Throttling
 from .report_store import ReportStore
 
@@ -71,6 +72,7 @@ class Reporter:
         self._reasons: dict[str, Counter[str]] = {}
         self._throttling: dict[str, _Throttled] = {}
         self._costs: dict[tuple[str, str], float] = {}
+        self._latencies = RecentLatencies()
         self._answered_at = 0.0
         self._unanswered_since: float | None = None
         # By minute and resource: the fields of a Usage, added up in place.
@@ -152,6 +154,7 @@ class Reporter:
                 limits_refused=get_rate_memory(self.using).refused,
                 token=token_of(os.getpid()),
                 throttling={name: each.report() for name, each in self._throttling.items()},
+                latency=self._latencies.recent(clock.now()),
             )
 
     def publish(self, *, has_ended: bool = False) -> None:
@@ -191,6 +194,7 @@ class Reporter:
         table = measurement.table
         self._count_outcome(at, measurement.error not in _NO_ANSWER)
         self._attempts[table] += 1
+        self._latencies.record(at, table, measurement.operation, measurement.seconds)
         if measurement.throttled:
             self._record_throttle(measurement)
         elif measurement.error and measurement.error not in _REFUSALS:

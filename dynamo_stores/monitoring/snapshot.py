@@ -41,6 +41,7 @@ from ..exceptions import (
 from ..infrastructure.tables import TableSpec, wanted_tables
 from .decision_list import DecisionList, recorded_decision
 from .formatting import clock_time, count_of, span
+from .latency import MINUTES, Latencies, summary
 from .report import Report, total_usage, usage_of
 from .report_store import ReportStore
 from .reporter import QUIET, get_reporter
@@ -346,7 +347,14 @@ def _table(spec: TableSpec, known: _Known) -> TableStatus:
         change=next((each for each in decisions if each.is_taken), None),
         throttling=_throttled_time(spec.name, known.reports),
         scale_down_delay=config.scale_down_delay,
+        latency=summary(spec.name, _recent(known.reports)),
     )
+
+
+def _recent(reports: list[Report]) -> Iterator[Latencies]:
+    """Yield the latencies of reports that are not older than what they are about."""
+    oldest = clock.now() - 60 * MINUTES
+    return (each.latency for each in reports if each.at > oldest)
 
 
 def _deadline(record: Record | None) -> float | None:

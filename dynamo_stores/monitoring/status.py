@@ -10,6 +10,7 @@ from .. import clock
 from ..capacity.history import CapacityDecision
 from ..capacity.usage import HOUR
 from .formatting import clock_time
+from .latency import Latency
 from .report import Report
 
 # The parts of a table's status that may be not known, because they could not be read.
@@ -106,7 +107,8 @@ class TableStatus:
     The status of a table. ``status`` is DynamoDB's, ``missing`` or ``unknown``; times are in
     seconds since the epoch; ``reasons`` counts the throttles that processes reported.
     ``not_known`` names the parts that could not be read: ``capacity``, ``usage``, ``decision`` or
-    ``lowering``. ``change`` is the last decision that changed the table.
+    ``lowering``. ``change`` is the last decision that changed the table; ``latency`` is of the last
+    ten minutes, by the reports of all processes.
     """
 
     using: str
@@ -124,6 +126,7 @@ class TableStatus:
     change: CapacityDecision | None = None
     throttling: ThrottledTime | None = None
     scale_down_delay: float = 0.0
+    latency: tuple[Latency, ...] = ()
 
     @property
     def throttled(self) -> int:
@@ -240,7 +243,8 @@ def _table(table: TableStatus) -> dict[str, Any]:
     if CAPACITY in table.not_known:
         found |= {"is_on_demand": None}
     if USAGE in table.not_known:
-        found |= {"throttled": None, "reasons": None, "used_at": None, "throttling": None}
+        unknown = ("throttled", "reasons", "used_at", "throttling", "latency")
+        found |= dict.fromkeys(unknown)
         for resource in found["resources"]:
             resource["throttled_since"] = None
             for kind in ("read", "write"):

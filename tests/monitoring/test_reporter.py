@@ -25,9 +25,11 @@ from dynamo_stores.capacity.usage import Usage
 from dynamo_stores.concurrency.effects import run
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable, ThrottlingError
+from dynamo_stores.monitoring.histogram import bound_of
 from dynamo_stores.monitoring.report import KEPT, Calls
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.reporter import Reporter, get_reporter
+from dynamo_stores.monitoring.snapshot import read_status
 from dynamo_stores.stores import CacheStore, RateLimitStore
 from dynamo_stores.testing import FakeClock
 from tests.helpers.forking import in_processes
@@ -301,6 +303,28 @@ def test_failed_conditions_are_not_errors(reporting):
     report = get_reporter(using).report()
     assert report.calls[table].attempts >= 4
     assert sum(each.errors for each in report.calls.values()) == 0
+
+
+def test_latencies_are_those_of_the_attempts(reporting, dynamo_faults):
+    """Also of those without an answer; waits between them are no latency."""
+    using = reporting(
+        ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 1, "DELAY": 0.3, "MAX_DELAY": 0.3}
+    )
+    table, store = get_config(using).store_table, CacheStore(using)
+    store.set("k", 1)
+    dynamo_faults.delay(0.2, "GetItem", times=1)
+    store.get("k")
+    dynamo_faults.fail("GetItem", times=1)
+    store.get("k")
+    latency = get_reporter(using).report().latency[table]
+    assert sum(latency["GetItem"].values()) == 3
+    assert bound_of(max(latency["GetItem"])) > 0.2
+    (found,) = [each for each in read_status(using, get_reporter(using).report()).tables
+                if each.table == table]  # fmt: skip
+    by_operation = {each.operation: each for each in found.latency}
+    assert by_operation["GetItem"].attempts >= 3
+    assert by_operation["GetItem"].p99 > 0.18
+    assert by_operation["PutItem"].attempts >= 1
 
 
 def test_processes_with_equal_hostnames_and_ids_have_a_report_each(reporting):

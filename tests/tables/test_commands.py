@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ from dynamo_stores.conf import get_config
 from dynamo_stores.infrastructure.tables import table_of, wanted_tables
 from dynamo_stores.management.commands.dynamo_local import _default_port
 from dynamo_stores.models import ControlItem, StoreItem
+from dynamo_stores.monitoring.report import Calls
+from dynamo_stores.monitoring.report_store import ReportStore
+from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.testing import EmbeddedEngine, find_free_port
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -421,5 +425,10 @@ def test_status_shows_the_chosen_aliases(alias):
     with pytest.raises(CommandError, match=f"^Alias '{dead}': DynamoDB does not answer"):
         call_command("dynamo_status", stdout=out, using=[dead, using])
     assert f"{names[0]}: ACTIVE" in out.getvalue()
+    report = replace(get_reporter(using).report(), token="other")
+    latency = {names[0]: {"GetItem": {40: 99, 60: 1}}}
+    ReportStore(using).publish(replace(report, latency=latency, calls={names[0]: Calls(100)}))
+    shown = run("dynamo_status", using=[using])
+    assert "  GetItem: 0.94 ms (p50), 0.94 ms (p95), 0.94 ms (p99), 100 attempts in ten" in shown
     for name in names:
         get_control(using).call("DeleteTable", {"TableName": name})

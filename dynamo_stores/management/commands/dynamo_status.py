@@ -12,7 +12,15 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ... import clock
 from ...conf import aliases
-from ...monitoring.formatting import ago, clock_time, count_of, exact, number, span
+from ...monitoring.formatting import (
+    ago,
+    clock_time,
+    count_of,
+    exact,
+    milliseconds,
+    number,
+    span,
+)
 from ...monitoring.reporter import get_reporter
 from ...monitoring.snapshot import read_all
 from ...monitoring.status import DECISION, USAGE, AliasStatus, BreakerRow, TableStatus, as_json
@@ -173,6 +181,12 @@ def table_lines(table: TableStatus, now: float) -> list[str]:
             f"  throttled: {count_of(table.throttled, 'attempt')} in the last hour"
             f"{f' ({reasons})' if reasons else ''}"
         )
+    if USAGE not in table.not_known:
+        lines += [
+            f"  {each.operation}: {milliseconds(each.p50)} (p50), {milliseconds(each.p95)} (p95), "
+            f"{milliseconds(each.p99)} (p99), {count_of(each.attempts, 'attempt')} in ten minutes"
+            for each in table.latency
+        ]
     return lines + _decision_lines(table, now)
 
 
