@@ -62,7 +62,7 @@ class LaggingReplica:
         self._schemas: dict[_Table, list[str]] = {}
         self._changes: deque[_Change] = deque()
         self._has_changes = threading.Semaphore(0)
-        self._is_closed = False
+        self._closing = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._copy_changes, daemon=True)
 
@@ -79,7 +79,7 @@ class LaggingReplica:
 
     def stop(self) -> None:
         """Stop the engine of the replica."""
-        self._is_closed = True
+        self._closing.set()
         self._has_changes.release()
         self._thread.join()
         self._engine.stop()
@@ -180,9 +180,10 @@ class LaggingReplica:
                     self._send(region, "DeleteTable", body)
 
     def _copy_changes(self) -> None:
-        while self._has_changes.acquire() and not self._is_closed:
+        while self._has_changes.acquire() and not self._closing.is_set():
             change = self._changes[0]
-            time.sleep(max(0.0, change.due - time.monotonic()))
+            if self._closing.wait(max(0.0, change.due - time.monotonic())):
+                return
             region, name = change.table
             if change.item is None:
                 self._send(region, "DeleteItem", {"TableName": name, "Key": change.key})

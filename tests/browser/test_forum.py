@@ -133,8 +133,10 @@ def paths_of(user):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+# Each size and each scheme has one check of accessibility, which takes a second for each page.
+@pytest.mark.parametrize(
+    ("viewport", "scheme"), [(WIDE, "light"), (NARROW, "dark")], ids=["wide-light", "narrow-dark"]
+)
 def test_pages_fit_and_are_accessible(visit, countess, guest, scheme, viewport):
     """Wide and narrow, light and dark, for users, a visitor and the staff, with long words."""
     page = visit(countess, viewport=viewport, scheme=scheme)
