@@ -8,6 +8,7 @@ variable.
 
 from pathlib import Path
 
+import django
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
@@ -188,6 +189,24 @@ CACHES = {
     # Authors are on every page, and seldom change.
     "profiles": _cache("profiles", LOCAL_TIMEOUT=10, LOCAL_STALE=600, IGNORE_EXCEPTIONS=True),
 }
+
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost")
+_EMAIL = env.email_url("EMAIL_URL", default="consolemail://" if DEBUG else "smtp://localhost:25")
+if django.VERSION >= (6, 1):
+    _NAMES = {"HOST": "host", "PORT": "port", "HOST_USER": "username", "HOST_PASSWORD": "password"}
+    _NAMES |= {"USE_TLS": "use_tls", "USE_SSL": "use_ssl"}
+    MAILERS = {
+        "default": {
+            "BACKEND": _EMAIL["EMAIL_BACKEND"],
+            "OPTIONS": {
+                option: _EMAIL[f"EMAIL_{name}"]
+                for name, option in _NAMES.items()
+                if _EMAIL.get(f"EMAIL_{name}")
+            },
+        }
+    }
+else:
+    globals().update(_EMAIL)
 
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="filesystem://")
 BROKER_FOLDER = Path(env.str("CELERY_BROKER_FOLDER", default=str(BASE_DIR / ".data" / "broker")))

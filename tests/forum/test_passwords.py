@@ -99,6 +99,7 @@ def test_nobody_learns_which_addresses_have_accounts(client, ask):
     known, sent = ask("ada@example.com")
     unknown, later = ask("nobody@example.com")
     assert (known.status_code, known["Location"]) == (unknown.status_code, unknown["Location"])
+    assert len(sent) == 1
     assert sent == later
 
 
