@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
+from django.apps import apps
 from django.core.management.base import CommandError
 
 from .. import clock
@@ -15,8 +16,8 @@ from ..calls.control import get_control
 from ..calls.environment import is_loopback
 from ..conf import aliases, get_config
 from ..exceptions import StoreError, StoreUnavailable
-from ..infrastructure.tables import TableSpec, wanted_tables
-from ..models import ControlItem, StoreItem
+from ..infrastructure.tables import TableSpec, table_of, wanted_tables
+from ..models import ControlItem, StoreItem, concrete_models
 from ..testing.engine import is_taken
 
 # The exit status of a command that Ctrl-C ended.
@@ -161,6 +162,25 @@ def chosen_tables(names: list[str] | None, using: list[str] | str | None = None)
             f"Known tables: {', '.join(sorted({table.name for table in tables}))}."
         )
     return [table for table in tables if any(table in found for found in named.values())]
+
+
+def tables_of_apps(labels: Iterable[str]) -> list[str]:
+    """Return the names of the tables of the models of apps. Raises CommandError."""
+    found = []
+    for label in labels:
+        try:
+            app = apps.get_app_config(label)
+        except LookupError as exc:
+            raise CommandError(str(exc)) from exc
+        models = [
+            model
+            for model in concrete_models()
+            if apps.get_containing_app_config(model.__module__) is app
+        ]
+        if not models:
+            raise CommandError(f"The app {label!r} has no models with a table in DynamoDB.")
+        found += [table_of(model).name for model in models]
+    return found
 
 
 def name_in_dynamodb(using: str, name: str) -> str:

@@ -13,7 +13,7 @@ from dynamo_stores.exceptions import ConfigurationError
 from dynamo_stores.infrastructure.backups.comparison import compare
 from dynamo_stores.infrastructure.references import references_of
 from dynamo_stores.models import DynamoModel
-from forum.models import Post, Thread, User
+from forum.models import Post, Support, Thread, User
 from tests.helpers.items import EVERY_TYPE, put_all
 
 
@@ -170,6 +170,20 @@ def test_references_that_all_exist_are_said_so(tables):
     assert f"{threads}: 1 item, and each 'createdBy' exists in {users}" in found
     with pytest.raises(CommandError, match=f"{users}: its model declares no references"):
         run("dynamo_verify", references=True, table=[users])
+
+
+def test_the_tables_of_apps_are_chosen(tables):
+    """By their labels; a model without references is no error then."""
+    matches = run("dynamo_verify", "forum")
+    tables_of_forum = {model.Meta.table_name for model in (User, Thread, Post, Support)}
+    assert {line.partition(":")[0] for line in matches.splitlines()[1:]} == tables_of_forum
+    assert f"{Thread.Meta.table_name}: " in run("dynamo_verify", "forum", references=True)
+    for label, message in (
+        ("forums", "No installed app with label 'forums'"),
+        ("sessions", "The app 'sessions' has no models with a table in DynamoDB"),
+    ):
+        with pytest.raises(CommandError, match=message):
+            run("dynamo_verify", label)
 
 
 def test_wrong_declarations_are_named():

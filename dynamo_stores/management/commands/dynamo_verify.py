@@ -36,7 +36,13 @@ from ...infrastructure.replicas import ACTIVE, Replica, Replication, measure_lag
 from ...infrastructure.tables import TableSpec, inspect_table, table_of
 from ..meter import Meter
 from ..options import check_options, whole_between
-from ..tables import add_choice_of_tables, command_errors, for_each_table, name_in_dynamodb
+from ..tables import (
+    add_choice_of_tables,
+    command_errors,
+    for_each_table,
+    name_in_dynamodb,
+    tables_of_apps,
+)
 
 _SHOWN = 100
 
@@ -50,6 +56,12 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "args",
+            metavar="app_label",
+            nargs="*",
+            help="Only the tables of the models of these apps.",
+        )
         add_choice_of_tables(parser)
         kind = parser.add_mutually_exclusive_group()
         kind.add_argument(
@@ -102,7 +114,7 @@ class Command(BaseCommand):
 
     def handle(
         self,
-        *args: Any,
+        *app_label: str,
         table: list[str] | None,
         using: list[str] | None,
         other: str | None,
@@ -111,12 +123,16 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         check_options(options, segments=whole_between(1, 32), share=SHARE, units=or_none(POSITIVE))
+        named = table
+        if app_label:
+            with command_errors():
+                table = [*(table or []), *tables_of_apps(app_label)]
         if other is not None or with_backup is not None:
             self._compare(table or [], using or [DEFAULT_ALIAS], other, with_backup, options)
         elif options["replicas"]:
             self._check_replicas(table, using)
         elif references:
-            self._check_references(table, using, options)
+            self._check_references(table, using, options, is_named=bool(named))
         else:
             self._verify(table, using)
 
@@ -205,7 +221,12 @@ class Command(BaseCommand):
         self.stdout.write(f"{table} and {name} have {same}.")
 
     def _check_references(
-        self, names: list[str] | None, using: list[str] | None, options: dict[str, Any]
+        self,
+        names: list[str] | None,
+        using: list[str] | None,
+        options: dict[str, Any],
+        *,
+        is_named: bool,
     ) -> None:
         wrong: list[str] = []
         undeclared: list[str] = []
@@ -219,7 +240,7 @@ class Command(BaseCommand):
         def check(spec: TableSpec) -> None:
             references = declared.get((spec.using, spec.name))
             if not references:
-                if names:
+                if is_named:
                     undeclared.append(f"{spec.name}: its model declares no references")
                 return
             read.add(spec.name)
@@ -252,7 +273,7 @@ class Command(BaseCommand):
             ("Tables could not be read", failed),
         )
         if not read:
-            raise CommandError("No model of these aliases declares references.")
+            raise CommandError("No model of these tables declares references.")
 
     def _report(self, reference: Reference, dangling: Dangling) -> Iterable[str]:
         name = reference.attribute
