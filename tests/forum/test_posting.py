@@ -371,10 +371,12 @@ def test_posting_is_limited_per_user(ada, client, dynamo_clock):
 
 
 def test_only_users_write(client):
-    """Others are redirected to the log-in page, which exists."""
+    """Others get a link to the log-in page, which exists, and keep what they sent."""
     for path in ("/new/", "/threads/x/reply/"):
+        assert client.get(path)["Location"] == f"/login/?next={path}"
         response = client.post(path, {"title": "x", "text": "x"})
-        assert response["Location"].startswith("/login/?next=")
+        assert response.status_code == 403
+        assert f'href="/login/?next={path}"' in response.text
     assert client.get("/login/?next=/new/").status_code == 200
     assert "Log in" in client.get("/").text
 
