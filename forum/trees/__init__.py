@@ -7,6 +7,7 @@ A place does not grow with depth: a post whose place would be longer than ``MAX_
 has a branch, a partition of its own in which its replies have places from the beginning.
 """
 
+from .branches import TreeUnfinished
 from .places import MAX_PLACE, Place, code, reply
 from .reading import Cursor, Node, Root, TreePage, read_page
 from .tree import (
@@ -14,14 +15,11 @@ from .tree import (
     NoSuchThread,
     Tree,
     TreeBusy,
-    TreeUnfinished,
     WouldBeCycle,
     first_post,
-    hidden_place,
     place_item,
-    place_now,
-    removal_of_thread,
 )
+from .work import hidden_place, place_now, removal_of_thread
 
 __all__ = [
     "MAX_PLACE",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,20 +28,27 @@ from ..adapters import (
     WriteRefused,
 )
 from ..models import Post, Support, Thread
-from .places import Place, branch_of, reply, root_of
+from .branches import PAGE, Branches, TreeUnfinished
+from .places import Place, reply, root_of
+from .work import (
+    MOVE,
+    PREPARED,
+    REMOVE,
+    VISIBLE,
+    new_branch,
+    new_work,
+    place_of,
+    recorded,
+    text_of,
+    work_of,
+)
 
 logger = logging.getLogger(__name__)
 
 # A write is tried so often while others change the same posts.
 _TRIES = 10
-# Posts that are copied, changed or deleted at a time.
-_SOME = 99
 # Seconds for which ``finish_all`` of another process leaves a thread to the first.
 _TAKEN_FOR = 600
-
-MOVE, REMOVE = "move", "remove"
-# The work is still invisible; or readers see its result, and what is left is tidied.
-PREPARED, VISIBLE = "prepared", "visible"
 
 
 class NoSuchThread(Exception):
@@ -56,10 +61,6 @@ class NoSuchPost(Exception):
 
 class TreeBusy(Exception):
     """A subtree is being moved or deleted; the same request succeeds in a moment."""
-
-
-class TreeUnfinished(Exception):
-    """A large subtree is not moved or deleted yet; ``finish_all`` does the rest."""
 
 
 class WouldBeCycle(Exception):
@@ -81,7 +82,7 @@ class Tree:
 
     def __init__(self, database: Database, *, patience: float | None = None) -> None:
         self._database = database
-        self._until = None if patience is None else clock.monotonic() + patience
+        self._branches = Branches(database, patience)
         self._threads = database.adapter(Thread)
         self._posts = database.adapter(Post)
         self._support = database.adapter(Support)
@@ -151,7 +152,7 @@ class Tree:
             thread, post = self._thread(thread_id), self._post(thread_id, post_id)
             if post.get("parent") == parent_id:
                 return
-            work = _work(MOVE, post)
+            work = new_work(MOVE, post)
             if parent_id is not None and self._is_below(self._post(thread_id, parent_id), work):
                 raise WouldBeCycle("A post cannot be moved below itself.")
             counted, parent = self._numbered(thread_id, parent_id)
@@ -183,7 +184,7 @@ class Tree:
             post = self._posts.get_by_id((post_id, thread_id), consistent=True)
             if post is None:
                 raise NoSuchPost
-            if self._begin(thread, _work(REMOVE, post), [self._same(Check, post, MISSING)]):
+            if self._begin(thread, new_work(REMOVE, post), [self._same(Check, post, MISSING)]):
                 self.finish(thread_id)
                 return
         raise TreeBusy("Other posts of the thread were moved all the time.")
@@ -194,9 +195,9 @@ class Tree:
         this is finished. Raises TreeUnfinished.
         """
         row = self._support.get_by_id(keys.work(thread_id), consistent=True) or {}
-        self._delete_below(thread_id, "", None)
+        self._branches.delete(thread_id, "", None)
         if row.get("copies"):
-            self._delete_rows(thread_id, row["copies"])
+            self._branches.delete_rows(thread_id, row["copies"])
         self._support.delete(keys.work(thread_id))
 
     def place_again(self, thread_id: str, post_id: str, *, at_top: bool = False) -> None:
@@ -256,9 +257,9 @@ class Tree:
                 if work["kind"] == MOVE:
                     self._tidy_moved(thread_id, work)
                 else:
-                    self._delete_below(thread_id, work["branch"], work["place"])
+                    self._branches.delete(thread_id, work["branch"], work["place"])
                     if work["own"]:
-                        self._delete_below(thread_id, work["own"], None)
+                        self._branches.delete(thread_id, work["own"], None)
                     self._posts.delete((work["post"], thread_id))
                 self._end(thread_id, work)
         if done is not None:
@@ -271,7 +272,7 @@ class Tree:
         """
         count, after = 0, None
         while True:
-            page = self._support.page(keys.WORK, size=_SOME, after=after, consistent=True)
+            page = self._support.page(keys.WORK, size=PAGE, after=after, consistent=True)
             for row in page.items:
                 count += self._take(row) and self._finish_row(row)
             if (after := page.after) is None:
@@ -349,7 +350,7 @@ class Tree:
 
     def _is_below(self, post: Item, work: Item) -> bool:
         """Return whether ``post`` is the post of ``work`` or below it."""
-        moved, place = _place(work), Place.of(post)
+        moved, place = place_of(work), Place.of(post)
         while True:
             if moved.contains(place.branch, place.path):
                 return True
@@ -423,8 +424,8 @@ class Tree:
         try:
             self._database.transact(
                 [
-                    Update(self._threads.table, key, {"work": _text(work)}, expect=expect),
-                    _recorded(thread["threadId"], work["id"]),
+                    Update(self._threads.table, key, {"work": text_of(work)}, expect=expect),
+                    recorded(thread["threadId"], work["id"]),
                     *checks,
                 ]
             )
@@ -437,34 +438,18 @@ class Tree:
         try:
             # What is cached of the time between is not right any more.
             self._threads.update(
-                thread_id, {"work": None}, add={"changes": 1}, expect={"work": _text(work)}
+                thread_id, {"work": None}, add={"changes": 1}, expect={"work": text_of(work)}
             )
         except (Conflict, ItemMissing):
             return False
         return True
 
-    def _rows(self, thread_id: str, branch: str, prefix: str | None) -> Iterator[list[Item]]:
-        """
-        Yield the rows of a branch in pages; they may be deleted meanwhile. Raises TreeUnfinished.
-        """
-        partition, after = keys.tree(thread_id, branch), None
-        while True:
-            if self._until is not None and clock.monotonic() >= self._until:
-                raise TreeUnfinished("The rest is done in the background.")
-            page = self._support.page(
-                partition, size=_SOME, prefix=prefix, after=after, consistent=True
-            )
-            if page.items:
-                yield page.items
-            if (after := page.after) is None:
-                return
-
     def _copy(self, thread_id: str, work: Item) -> None:
         if work["own"]:
             return
         # A process that is late must not write what readers see by then.
-        is_prepared = Check(self._threads.table, {"threadId": thread_id}, {"work": _text(work)})
-        for rows in self._rows(thread_id, work["branch"], work["place"]):
+        is_prepared = Check(self._threads.table, {"threadId": thread_id}, {"work": text_of(work)})
+        for rows in self._branches.rows(thread_id, work["branch"], work["place"]):
             copies: list[Operation] = [
                 self._copied(thread_id, work, row) for row in rows if row["SK"] != work["place"]
             ]
@@ -477,12 +462,12 @@ class Tree:
     def _copied(self, thread_id: str, work: Item, row: Item) -> Operation:
         path, depth = row["SK"][len(work["place"]) :], row["depth"] - work["depth"]
         shown = {name: row.get(name) for name in ("postId", "parent", "ownBranch")}
-        key = keys.place(thread_id, _new_branch(work), path)
+        key = keys.place(thread_id, new_branch(work), path)
         return Update(self._support.table, key, {**shown, "depth": depth}, upsert=True)
 
     def _switch(self, thread_id: str, work: Item) -> None:
         to = work["to"]
-        place = Place(to["branch"], to["place"], to["depth"], own=_new_branch(work))
+        place = Place(to["branch"], to["place"], to["depth"], own=new_branch(work))
         moved = {"postId": work["post"], "threadId": thread_id, "parent": to["parent"] or None}
         old = keys.place(thread_id, work["branch"], work["place"])
         operations: list[Operation] = [
@@ -506,12 +491,12 @@ class Tree:
         except WriteRefused as exc:
             # The post or its new parent was deleted: the move is given up.
             if exc.position and self._end(thread_id, work) and not work["own"]:
-                self._delete_rows(thread_id, _new_branch(work))
+                self._branches.delete_rows(thread_id, new_branch(work))
 
     def _hide(self, thread_id: str, work: Item) -> None:
-        count = self._count(thread_id, work["branch"], work["place"])
+        count = self._branches.count(thread_id, work["branch"], work["place"])
         if work["own"]:
-            count += self._count(thread_id, work["own"], None)
+            count += self._branches.count(thread_id, work["own"], None)
         operations = [
             self._work_visible(thread_id, work, posts=-count),
             Delete(self._support.table, keys.place(thread_id, work["branch"], work["place"])),
@@ -524,34 +509,15 @@ class Tree:
         return Update(
             self._threads.table,
             {"threadId": thread_id},
-            {"work": _text({**work, "stage": VISIBLE})},
+            {"work": text_of({**work, "stage": VISIBLE})},
             {"posts": posts, "changes": 1, "moves": 1},
-            {"work": _text(work)},
+            {"work": text_of(work)},
         )
-
-    def _count(self, thread_id: str, branch: str, prefix: str | None) -> int:
-        """Return how many posts that are not deleted are in a branch and its branches."""
-        count, branches = 0, [(branch, prefix)]
-        while branches:
-            branch, prefix = branches.pop()
-            for rows in self._rows(thread_id, branch, prefix):
-                found = self._posts.get_many(
-                    [(row["postId"], thread_id) for row in rows],
-                    consistent=True,
-                    attributes=["isDeleted"],
-                )
-                count += sum(not each.get("isDeleted") for each in found)
-                branches += [
-                    (row["ownBranch"], None)
-                    for row in rows
-                    if row.get("ownBranch") and row["SK"] != prefix
-                ]
-        return count
 
     def _tidy_moved(self, thread_id: str, work: Item) -> None:
         if work["own"]:
             return
-        for rows in self._rows(thread_id, work["branch"], work["place"]):
+        for rows in self._branches.rows(thread_id, work["branch"], work["place"]):
             execute_in_parallel(rows, lambda row: self._replace(thread_id, work, row))
             self._support.delete_all(rows)
 
@@ -561,32 +527,12 @@ class Tree:
         try:
             self._posts.update(
                 (row["postId"], thread_id),
-                {"branch": _new_branch(work), "place": path, "depth": depth},
+                {"branch": new_branch(work), "place": path, "depth": depth},
                 expect={"place": row["SK"], "branch": work["branch"] or MISSING},
             )
         except (Conflict, ItemMissing):
             # It was done before, or the post is deleted.
             return
-
-    def _delete_below(self, thread_id: str, branch: str, prefix: str | None) -> None:
-        # No recursion, because branches may be in branches without end.
-        running = [self._deletion(thread_id, branch, prefix)]
-        while running:
-            if (inner := next(running[-1], None)) is None:
-                running.pop()
-            else:
-                running.append(self._deletion(thread_id, inner, None))
-
-    def _deletion(self, thread_id: str, branch: str, prefix: str | None) -> Iterator[str]:
-        """Delete the posts of a branch; yield each branch in it, which must be deleted first."""
-        for rows in self._rows(thread_id, branch, prefix):
-            yield from filter(None, (row.get("ownBranch") for row in rows))
-            self._posts.delete_all([(row["postId"], thread_id) for row in rows])
-            self._support.delete_all(rows)
-
-    def _delete_rows(self, thread_id: str, branch: str) -> None:
-        for rows in self._rows(thread_id, branch, None):
-            self._support.delete_all(rows)
 
 
 def first_post(post: Item) -> list[Operation]:
@@ -599,76 +545,8 @@ def first_post(post: Item) -> list[Operation]:
     ]
 
 
-def removal_of_thread(thread: Item) -> Operation:
-    """
-    Return the operation that records that the posts of a thread are to be deleted, for the
-    transaction that deletes its item, which has to expect the same ``work``.
-    """
-    work = work_of(thread)
-    copies = None if work is None or work["own"] else _new_branch(work)
-    return _recorded(thread["threadId"], uuid.uuid4().hex, copies)
-
-
-def place_now(thread: Item, post: Item) -> Place:
-    """
-    Return where readers find a post: below a post that is being moved, its item may still have the
-    old place.
-    """
-    place, work = Place.of(post), work_of(thread)
-    if work is None or work["stage"] != VISIBLE or work["kind"] != MOVE or work["own"]:
-        return place
-    if post["postId"] == work["post"] or not _place(work).contains(place.branch, place.path):
-        return place
-    path, depth = place.path[len(work["place"]) :], place.depth - work["depth"]
-    return Place(_new_branch(work), path, depth, place.own)
-
-
-def hidden_place(thread: Item) -> Place | None:
-    """Return the place whose posts readers do not see any more, None without one."""
-    work = work_of(thread)
-    return _place(work) if work is not None and work["stage"] == VISIBLE else None
-
-
-def work_of(thread: Item) -> Item | None:
-    """Return what is being moved or deleted in a thread, None for nothing."""
-    return json.loads(thread["work"]) if "work" in thread else None
-
-
-def _recorded(thread_id: str, work_id: str, copies: str | None = None) -> Operation:
-    row = {"work": work_id, "takenUntil": None, "copies": copies}
-    return Update(Table.of(Support), keys.work(thread_id), row, upsert=True)
-
-
-def _text(work: Item) -> str:
-    # As text, because not every engine compares maps in a condition.
-    return json.dumps(work, sort_keys=True)
-
-
-def _work(kind: str, post: Item) -> Item:
-    return {
-        "id": uuid.uuid4().hex,
-        "kind": kind,
-        "stage": PREPARED,
-        "post": post["postId"],
-        "parent": post.get("parent", ""),
-        "branch": post.get("branch", ""),
-        "place": post["place"],
-        "depth": post["depth"],
-        "own": post.get("ownBranch", ""),
-    }
-
-
 def _place_of(post: Item | None) -> Place | None:
     return None if post is None else Place.of(post)
-
-
-def _place(work: Item) -> Place:
-    return Place(work["branch"], work["place"], work["depth"], work["own"])
-
-
-def _new_branch(work: Item) -> str:
-    """Return the branch for the replies to the post that is moved."""
-    return str(work["own"] or branch_of(work["post"], work["id"]))
 
 
 def place_item(thread_id: str, post: Item, place: Place) -> Item:

@@ -12,6 +12,7 @@ from forum import posting, tasks, threads, verification
 from forum.adapters import get_adapter, get_database
 from forum.models import Post, Support
 from forum.trees import Tree
+from forum.trees.branches import Branches
 from forum.verification import find_problems, repaired
 
 pytestmark = [pytest.mark.usefixtures("own_tables"), pytest.mark.django_db]
@@ -28,7 +29,7 @@ def cut_off(monkeypatch, step, work):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tree, step, kill)
+        patch.setattr(Branches if step == "delete" else Tree, step, kill)
         with pytest.raises(Killed):
             work()
 
@@ -88,7 +89,7 @@ def talk():
 
 def test_a_deleted_post_is_not_read_while_its_replies_are_deleted(talk, monkeypatch):
     """Nor after that, from the cache."""
-    cut_off(monkeypatch, "_delete_below", lambda: talk.delete("beta"))
+    cut_off(monkeypatch, "delete", lambda: talk.delete("beta"))
     client = Client()
     for name in ("beta", "gamma", "delta"):
         assert client.get(talk.address(name)).status_code == 404
@@ -123,7 +124,7 @@ def test_the_next_page_has_nothing_of_a_subtree_that_is_deleted(talk, monkeypatc
     first = Client().get(talk.path).text
     following = talk.path + re.search(r'rel="next" href="([^"]+)"', first)[1]
     assert "spam59" in talk.shown(following)
-    cut_off(monkeypatch, "_delete_below", lambda: talk.delete("beta"))
+    cut_off(monkeypatch, "delete", lambda: talk.delete("beta"))
     assert talk.shown(following) == ["omega"]
     tasks.finish_moves()
     assert talk.shown(following) == ["omega"]
@@ -235,7 +236,7 @@ def test_a_repair_does_nothing_if_the_place_is_used_by_then(talk, monkeypatch):
 
 def test_counts_beside_a_deletion_are_not_taken_for_wrong(talk, monkeypatch):
     """The deletion ends after the posts are counted."""
-    cut_off(monkeypatch, "_delete_below", lambda: talk.delete("beta"))
+    cut_off(monkeypatch, "delete", lambda: talk.delete("beta"))
     real = verification.read_page
 
     def read_page(*args, **kwargs):

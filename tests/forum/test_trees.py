@@ -33,6 +33,7 @@ from forum.trees import (
     removal_of_thread,
     reply,
 )
+from forum.trees.branches import Branches
 from forum.trees.places import Place, first_codes
 
 _numbers = itertools.count()
@@ -392,7 +393,7 @@ def test_branches_in_branches_are_deleted_without_recursion(tmp_path):
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(400)
     try:
-        assert forum.tree._count(forum.id, "", None) == count
+        assert Branches(forum.database, None).count(forum.id, "", None) == count
         forum.tree.remove_thread(forum.id)
     finally:
         sys.setrecursionlimit(limit)
