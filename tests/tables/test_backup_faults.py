@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import re
 import time
 from pathlib import Path
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError
 
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.testing import CannedServer
+from tests.helpers.commands import run
 from tests.helpers.faults import QUICK
 from tests.helpers.items import put_all, read_all
 
 ITEMS = [
     {"id": {"S": f"p{n % 50}"}, "n": {"N": str(n)}, "d": {"B": bytes(n % 300)}} for n in range(600)
 ]
-
-
-def run(command, *args, **options):
-    """Return what ``command`` printed."""
-    out = io.StringIO()
-    call_command(command, *args, stdout=out, **options)
-    return out.getvalue()
 
 
 @pytest.fixture

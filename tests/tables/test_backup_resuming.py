@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 import signal
 import time
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError
 
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.infrastructure.backups.restore import RestoreJob, restore
 from dynamo_stores.infrastructure.backups.schema import Schema
 from dynamo_stores.infrastructure.backups.source import open_source
+from tests.helpers.commands import run
 from tests.helpers.items import EVERY_TYPE, put_all, read_all
 
 # Read and write units of the small tables.
@@ -54,13 +54,6 @@ def start_command(start_process):
 def lines(path):
     """The number of whole lines in a file."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def run(command, *args, **options):
-    """Return what ``command`` printed."""
-    out = io.StringIO()
-    call_command(command, *args, stdout=out, **options)
-    return out.getvalue()
 
 
 @pytest.mark.slow

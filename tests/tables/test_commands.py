@@ -27,15 +27,9 @@ from dynamo_stores.monitoring.report import Calls
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.testing import EmbeddedEngine, find_free_port
+from tests.helpers.commands import run
 
 NAN, INFINITE = float("nan"), float("inf")
-
-
-def run(command, *args, **options):
-    """Return what ``command`` printed."""
-    out = io.StringIO()
-    call_command(command, *args, stdout=out, **options)
-    return out.getvalue()
 
 
 @pytest.fixture

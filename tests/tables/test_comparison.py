@@ -14,14 +14,8 @@ from dynamo_stores.infrastructure.backups.comparison import compare
 from dynamo_stores.infrastructure.references import references_of
 from dynamo_stores.models import DynamoModel
 from forum.models import Post, Support, Thread, User
+from tests.helpers.commands import run
 from tests.helpers.items import EVERY_TYPE, put_all
-
-
-def run(command, *args, **options):
-    """Return what ``command`` printed."""
-    out = io.StringIO()
-    call_command(command, *args, stdout=out, **options)
-    return out.getvalue()
 
 
 def items(count, **more):
