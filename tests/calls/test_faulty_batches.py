@@ -49,18 +49,18 @@ def test_leftovers_of_set_many_are_returned(faulty, dynamo_faults, dynamo_clock)
 def test_set_many_returns_the_keys_left_at_the_deadline(faulty, dynamo_faults):
     """A slow table processes some batches; the other keys are returned. None in time: an error."""
     # Four batches at once may be too late, and the keys are read afterwards.
-    cache = faulty({"OPERATION_TIMEOUT": 3.0}, CIRCUIT_BREAKER={"FAILURE_THRESHOLD": 50})
-    values = {f"k{number}": number for number in range(600)}
+    cache = faulty({"OPERATION_TIMEOUT": 6.0}, CIRCUIT_BREAKER={"FAILURE_THRESHOLD": 50})
+    values = {f"k{number}": number for number in range(1500)}
     dynamo_faults.delay(0.8, "BatchWriteItem")
     left = cache.set_many(values)
-    assert 0 < len(left) < 600
+    assert 0 < len(left) < 1500
     dynamo_faults.clear()
     assert set(values) - set(left) <= set(cache.get_many(values))
     dynamo_faults.hang("BatchWriteItem")
     with pytest.raises(OperationTimeoutError) as late:
         faulty({"OPERATION_TIMEOUT": 1.0}).set_many(values)
     ((_, unprocessed),) = late.value.unprocessed.items()
-    assert len(unprocessed) == 600
+    assert len(unprocessed) == 1500
 
 
 def test_get_many_of_many_keys_keeps_what_it_read(faulty, dynamo_faults):

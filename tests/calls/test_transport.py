@@ -126,7 +126,9 @@ settings.configure(
         "TABLE_NAME": "test", "REGION": "eu-west-1", "ENDPOINT_URL": {url!r},
         "REPORTS": {{"ENABLED": False}}, "TRANSPORT": {transport!r},
     }}}},
-    CACHES={{"default": {{"BACKEND": "dynamo_stores.cache.DynamoDBCache"}}}},
+    CACHES={{"default": {{
+        "BACKEND": "dynamo_stores.cache.DynamoDBCache", "OPTIONS": {{"OPERATION_TIMEOUT": 60.0}},
+    }}}},
 )
 django.setup()
 from django.core.cache import cache
