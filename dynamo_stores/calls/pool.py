@@ -197,6 +197,8 @@ class Link:
         self._reader = Reader()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
+        # Whether a byte of the present answer has come, within TLS.
+        self._has_begun = False
         if context is not None:
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
@@ -232,6 +234,7 @@ class Link:
         """
         try:
             if self._tls is not None:
+                self._has_begun = False
                 self._tls.write(request)
                 request = self._outgoing.read()
             count = await _Asked(self._stream, request, until)
@@ -282,8 +285,11 @@ class Link:
             while data := tls.read(_BUFFER):
                 if answer is not None:
                     raise DamagedAnswerError("There is more than one response.")
+                self._has_begun = True
                 answer = self._reader.feed(data)
-            # The server ended TLS, which it may do right after the answer.
+            # The server ended TLS, which it may do right after the answer, also after the last one.
+            if not self._has_begun:
+                raise ClosedError("The server ended TLS.")
             if answer is None:
                 raise ConnectionResetError("The server ended TLS within the answer.")
             return answer._replace(keeps_connection=False)

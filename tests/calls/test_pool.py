@@ -276,7 +276,26 @@ def test_an_answer_with_the_end_of_tls_is_an_answer(tmp_path, make_pool):
 
     with Peer(serve, server) as peer:
         pool = make_pool(peer.url, client)
-        assert [send(pool) for _ in range(3)] == [b"0", b"1", b"2"]
+        # The end may arrive after the next request, which is repeated then.
+        assert [send(pool, may_repeat=True) for _ in range(3)] == [b"0", b"1", b"2"]
+
+
+def test_the_end_of_tls_before_an_answer_repeats_the_request(tmp_path, make_pool):
+    """If it may be repeated: as the end of the connection itself does."""
+    path = tmp_path / "server.pem"
+    server, client = make_certificate(path), ssl.create_default_context(cafile=path)
+
+    def serve(peer, connection, number):
+        peer.receive(connection)
+        connection.sendall(response(b"%d" % number))
+        peer.receive(connection)
+        connection.unwrap()
+
+    with Peer(serve, server) as peer:
+        pool = make_pool(peer.url, client)
+        assert [send(pool, may_repeat=True) for _ in range(3)] == [b"0", b"1", b"2"]
+        with pytest.raises(botocore.ConnectionClosedError):
+            send(pool)
 
 
 def test_a_name_whose_lookup_hangs_ends_in_time(make_pool, monkeypatch):

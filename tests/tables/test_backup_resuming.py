@@ -117,7 +117,7 @@ def test_large_items_pass_through_a_small_capacity(
     put_all("default", table, items)
     copy = make_table.name()
     # Ten times as fast, so that an item takes 0.5 s to read and 1 s to write.
-    using = alias(ENDPOINT_URL=dynamo_capacity(burst=2.0, speed=10).url, OPERATION_TIMEOUT=3.0)
+    using = alias(ENDPOINT_URL=dynamo_capacity(burst=2.0, speed=10).url, OPERATION_TIMEOUT=20.0)
     run("dynamo_backup", table, output=tmp_path / "b", using=using, units=200.0)
     options = {"table": copy, "using": using, "units": 400.0, "no_verify": True}
     run("dynamo_restore", tmp_path / "b", **options)
