@@ -189,6 +189,7 @@ class Connection(PynamoConnection):
             self._breaker,
             partial(self._partition, request),
             timeout,
+            request,
         )
 
     def close(self) -> None:
@@ -313,7 +314,13 @@ class _Batch:
         timeout: float | None,
     ) -> dict[str, Any]:
         try:
-            return await policy.call(self._operation, self._attempt, breaker_of, timeout=timeout)
+            return await policy.call(
+                self._operation,
+                self._attempt,
+                breaker_of,
+                timeout=timeout,
+                request=self._request,
+            )
         except StoreUnavailable as exc:
             exc.unprocessed = self._request["RequestItems"]
             exc.responses = self._responses

@@ -1,4 +1,8 @@
-"""One Measurement per attempt, published to observers; no result depends on them."""
+"""
+What happened in calls of DynamoDB, published to observers; no result depends on them.
+
+Each attempt makes a Measurement, and each call an Operation.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,9 @@ class Measurement(NamedTuple):
 
     ``units`` maps a table's name, or ``table/index``, to the capacity units that it consumed;
     ``error`` is the class name of the error, ``""`` for an answer; ``reasons`` are those that
-    DynamoDB returned when it throttled; ``attempt`` counts from 1 within the operation. Where one
-    partition was throttled, ``partition`` is its key.
+    DynamoDB returned when it throttled; ``attempt`` counts from 1 within the operation, and
+    ``waited`` are the seconds from the begin of the operation to it. Where one partition was
+    throttled, ``partition`` is its key.
     """
 
     using: str
@@ -37,11 +42,17 @@ class Measurement(NamedTuple):
     reasons: tuple[ThrottlingReason, ...] = ()
     throttled: bool = False
     partition: str = ""
+    waited: float = 0.0
 
     def __repr__(self) -> str:
         fields = zip(self._fields, self, strict=True)
         shown = ", ".join(f"{name}={value!r}" for name, value in fields if name != "partition")
         return f"Measurement({shown})"
+
+    @property
+    def is_operation(self) -> bool:
+        """Whether it is a whole operation: the first attempt was answered without an error."""
+        return self.attempt == 1 and not self.error
 
     @property
     def kind(self) -> str:
@@ -54,9 +65,59 @@ def kind_of(operation: str) -> str:
     return "Read" if operation in READS else "Write"
 
 
+class Operation(NamedTuple):
+    """
+    One call, with all its attempts, which is what a caller waits for.
+
+    ``seconds`` are from its begin to its end, with the waits between attempts; ``ended`` is its end
+    in seconds since the epoch. ``error`` is the class name of the error that was raised, ``""`` for
+    an answer. ``request`` is what was sent and ``answer`` what DynamoDB returned, None without one:
+    both have keys and values, which are not for logs.
+    """
+
+    using: str
+    table: str
+    operation: str
+    seconds: float
+    ended: float
+    attempts: tuple[Measurement, ...]
+    error: str
+    request: Mapping[str, Any]
+    answer: Mapping[str, Any] | None
+
+    def __repr__(self) -> str:
+        fields = zip(self._fields, self, strict=True)
+        hidden = ("request", "answer")
+        shown = ", ".join(f"{name}={value!r}" for name, value in fields if name not in hidden)
+        return f"Operation({shown})"
+
+    @property
+    def kind(self) -> str:
+        """``"Read"`` or ``"Write"``: which capacity the operation consumes."""
+        return kind_of(self.operation)
+
+    @property
+    def units(self) -> dict[str, float]:
+        """The capacity units of all attempts, by table and ``table/index``."""
+        found: dict[str, float] = {}
+        for attempt in self.attempts:
+            for name, units in attempt.units.items():
+                found[name] = found.get(name, 0.0) + units
+        return found
+
+    @property
+    def throttles(self) -> int:
+        """How many attempts were throttled."""
+        return sum(attempt.throttled for attempt in self.attempts)
+
+
 Observer = Callable[[Measurement], None]
+OperationObserver = Callable[[Operation], None]
 
 _observers: list[Observer] = []
+_operation_observers: list[OperationObserver] = []
+# Those of operations that no single measurement tells.
+_other_observers: list[OperationObserver] = []
 
 
 def subscribe(observer: Observer) -> None:
@@ -71,6 +132,26 @@ def unsubscribe(observer: Observer) -> None:
         _observers.remove(observer)
 
 
+def subscribe_operations(observer: OperationObserver, *, every: bool = True) -> None:
+    """
+    Call ``observer`` with the operations of this process, in the thread of the call: on an event
+    loop, on the loop. It must not block.
+
+    Without ``every`` only with those that are not one measurement for which ``is_operation`` is
+    True: they failed, were refused, or had several attempts. That costs the others nothing.
+    """
+    found = _operation_observers if every else _other_observers
+    if observer not in found:
+        found.append(observer)
+
+
+def unsubscribe_operations(observer: OperationObserver) -> None:
+    """Stop calling ``observer``."""
+    for found in (_operation_observers, _other_observers):
+        if observer in found:
+            found.remove(observer)
+
+
 @contextmanager
 def measuring() -> Iterator[list[Measurement]]:
     """Collect the measurements of all threads of this process while the block runs."""
@@ -82,9 +163,36 @@ def measuring() -> Iterator[list[Measurement]]:
         unsubscribe(found.append)
 
 
+@contextmanager
+def recording() -> Iterator[list[Operation]]:
+    """Collect the operations of all threads of this process while the block runs."""
+    found: list[Operation] = []
+    subscribe_operations(found.append)
+    try:
+        yield found
+    finally:
+        unsubscribe_operations(found.append)
+
+
 def is_observed() -> bool:
     """Return whether there are observers; consumed units are requested only then."""
-    return bool(_observers) or logger.isEnabledFor(logging.DEBUG)
+    return bool(_observers or _operation_observers or _other_observers)
+
+
+def is_every_operation_observed() -> bool:
+    """Return whether observers want every operation."""
+    return bool(_operation_observers)
+
+
+def observe_operation(operation: Operation) -> None:
+    """Pass ``operation`` to its observers; the error of one is logged and stops no other."""
+    attempts = operation.attempts
+    is_one = len(attempts) == 1 and attempts[0].is_operation and not operation.error
+    for observer in (*_operation_observers, *(() if is_one else _other_observers)):
+        try:
+            observer(operation)
+        except Exception:
+            logger.exception("An observer of DynamoDB operations failed.")
 
 
 def observe(measurement: Measurement) -> None:
@@ -100,21 +208,6 @@ def observe(measurement: Measurement) -> None:
         except RuntimeError:
             # On an event loop, with a receiver that is a coroutine function.
             logger.exception("The signal throttled could not be sent.")
-    if logger.isEnabledFor(logging.DEBUG):
-        logger.debug(
-            "%s on %s took %.1f ms%s.",
-            measurement.operation,
-            measurement.table,
-            measurement.seconds * 1000,
-            f" and ended in {measurement.error}" if measurement.error else "",
-            extra={
-                "dynamodb_operation": measurement.operation,
-                "dynamodb_table": measurement.table,
-                "dynamodb_seconds": measurement.seconds,
-                "dynamodb_attempt": measurement.attempt,
-                "dynamodb_units": dict(measurement.units),
-            },
-        )
 
 
 _INDEXED = ("GlobalSecondaryIndexes", "LocalSecondaryIndexes")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -39,6 +41,8 @@ _SHARE, _SHORTEST = 0.5, 0.2
 # With this share of a second, or of the alias's own time-outs, an attempt that got no answer is a
 # failure. With less it was the deadline that was short.
 _ENOUGH = 0.9
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 # Sends one request until a monotonic time and returns the answer.
 Send = Callable[[float], Verb[dict[str, Any]]]
@@ -103,6 +107,19 @@ def time_left(most: float) -> float:
     return most if bound is None else max(0.0, min(most, bound.until - clock.monotonic()))
 
 
+class _Call:
+    """One call: what it sends, its begin in monotonic seconds, and its attempts if observed."""
+
+    __slots__ = ("attempts", "operation", "partition_of", "send", "started")
+
+    def __init__(self, operation: str, send: Send, partition_of: Callable[[], str]) -> None:
+        self.operation = operation
+        self.send = send
+        self.partition_of = partition_of
+        self.started = clock.monotonic()
+        self.attempts: list[observer.Measurement] = []
+
+
 @dataclass(frozen=True, slots=True)
 class CallPolicy:
     """
@@ -129,60 +146,73 @@ class CallPolicy:
         breaker_of: Callable[[str], CircuitBreaker] | None = None,
         partition_of: Callable[[], str] = str,
         timeout: float | None = None,
+        request: Mapping[str, Any] = _NOTHING,
     ) -> dict[str, Any]:
         """
         Return the answer of ``send``, with the retries of the policy. A verb.
 
         ``partition_of`` returns the partition key of the call, if it has one; ``breaker_of`` the
-        breaker of another table of the same call. The call has ``timeout`` seconds at most, by
-        default ``OPERATION_TIMEOUT``, which a ``deadline`` replaces. Raises StoreUnavailable
+        breaker of another table of the same call; observers see ``request``. The call has
+        ``timeout`` seconds at most, by default ``OPERATION_TIMEOUT``, which a ``deadline``
+        replaces. Raises StoreUnavailable
         without an answer, and ConfigurationError or ItemTooLargeError for a call that can have
         none. Other exceptions of ``send`` are answers (or errors in the call) and are raised
         unchanged.
         """
-        started = clock.monotonic()
+        call = _Call(operation, send, partition_of)
+        started = call.started
+        answer: dict[str, Any] | None = None
+        try:
+            until = self._until(operation, started, timeout)
+            admission = self.breaker.admit()
+            is_last = admission.probe or not self.retry.max_retries or self.has_failover
+            failed: StoreUnavailable | None = None
+            try:
+                try:
+                    first = self._end_of_first(started, until)
+                    found = await self._attempt(call, first, 1, is_last)
+                except StoreRefused:
+                    raise
+                except StoreUnavailable as exc:
+                    failed = exc
+                if failed is not None:
+                    found = await self._repeat(failed, call, until, is_last=admission.probe)
+                    # Its traceback refers to this frame.
+                    failed = None
+            except StoreUnavailable as exc:
+                self._report(exc, admission, clock.monotonic() - started, breaker_of)
+                raise
+            except (ClientError, StoreError) as exc:
+                if isinstance(exc, ClientError) or isinstance(exc.__cause__, ClientError):
+                    # DynamoDB answered with an error.
+                    self.breaker.succeeded(admission, clock.monotonic() - started)
+                raise
+            else:
+                self.breaker.succeeded(admission, clock.monotonic() - started)
+                answer = found
+                return found
+            finally:
+                if admission.probe:
+                    # Without effect after an outcome: the admission is of an earlier state then.
+                    self.breaker.release(admission)
+        finally:
+            attempts = call.attempts
+            if (
+                len(attempts) != 1 or attempts[0].error or observer.is_every_operation_observed()
+            ) and observer.is_observed():
+                self._observe_operation(call, request, answer)
+
+    def _until(self, operation: str, started: float, timeout: float | None) -> float:
         bound = _in_force()
         if bound is None:
-            until = started + (timeout or self.timeout)
-        else:
-            until = min(bound.until, started + timeout) if timeout else bound.until
+            return started + (timeout or self.timeout)
+        until = min(bound.until, started + timeout) if timeout else bound.until
         if started >= until:
             # Not a failure of the store, so it is not reported to the breaker.
             raise OperationTimeoutError(
                 f"{operation} on {self.table} was not sent: the deadline had passed."
             )
-        admission = self.breaker.admit()
-        is_last = admission.probe or not self.retry.max_retries or self.has_failover
-        failed: StoreUnavailable | None = None
-        try:
-            try:
-                first = self._end_of_first(started, until)
-                answer = await self._attempt(operation, send, first, 1, partition_of, is_last)
-            except StoreRefused:
-                raise
-            except StoreUnavailable as exc:
-                failed = exc
-            if failed is not None:
-                answer = await self._repeat(
-                    failed, operation, send, until, partition_of, is_last=admission.probe
-                )
-                # Its traceback refers to this frame.
-                failed = None
-        except StoreUnavailable as exc:
-            self._report(exc, admission, clock.monotonic() - started, breaker_of)
-            raise
-        except (ClientError, StoreError) as exc:
-            if isinstance(exc, ClientError) or isinstance(exc.__cause__, ClientError):
-                # DynamoDB answered with an error.
-                self.breaker.succeeded(admission, clock.monotonic() - started)
-            raise
-        else:
-            self.breaker.succeeded(admission, clock.monotonic() - started)
-            return answer
-        finally:
-            if admission.probe:
-                # Without effect after an outcome: the admission is of an earlier state then.
-                self.breaker.release(admission)
+        return until
 
     def _end_of_first(self, started: float, until: float) -> float:
         if not self.has_failover:
@@ -193,10 +223,8 @@ class CallPolicy:
     async def _repeat(
         self,
         error: StoreUnavailable,
-        operation: str,
-        send: Send,
+        call: _Call,
         until: float,
-        partition_of: Callable[[], str],
         *,
         is_last: bool,
     ) -> dict[str, Any]:
@@ -211,7 +239,7 @@ class CallPolicy:
             is_throttled = isinstance(error, ThrottlingError)
             if is_throttled and not error.counts:
                 # Not sent: the limit allows no request before the deadline.
-                raise self._out_of_time(last, operation, attempt, wait)
+                raise self._out_of_time(last, call.operation, attempt, wait)
             throttles += is_throttled
             failures += not is_throttled
             limit = retry.throttle_retries
@@ -225,24 +253,18 @@ class CallPolicy:
             if wait < left:
                 await Wait(wait)
             if clock.monotonic() >= until or wait >= left:
-                raise self._out_of_time(last, operation, attempt, wait)
+                raise self._out_of_time(last, call.operation, attempt, wait)
             attempt += 1
             has_all = is_last or failures >= retry.max_retries
             try:
-                return await self._attempt(operation, send, until, attempt, partition_of, has_all)
+                return await self._attempt(call, until, attempt, has_all)
             except StoreRefused:
                 raise
             except StoreUnavailable as exc:
                 error = exc
 
     async def _attempt(
-        self,
-        operation: str,
-        send: Send,
-        until: float,
-        attempt: int,
-        partition_of: Callable[[], str],
-        is_last: bool,
+        self, call: _Call, until: float, attempt: int, is_last: bool
     ) -> dict[str, Any]:
         backpressure = self.backpressure
         request = backpressure.try_enter(until) or await backpressure.enter(until)
@@ -256,11 +278,11 @@ class CallPolicy:
             left = until - started
             share = left if is_last else max(_SHORTEST, _SHARE * left)
             seconds = min(self.read_timeout, left, share)
-            answer = await send(started + max(0.001, seconds))
+            answer = await call.send(started + max(0.001, seconds))
         except Exception as exc:
             failure = store_error(
                 exc,
-                operation=operation,
+                operation=call.operation,
                 table=self.table,
                 using=self.using,
                 place=self.place_of(),
@@ -269,8 +291,8 @@ class CallPolicy:
             if isinstance(failure, OperationTimeoutError) and failure.counts:
                 enough = _ENOUGH * min(self.read_timeout, self.timeout, 1.0)
                 failure.counts = left >= (_SHARE * enough if self.has_failover else enough)
-            hot = partition_of() if _is_hot(failure) else ""
-            self._observe(operation, started, attempt, error=failure or exc, partition=hot)
+            hot = call.partition_of() if _is_hot(failure) else ""
+            self._observe(call, started, attempt, error=failure or exc, partition=hot)
             if failure is None or failure is exc:
                 raise
             raise failure from exc
@@ -279,12 +301,12 @@ class CallPolicy:
                 self.places.leave()
             backpressure.leave(request, clock.monotonic() - started, throttled=throttled)
         if observer.is_observed():
-            self._observe(operation, started, attempt, answer=answer)
+            self._observe(call, started, attempt, answer=answer)
         return answer
 
     def _observe(
         self,
-        operation: str,
+        call: _Call,
         started: float,
         attempt: int,
         *,
@@ -294,18 +316,22 @@ class CallPolicy:
     ) -> None:
         seconds = clock.monotonic() - started
         if error is None:
-            units = observer.units_of(answer) if answer else {}
-            observer.observe(
-                observer.Measurement(self.using, self.table, operation, seconds, attempt, units)
+            measurement = observer.Measurement(
+                self.using,
+                self.table,
+                call.operation,
+                seconds,
+                attempt,
+                observer.units_of(answer) if answer else {},
+                waited=started - call.started,
             )
-            return
-        throttling = error if isinstance(error, ThrottlingError) else None
-        reasons = throttling.reasons if throttling else ()
-        observer.observe(
-            observer.Measurement(
+        else:
+            throttling = error if isinstance(error, ThrottlingError) else None
+            reasons = throttling.reasons if throttling else ()
+            measurement = observer.Measurement(
                 using=self.using,
                 table=(_named_table(reasons) if reasons else "") or self.table,
-                operation=operation,
+                operation=call.operation,
                 seconds=seconds,
                 attempt=attempt,
                 units={},
@@ -313,6 +339,27 @@ class CallPolicy:
                 reasons=reasons,
                 throttled=throttling is not None,
                 partition=partition,
+                waited=started - call.started,
+            )
+        call.attempts.append(measurement)
+        observer.observe(measurement)
+
+    def _observe_operation(
+        self, call: _Call, request: Mapping[str, Any], answer: dict[str, Any] | None
+    ) -> None:
+        # The caller may handle an exception of its own.
+        error = sys.exception() if answer is None else None
+        observer.observe_operation(
+            observer.Operation(
+                using=self.using,
+                table=self.table,
+                operation=call.operation,
+                seconds=clock.monotonic() - call.started,
+                ended=clock.now(),
+                attempts=tuple(call.attempts),
+                error="" if error is None else type(error).__name__,
+                request=request,
+                answer=answer,
             )
         )
 
