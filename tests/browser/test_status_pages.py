@@ -270,7 +270,7 @@ def test_calm_tables_are_one_line_each(site, visit, until):
         card = page.locator("article", has=page.get_by_role("heading", name=table, exact=True))
         assert card.bounding_box()["height"] < 100
         # The page does not wait longer than its own deadline for the capacity of a table.
-        until(lambda: page.reload() and "5 RCU, 5 WCU" in card.inner_text())
+        until(lambda p=page, c=card: p.reload() and "5 RCU, 5 WCU" in c.inner_text())
         card.locator("summary").click()
         assert "of capacity left now" in card.inner_text()
 
