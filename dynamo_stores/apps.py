@@ -15,10 +15,11 @@ class DynamoStoresConfig(AppConfig):
     def ready(self) -> None:
         # A web process imports what it uses, because its start takes time.
         from . import receivers
-        from .monitoring import reporter
+        from .monitoring import exporter, meter, reporter  # noqa: F401 - its threads begin later
 
         receivers.watch()
-        reporter.watch()
+        meter.watch()
+        exporter.watch()
         if "celery" in sys.modules:
             from . import celery_receivers  # noqa: F401 - the import connects them
         for name, *tags in (

@@ -102,6 +102,7 @@ def default_alias(dynamo_engine: str, dynamo_prefix: str) -> dict[str, Any]:
         "TRANSPORT": os.environ.get("TEST_TRANSPORT", "auto"),
         # Calls are counted in many tests; those of the reports are for the tests of reports.
         "REPORTS": {"ENABLED": False},
+        "METRICS": {"SINKS": []},
     }
 
 

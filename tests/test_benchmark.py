@@ -170,6 +170,7 @@ def test_stores_accept_the_answers(canned, monkeypatch, transport):
         monkeypatch.setenv("AWS_CA_BUNDLE", str(canned.certificate))
     alias = {"ENDPOINT_URL": canned.url, "REGION": "us-east-1", "TRANSPORT": transport}
     alias |= {"TABLE_PREFIX": secrets.token_hex(4), "REPORTS": {"ENABLED": False}}
+    alias |= {"METRICS": {"SINKS": []}}
     with override_settings(DYNAMO_STORES={"default": alias}):
         create_table(table_of(StoreItem), lambda line: None)
         cache = DynamoDBCache("default", {"OPTIONS": {"OPERATION_TIMEOUT": 60.0}})

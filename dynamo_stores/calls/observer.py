@@ -115,9 +115,8 @@ Observer = Callable[[Measurement], None]
 OperationObserver = Callable[[Operation], None]
 
 _observers: list[Observer] = []
-_operation_observers: list[OperationObserver] = []
-# Those of operations that no single measurement tells.
-_other_observers: list[OperationObserver] = []
+# With a function that returns whether the observer wants every operation at present.
+_operation_observers: dict[OperationObserver, Callable[[], bool]] = {}
 
 
 def subscribe(observer: Observer) -> None:
@@ -132,24 +131,32 @@ def unsubscribe(observer: Observer) -> None:
         _observers.remove(observer)
 
 
-def subscribe_operations(observer: OperationObserver, *, every: bool = True) -> None:
+def subscribe_operations(
+    observer: OperationObserver, *, every: bool | Callable[[], bool] = True
+) -> None:
     """
     Call ``observer`` with the operations of this process, in the thread of the call: on an event
     loop, on the loop. It must not block.
 
-    Without ``every`` only with those that are not one measurement for which ``is_operation`` is
-    True: they failed, were refused, or had several attempts. That costs the others nothing.
+    While ``every`` is False, or returns False, only with those that are not one measurement for
+    which ``is_operation`` is True: they failed, were refused, or had several attempts. The others
+    cost nothing then.
     """
-    found = _operation_observers if every else _other_observers
-    if observer not in found:
-        found.append(observer)
+    wanted = every if callable(every) else _always if every else _never
+    _operation_observers.setdefault(observer, wanted)
 
 
 def unsubscribe_operations(observer: OperationObserver) -> None:
     """Stop calling ``observer``."""
-    for found in (_operation_observers, _other_observers):
-        if observer in found:
-            found.remove(observer)
+    _operation_observers.pop(observer, None)
+
+
+def _always() -> bool:
+    return True
+
+
+def _never() -> bool:
+    return False
 
 
 @contextmanager
@@ -167,30 +174,35 @@ def measuring() -> Iterator[list[Measurement]]:
 def recording() -> Iterator[list[Operation]]:
     """Collect the operations of all threads of this process while the block runs."""
     found: list[Operation] = []
-    subscribe_operations(found.append)
+
+    def append(operation: Operation) -> None:
+        found.append(operation)
+
+    subscribe_operations(append)
     try:
         yield found
     finally:
-        unsubscribe_operations(found.append)
+        unsubscribe_operations(append)
 
 
 def is_observed() -> bool:
     """Return whether there are observers; consumed units are requested only then."""
-    return bool(_observers or _operation_observers or _other_observers)
+    return bool(_observers or _operation_observers)
 
 
 def is_every_operation_observed() -> bool:
-    """Return whether observers want every operation."""
-    return bool(_operation_observers)
+    """Return whether an observer wants every operation."""
+    return any(wanted() for wanted in tuple(_operation_observers.values()))
 
 
 def observe_operation(operation: Operation) -> None:
     """Pass ``operation`` to its observers; the error of one is logged and stops no other."""
     attempts = operation.attempts
     is_one = len(attempts) == 1 and attempts[0].is_operation and not operation.error
-    for observer in (*_operation_observers, *(() if is_one else _other_observers)):
+    for observer, wanted in tuple(_operation_observers.items()):
         try:
-            observer(operation)
+            if not is_one or wanted():
+                observer(operation)
         except Exception:
             logger.exception("An observer of DynamoDB operations failed.")
 

@@ -33,6 +33,7 @@ from ..exceptions import (
 from . import observer
 from .backpressure import Backpressure
 from .breaker import Admission, CircuitBreaker
+from .counters import get_counters
 from .places import Place, Places, is_task
 from .retry import delays
 
@@ -267,7 +268,10 @@ class CallPolicy:
         self, call: _Call, until: float, attempt: int, is_last: bool
     ) -> dict[str, Any]:
         backpressure = self.backpressure
-        request = backpressure.try_enter(until) or await backpressure.enter(until)
+        request = backpressure.try_enter(until)
+        if request is None:
+            get_counters(self.using).add("waits", "throughput")
+            request = await backpressure.enter(until)
         throttled = has_place = False
         started = clock.monotonic()
         try:

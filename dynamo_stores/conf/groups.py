@@ -140,15 +140,28 @@ class AdaptiveConfig:
     min_user_reserved: int = setting(5, WHOLE, 87)
 
 
+SINK_OPTIONS = Rule(
+    "a dict of dotted paths of SINKS and dicts of their options",
+    lambda value: (
+        isinstance(value, dict)
+        and all(isinstance(path, str) for path in value)
+        and all(isinstance(each, dict) for each in value.values())
+    ),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MetricsConfig:
-    """``METRICS``: where measurements go."""
+    """``METRICS``: where measurements go, and how often."""
 
     sinks: tuple[str, ...] = setting(("dynamo_stores.monitoring.sinks.LoggingSink",), PATHS, 90)
     namespace: str = setting("DynamoDBStore", FILLED_TEXT, 91)
     sampling_rate: float = setting(
         1.0, Rule("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1), 92
     )
+    interval: float = setting(60.0, POSITIVE, 97)
+    region: str | None = setting(None, or_none(FILLED_TEXT), 98)
+    options: dict[str, Any] = setting({}, SINK_OPTIONS, 99)
 
 
 @dataclass(frozen=True, kw_only=True)

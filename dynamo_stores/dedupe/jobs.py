@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .. import clock, keys
+from ..calls.counters import get_counters
 from ..concurrency.effects import Verb, run
 from ..conf import DEFAULT_ALIAS, get_config
 from ..conf.groups import DedupeConfig
@@ -102,7 +103,10 @@ class Jobs:
             # DynamoDB may carry out the request all the same.
             self._free_later(key, owner)
             raise
-        return Claim(taken.fence, None) if isinstance(taken, Lease) else Claim(None, taken)
+        if isinstance(taken, Lease):
+            get_counters(self.using).add("jobs", "begun")
+            return Claim(taken.fence, None)
+        return Claim(None, taken)
 
     async def extend(self, key: str, fence: int) -> bool:
         """Renew the lease; False if another fence has the job. A verb."""
@@ -217,7 +221,10 @@ class Jobs:
         except ConditionFailed as refused:
             old = refused.old or {}
             # The answer to this call's own write was lost, and the write was repeated.
-            return state != RUNNING and state_of(old) == state and fence_of(old) == fence
+            if state == RUNNING or state_of(old) != state or fence_of(old) != fence:
+                return False
+        if state != RUNNING:
+            get_counters(self.using).add("jobs", "failed" if state == FAILED else "completed")
         return True
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from .. import clock
+from ..calls.counters import get_counters
 from ..concurrency.effects import Computation, Join, Verb, Wait, arun, run
 from ..concurrency.flights import AGAIN, Lead, get_flights
 from ..conf import DEFAULT_ALIAS
@@ -288,6 +289,7 @@ async def _outcome(jobs: Jobs, key: str, item: RawItem | None, until: float | No
     ``until`` return None at once if it is in progress. A verb.
     """
     waits = Waits(jobs.settings.poll_interval, _LONGEST_WAIT)
+    has_waited = False
     while item is not None and (left := jobs.seconds_left(item)) > 0:
         if state_of(item) == FAILED:
             raise error_of(item)
@@ -300,6 +302,9 @@ async def _outcome(jobs: Jobs, key: str, item: RawItem | None, until: float | No
         remaining = until - clock.monotonic()
         if remaining <= 0:
             raise _timed_out()
+        if not has_waited:
+            has_waited = True
+            get_counters(jobs.using).add("waits", "job")
         await Wait(min(waits.next(left), remaining))
         item = await jobs.get_job(key)
     return _NO_RESULT

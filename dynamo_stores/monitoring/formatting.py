@@ -42,9 +42,9 @@ def number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0") if value < 10 else f"{value:,.0f}"
 
 
-def count_of(count: int, noun: str) -> str:
+def count_of(count: int, noun: str, plural: str = "") -> str:
     """Return ``1 process``, ``2 processes``."""
-    plural = noun + ("es" if noun.endswith("s") else "s")
+    plural = plural or noun + ("es" if noun.endswith("s") else "s")
     return f"{count:,} {noun if count == 1 else plural}"
 
 

@@ -1,92 +1,105 @@
-"""The latencies of the last ten minutes, by table and operation."""
+"""Latencies by minute, table and operation: their sums, quantiles and short forms. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..capacity.usage import minute_of
-from .histogram import Buckets, add, bucket_of, quantile
+from .histogram import Buckets, add, quantile
 
-# Minutes whose latencies are in a report, beside the present one.
-MINUTES = 10
-
-# By table and operation.
+# By table and operation, then by bucket.
 Latencies = Mapping[str, Mapping[str, Mapping[int, int]]]
+# By minute since the epoch.
+LatenciesByMinute = Mapping[int, Latencies]
+# The same, to be added to.
+Totals = dict[str, dict[str, Buckets]]
 
 
 @dataclass(frozen=True)
 class Latency:
     """
-    The attempts of one operation on a table, and the seconds that a half, 95 % and 99 % of them
-    took at most. Waits between attempts are not in them.
+    The calls of one operation on a table, and the seconds that a half, 95 % and 99 % of them took
+    at most, with their retries and the waits between them.
     """
 
     operation: str
-    attempts: int
+    calls: int
     p50: float
     p95: float
     p99: float
 
 
-class RecentLatencies:
-    """Counts the latencies of one alias in this process. Not thread-safe."""
-
-    def __init__(self) -> None:
-        self._minutes: dict[int, dict[tuple[str, str], Buckets]] = {}
-
-    def record(self, at: float, table: str, operation: str, seconds: float) -> None:
-        """Record an attempt that ended ``at`` a time."""
-        minute = minute_of(at)
-        found = self._minutes.get(minute)
-        if found is None:
-            self._forget(minute)
-            found = self._minutes[minute] = {}
-        buckets = found.get((table, operation))
-        if buckets is None:
-            buckets = found[table, operation] = {}
-        bucket = bucket_of(seconds)
-        buckets[bucket] = buckets.get(bucket, 0) + 1
-
-    def recent(self, now: float) -> dict[str, dict[str, Buckets]]:
-        """Return the counts by bucket of the last minutes, by table and operation."""
-        self._forget(minute_of(now))
-        found: dict[str, dict[str, Buckets]] = {}
-        for minute in self._minutes.values():
-            for (table, operation), buckets in minute.items():
-                add(found.setdefault(table, {}).setdefault(operation, {}), buckets)
-        return found
-
-    def _forget(self, minute: int) -> None:
-        for old in [each for each in self._minutes if each < minute - MINUTES]:
-            del self._minutes[old]
+def add_latencies(totals: Totals, latencies: Latencies) -> None:
+    """Add the counts of ``latencies`` to those of ``totals``."""
+    for table, operations in latencies.items():
+        found = totals.setdefault(table, {})
+        for operation, buckets in operations.items():
+            add(found.setdefault(operation, {}), buckets)
 
 
-def busiest(latencies: Latencies, most: int) -> dict[str, dict[str, Mapping[int, int]]]:
-    """Return the latencies of the ``most`` operations with the most attempts."""
-    counts = [
-        (sum(buckets.values()), table, operation)
-        for table, operations in latencies.items()
-        for operation, buckets in operations.items()
-    ]
-    found: dict[str, dict[str, Mapping[int, int]]] = {}
-    for _, table, operation in sorted(counts, reverse=True)[:most]:
-        found.setdefault(table, {})[operation] = latencies[table][operation]
+def total_latencies(found: Iterable[LatenciesByMinute]) -> dict[int, Totals]:
+    """Return the sums of the latencies of several processes, by minute."""
+    totals: dict[int, Totals] = {}
+    for latencies in found:
+        for minute, each in latencies.items():
+            add_latencies(totals.setdefault(minute, {}), each)
+    return totals
+
+
+def busiest(latencies: LatenciesByMinute, most: int) -> dict[int, Totals]:
+    """Return the latencies of the ``most`` operations with the most calls in all minutes."""
+    counts: dict[tuple[str, str], int] = {}
+    for minute in latencies.values():
+        for table, operations in minute.items():
+            for operation, buckets in operations.items():
+                key = table, operation
+                counts[key] = counts.get(key, 0) + sum(buckets.values())
+    ranked = sorted(counts, key=lambda key: (counts[key], key), reverse=True)
+    kept, found = frozenset(ranked[:most]), {}
+    for at, minute in latencies.items():
+        tables: Totals = {}
+        for table, operations in minute.items():
+            for operation, buckets in operations.items():
+                if (table, operation) in kept:
+                    tables.setdefault(table, {})[operation] = dict(buckets)
+        if tables:
+            found[at] = tables
     return found
 
 
 def summary(table: str, latencies: Iterable[Latencies]) -> tuple[Latency, ...]:
     """Return the latency of each operation on a table, by all ``latencies``, the busiest first."""
-    totals: dict[str, Buckets] = {}
+    totals: Totals = {}
     for each in latencies:
-        for operation, buckets in each.get(table, {}).items():
-            add(totals.setdefault(operation, {}), buckets)
+        if table in each:
+            add_latencies(totals, {table: each[table]})
     found = [
         Latency(
             operation,
             sum(buckets.values()),
             *(quantile(buckets, share) for share in (0.5, 0.95, 0.99)),
         )
-        for operation, buckets in totals.items()
+        for operation, buckets in totals.get(table, {}).items()
     ]
-    return tuple(sorted(found, key=lambda each: (-each.attempts, each.operation)))
+    return tuple(sorted(found, key=lambda each: (-each.calls, each.operation)))
+
+
+def packed(buckets: Mapping[int, int]) -> list[int]:
+    """Return the first bucket, and the counts of it and of all up to the last one."""
+    if not buckets:
+        return []
+    first = min(buckets)
+    return [first, *(buckets.get(each, 0) for each in range(first, max(buckets) + 1))]
+
+
+def unpacked(counts: list[int]) -> Buckets:
+    """Return the counts by bucket that ``packed`` made short."""
+    return {bucket: count for bucket, count in enumerate(counts[1:], *counts[:1]) if count}
+
+
+def packed_latencies(latencies: Latencies) -> dict[str, dict[str, list[int]]]:
+    """Return the latencies with the counts of each operation in their short form."""
+    return {
+        table: {operation: packed(buckets) for operation, buckets in operations.items()}
+        for table, operations in latencies.items()
+    }

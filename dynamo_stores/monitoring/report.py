@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..capacity.usage import Usage, UsageByMinute
-from .latency import Latencies, busiest
+from .histogram import HIGHEST, LOWEST, Buckets
+from .latency import LatenciesByMinute, Totals, busiest, packed_latencies, unpacked
 from .values import count_of, list_of, mapping_of, number_of, text_of, time_of
 
 # A report is one item of at most so many bytes, so 8 write units a minute at most.
@@ -66,8 +67,9 @@ class Report:
     The report that the process ``host``#``pid`` made ``at`` a moment; it makes one every
     ``interval`` seconds. Times are in seconds since the epoch. ``token`` tells apart containers
     with equal hostnames and process ids. ``reasons`` counts throttles by table and reason;
-    ``throttling`` has the last throttled time of each table; ``latency`` the attempts of the last
-    ten minutes by table, operation and bucket; ``left_out`` is how many tables did not fit.
+    ``throttling`` has the last throttled time of each table; ``latencies`` the calls of the last
+    minutes by table, operation and bucket; ``events`` what stores counted by minute and name, such
+    as ``hit`` and ``jobs.failed``; ``left_out`` is how many tables did not fit.
     """
 
     host: str
@@ -88,7 +90,8 @@ class Report:
     left_out: int = 0
     token: str = ""
     throttling: Mapping[str, Throttling] = field(default_factory=dict)
-    latency: Latencies = field(default_factory=dict)
+    latencies: LatenciesByMinute = field(default_factory=dict)
+    events: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def process(self) -> str:
@@ -104,8 +107,15 @@ class Report:
         Return the report as JSON of at most 8 KB. What does not fit is left out: usage of earlier
         minutes, latencies of operations with few attempts, tables with few attempts.
         """
-        latest = replace(self, use=dict(sorted(self.use.items())[-2:]))
-        fewer = (replace(latest, latency=busiest(self.latency, most)) for most in (10, 3, 0))
+        latest = replace(
+            self,
+            use=dict(sorted(self.use.items())[-2:]),
+            latencies=dict(sorted(self.latencies.items())[-2:]),
+            events=dict(sorted(self.events.items())[-2:]),
+        )
+        fewer = (
+            replace(latest, latencies=busiest(latest.latencies, most)) for most in (20, 10, 3, 0)
+        )
         for report in (self, latest, *fewer):
             if len(text := _dump(report)) <= MAX_BYTES:
                 return text
@@ -128,7 +138,10 @@ class Report:
             calls={name: each for name, each in self.calls.items() if name in kept},
             reasons={name: each for name, each in self.reasons.items() if name in kept},
             throttling={name: each for name, each in self.throttling.items() if name in kept},
-            latency={name: each for name, each in self.latency.items() if name in kept},
+            latencies={
+                minute: {name: each for name, each in tables.items() if name in kept}
+                for minute, tables in self.latencies.items()
+            },
             use={
                 minute: {
                     name: use for name, use in resources.items() if name.partition("/")[0] in kept
@@ -140,7 +153,11 @@ class Report:
 
 
 def _dump(report: Report) -> str:
-    return json.dumps(asdict(report), separators=(",", ":"))
+    values = asdict(replace(report, latencies={}))
+    values["latencies"] = {
+        minute: packed_latencies(tables) for minute, tables in report.latencies.items()
+    }
+    return json.dumps(values, separators=(",", ":"))
 
 
 def _fits(report: Report) -> bool:
@@ -176,22 +193,42 @@ def read_report(text: str) -> Report:
         left_out=count_of(values.get("left_out", 0)),
         token=text_of(values.get("token", "")),
         throttling={name: _throttling(each) for name, each in _items(values, "throttling")},
-        latency={
-            name: {text_of(what): _buckets(each) for what, each in mapping_of(operations).items()}
-            for name, operations in _items(values, "latency")
+        latencies={
+            _minute(minute): read_latencies(tables)
+            for minute, tables in mapping_of(values.get("latencies", {})).items()
+        },
+        events={
+            _minute(minute): {
+                text_of(name): count_of(count) for name, count in mapping_of(each).items()
+            }
+            for minute, each in mapping_of(values.get("events", {})).items()
         },
     )
 
 
 def read_usage(use: Mapping[Any, Any]) -> dict[int, dict[str, Usage]]:
     """Return usage by minute and resource. Raises ValueError if a value is not of its type."""
-    found = {}
-    for minute, resources in use.items():
-        time_of(60.0 * int(minute))
-        found[int(minute)] = {
+    return {
+        _minute(minute): {
             text_of(name): usage_of(each) for name, each in mapping_of(resources).items()
         }
-    return found
+        for minute, resources in use.items()
+    }
+
+
+def read_latencies(tables: Any) -> Totals:
+    """Return latencies from their short form. Raises ValueError if a value is not of its type."""
+    return {
+        text_of(table): {
+            text_of(operation): _buckets(each) for operation, each in mapping_of(operations).items()
+        }
+        for table, operations in mapping_of(tables).items()
+    }
+
+
+def _minute(value: Any) -> int:
+    time_of(60.0 * int(value))
+    return int(value)
 
 
 def usage_of(value: Any) -> Usage:
@@ -235,8 +272,11 @@ def _throttling(value: Any) -> Throttling:
     )
 
 
-def _buckets(value: Any) -> dict[int, int]:
-    return {int(bucket): count_of(count) for bucket, count in mapping_of(value).items()}
+def _buckets(value: Any) -> Buckets:
+    counts = list(map(count_of, list_of(value)))
+    if counts and not LOWEST <= counts[0] <= counts[0] + len(counts) - 2 <= HIGHEST:
+        raise ValueError(f"Expected buckets from {LOWEST} to {HIGHEST}, not from {counts[0]}.")
+    return unpacked(counts)
 
 
 def total_usage(reports: list[Report]) -> dict[int, dict[str, Usage]]:

@@ -1,5 +1,5 @@
 """
-The reporter of this process: counts its calls and publishes reports from its own thread.
+The reporter of this process: publishes reports of what its meter counts, from its own thread.
 
 The thread starts with the first call of a process, and again after a fork. It uses a direct
 connection, so that an open breaker is reported as long as DynamoDB can be reached.
@@ -17,7 +17,6 @@ import socket
 import sys
 import threading
 import weakref
-from collections import Counter, defaultdict, deque
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,99 +25,53 @@ from django.dispatch import receiver
 
 from .. import __version__, clock
 from ..cache.store.statistics import get_lookups
-from ..calls import observer
 from ..calls.breaker import State
 from ..calls.connection import get_connection
-from ..calls.observer import Measurement
-from ..capacity.planner import is_curable
-from ..capacity.usage import MINUTES, Usage, minute_of
+from ..calls.counters import get_counters
+from ..capacity.usage import MINUTES, minute_of
 from ..concurrency.per_process import PerProcess
-from ..conf import aliases, get_config, when_changed
-from ..exceptions import CALL_ERRORS, CONDITION_FAILED, ConfigurationError
-from ..ratelimit.memory import get_rate_memory
+from ..conf import get_config
+from ..exceptions import CALL_ERRORS, ConfigurationError
 from ..signals import breaker_state_changed
-from .latency import RecentLatencies
-from .report import BreakerReport, Calls, Report, Throttling
+from .meter import get_meter, when_begun
+from .report import BreakerReport, Report
 from .report_store import ReportStore
 
 logger = logging.getLogger(__name__)
 
 # Seconds from the first call to the first report, and from an event to its report.
 _FIRST, _GATHER = 1.0, 2.0
-# A throttle begins a new time of throttling, which is reported at once, if the table did not
-# throttle for so many seconds before.
-QUIET = 60.0
-# Answers that an application expects. Where another error than throttling and a conflict cancels a
-# transaction, a condition has failed.
-_REFUSALS = frozenset([CONDITION_FAILED, "TransactionCanceledException"])
-# Measurements are counted many at a time: after so many seconds, or so many of them.
-_LONGEST_PENDING, _MOST_PENDING = 1.0, 100
-# The places of a Usage's fields: reads, and writes after them.
-_READ, _WRITE, _THROTTLED, _INCURABLE = 0, 1, 2, 4
-# Errors without an answer.
-_NO_ANSWER = frozenset(["StoreUnavailable", "StoreRefused", "OperationTimeoutError"])
+# The counters that reports have by minute; those of None by label.
+_EVENTS = {"rate_limit_refusals": "refused", "jobs": None, "waits": None}
 
 
 class Reporter:
-    """Counts the calls of one alias in this process, and publishes reports of them."""
+    """Publishes reports of the calls of one alias in this process."""
 
     def __init__(self, using: str) -> None:
         self.using = using
+        self.meter = get_meter(using)
         self._interval = get_config(using).reports.interval
         self._started = clock.now()
-        self._attempts: Counter[str] = Counter()
-        self._errors: Counter[str] = Counter()
-        self._throttled: Counter[str] = Counter()
-        self._reasons: dict[str, Counter[str]] = {}
-        self._throttling: dict[str, _Throttled] = {}
-        self._costs: dict[tuple[str, str], float] = {}
-        self._latencies = RecentLatencies()
-        self._answered_at = 0.0
-        self._unanswered_since: float | None = None
-        # By minute and resource: the fields of a Usage, added up in place.
-        self._use: dict[int, dict[str, list[Any]]] = {}
-        # Measurements that are not counted yet, each with its time on both clocks.
-        self._pending: deque[tuple[float, float, Measurement]] = deque()
-        self._count_at = 0.0
+        # Of the reports before: by minute, and the totals at the last one.
+        self._events: dict[int, dict[str, int]] = {}
+        self._totals: dict[str, int] = {}
         self._has_published = self._has_ended = self._has_warned = False
-        self._lock = threading.Lock()
         self._publishing = threading.Lock()
         self.due = threading.Event()
         self._thread: threading.Thread | None = None
+        self.meter.when_throttled = self.due.set
 
-    def record(self, measurement: Measurement) -> None:
-        """Record one attempt; takes a microsecond and sends nothing."""
-        now, pending = clock.now(), self._pending
-        pending.append((now, clock.monotonic(), measurement))
-        if measurement.error or now >= self._count_at or len(pending) >= _MOST_PENDING:
-            self.count()
-
-    def count(self) -> None:
-        """Count what was recorded."""
-        with self._lock:
-            self._count_at = clock.now() + _LONGEST_PENDING
-            with contextlib.suppress(IndexError):
-                while True:
-                    self._count(*self._pending.popleft())
-            if self._thread is None and self._attempts:
-                self._start()
-
-    def record_outcome(self, *, is_answered: bool) -> None:
-        """Record whether DynamoDB answered a call. Errors that it returned are answers."""
-        self.count()
-        self._count_outcome(clock.now(), is_answered)
-
-    @property
-    def answered_at(self) -> float:
-        """When DynamoDB answered last, 0 if it did not."""
-        self.count()
-        return self._answered_at
-
-    @property
-    def unanswered_since(self) -> float | None:
-        """When the first call without an answer since the last answer ended, None if none."""
-        self.count()
-        return self._unanswered_since
+    def start(self) -> None:
+        """Start the thread that publishes reports."""
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=_run,
+                args=(weakref.ref(self),),
+                name=f"dynamo-stores-reports-{self.using}",
+                daemon=True,
+            )
+            self._thread.start()
 
     def report_soon(self) -> None:
         """Publish a report soon, because something changed."""
@@ -127,34 +80,31 @@ class Reporter:
     def report(self, *, has_ended: bool = False) -> Report:
         """Return the report as of now; sends nothing."""
         hits, misses = get_lookups(self.using).counts()
-        self.count()
-        with self._lock:
-            names = [*self._attempts]
+        refused = get_counters(self.using).total("rate_limit_refusals")
+        meter, now = self.meter, clock.now()
+        meter.count()
+        with meter.lock:
+            tally = meter.tally
             return Report(
                 host=socket.gethostname()[:64],
                 pid=os.getpid(),
                 role=role_of(sys.argv),
                 version=__version__,
                 started=self._started,
-                at=clock.now(),
+                at=now,
                 interval=self._interval,
                 has_ended=has_ended,
                 breakers=self._breakers(),
-                calls={
-                    name: Calls(self._attempts[name], self._errors[name], self._throttled[name])
-                    for name in names
-                },
-                reasons={name: dict(reasons) for name, reasons in self._reasons.items()},
-                use={
-                    minute: {name: Usage(*used) for name, used in resources.items()}
-                    for minute, resources in self._use.items()
-                },
+                calls=tally.calls(),
+                reasons=tally.reasons(),
+                use=tally.use(),
                 cache_hits=hits,
                 cache_misses=misses,
-                limits_refused=get_rate_memory(self.using).refused,
+                limits_refused=refused,
                 token=token_of(os.getpid()),
-                throttling={name: each.report() for name, each in self._throttling.items()},
-                latency=self._latencies.recent(clock.now()),
+                throttling=tally.throttling(),
+                latencies=tally.latencies(now),
+                events=self._events_by_minute(now, hits, misses),
             )
 
     def publish(self, *, has_ended: bool = False) -> None:
@@ -169,7 +119,7 @@ class Reporter:
                 self._has_ended = has_ended
                 resets = ReportStore(self.using).publish(self.report(has_ended=has_ended))
             self._has_published = True
-            self.record_outcome(is_answered=True)
+            self.meter.record_outcome(is_answered=True)
         except CALL_ERRORS as exc:
             # The page shows this process as late, except where the table is missing.
             level = logging.DEBUG
@@ -190,69 +140,23 @@ class Reporter:
         # Jitter, because processes that started together would report together.
         return self._interval * random.uniform(0.85, 1.0)
 
-    def _count(self, at: float, seen: float, measurement: Measurement) -> None:
-        table = measurement.table
-        self._count_outcome(at, measurement.error not in _NO_ANSWER)
-        self._attempts[table] += 1
-        self._latencies.record(at, table, measurement.operation, measurement.seconds)
-        if measurement.throttled:
-            self._record_throttle(measurement)
-        elif measurement.error and measurement.error not in _REFUSALS:
-            self._errors[table] += 1
-        if measurement.units:
-            self._record_cost(measurement, seen)
-            field = _READ if measurement.kind == "Read" else _WRITE
-            resources = self._minute_of(at)
-            for name, units in measurement.units.items():
-                resources[name][field] += units
-
-    def _count_outcome(self, at: float, is_answered: bool) -> None:
-        if is_answered:
-            self._answered_at, self._unanswered_since = at, None
-        elif self._unanswered_since is None:
-            self._unanswered_since = at
-
-    def _record_throttle(self, measurement: Measurement) -> None:
-        table = measurement.table
-        reasons = self._reasons.setdefault(table, Counter())
-        throttling = self._throttling.get(table)
-        if throttling is None or clock.monotonic() - throttling.seen >= QUIET:
-            self.due.set()
-            throttling = self._throttling[table] = _Throttled(measurement.kind)
-        throttling.last, throttling.seen = clock.now(), clock.monotonic()
-        if measurement.attempt == 1 and measurement.kind == throttling.kind:
-            throttling.asked += self._costs.get((table, measurement.operation), 1.0)
-        reasons.update(reason.reason for reason in measurement.reasons)
-        if not measurement.reasons:
-            reasons["no reason named"] += 1
-        self._throttled[table] += 1
-        resources = self._minute_of(clock.now())
-        curable = {each.index for each in measurement.reasons if is_curable(each)}
-        for index in {each.index for each in measurement.reasons} or {""}:
-            incurable = int(bool(measurement.reasons) and index not in curable)
-            used = resources[f"{table}/{index}" if index else table]
-            field = _READ if measurement.kind == "Read" else _WRITE
-            used[_THROTTLED + field] += 1
-            used[_INCURABLE + field] += incurable
-
-    def _record_cost(self, measurement: Measurement, seen: float) -> None:
-        table = measurement.table
-        cost = measurement.units.get(table, 0.0)
-        self._costs[table, measurement.operation] = cost
-        throttling = self._throttling.get(table)
-        if throttling is not None and throttling.counts(measurement, seen):
-            throttling.served += cost
-            if measurement.attempt == 1:
-                throttling.asked += cost
-
-    def _minute_of(self, moment: float) -> dict[str, list[Any]]:
-        minute = minute_of(moment)
-        resources = self._use.get(minute)
-        if resources is None:
-            resources = self._use[minute] = defaultdict(lambda: [*Usage()])
-            for old in [each for each in self._use if each < minute - MINUTES]:
-                del self._use[old]
-        return resources
+    def _events_by_minute(self, now: float, hits: int, misses: int) -> dict[int, dict[str, int]]:
+        """Return what was counted between reports, by the minute of the later one."""
+        totals = {"hit": hits, "miss": misses}
+        for name, counts in get_counters(self.using).all().items():
+            if name in _EVENTS:
+                for labels, count in counts.items():
+                    event = _EVENTS[name] or f"{name}.{labels[-1]}"
+                    totals[event] = totals.get(event, 0) + count
+        minute = minute_of(now)
+        found = self._events.setdefault(minute, {})
+        for event, total in totals.items():
+            if more := total - self._totals.get(event, 0):
+                found[event] = found.get(event, 0) + more
+        self._totals = totals
+        for old in [each for each in self._events if each < minute - MINUTES]:
+            del self._events[old]
+        return {each: dict(events) for each, events in self._events.items() if events}
 
     def _breakers(self) -> tuple[BreakerReport, ...]:
         found = []
@@ -269,33 +173,6 @@ class Reporter:
                 )
             )
         return tuple(found)
-
-    def _start(self) -> None:
-        self._thread = threading.Thread(
-            target=_run,
-            args=(weakref.ref(self),),
-            name=f"dynamo-stores-reports-{self.using}",
-            daemon=True,
-        )
-        self._thread.start()
-
-
-class _Throttled:
-    """What is counted while a table is throttled; ``seen`` is monotonic, for the next time."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.since = self.last = clock.now()
-        self.seen = clock.monotonic()
-        self.asked = self.served = 0.0
-
-    def counts(self, measurement: Measurement, seen: float) -> bool:
-        """Return whether the units of ``measurement`` belong to this time of throttling."""
-        return measurement.kind == self.kind and seen - self.seen < QUIET
-
-    def report(self) -> Throttling:
-        asked = max(self.asked, self.served)
-        return Throttling(self.kind, self.since, self.last, round(asked, 1), round(self.served, 1))
 
 
 def _run(found: weakref.ref[Reporter]) -> None:
@@ -351,28 +228,16 @@ def role_of(argv: list[str]) -> str:
     return name[:64]
 
 
-def _observe(measurement: Measurement) -> None:
-    if get_config(measurement.using).reports.enabled:
-        get_reporter(measurement.using).record(measurement)
+@when_begun
+def _start(using: str) -> None:
+    if get_config(using).reports.enabled:
+        get_reporter(using).start()
 
 
 @receiver(breaker_state_changed, dispatch_uid="dynamo_stores.monitoring.reporter.breakers")
 def _on_breaker_change(using: str, new: State, **kwargs: Any) -> None:
     if get_config(using).reports.enabled:
         get_reporter(using).report_soon()
-
-
-@when_changed
-def watch() -> None:
-    """Count calls if the settings of any alias enable reports."""
-    try:
-        wanted = any(get_config(using).reports.enabled for using in aliases())
-    except ConfigurationError:
-        return  # the system checks report it
-    if wanted:
-        observer.subscribe(_observe)
-    else:
-        observer.unsubscribe(_observe)
 
 
 @atexit.register

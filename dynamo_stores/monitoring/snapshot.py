@@ -24,7 +24,7 @@ from ..capacity.description import TableCapacity
 from ..capacity.history import CapacityDecision
 from ..capacity.records import DirectRecords, Record
 from ..capacity.update import describe
-from ..capacity.usage import HOUR, Usage, UsageByMinute, UsageHistory, merged, minute_of
+from ..capacity.usage import HOUR, MINUTES, Usage, UsageByMinute, UsageHistory, merged, minute_of
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases
 from ..conf.groups import ScalingConfig
@@ -41,10 +41,10 @@ from ..exceptions import (
 from ..infrastructure.tables import TableSpec, wanted_tables
 from .decision_list import DecisionList, recorded_decision
 from .formatting import clock_time, count_of, span
-from .latency import MINUTES, Latencies, summary
+from .latency import Totals, summary, total_latencies
+from .meter import get_meter
 from .report import Report, total_usage, usage_of
 from .report_store import ReportStore
-from .reporter import QUIET, get_reporter
 from .status import (
     CAPACITY,
     DECISION,
@@ -57,6 +57,7 @@ from .status import (
     ThrottledTime,
     ThroughputStatus,
 )
+from .tally import QUIET
 from .values import text_of, time_of
 
 logger = logging.getLogger(__name__)
@@ -137,13 +138,15 @@ def read_status(using: str, own: Report) -> AliasStatus:
     reports = [own, *(each for each in others if each.process != own.process)]
     outage = None
     is_outage = _is_outage(found, [failed.get(each) for each in control], began)
-    get_reporter(using).record_outcome(is_answered=not is_outage)
+    get_meter(using).record_outcome(is_answered=not is_outage)
     if is_outage:
         outage = _outage(using, own, now, failed[_REPORTS])
         # What was described before the outage is not known now.
         found.clear()
     last = _last_whole_minute(reports, now)
-    known = _Known(found, merged(use, total_usage(reports)), last, reports, decisions)
+    latencies = total_latencies(report.latencies for report in reports)
+    recent = {minute: each for minute, each in latencies.items() if minute >= last - MINUTES}
+    known = _Known(found, merged(use, total_usage(reports)), last, reports, decisions, recent)
     return AliasStatus(
         using,
         now,
@@ -187,14 +190,14 @@ def _is_outage(
 
 
 def _outage(using: str, own: Report, now: float, failure: Exception) -> Outage:
-    reporter = get_reporter(using)
+    meter = get_meter(using)
     opened = [each for each in own.breakers if each.state != "closed"]
     # A breaker may be open from an earlier outage. Without reports it may be the first to know.
-    begins = [each.since for each in opened if each.since > reporter.answered_at]
+    begins = [each.since for each in opened if each.since > meter.answered_at]
     tries = [each.next_try for each in opened if each.next_try is not None]
     return Outage(
         place=get_connection(using).place,
-        since=min([reporter.unanswered_since or now, *begins]),
+        since=min([meter.unanswered_since or now, *begins]),
         reason=reason_of(failure),
         next_try=min(tries, default=None),
         is_refusal=isinstance(failure, StoreRefused),
@@ -300,6 +303,7 @@ class _Known:
     last: int
     reports: list[Report]
     decisions: list[CapacityDecision]
+    latencies: Mapping[int, Totals]
 
     def missing(self, spec: TableSpec) -> frozenset[str]:
         """Return the parts of the status of ``spec`` that were not read."""
@@ -347,14 +351,8 @@ def _table(spec: TableSpec, known: _Known) -> TableStatus:
         change=next((each for each in decisions if each.is_taken), None),
         throttling=_throttled_time(spec.name, known.reports),
         scale_down_delay=config.scale_down_delay,
-        latency=summary(spec.name, _recent(known.reports)),
+        latency=summary(spec.name, known.latencies.values()),
     )
-
-
-def _recent(reports: list[Report]) -> Iterator[Latencies]:
-    """Yield the latencies of reports that are not older than what they are about."""
-    oldest = clock.now() - 60 * MINUTES
-    return (each.latency for each in reports if each.at > oldest)
 
 
 def _deadline(record: Record | None) -> float | None:

@@ -108,7 +108,7 @@ class TableStatus:
     seconds since the epoch; ``reasons`` counts the throttles that processes reported.
     ``not_known`` names the parts that could not be read: ``capacity``, ``usage``, ``decision`` or
     ``lowering``. ``change`` is the last decision that changed the table; ``latency`` is of the last
-    ten minutes, by the reports of all processes.
+    five minutes, by the reports of all processes.
     """
 
     using: str

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .. import clock, keys
+from ..calls.counters import get_counters
 from ..calls.policy import time_left
 from ..calls.server_time import Times
 from ..concurrency.effects import Computation, Join, Wait
@@ -477,7 +478,7 @@ def settle(
 
 async def report_refusal(sender: type, *, using: str, **named: Any) -> None:
     """Count a refusal and send its signal, whose receivers may read the database. A verb."""
-    get_rate_memory(using).count_refusal()
+    get_counters(using).add("rate_limit_refusals", named["resource"])
     if rate_limited.has_listeners(sender):
         send = functools.partial(rate_limited.send_robust, sender, using=using, **named)
         await Computation(send)

@@ -248,18 +248,6 @@ class RateMemory:
         self.configs: BoundedDict[Hashable, StoredConfig] = BoundedDict(_MAX_ENTRIES)
         self.blocks = Blocks()
         self.groups = Groups()
-        self._refused = 0
-        self._lock = threading.Lock()
-
-    @property
-    def refused(self) -> int:
-        """How many requests this process has refused."""
-        return self._refused
-
-    def count_refusal(self) -> None:
-        """Count a request that was refused."""
-        with self._lock:
-            self._refused += 1
 
     def forget(self, pk: str) -> None:
         """Forget what is known of the items with the partition key ``pk``."""

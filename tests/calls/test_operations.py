@@ -20,10 +20,13 @@ from tests.helpers.policy import Script, no_answer, policy, refused, throttle
 def others():
     """The operations that no single measurement tells."""
     found: list[Operation] = []
-    subscribe = found.append
-    observer.subscribe_operations(subscribe, every=False)
+
+    def append(operation):
+        found.append(operation)
+
+    observer.subscribe_operations(append, every=False)
     yield found
-    observer.unsubscribe_operations(subscribe)
+    observer.unsubscribe_operations(append)
 
 
 def test_a_plain_call_is_one_measurement_and_one_operation(dynamo_clock, others):

@@ -39,7 +39,8 @@ FULL = Report(
     limits_refused=4,
     token="a1b2c3",
     throttling={"t": Throttling("Write", 1_900.0, 1_999.0, 60.0, 20.5)},
-    latency={"t": {"GetItem": {38: 7, 40: 1}, "PutItem": {44: 2}}},
+    latencies={33: {"t": {"GetItem": {38: 7, 40: 1}, "PutItem": {44: 2}}}},
+    events={33: {"hit": 7, "jobs.failed": 1}},
 )
 
 
@@ -65,7 +66,9 @@ def test_another_versions_fields_do_no_harm():
         {"calls": {"t": {"attempts": "1", "errors": 0, "throttled": 0}}}, {"breakers": [None]},
         {"breakers": [{"table": "t", "state": "open", "failures": 1, "error": "", "since": None}]},
         {"use": {"33": {"t": ["1", 2, 0, 0]}}}, {"use": {"33": {"t": [1, 2, 3]}}},
-        {"latency": {"t": {"GetItem": {"x": 1}}}}, {"latency": {"t": {"GetItem": {"1": -1}}}},
+        {"latencies": {"33": {"t": {"GetItem": ["x"]}}}}, {"events": {"33": {"hit": -1}}},
+        {"latencies": {"33": {"t": {"GetItem": [1, -1]}}}}, {"latencies": {"x": {}}},
+        {"latencies": {"33": {"t": {"GetItem": [140, *[1] * 9]}}}}, {"events": {"33": 1}},
         {"use": {str(10**30): {}}}, {"throttling": {"t": 1}}, {"cache_hits": -1},
     ],
 )  # fmt: skip
@@ -116,17 +119,16 @@ def test_a_process_is_late_after_two_and_a_half_intervals(seconds, has_ended, la
 
 def test_the_busiest_operations_keep_their_latencies():
     """Where not all fit, before a table is left out."""
-    latency = {
-        f"t{table}": {f"Op{each}": dict.fromkeys(range(50), 1 + table) for each in range(5)}
+    tables = {
+        f"t{table}": {f"Op{each}": dict.fromkeys(range(140), 100 + table) for each in range(5)}
         for table in range(9)
     }
-    read = read_report(replace(FULL, latency=latency).as_text())
+    read = read_report(replace(FULL, latencies={33: tables}).as_text())
     assert read.left_out == 0
     assert read.calls == FULL.calls
-    kept = [(table, each) for table, found in read.latency.items() for each in found]
-    assert {table for table, _ in kept[:3]} == {"t8"}
-    assert len(kept) == 10
-    assert read.latency["t8"] == latency["t8"]
+    kept = read.latencies[33]
+    assert set(kept) == {"t7", "t8"}
+    assert kept["t8"] == tables["t8"]
 
 
 def test_use_is_summed_over_processes():

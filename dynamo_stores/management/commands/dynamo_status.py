@@ -184,7 +184,7 @@ def table_lines(table: TableStatus, now: float) -> list[str]:
     if USAGE not in table.not_known:
         lines += [
             f"  {each.operation}: {milliseconds(each.p50)} (p50), {milliseconds(each.p95)} (p95), "
-            f"{milliseconds(each.p99)} (p99), {count_of(each.attempts, 'attempt')} in ten minutes"
+            f"{milliseconds(each.p99)} (p99), {count_of(each.calls, 'call')} in five minutes"
             for each in table.latency
         ]
     return lines + _decision_lines(table, now)

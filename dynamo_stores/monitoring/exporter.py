@@ -1,0 +1,248 @@
+"""
+The sinks of this process: each has a thread of its own, which publishes what the meter counts.
+
+A sink that hangs or raises delays no request and no other sink. It has no queue: what it did not
+publish is in the difference to its last export, so memory is bounded and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import random
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.utils.module_loading import import_string
+
+from .. import clock
+from ..calls import observer
+from ..calls.observer import Operation
+from ..concurrency.per_process import PerProcess
+from ..conf import aliases, get_config, when_changed
+from ..exceptions import ConfigurationError
+from .meter import Meter, get_meter, when_begun
+from .metrics import Snapshot
+from .sinks.base import Metric, Sink
+
+logger = logging.getLogger(__name__)
+
+# Seconds that all sinks together have at the end of a process.
+_CLOSING = 1.5
+
+
+class Exporter:
+    """One sink of an alias in this process."""
+
+    def __init__(self, sink: Sink, meter: Meter) -> None:
+        self.sink = sink
+        self.interval = sink.config.interval if sink.interval is None else sink.interval
+        self._meter = meter
+        self._last = Snapshot(meter.using, clock.now())
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._requests: list[Request] = []
+        self._has_failed = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def has_started(self) -> bool:
+        """Whether there is a thread that publishes."""
+        return self._thread is not None
+
+    def start(self) -> None:
+        """Start the thread."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=_run,
+                    args=(weakref.ref(self), self._wake),
+                    name=f"dynamo-stores-{type(self.sink).__name__}-{self._meter.using}",
+                    daemon=True,
+                )
+                self._thread.start()
+
+    def request(self, *, ends: bool = False) -> Request:
+        """
+        Let the thread publish at once, and close the sink if the process ``ends``; return the
+        request, which is done when it has.
+        """
+        request = Request(ends)
+        with self._lock:
+            self._requests.append(request)
+        self.start()
+        self._wake.set()
+        return request
+
+    def export(self) -> bool:
+        """Publish what was counted; return whether the thread goes on. Never raises."""
+        self._wake.clear()
+        with self._lock:
+            requests, self._requests = self._requests, []
+        is_published = False
+        with self.guarded("export"):
+            snapshot = self._meter.snapshot()
+            self.sink.export(snapshot, snapshot.since(self._last))
+            self._last, self._has_failed = snapshot, False
+            is_published = True
+        ends = any(request.ends for request in requests)
+        if ends:
+            with self.guarded("close"):
+                self.sink.close()
+        for request in requests:
+            request.is_published = is_published
+            request.done.set()
+        return not ends
+
+    @contextlib.contextmanager
+    def guarded(self, what: str) -> Iterator[None]:
+        """Log what the sink raises within the block: once, until an export succeeds."""
+        try:
+            yield
+        except Exception:
+            level = logging.DEBUG if self._has_failed else logging.WARNING
+            self._has_failed = True
+            name = type(self.sink).__name__
+            logger.log(level, "The sink %s failed in %s.", name, what, exc_info=True)
+
+
+class Request:
+    """A request to publish at once; ``done`` is set at its end."""
+
+    def __init__(self, ends: bool) -> None:
+        self.ends = ends
+        self.done = threading.Event()
+        self.is_published = False
+
+
+class Exporters:
+    """All sinks of one alias in this process."""
+
+    def __init__(self, using: str) -> None:
+        self.config = get_config(using).metrics
+        meter = get_meter(using)
+        self.all = [Exporter(sink, meter) for sink in _make(using)]
+
+    @property
+    def has_started(self) -> bool:
+        """Whether there is anything to publish."""
+        return any(each.has_started for each in self.all)
+
+    def wants_operations(self) -> bool:
+        """Return whether a sink wants each operation."""
+        return any(each.sink.wants_operations() for each in self.all)
+
+    def operation(self, operation: Operation) -> None:
+        """Pass an operation to the sinks that want it."""
+        rate = self.config.sampling_rate
+        is_sampled = rate >= 1 or random.random() < rate
+        for each in self.all:
+            sink = each.sink
+            if sink.wants_operations():
+                with each.guarded("operation"):
+                    sink.count(operation)
+                    if is_sampled:
+                        sink.operation(operation)
+
+    def metric(self, metric: Metric) -> None:
+        """Pass a value of the application to the sinks."""
+        for each in self.all:
+            with each.guarded("metric"):
+                each.sink.metric(metric)
+
+    @contextlib.contextmanager
+    def block(self, name: str, attributes: Mapping[str, str]) -> Iterator[None]:
+        """Enter the contexts of the sinks, such as spans, for the block."""
+        with contextlib.ExitStack() as stack:
+            for each in self.all:
+                with each.guarded("block"):
+                    if (context := each.sink.block(name, attributes)) is not None:
+                        stack.enter_context(context)
+            yield
+
+
+def _make(using: str) -> Iterator[Sink]:
+    config = get_config(using).metrics
+    for path in config.sinks:
+        try:
+            yield import_string(path)(using, config.options.get(path, {}))
+        except Exception:
+            # The system checks report what can be seen without making it.
+            logger.exception("The sink %s of METRICS cannot be made; it is left out.", path)
+
+
+_exporters = PerProcess(Exporters)
+
+
+def get_exporters(using: str) -> Exporters:
+    """Return the sinks of the alias ``using`` in this process."""
+    return _exporters.get(using)
+
+
+def flush_metrics(using: str | None = None, *, seconds: float = _CLOSING) -> bool:
+    """
+    Publish at once what the sinks have counted, of all aliases or of ``using``, for at most
+    ``seconds``; return whether all have published it. For programs that are frozen or end.
+    """
+    found = [_exporters.get(using)] if using else _exporters.all()
+    return _publish(found, seconds, ends=False)
+
+
+def _publish(found: list[Exporters], seconds: float, *, ends: bool) -> bool:
+    requests = [each.request(ends=ends) for exporters in found for each in exporters.all]
+    until = clock.monotonic() + seconds
+    for request in requests:
+        request.done.wait(max(0.0, until - clock.monotonic()))
+    return all(request.is_published for request in requests)
+
+
+def _run(found: weakref.ref[Exporter], wake: threading.Event) -> None:
+    # The thread ends when the exporter is garbage collected, as after a change of settings.
+    goes_on = True
+    while goes_on and (exporter := found()) is not None:
+        # Jitter, because processes that started together would publish together.
+        wait = exporter.interval * random.uniform(0.9, 1.0)
+        del exporter
+        # Real time: this thread must not advance the fake clock of a test.
+        wake.wait(wait)
+        if (exporter := found()) is None:
+            return
+        goes_on = exporter.export()
+
+
+@when_begun
+def _start(using: str) -> None:
+    for each in get_exporters(using).all:
+        each.start()
+
+
+def _wants_operations() -> bool:
+    return any(each.wants_operations() for each in _exporters.all())
+
+
+def _observe(operation: Operation) -> None:
+    if get_config(operation.using).metrics.sinks:
+        get_exporters(operation.using).operation(operation)
+
+
+@when_changed
+def watch() -> None:
+    """Pass operations to the sinks if the settings of any alias have some."""
+    try:
+        wanted = any(get_config(using).metrics.sinks for using in aliases())
+    except ConfigurationError:
+        return  # the system checks report it
+    if wanted:
+        observer.subscribe_operations(_observe, every=_wants_operations)
+    else:
+        observer.unsubscribe_operations(_observe)
+
+
+@atexit.register
+def close_sinks(**kwargs: Any) -> None:
+    """Publish what is left and close the sinks. Ctrl-C meanwhile leaves the rest out."""
+    with contextlib.suppress(KeyboardInterrupt, RuntimeError):
+        _publish([each for each in _exporters.all() if each.has_started], _CLOSING, ends=True)

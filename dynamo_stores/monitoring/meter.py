@@ -1,0 +1,292 @@
+"""
+The meter of this process: counts its calls once, for its reports and for the sinks of METRICS.
+
+What is recorded is counted many at a time, so that a call pays little for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+from django.dispatch import receiver
+
+from .. import clock
+from ..cache.store.statistics import get_lookups
+from ..calls import observer
+from ..calls.breaker import State
+from ..calls.connection import get_connection
+from ..calls.counters import MOST_LABELS, OTHER, get_counters
+from ..calls.observer import Measurement, Operation
+from ..concurrency.per_process import PerProcess
+from ..conf import aliases, get_config, when_changed
+from ..exceptions import ConfigurationError
+from ..signals import breaker_state_changed, capacity_changed, failed_over
+from .histogram import Buckets, bucket_of
+from .metrics import Distribution, Labels, Snapshot
+from .tally import Tally
+
+# Measurements are counted many at a time: after so many seconds, or so many of them.
+_LONGEST_PENDING, _MOST_PENDING = 1.0, 100
+
+
+class _Distribution:
+    """A histogram that is added to."""
+
+    __slots__ = ("buckets", "count", "total")
+
+    def __init__(self) -> None:
+        self.count, self.total = 0, 0.0
+        self.buckets: Buckets = {}
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.total += seconds
+        bucket = bucket_of(seconds)
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+
+    def copy(self) -> Distribution:
+        return Distribution(self.count, self.total, dict(self.buckets))
+
+
+class _Counted:
+    """What the attempts and operations of one kind on one table came to."""
+
+    __slots__ = ("attempts", "operations", "retries", "seconds", "throttles", "units")
+
+    def __init__(self) -> None:
+        self.attempts: dict[str, int] = {}
+        self.operations: dict[str, int] = {}
+        self.retries = 0
+        self.seconds = _Distribution()
+        self.throttles: Counter[tuple[str, str]] = Counter()
+        self.units: dict[str, float] = {}
+
+
+class Meter:
+    """Counts the calls of one alias in this process. Thread-safe."""
+
+    def __init__(self, using: str) -> None:
+        self.using = using
+        self.lock = threading.Lock()
+        self.tally = Tally()
+        # Called when a table begins to throttle.
+        self.when_throttled: Callable[[], None] = _nothing
+        self._counted: dict[tuple[str, str], _Counted] = {}
+        self._monitored: dict[tuple[str, str], _Distribution] = {}
+        # Measurements that are not counted yet, each with its time on both clocks.
+        self._pending: deque[tuple[float, float, Measurement]] = deque()
+        self._operations: deque[Operation] = deque()
+        self._count_at = 0.0
+        self._has_begun = False
+
+    def record(self, measurement: Measurement) -> None:
+        """Record one attempt; takes a microsecond and sends nothing."""
+        now, pending = clock.now(), self._pending
+        pending.append((now, clock.monotonic(), measurement))
+        if measurement.error or now >= self._count_at or len(pending) >= _MOST_PENDING:
+            self.count()
+
+    def record_operation(self, operation: Operation) -> None:
+        """Record an operation that was not answered at its first attempt."""
+        self._operations.append(operation)
+        self.count()
+
+    def record_block(self, name: str, error: str, seconds: float) -> None:
+        """Record a block of the application."""
+        with self.lock:
+            key = (name, error)
+            if key not in self._monitored and len(self._monitored) >= MOST_LABELS:
+                key = (OTHER, OTHER)
+            self._monitored.setdefault(key, _Distribution()).add(seconds)
+        self.begin()
+
+    def record_outcome(self, *, is_answered: bool) -> None:
+        """Record whether DynamoDB answered a call that is not measured."""
+        self.count()
+        self.tally.count_outcome(clock.now(), is_answered=is_answered)
+
+    @property
+    def answered_at(self) -> float:
+        """When DynamoDB answered last, 0 if it did not."""
+        self.count()
+        return self.tally.answered_at
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """When the first call without an answer since the last answer ended, None if none."""
+        self.count()
+        return self.tally.unanswered_since
+
+    def count(self) -> None:
+        """Count what was recorded."""
+        has_begun = False
+        with self.lock:
+            self._count_at = clock.now() + _LONGEST_PENDING
+            with contextlib.suppress(IndexError):
+                while True:
+                    has_begun |= self._count(*self._pending.popleft())
+            with contextlib.suppress(IndexError):
+                while True:
+                    self._count_operation(self._operations.popleft())
+        if has_begun:
+            self.when_throttled()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the threads that publish what is counted, once there is something to publish."""
+        if not self._has_begun and (self._counted or self._monitored):
+            self._has_begun = True
+            for start in _when_begun:
+                start(self.using)
+
+    def snapshot(self) -> Snapshot:
+        """Return what was counted since the process began; sends nothing."""
+        self.count()
+        counters: dict[str, dict[Labels, float]] = {
+            name: {labels: float(count) for labels, count in counts.items()}
+            for name, counts in get_counters(self.using).all().items()
+        }
+        hits, misses = get_lookups(self.using).counts()
+        if hits or misses:
+            counters["cache_lookups"] = {("hit",): float(hits), ("miss",): float(misses)}
+        histograms: dict[str, dict[Labels, Distribution]] = {}
+        with self.lock:
+            for key, counted in self._counted.items():
+                _add_counters(counters, key, counted)
+                histograms.setdefault("operation_seconds", {})[key] = counted.seconds.copy()
+            for name_and_error, found in self._monitored.items():
+                histograms.setdefault("monitored_seconds", {})[name_and_error] = found.copy()
+        gauges: dict[str, dict[Labels, float]] = {
+            "breaker_open": {
+                (policy.table,): float(policy.breaker.status().state != State.CLOSED)
+                for policy in get_connection(self.using).policies()
+            }
+        }
+        return Snapshot(self.using, clock.now(), counters, gauges, histograms)
+
+    def _count(self, at: float, seen: float, measurement: Measurement) -> bool:
+        _, table, operation, seconds, attempt, units, error, *_, waited = measurement
+        counted = self._counted.get((table, operation))
+        if counted is None:
+            counted = self._counted[table, operation] = _Counted()
+        counted.attempts[error] = counted.attempts.get(error, 0) + 1
+        if units:
+            total = counted.units
+            for name, used in units.items():
+                total[name] = total.get(name, 0.0) + used
+        if attempt > 1:
+            counted.retries += 1
+        elif not error:
+            self._end(counted, at, table, operation, "", waited + seconds)
+        if measurement.throttled:
+            for reason in measurement.reasons:
+                counted.throttles[reason.index, reason.reason] += 1
+            if not measurement.reasons:
+                counted.throttles["", ""] += 1
+        return self.tally.count(at, seen, measurement)
+
+    def _count_operation(self, operation: Operation) -> None:
+        key = operation.table, operation.operation
+        counted = self._counted.get(key)
+        if counted is None:
+            counted = self._counted[key] = _Counted()
+        self._end(counted, operation.ended, *key, operation.error, operation.seconds)
+
+    def _end(
+        self, counted: _Counted, at: float, table: str, operation: str, error: str, seconds: float
+    ) -> None:
+        counted.operations[error] = counted.operations.get(error, 0) + 1
+        counted.seconds.add(seconds)
+        self.tally.count_operation(at, table, operation, seconds)
+
+
+def _add_counters(
+    counters: dict[str, dict[Labels, float]], key: tuple[str, str], counted: _Counted
+) -> None:
+    table, operation = key
+    for name, errors in (("operations", counted.operations), ("attempts", counted.attempts)):
+        values = counters.setdefault(name, {})
+        for error, count in errors.items():
+            values[table, operation, error] = float(count)
+    if counted.retries:
+        counters.setdefault("retries", {})[key] = float(counted.retries)
+    kind = observer.kind_of(operation).lower()
+    for resource, units in counted.units.items():
+        name, _, index = resource.partition("/")
+        counters.setdefault("consumed_units", {})[name, index, kind, operation] = units
+    for (index, reason), count in counted.throttles.items():
+        counters.setdefault("throttles", {})[table, index, operation, reason] = float(count)
+
+
+def _nothing() -> None:
+    pass
+
+
+_meters = PerProcess(Meter)
+_when_begun: list[Callable[[str], None]] = []
+
+
+def get_meter(using: str) -> Meter:
+    """Return the meter of the alias ``using`` in this process."""
+    return _meters.get(using)
+
+
+def meters() -> list[Meter]:
+    """Return the meters that this process has used so far."""
+    return _meters.all()
+
+
+def when_begun(start: Callable[[str], None]) -> Callable[[str], None]:
+    """Call ``start`` with an alias when its first call was counted; a decorator."""
+    _when_begun.append(start)
+    return start
+
+
+def is_wanted(using: str) -> bool:
+    """Return whether reports or sinks need the counts of the alias."""
+    config = get_config(using)
+    return config.reports.enabled or bool(config.metrics.sinks)
+
+
+def _observe(measurement: Measurement) -> None:
+    if is_wanted(measurement.using):
+        get_meter(measurement.using).record(measurement)
+
+
+def _observe_operation(operation: Operation) -> None:
+    if is_wanted(operation.using):
+        get_meter(operation.using).record_operation(operation)
+
+
+@when_changed
+def watch() -> None:
+    """Count calls if the settings of any alias need it."""
+    try:
+        wanted = any(is_wanted(using) for using in aliases())
+    except ConfigurationError:
+        return  # the system checks report it
+    if wanted:
+        observer.subscribe(_observe)
+        observer.subscribe_operations(_observe_operation, every=False)
+    else:
+        observer.unsubscribe(_observe)
+        observer.unsubscribe_operations(_observe_operation)
+
+
+@receiver(breaker_state_changed, dispatch_uid="dynamo_stores.monitoring.meter.breakers")
+def _on_breaker_change(using: str, table: str, new: State, **kwargs: Any) -> None:
+    get_counters(using).add("breaker_transitions", table, str(new))
+
+
+@receiver(capacity_changed, dispatch_uid="dynamo_stores.monitoring.meter.capacity")
+def _on_capacity_change(using: str, table: str, code: str, **kwargs: Any) -> None:
+    get_counters(using).add("capacity_changes", table, code)
+
+
+@receiver(failed_over, dispatch_uid="dynamo_stores.monitoring.meter.failover")
+def _on_failover(using: str, table: str, is_active: bool, **kwargs: Any) -> None:
+    get_counters(using).add("failovers", table, "begun" if is_active else "ended")

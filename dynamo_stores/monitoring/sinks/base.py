@@ -1,0 +1,68 @@
+"""What a sink is: where the measurements of one alias go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from ...calls.observer import Operation
+from ...conf import get_config
+from ..metrics import Snapshot
+
+
+class Metric(NamedTuple):
+    """
+    A value that the application recorded: ``unit`` as CloudWatch names it, such as ``Count``,
+    ``Percent`` and ``Seconds``; ``at`` in seconds since the epoch.
+    """
+
+    name: str
+    value: float
+    unit: str
+    dimensions: tuple[tuple[str, str], ...]
+    at: float
+
+
+class Sink:
+    """
+    A sink of one alias in one process. Override the methods that the sink needs.
+
+    :meth:`export` runs in a thread of the sink, all others in the thread of the call, where they
+    must not block. What a sink raises is logged, and stops no other sink.
+    """
+
+    # Seconds between exports; None for METRICS["INTERVAL"].
+    interval: float | None = None
+
+    def __init__(self, using: str, options: Mapping[str, Any]) -> None:
+        self.using = using
+        self.options = options
+        self.config = get_config(using).metrics
+
+    def wants_operations(self) -> bool:
+        """Return whether :meth:`operation` is to be called at present; for each operation."""
+        return False
+
+    def operation(self, operation: Operation) -> None:
+        """Use one operation, chosen by METRICS["SAMPLING_RATE"]; for spans and log lines."""
+
+    def count(self, operation: Operation) -> None:
+        """Use every operation, if :meth:`wants_operations`; for exact figures."""
+
+    def metric(self, metric: Metric) -> None:
+        """Use a value of the application."""
+
+    def block(
+        self, name: str, attributes: Mapping[str, str]
+    ) -> AbstractContextManager[object] | None:
+        """Return a context for a block that ``monitor_operation`` measures, such as a span."""
+
+    def export(self, snapshot: Snapshot, since: Snapshot) -> None:
+        """
+        Publish what was counted: ``snapshot`` since the process began, ``since`` after the last
+        export that did not raise. May block.
+        """
+
+    def close(self) -> None:
+        """Publish what is left; called when the process ends. Has a second or so."""

@@ -1,0 +1,102 @@
+"""Metrics as log lines: one for each operation, and a summary a minute."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ...calls.observer import Operation
+from ..correlation import current
+from ..formatting import count_of, milliseconds
+from ..histogram import quantile
+from ..metrics import Snapshot
+from ..tally import REFUSALS
+from .base import Metric, Sink
+
+logger = logging.getLogger("dynamo_stores.operations")
+
+
+class LoggingSink(Sink):
+    """
+    Logs each operation at DEBUG and a summary at INFO, which has no line for a minute without
+    calls, to the logger ``dynamo_stores.operations``. Figures are in ``extra``.
+
+    Option: ``JSON``, to log one JSON object instead of a sentence. No line has a key or a value.
+    """
+
+    def wants_operations(self) -> bool:
+        return logger.isEnabledFor(logging.DEBUG)
+
+    def operation(self, operation: Operation) -> None:
+        retries = len(operation.attempts) - 1
+        text = f"{operation.operation} on {operation.table} took {milliseconds(operation.seconds)}"
+        if retries > 0:
+            text += f" with {count_of(retries, 'retry', 'retries')}"
+        if operation.error:
+            text += f" and ended in {operation.error}"
+        fields = {
+            "using": operation.using,
+            "table": operation.table,
+            "operation": operation.operation,
+            "seconds": round(operation.seconds, 6),
+            "attempts": len(operation.attempts),
+            "units": operation.units,
+            "error": operation.error,
+        }
+        self._log(logging.DEBUG, f"{text}.", fields)
+
+    def metric(self, metric: Metric) -> None:
+        fields = {"metric": metric.name, "value": metric.value, "unit": metric.unit}
+        text = f"{metric.name} is {metric.value:g} ({metric.unit})."
+        self._log(logging.INFO, text, {**fields, **dict(metric.dimensions)})
+
+    def export(self, snapshot: Snapshot, since: Snapshot) -> None:
+        operations = since.counters.get("operations", {})
+        if not operations or not logger.isEnabledFor(logging.INFO):
+            return
+        fields = summary_of(since)
+        text = (
+            f"{count_of(int(fields['operations']), 'operation')}, p50 "
+            f"{milliseconds(fields['p50'])}, p99 {milliseconds(fields['p99'])}, "
+            f"{count_of(int(fields['errors']), 'error')}, "
+            f"{count_of(int(fields['throttles']), 'throttle')}, "
+            f"{count_of(int(fields['retries']), 'retry', 'retries')}, "
+            f"{fields['read_units']:g} read and {fields['write_units']:g} write units, "
+            f"{count_of(int(fields['hits']), 'hit')}, "
+            f"{count_of(int(fields['misses']), 'miss', 'misses')}, "
+            f"{count_of(int(fields['refusals']), 'refusal')}."
+        )
+        self._log(logging.INFO, text, {"using": self.using, **fields})
+
+    def _log(self, level: int, text: str, fields: Mapping[str, Any]) -> None:
+        if correlation := current():
+            fields = {**fields, "correlation_id": correlation}
+        if self.options.get("JSON"):
+            text = json.dumps({"message": text, **fields}, separators=(",", ":"))
+        extra = {f"dynamodb_{name}": value for name, value in fields.items()}
+        logger.log(level, "%s", text, extra=extra)
+
+
+def summary_of(since: Snapshot) -> dict[str, float]:
+    """
+    Return the figures of all tables: counts, units, and seconds of p50, p95 and p99. A failed
+    condition is no error.
+    """
+    seconds = since.distribution("operation_seconds").buckets
+    operations, total = since.total("operations"), since.total
+    return {
+        "operations": operations,
+        "errors": operations - sum(total("operations", error=each) for each in ("", *REFUSALS)),
+        "throttles": total("throttles"),
+        "retries": total("retries"),
+        "read_units": total("consumed_units", index="", kind="read"),
+        "write_units": total("consumed_units", index="", kind="write"),
+        "hits": total("cache_lookups", result="hit"),
+        "misses": total("cache_lookups", result="miss"),
+        "refusals": total("rate_limit_refusals"),
+        "p50": quantile(seconds, 0.5),
+        "p95": quantile(seconds, 0.95),
+        "p99": quantile(seconds, 0.99),
+    }
