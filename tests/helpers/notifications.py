@@ -18,6 +18,12 @@ def remember(notification):
     received.append(notification)
 
 
+def slow(notification):
+    """Keep the notification after a second; a receiver."""
+    hanging.wait(1)
+    received.append(notification)
+
+
 def fail(notification):
     """Raise; a receiver."""
     raise LookupError("secret content")

@@ -30,7 +30,9 @@ logger = logging.getLogger(__name__)
 # News that wait while a receiver or the control table hangs; further ones are counted.
 _MOST_WAITING = 100
 # Seconds for which the end of the process waits for all notifications.
-_AT_EXIT = 1.0
+_AT_EXIT = 1.5
+# Seconds in which the control table has answered, or is given up.
+_CONTROL_TABLE = 5.0
 # Seconds after which the control table is asked again for what was not told.
 _SOONEST = 1.0
 
@@ -56,7 +58,7 @@ class Notifier:
         self._known = Ledger()
         self._own = Ledger()
         self._is_alone = False
-        self._looks_again = False
+        self._looks_again = self._has_ended = False
         # When a breaker opened or a failover began in this process, and when it was prolonged.
         self.since: dict[str, float] = {}
         self.prolonged: dict[str, float] = {}
@@ -64,16 +66,19 @@ class Notifier:
     def submit(self, make: Callable[[], News], event: str) -> None:
         """Let the news that ``make`` returns be told soon; never blocks and never raises."""
         number = next(self._numbers)
-        self._waiting[number] = event
+        is_accepted = False
         try:
-            is_accepted = self._background.submit(partial(self._handle, number, make))
-        except RuntimeError:
-            is_accepted = False
+            self._waiting[number] = event
+            # Without a thread, at the end of the interpreter, nothing is sent.
+            with contextlib.suppress(RuntimeError):
+                is_accepted = self._background.submit(partial(self._handle, number, make))
+        finally:
+            if not is_accepted:
+                self._waiting.pop(number, None)
         if not is_accepted:
-            self._waiting.pop(number, None)
             self._dropped[event] += 1
             logger.error(
-                "A notification of %s was not sent: %d others wait.", event, _MOST_WAITING,
+                "A notification of %s was not sent: %d others wait.", event, len(self._waiting),
                 extra={"dynamodb_using": self.using, "dynamodb_event": event},
             )  # fmt: skip
 
@@ -92,7 +97,8 @@ class Notifier:
     def log_rest(self) -> None:
         """Log what this process leaves unsent."""
         rest = Counter(self._waiting.values()) + self._own.counts() + self._dropped
-        if rest:
+        if rest and not self._has_ended:
+            self._has_ended = True
             logger.error(
                 "The process ends without having sent %d notifications: %s.",
                 rest.total(), ", ".join(f"{count} {event}" for event, count in rest.items()),
@@ -163,9 +169,16 @@ def get_notifier(using: str) -> Notifier:
     return _notifiers.get(using)
 
 
+def wait_until_sent(using: str) -> None:
+    """Wait for the notifications of this process; for commands, which end after their work."""
+    notify = get_config(using).notify
+    if notify.is_on:
+        get_notifier(using).wait(notify.timeout + _CONTROL_TABLE)
+
+
 @atexit.register
 def send_rest(**kwargs: Any) -> None:
-    """Wait a second for notifications on their way, and log those that stay unsent."""
+    """Wait a short time for notifications on their way, and log those that stay unsent."""
     with contextlib.suppress(KeyboardInterrupt):
         until = time.monotonic() + _AT_EXIT
         for notifier in _notifiers.all():
