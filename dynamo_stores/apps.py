@@ -16,6 +16,7 @@ class DynamoStoresConfig(AppConfig):
         # A web process imports what it uses, because its start takes time.
         from . import receivers
         from .monitoring import exporter, meter, reporter  # noqa: F401 - its threads begin later
+        from .monitoring.notifications import sources  # noqa: F401 - the import connects them
 
         receivers.watch()
         meter.watch()

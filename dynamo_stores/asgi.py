@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from .monitoring.notifications.notifier import send_rest
 from .monitoring.reporter import publish_last_reports
 
 Message = MutableMapping[str, Any]
@@ -16,7 +17,8 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 def with_last_report(application: Application) -> Application:
     """
-    Return Django's ASGI ``application``, with the process reporting its end to the status pages.
+    Return Django's ASGI ``application``, with the process reporting its end to the status pages,
+    and sending the notifications that are on their way.
 
     For servers that end a process by a signal after its lifespan, without Python's exit handlers,
     as uvicorn does.
@@ -28,6 +30,7 @@ def with_last_report(application: Application) -> Application:
             return
         while (await receive())["type"] == "lifespan.startup":
             await send({"type": "lifespan.startup.complete"})
+        await asyncio.to_thread(send_rest)
         await asyncio.to_thread(publish_last_reports)
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -12,11 +12,13 @@ from celery.signals import (
 )
 
 from .calls.backpressure import is_background, set_background
+from .monitoring.notifications.notifier import send_rest
 from .monitoring.reporter import publish_last_reports
 
 # The pool of a worker ends its processes without Python's exit handlers.
-worker_process_shutdown.connect(publish_last_reports)
-worker_shutdown.connect(publish_last_reports)
+for shutdown in (worker_process_shutdown, worker_shutdown):
+    shutdown.connect(send_rest)
+    shutdown.connect(publish_last_reports)
 
 
 @task_prerun.connect  # type: ignore[untyped-decorator]

@@ -32,8 +32,31 @@ def check_settings(app_configs: Any = None, **kwargs: object) -> Iterable[checks
     Return an Error for each error in ``DYNAMO_STORES`` and for each alias without a region, and
     Warnings for settings beside it.
     """
-    problems = conf.find_problems() or [*_find_missing_regions(), *_find_account_problems()]
+    problems = conf.find_problems() or [
+        *_find_missing_regions(),
+        *_find_account_problems(),
+        *_find_function_problems(),
+    ]
     return [*_errors(problems), *_misplaced_settings()]
+
+
+def _find_function_problems() -> Iterator[Problem]:
+    for using in conf.aliases():
+        path = conf.get_config(using).notify.function
+        if path is None:
+            continue
+        try:
+            found = conf.imported(path)
+            what = "" if callable(found) else f"it is {type(found).__name__}"
+        except Exception as exc:  # noqa: BLE001 - a module of the project may raise anything
+            what = str(exc).removesuffix(".")
+        if what:
+            yield Problem(
+                "dynamo_stores.E157",
+                f"DYNAMO_STORES[{using!r}]['NOTIFY']['FUNCTION'] is {path!r}; expected a function: "
+                f"{what}.",
+                "Name a function that takes one argument, a Notification.",
+            )
 
 
 # Groups of an alias that other packages are not likely to have, with settings of the same names.
@@ -150,14 +173,16 @@ def _is_scaling() -> bool:
 
 
 def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
-    """Return a Warning if there are provisioned tables and no task lowers them."""
+    """Return Warnings if there are provisioned tables and no task lowers or watches them."""
     try:
         provisioned = conf.provisioned_aliases()
     except ConfigurationError:
         return []  # check_settings reports it
+    found = list(_unnoticed_tables(provisioned))
     if not provisioned or beat_lowers_tables():
-        return []
+        return found
     return [
+        *found,
         checks.Warning(
             f"The aliases {', '.join(map(repr, provisioned))} have provisioned tables, but Celery "
             "beat does not run 'dynamo_stores.reconcile_capacity': capacity that is raised, "
@@ -166,17 +191,34 @@ def check_scaling(app_configs: Any = None, **kwargs: object) -> Iterable[checks.
             "import the Celery app in the __init__.py of the project; or run 'manage.py "
             "dynamo_reconcile' every minute by cron and silence this check.",
             id="dynamo_stores.W003",
-        )
+        ),
     ]
+
+
+def _unnoticed_tables(provisioned: list[str]) -> Iterator[checks.CheckMessage]:
+    telling = [using for using in provisioned if conf.get_config(using).notify.is_on]
+    if telling and not _beat_runs("dynamo_stores.roll_up_status"):
+        yield checks.Warning(
+            f"The aliases {', '.join(map(repr, telling))} have NOTIFY and provisioned tables, but "
+            "Celery beat does not run 'dynamo_stores.roll_up_status': nobody is told of a table "
+            "that should have been lowered and was not.",
+            hint="Add the entries of dynamo_stores.tasks.beat_schedule() to beat_schedule, or "
+            "silence this check.",
+            id="dynamo_stores.W020",
+        )
 
 
 def beat_lowers_tables() -> bool:
     """Return whether the schedule of Celery beat has the task that lowers tables."""
+    return _beat_runs("dynamo_stores.reconcile_capacity")
+
+
+def _beat_runs(task: str) -> bool:
     from celery import current_app
 
     current_app.finalize()
     planned = {entry.get("task") for entry in (current_app.conf.beat_schedule or {}).values()}
-    return "dynamo_stores.reconcile_capacity" in planned
+    return task in planned
 
 
 def check_references(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:

@@ -33,6 +33,7 @@ STATUS = "STATUS"
 USAGE = "USE"
 DECISIONS = "DECISIONS"
 ACTIONS = "ACTIONS"
+NOTIFICATIONS = "NOTIFY"
 STREAM = "STREAM"
 STREAM_FAILED = "STREAM-FAILED"
 STREAM_START = "START"
@@ -145,6 +146,11 @@ def decision(at: int, table: str = "") -> ItemKey:
 def action(token: str) -> ItemKey:
     """Return the key of the record that the form with ``token`` was carried out."""
     return ItemKey(f"{ACTIONS}#{token}", ACTIONS)
+
+
+def notifications(using: str) -> ItemKey:
+    """Return the key of the record of notifications that the alias ``using`` has sent."""
+    return ItemKey(NOTIFICATIONS, using)
 
 
 def stream_start(region: str, table: str, consumer: str) -> ItemKey:

@@ -33,6 +33,7 @@ DecisionItem        ``DECISIONS``                      ``<ms>#<table>``      cap
 StatusItem          ``STATUS``                         ``<process>``         monitoring.report_store
 UsageItem           ``USE``                            ``<minute>#<table>``  capacity.usage
 ActionItem          ``ACTIONS#<token>``                ``ACTIONS``           admin.actions
+LedgerItem          ``NOTIFY``                         ``<alias>``           monitoring
 StartItem           ``STREAM#<table>#<consumer>``      ``START``             streams.checkpoints
 ShardItem           ``STREAM#<table>#<consumer>``      ``SHARD#<stream>#…``  streams.checkpoints
 WorkerItem          ``STREAM#<table>#<consumer>``      ``WORKER#<worker>``   streams.checkpoints

@@ -10,6 +10,10 @@ Signals. Receivers cannot change the result of an operation.
 ``capacity_changed``: ``sender`` the records' class; ``using``, ``table``, ``changes`` (new units by
 resource, ``""`` is the table), ``code`` and ``why``.
 
+``capacity_decided``: ``sender`` the decisions' class; ``using``, ``table`` and ``decision`` (a dict
+with ``at``, ``code``, ``why``, ``from`` and ``to``, units by resource). Sent for each decision that
+is added to the history, also those that change nothing.
+
 ``failed_over``: ``sender`` the failover's class; ``using``, ``table``, ``failover`` (the alias that
 answers instead), ``is_active`` (False when the alias answers again), ``error`` (a class name).
 
@@ -35,6 +39,7 @@ breaker_state_changed = Signal()
 throttled = Signal()
 rate_limited = Signal()
 capacity_changed = Signal()
+capacity_decided = Signal()
 failed_over = Signal()
 stream_record_failed = Signal()
 stream_trimmed = Signal()

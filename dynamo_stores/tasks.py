@@ -19,6 +19,7 @@ from .cache import options
 from .cache.backend import DynamoDBCache
 from .capacity.scale_down import reconcile
 from .exceptions import CALL_ERRORS, ConfigurationError, StoreUnavailable
+from .monitoring.notifications.sources import check as check_notifications
 from .monitoring.roll_up import roll_up
 
 logger = logging.getLogger(__name__)
@@ -79,11 +80,20 @@ def scale_down(table: str, using: str = conf.DEFAULT_ALIAS) -> int:
 @shared_task(name="dynamo_stores.roll_up_status", ignore_result=True)  # type: ignore[untyped-decorator]
 def roll_up_status() -> int:
     """
-    Sum up the reports of processes and delete old ones; return how many items were written.
+    Sum up the reports of processes and delete old ones, and notify of tables that should have been
+    lowered; return how many items were written.
 
     Raises an ExceptionGroup with the errors of aliases that failed, after all aliases were tried.
     """
-    return _for_each(_reporting(), lambda using: roll_up(using).written, "sum up the reports of")
+    return _for_each(_rolled_up(), _roll_up, "sum up the reports of")
+
+
+def _roll_up(using: str) -> int:
+    try:
+        check_notifications(using)
+    finally:
+        written = roll_up(using).written if using in _reporting() else 0
+    return written
 
 
 def _for_each(aliases: Iterable[str], work: Callable[[str], int], what: str) -> int:
@@ -103,6 +113,14 @@ def _reporting() -> list[str]:
     return [using for using in conf.aliases() if conf.get_config(using).reports.enabled]
 
 
+def _rolled_up() -> list[str]:
+    return [
+        using
+        for using in conf.aliases()
+        if conf.get_config(using).reports.enabled or conf.get_config(using).notify.is_on
+    ]
+
+
 def beat_schedule() -> dict[str, dict[str, Any]]:
     """
     Return the entries for ``beat_schedule`` of a Celery application.
@@ -110,13 +128,14 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
     Cleanup runs every ``CLEANUP_INTERVAL`` if an alias of a cache has the expiry index. Without
     it a cleanup is a Scan of the whole table, and DynamoDB's own TTL deletes for free. Tables are
     lowered every ``RECONCILE_INTERVAL`` in any case, because they can be raised by command. Reports
-    are summed up once a minute if an alias has them enabled. Messages expire after their interval.
+    are summed up once a minute if an alias has them enabled, or has ``NOTIFY``. Messages expire
+    after their interval.
 
     Raises ConfigurationError while the settings are being loaded: it reads them.
     """
     _check_settings_are_loaded()
     schedule: dict[str, dict[str, Any]] = {}
-    if _reporting():
+    if _rolled_up():
         schedule["dynamo_stores.roll_up_status"] = {
             "task": "dynamo_stores.roll_up_status",
             "schedule": 60.0,

@@ -1,29 +1,92 @@
-"""Health checks for load balancers and orchestrators, without details."""
+"""Health checks for load balancers and orchestrators; details for staff."""
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
+import logging
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from . import clock
 from .conf import aliases
-from .monitoring.health import is_ready
+from .monitoring.formatting import ago, exact, milliseconds
+from .monitoring.health import HealthDetails, as_json, health_details, is_ready
+
+logger = logging.getLogger(__name__)
 
 
 @never_cache
 @require_safe
 def live(request: HttpRequest) -> HttpResponse:
-    """Return 200: the process serves requests. No request is sent to DynamoDB."""
-    return _answer(True)
+    """
+    Return 200: the process serves requests. No request is sent to DynamoDB. Staff with the
+    permission ``view_status`` see the results of the last checks.
+    """
+    return _answer(request, True, checks=False)
 
 
 @never_cache
 @require_safe
 def ready(request: HttpRequest) -> HttpResponse:
-    """Return 200 if every alias is ready, else 503; see ``HEALTH`` in the settings."""
-    return _answer(all(is_ready(using) for using in aliases()))
+    """
+    Return 200 if every alias is ready, else 503; see ``HEALTH`` in the settings. Staff with the
+    permission ``view_status`` see the details of each alias, with ``?format=json`` as JSON.
+    """
+    return _answer(request, all(is_ready(using) for using in aliases()), checks=True)
 
 
-def _answer(is_available: bool) -> HttpResponse:
+def _answer(request: HttpRequest, is_available: bool, *, checks: bool) -> HttpResponse:
     text, status = ("ok", 200) if is_available else ("unavailable", 503)
-    return HttpResponse(text, content_type="text/plain", status=status)
+    if not _may_see_details(request):
+        return HttpResponse(text, content_type="text/plain", status=status)
+    found = [health_details(using, checks=checks) for using in aliases()]
+    if request.GET.get("format") == "json":
+        body = {"status": text, "at": clock.now(), "aliases": [as_json(each) for each in found]}
+        return JsonResponse(body, status=status)
+    lines = [text, *(line for each in found for line in _lines(each))]
+    return HttpResponse(
+        "\n".join(lines) + "\n", content_type="text/plain; charset=utf-8", status=status
+    )
+
+
+def _may_see_details(request: HttpRequest) -> bool:
+    # Probes have no cookie, and cost no look-up of a session, which may be in DynamoDB too.
+    if settings.SESSION_COOKIE_NAME not in request.COOKIES:
+        return False
+    try:
+        user = getattr(request, "user", None)
+        return bool(
+            user and user.is_active and user.is_staff and user.has_perm("dynamo_stores.view_status")
+        )
+    except Exception as exc:  # noqa: BLE001 - whatever sessions and users are kept in
+        logger.info("Who asks for the health is not known: %s", type(exc).__name__)
+        return False
+
+
+def _lines(details: HealthDetails) -> list[str]:
+    result, now = details.result, clock.now()
+    need = "required" if details.is_required else "not required"
+    if result is None:
+        lines = [f"alias {details.using} ({need}): not checked yet"]
+    else:
+        does = "answers" if result.success else f"does not answer ({result.error})"
+        since = f", since {exact(details.since)}" if details.since is not None else ""
+        lines = [
+            f"alias {details.using} ({need}): {does}{since}; "
+            f"checked {ago(result.at, now)} in {milliseconds(result.seconds)}"
+        ]
+    if details.last_error_at is not None:
+        lines.append(f"  last error: {details.last_error} at {exact(details.last_error_at)}")
+    for table, breaker in sorted((result.breakers if result else {}).items()):
+        after = f" after {breaker.error}" if breaker.error else ""
+        lines.append(
+            f"  circuit breaker of {table}: {breaker.state} since {exact(breaker.since)}{after}"
+        )
+    for each in details.failovers:
+        lines.append(
+            f"  {each.table}: alias {each.failover} answers instead since {exact(each.since)} "
+            f"after {each.error}"
+        )
+    return lines

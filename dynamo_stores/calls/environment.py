@@ -5,10 +5,8 @@ and user agent, found as botocore finds them, without its client.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import ipaddress
 import math
 import os
 import ssl
@@ -26,6 +24,7 @@ from botocore.utils import get_environ_proxies, validate_region_name
 
 from .. import __version__
 from ..conf import StoreConfig
+from ..conf.rules import is_loopback as is_loopback  # noqa: PLC0414 - others import it from here
 from .account import Account
 from .wire import Endpoint
 
@@ -183,16 +182,6 @@ def has_profile(name: str) -> bool:
     except BotoCoreError:
         # The files cannot be read, which the first call reports.
         return True
-
-
-def is_loopback(url: str) -> bool:
-    """Return whether ``url`` is on this machine."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def local_region(session: Session) -> str:

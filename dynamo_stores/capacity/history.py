@@ -16,6 +16,7 @@ from ..conf import DEFAULT_ALIAS
 from ..exceptions import CALL_ERRORS
 from ..item_access import Items
 from ..models import ControlItem, RawItem, string_of
+from ..signals import capacity_decided
 
 
 class DecisionItem(ControlItem):
@@ -60,7 +61,10 @@ class Decisions:
         self._items = Items(DecisionItem, using, direct=True)
 
     def publish(self, table: str, decision: Mapping[str, Any]) -> None:
-        """Add a result of :func:`~dynamo_stores.capacity.update.as_decision`; never raises."""
+        """
+        Add a result of :func:`~dynamo_stores.capacity.update.as_decision`, and send the signal
+        ``capacity_decided``; never raises.
+        """
         key = keys.decision(int(decision["at"] * 1000), table)
         try:
             run(
@@ -79,6 +83,9 @@ class Decisions:
                 table, type(exc).__name__,
                 extra={"dynamodb_table": table, "dynamodb_using": self.using},
             )  # fmt: skip
+        capacity_decided.send_robust(
+            Decisions, using=self.using, table=table, decision=dict(decision)
+        )
 
 
 def read_decision(item: RawItem) -> CapacityDecision:

@@ -25,6 +25,7 @@ from .groups import (
     DedupeConfig,
     HealthConfig,
     MetricsConfig,
+    NotifyConfig,
     RateLimitConfig,
     ReportsConfig,
     RetryConfig,
@@ -96,6 +97,7 @@ class StoreConfig:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     reports: ReportsConfig = field(default_factory=ReportsConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
+    notify: NotifyConfig = field(default_factory=NotifyConfig)
     # Options of the tables; None leaves an option as it is.
     point_in_time_recovery: bool | None = setting(None, or_none(BOOLEAN), 140)
     stream: str | None = setting(
@@ -320,6 +322,14 @@ def _find_problems(using: str, values: Any, raw: Mapping[str, Any]) -> list[Prob
             )
         )
     problems += _account_problems(config, where)
+    if config.notify.webhook_secret is not None and config.notify.webhook is None:
+        problems.append(
+            Problem(
+                "dynamo_stores.E153",
+                f"{where}['NOTIFY']['WEBHOOK_SECRET'] is set without WEBHOOK, which it is for.",
+                "Set WEBHOOK, or remove WEBHOOK_SECRET.",
+            )
+        )
     if config.failover_writes and config.failover is None:
         problems.append(
             Problem(

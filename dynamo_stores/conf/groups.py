@@ -12,6 +12,7 @@ from typing import Any
 from .rates import RESOURCES, paths_error
 from .rules import (
     BOOLEAN,
+    DOTTED_PATH,
     FACTOR,
     FILLED_TEXT,
     HEADERS,
@@ -21,7 +22,9 @@ from .rules import (
     POSITIVE,
     SCALING,
     SHARE,
+    TOPIC_ARN,
     URL,
+    WEBHOOK,
     WHOLE,
     WHOLE_POSITIVE,
     Rule,
@@ -178,3 +181,22 @@ class HealthConfig:
 
     required: bool = setting(True, BOOLEAN, 95)
     timeout: float = setting(1.0, POSITIVE, 96)
+    interval: float | None = setting(None, or_none(POSITIVE), 159)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotifyConfig:
+    """``NOTIFY``: who is told of changes of circuit breakers, capacity and failover."""
+
+    topic: str | None = setting(None, or_none(TOPIC_ARN), 150)
+    topic_endpoint_url: str | None = setting(None, or_none(URL), 151)
+    webhook: str | None = setting(None, or_none(WEBHOOK), 152, is_secret=True)
+    webhook_secret: str | None = setting(None, or_none(FILLED_TEXT), 153, is_secret=True)
+    function: str | None = setting(None, or_none(DOTTED_PATH), 154)
+    timeout: float = setting(5.0, POSITIVE, 155)
+    max_per_hour: int = setting(20, WHOLE_POSITIVE, 156)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anybody is told."""
+        return bool(self.topic or self.webhook or self.function)

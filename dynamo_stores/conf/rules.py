@@ -6,6 +6,7 @@ A field made by :func:`setting` has its rule and the id of its system check.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import ipaddress
@@ -14,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 
 def proxies_error(value: Any) -> str:
@@ -95,6 +97,36 @@ NAME = Rule(
 URL = Rule(
     "a URL such as 'http://127.0.0.1:8400'",
     lambda value: isinstance(value, str) and value.startswith(("http://", "https://")),
+)
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether ``url`` is on this machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def _is_webhook(value: Any) -> bool:
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        return False
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        return False
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(value))
+    return is_safe and bool(parts.hostname) and "@" not in parts.netloc and " " not in value
+
+
+WEBHOOK = Rule("an https URL without a user name; http only for this machine", _is_webhook)
+_TOPIC_ARN = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}", re.ASCII)
+TOPIC_ARN = Rule(
+    "the ARN of a standard topic of SNS, such as 'arn:aws:sns:eu-west-1:123456789012:NAME'",
+    lambda value: isinstance(value, str) and _TOPIC_ARN.fullmatch(value) is not None,
 )
 _ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 ROLE_ARN = Rule(
@@ -188,12 +220,15 @@ def one_of(*choices: str) -> Rule:
     return Rule(" or ".join(map(repr, choices)), lambda value: value in choices)
 
 
-def setting(default: Any, rule: Rule, number: int) -> Any:
-    """Return the field of a setting, checked under ``dynamo_stores.E<number>``."""
-    metadata = {"rule": rule, "id": f"dynamo_stores.E{number:03}"}
+def setting(default: Any, rule: Rule, number: int, *, is_secret: bool = False) -> Any:
+    """
+    Return the field of a setting, checked under ``dynamo_stores.E<number>``. A message or a
+    ``repr`` never shows the value of a secret.
+    """
+    metadata = {"rule": rule, "id": f"dynamo_stores.E{number:03}", "is_secret": is_secret}
     if isinstance(default, dict | list):
         return field(default_factory=default.copy, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not is_secret)
 
 
 UNKNOWN_NAME, NOT_A_DICT = "dynamo_stores.E001", "dynamo_stores.E002"
@@ -240,12 +275,18 @@ def setting_problems(
             problems.append(
                 Problem(
                     own[name].metadata["id"],
-                    f"{where}[{name!r}] is {value!r}; "
+                    f"{where}[{name!r}] is {_shown(own[name], value)}; "
                     f"expected {rule.expected}.{rule.details(value)}",
                     f"{_unit_of(name)}docs/settings.md lists every setting.",
                 )
             )
     return problems
+
+
+def _shown(field: dataclasses.Field[Any], value: Any) -> str:
+    if field.metadata["is_secret"]:
+        return f"a secret of type {type(value).__name__}, which is not shown"
+    return repr(value)
 
 
 _DURATION = re.compile(r".*(TIMEOUT|DELAY|TTL|LEASE|WAIT|INTERVAL|WINDOW|DURATION|INACTIVITY)")

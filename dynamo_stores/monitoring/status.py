@@ -19,6 +19,11 @@ CAPACITY, USAGE, DECISION, LOWERING = "capacity", "usage", "decision", "lowering
 _OVERDUE = 120.0
 
 
+def is_overdue(comes_down_at: float, now: float) -> bool:
+    """Return whether a table that is due at ``comes_down_at`` should have been lowered by now."""
+    return now - comes_down_at > _OVERDUE
+
+
 @dataclass(frozen=True)
 class ThroughputStatus:
     """
@@ -135,7 +140,7 @@ class TableStatus:
 
     def is_overdue(self, now: float) -> bool:
         """Return whether the table should have been lowered by ``now``."""
-        return self.comes_down_at is not None and now - self.comes_down_at > _OVERDUE
+        return self.comes_down_at is not None and is_overdue(self.comes_down_at, now)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 from ... import conf
 from ...capacity.scale_down import Outcome, reconcile
 from ...capacity.update import describe_changes
+from ...monitoring.notifications.notifier import wait_until_sent
+from ...monitoring.notifications.sources import check as check_notifications
 from ...monitoring.roll_up import roll_up
 from ..tables import add_choice_of_aliases, chosen_aliases, command_errors, for_each_alias
 
@@ -28,6 +30,7 @@ class Command(BaseCommand):
         with command_errors():
             aliases = chosen_aliases(using)
         failures = for_each_alias(aliases, lambda each: outcomes.extend(self._reconcile(each)))
+        failures += for_each_alias(aliases, self._notify)
         for outcome in outcomes:
             done = "not lowered"
             if outcome.plan.changes:
@@ -44,3 +47,8 @@ class Command(BaseCommand):
             # Without Celery beat nobody else sums up the use, which decides about the capacity.
             roll_up(using)
         return reconcile(using)
+
+    @staticmethod
+    def _notify(using: str) -> None:
+        check_notifications(using)
+        wait_until_sent(using)

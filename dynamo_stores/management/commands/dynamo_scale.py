@@ -12,6 +12,7 @@ from ...capacity.manual import DOWN, TO, UP, NoSuchTable, change_manually
 from ...capacity.update import describe_changes
 from ...checks import beat_lowers_tables
 from ...infrastructure.tables import wanted_tables
+from ...monitoring.notifications.notifier import wait_until_sent
 from ..tables import (
     add_choice_of_aliases,
     chosen_aliases,
@@ -86,6 +87,8 @@ class Command(BaseCommand):
         except NoSuchTable as exc:
             known = sorted(spec.name for spec in wanted_tables() if spec.using == using)
             raise CommandError(f"{exc} Known tables: {', '.join(known)}.") from exc
+        finally:
+            wait_until_sent(using)
         if not plan.changes and not dry_run:
             raise CommandError(f"{table} was not changed: {plan.why}.")
         changes = describe_changes(plan.changes)

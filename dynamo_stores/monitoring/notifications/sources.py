@@ -1,0 +1,153 @@
+"""Where notifications come from: signals, and the records of capacity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from django.dispatch import receiver
+
+from ... import clock
+from ...calls.breaker import State
+from ...conf import DEFAULT_ALIAS, get_config
+from ...signals import breaker_state_changed, capacity_changed, capacity_decided, failed_over
+from ..formatting import span
+from . import messages
+from .messages import (
+    AT_MAXIMUM,
+    BREAKER_CLOSED,
+    BREAKER_OPENED,
+    CAPACITY_CHANGED,
+    FAILOVER_BEGUN,
+    FAILOVER_ENDED,
+    PROLONG_AFTER,
+    STUCK,
+)
+
+_UID = "dynamo_stores.monitoring.notifications"
+# Decisions after which a table stays raised until somebody acts.
+_LASTING = frozenset(["not_allowed", "refused"])
+
+
+@receiver(breaker_state_changed, dispatch_uid=f"{_UID}.breakers")
+def _on_breaker(using: str, table: str, old: State, new: State, error: str, **kwargs: Any) -> None:
+    config = get_config(using)
+    if not config.notify.is_on or new is State.HALF_OPEN:
+        return
+    from .notifier import get_notifier
+
+    notifier, now, about = get_notifier(using), clock.now(), f"breaker/{table}"
+    if new is State.CLOSED:
+        since = notifier.since.pop(about, None)
+        make = partial(messages.breaker_closed, using, table, now, since)
+        notifier.submit(make, BREAKER_CLOSED)
+        return
+    is_repetition = old is not State.CLOSED
+    if is_repetition and now - notifier.prolonged.get(about, 0.0) < PROLONG_AFTER:
+        return
+    notifier.prolonged[about] = now
+    notifier.since.setdefault(about, now)
+    notifier.submit(
+        partial(
+            messages.breaker_opened, using, table, now, error,
+            recovery=config.for_table(table).circuit_breaker.recovery_timeout,
+            is_repetition=is_repetition,
+        ),
+        BREAKER_OPENED,
+    )  # fmt: skip
+
+
+@receiver(capacity_changed, dispatch_uid=f"{_UID}.capacity")
+def _on_capacity(
+    using: str, table: str, changes: Mapping[str, Any], code: str, why: str, **kwargs: Any
+) -> None:
+    if get_config(using).notify.is_on:
+        _tell_capacity(using, table, changes, code, why)
+
+
+def _tell_capacity(using: str, table: str, changes: Mapping[str, Any], code: str, why: str) -> None:
+    from .notifier import get_notifier
+
+    make = partial(
+        messages.capacity_changed, using, table, clock.now(),
+        changes={name: (int(read), int(write)) for name, (read, write) in changes.items()},
+        code=code, why=why, then=_then(using, table, code),
+    )  # fmt: skip
+    get_notifier(using).submit(make, CAPACITY_CHANGED)
+
+
+def _then(using: str, table: str, code: str) -> str:
+    config = get_config(using).for_table(table).scaling
+    if code.endswith("lowered"):
+        return "It is raised again when it throttles." if config.enabled else "Nothing follows."
+    delay = span(config.scale_down_delay)
+    return f"What was raised is lowered {delay} after it was needed last (SCALE_DOWN_DELAY)."
+
+
+@receiver(capacity_decided, dispatch_uid=f"{_UID}.decisions")
+def _on_decision(using: str, table: str, decision: Mapping[str, Any], **kwargs: Any) -> None:
+    if not get_config(using).notify.is_on:
+        return
+    code, why = str(decision["code"]), str(decision["why"])
+    if code == "at_maximum":
+        from .notifier import get_notifier
+
+        make = partial(messages.at_maximum, using, table, float(decision["at"]), why)
+        get_notifier(using).submit(make, AT_MAXIMUM)
+    elif code.startswith("minimum_") and decision["to"]:
+        # Application Auto Scaling changes the capacity itself, later.
+        _tell_capacity(using, table, decision["to"], code, why)
+
+
+@receiver(failed_over, dispatch_uid=f"{_UID}.failover")
+def _on_failover(
+    using: str, table: str, failover: str, is_active: bool, error: str, **kwargs: Any
+) -> None:
+    if not get_config(using).notify.is_on:
+        return
+    from .notifier import get_notifier
+
+    notifier, now, about = get_notifier(using), clock.now(), f"failover/{table}"
+    if is_active:
+        notifier.since[about] = now
+        make = partial(messages.failover_begun, using, table, now, failover, error)
+        notifier.submit(make, FAILOVER_BEGUN)
+    else:
+        since = notifier.since.pop(about, None)
+        make = partial(messages.failover_ended, using, table, now, failover, since)
+        notifier.submit(make, FAILOVER_ENDED)
+
+
+def check(using: str = DEFAULT_ALIAS) -> int:
+    """
+    Tell which tables of the alias should have been lowered and were not, once for each raise, and
+    what was left out earlier; return the number of such tables. For a periodic task.
+
+    Raises StoreUnavailable, and ConfigurationError without a control table.
+    """
+    if not get_config(using).notify.is_on:
+        return 0
+    from ...capacity.records import CapacityRecords, DirectRecords
+    from ..status import is_overdue
+    from .notifier import get_notifier
+
+    notifier, now, found = get_notifier(using), clock.now(), 0
+    notifier.tell_overdue()
+    tables = CapacityRecords(using).tables()
+    for table, record in DirectRecords(using).get_many(tables).items():
+        if record.deadline is None:
+            continue
+        late = is_overdue(record.deadline, now)
+        if not late and record.decision.get("code") not in _LASTING:
+            continue
+        found += 1
+        why = "nothing runs dynamo_reconcile" if late else str(record.decision.get("why", ""))
+        notifier.submit(
+            partial(
+                messages.stuck, using, table, now, deadline=record.deadline, why=why,
+                generation=record.generation, is_overdue=late,
+            ),
+            STUCK,
+        )  # fmt: skip
+    return found
