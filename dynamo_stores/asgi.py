@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from .monitoring.exporter import close_sinks
 from .monitoring.notifications.notifier import send_rest
 from .monitoring.reporter import publish_last_reports
 
@@ -18,7 +19,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 def with_last_report(application: Application) -> Application:
     """
     Return Django's ASGI ``application``, with the process reporting its end to the status pages,
-    and sending the notifications that are on their way.
+    sending the notifications that are on their way, and publishing its last metrics.
 
     For servers that end a process by a signal after its lifespan, without Python's exit handlers,
     as uvicorn does.
@@ -32,6 +33,7 @@ def with_last_report(application: Application) -> Application:
             await send({"type": "lifespan.startup.complete"})
         await asyncio.to_thread(send_rest)
         await asyncio.to_thread(publish_last_reports)
+        await asyncio.to_thread(close_sinks)
         await send({"type": "lifespan.shutdown.complete"})
 
     return serve

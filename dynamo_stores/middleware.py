@@ -1,9 +1,10 @@
-"""Middleware: one deadline for a request, and the response while DynamoDB does not answer."""
+"""Middleware: a deadline and a correlation id for each request; the response of an outage."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse
@@ -14,6 +15,7 @@ from django.utils.deprecation import MiddlewareMixin
 from .calls.policy import deadline
 from .conf import get_config
 from .exceptions import CircuitBreakerOpenError, LockError, StoreUnavailable, retry_after_of
+from .monitoring.correlation import correlated
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,41 @@ class DeadlineMiddleware:
     async def _answer(self, request: HttpRequest) -> object:
         with deadline(get_config().request_deadline):
             return await self._get_response(request)  # type: ignore[misc]
+
+
+class CorrelationMiddleware:
+    """
+    Gives each request a correlation id, which its log lines, spans and Celery tasks have: that of
+    the request's header (``METRICS["CORRELATION_HEADER"]`` of the alias ``default``), or a new one.
+    The response has it in the same header. Sync and async.
+    """
+
+    sync_capable = async_capable = True
+
+    def __init__(
+        self,
+        get_response: Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]],
+    ) -> None:
+        self._get_response: Callable[[HttpRequest], Any] = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Any:
+        if self._is_async:
+            return self._answer(request)
+        header = get_config().metrics.correlation_header
+        with correlated(request.headers.get(header)) as found:
+            response = self._get_response(request)
+            response[header] = found
+            return response
+
+    async def _answer(self, request: HttpRequest) -> HttpResponseBase:
+        header = get_config().metrics.correlation_header
+        with correlated(request.headers.get(header)) as found:
+            response: HttpResponseBase = await self._get_response(request)
+            response[header] = found
+            return response
 
 
 class StoreUnavailableMiddleware(MiddlewareMixin):

@@ -15,6 +15,7 @@ from .rules import (
     DOTTED_PATH,
     FACTOR,
     FILLED_TEXT,
+    HEADER,
     HEADERS,
     HOURS,
     NOT_NEGATIVE,
@@ -165,6 +166,7 @@ class MetricsConfig:
     interval: float = setting(60.0, POSITIVE, 97)
     region: str | None = setting(None, or_none(FILLED_TEXT), 98)
     options: dict[str, Any] = setting({}, SINK_OPTIONS, 99)
+    correlation_header: str = setting("X-Request-ID", HEADER, 160)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -193,6 +193,10 @@ HEADERS = Rule(
         and all(isinstance(v, str) and _HEADER.fullmatch(v) for v in value)
     ),
 )
+HEADER = Rule(
+    "the name of a header",
+    lambda value: isinstance(value, str) and _HEADER.fullmatch(value) is not None,
+)
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
