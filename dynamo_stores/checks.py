@@ -23,6 +23,7 @@ from .conf.rules import Problem, settings_of
 from .exceptions import ConfigurationError
 from .infrastructure.references import declaring_models, reference_of
 from .models import concrete_models, name_in_model
+from .monitoring.sinks.base import Sink
 from .ratelimit import decorators as limits
 from .ratelimit.middleware import RateLimitMiddleware
 
@@ -36,8 +37,27 @@ def check_settings(app_configs: Any = None, **kwargs: object) -> Iterable[checks
         *_find_missing_regions(),
         *_find_account_problems(),
         *_find_function_problems(),
+        *_find_sink_problems(),
     ]
     return [*_errors(problems), *_misplaced_settings()]
+
+
+def _find_sink_problems() -> Iterator[Problem]:
+    for using in conf.aliases():
+        for path in conf.get_config(using).metrics.sinks:
+            try:
+                found = import_string(path)
+                is_sink = isinstance(found, type) and issubclass(found, Sink)
+                what = "" if is_sink else "it is no subclass of dynamo_stores.monitoring.sinks.Sink"
+            except Exception as exc:  # noqa: BLE001 - a module of the project may raise anything
+                what = str(exc).removesuffix(".")
+            if what:
+                yield Problem(
+                    "dynamo_stores.E163",
+                    f"DYNAMO_STORES[{using!r}]['METRICS']['SINKS'] has {path!r}; expected the "
+                    f"dotted path of a sink: {what}.",
+                    "docs/metrics.md lists the sinks, and the packages that they need.",
+                )
 
 
 def _find_function_problems() -> Iterator[Problem]:

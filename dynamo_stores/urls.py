@@ -8,4 +8,5 @@ app_name = "dynamo_stores"
 urlpatterns = [
     path("health/live", views.live, name="live"),
     path("health/ready", views.ready, name="ready"),
+    path("metrics/", views.metrics, name="metrics"),
 ]

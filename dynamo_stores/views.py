@@ -1,20 +1,32 @@
-"""Health checks for load balancers and orchestrators; details for staff."""
+"""Health checks for load balancers and orchestrators; details for staff; Prometheus' page."""
 
 from __future__ import annotations
 
 import logging
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from . import clock
-from .conf import aliases
+from .client_address import client_address
+from .conf import aliases, get_config
+from .conf.groups import MetricsConfig
+from .exceptions import ConfigurationError
+from .monitoring.exporter import get_exporters
 from .monitoring.formatting import ago, exact, milliseconds
 from .monitoring.health import HealthDetails, as_json, health_details, is_ready
 
+if TYPE_CHECKING:
+    from .monitoring.sinks.prometheus import PrometheusSink
+
 logger = logging.getLogger(__name__)
+
+PROMETHEUS = "dynamo_stores.monitoring.sinks.prometheus.PrometheusSink"
 
 
 @never_cache
@@ -35,6 +47,53 @@ def ready(request: HttpRequest) -> HttpResponse:
     permission ``view_status`` see the details of each alias, with ``?format=json`` as JSON.
     """
     return _answer(request, all(is_ready(using) for using in aliases()), checks=True)
+
+
+@never_cache
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """
+    Return what all processes of this host have counted, in OpenMetrics or Prometheus' text format;
+    404 without the sink for it. Readable with the token of ``METRICS``, from its networks in
+    ``ALLOW``, and by staff with the permission ``view_status``.
+    """
+    sinks = prometheus_sinks()
+    if not sinks:
+        raise Http404("PrometheusSink is not in METRICS['SINKS'] of any alias.")
+    if not any(_may_read(request, sink.config) for sink in sinks) and not _may_see_details(request):
+        return HttpResponse(
+            "Send METRICS['TOKEN'] as 'Authorization: Bearer …', or log in as staff.\n",
+            content_type="text/plain", status=403,
+        )  # fmt: skip
+    from .monitoring.sinks.prometheus import OPENMETRICS, TEXT, page
+
+    openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
+    return HttpResponse(
+        page(sinks, openmetrics=openmetrics), content_type=OPENMETRICS if openmetrics else TEXT
+    )
+
+
+def _may_read(request: HttpRequest, config: MetricsConfig) -> bool:
+    kind, _, sent = request.headers.get("Authorization", "").partition(" ")
+    if config.token and kind.lower() == "bearer":
+        return constant_time_compare(sent.strip(), config.token)
+    if not config.allow:
+        return False
+    try:
+        address = client_address(request.META, get_config().rate_limit.trusted_proxies)
+    except ConfigurationError:
+        return False
+    return any(address in ip_network(each, strict=False) for each in config.allow)
+
+
+def prometheus_sinks() -> list[PrometheusSink]:
+    """Return the sinks of this process whose counts the page shows."""
+    if not any(PROMETHEUS in get_config(using).metrics.sinks for using in aliases()):
+        return []
+    from .monitoring.sinks.prometheus import PrometheusSink
+
+    found = [each.sink for using in aliases() for each in get_exporters(using).all]
+    return [each for each in found if isinstance(each, PrometheusSink)]
 
 
 def _answer(request: HttpRequest, is_available: bool, *, checks: bool) -> HttpResponse:

@@ -295,8 +295,8 @@ def _merge(config: C, values: Mapping[str, Any]) -> C:
     }
     if isinstance(config, StoreConfig):
         changes |= {"_names": {}, "_tables": {}}
-    if isinstance(config, MetricsConfig) and "sinks" in changes:
-        changes["sinks"] = tuple(changes["sinks"])
+    if isinstance(config, MetricsConfig):
+        changes |= {name: tuple(changes[name]) for name in ("sinks", "allow") if name in changes}
     return cast(C, dataclasses.replace(cast(Any, config), **changes))
 
 

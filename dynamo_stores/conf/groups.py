@@ -18,6 +18,7 @@ from .rules import (
     HEADER,
     HEADERS,
     HOURS,
+    NETWORKS,
     NOT_NEGATIVE,
     PATHS,
     POSITIVE,
@@ -167,6 +168,8 @@ class MetricsConfig:
     region: str | None = setting(None, or_none(FILLED_TEXT), 98)
     options: dict[str, Any] = setting({}, SINK_OPTIONS, 99)
     correlation_header: str = setting("X-Request-ID", HEADER, 160)
+    token: str | None = setting(None, or_none(FILLED_TEXT), 161)
+    allow: tuple[str, ...] = setting((), NETWORKS, 162)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,6 +79,11 @@ WHOLE = Rule("a whole number, 0 or more", lambda value: _is_whole(value) and val
 WHOLE_POSITIVE = Rule("a whole number, 1 or more", lambda value: _is_whole(value) and value >= 1)
 SHARE = Rule("a number above 0, at most 1", lambda value: is_number(value) and 0 < value <= 1)
 FACTOR = Rule("a number above 1", lambda value: is_number(value) and value > 1)
+NETWORKS = Rule(
+    "a list of networks such as '10.0.0.0/8'",
+    lambda value: not networks_error(value),
+    networks_error,
+)
 SCALING = Rule("a number, 1 or more", lambda value: is_number(value) and value >= 1)
 BOOLEAN = Rule("True or False", lambda value: isinstance(value, bool))
 FILLED_TEXT = Rule(
