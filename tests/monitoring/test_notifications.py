@@ -374,8 +374,9 @@ def test_callers_never_wait(notified, caplog):
     using = notified(FUNCTION=path_of(hang), MAX_PER_HOUR=1000)
     for number in range(300):
         opens(using, f"t{number}")
-    assert "A notification of breaker_opened was not sent:" in caplog.text
-    assert get_notifier(using)._dropped["breaker_opened"] >= 190
+    dropped = [each for each in caplog.messages if "breaker_opened was not sent" in each]
+    # A hundred wait, and one or so is with the receiver.
+    assert len(dropped) > 190
 
 
 def test_a_forked_process_tells_for_itself(notified):

@@ -20,7 +20,7 @@ from ...conf import get_config
 from ...exceptions import CALL_ERRORS
 from .delivery import Delivery
 from .ledger import Ledger
-from .messages import News, Notification, with_left_out, without_control_table
+from .messages import LEFT_OUT, News, Notification, with_left_out, without_control_table
 from .store import LedgerStore
 
 T = TypeVar("T")
@@ -65,13 +65,20 @@ class Notifier:
 
     def submit(self, make: Callable[[], News], event: str) -> None:
         """Let the news that ``make`` returns be told soon; never blocks and never raises."""
+        self._submit(event, lambda: self._tell(make()))
+
+    def submit_overdue(self) -> None:
+        """Let what was left out before and may be sent now be told soon, as :meth:`submit`."""
+        self._submit(LEFT_OUT, self._tell_overdue)
+
+    def _submit(self, event: str, function: Callable[[], None]) -> None:
         number = next(self._numbers)
         is_accepted = False
         try:
             self._waiting[number] = event
             # Without a thread, at the end of the interpreter, nothing is sent.
             with contextlib.suppress(RuntimeError):
-                is_accepted = self._background.submit(partial(self._handle, number, make))
+                is_accepted = self._background.submit(partial(self._handle, number, function))
         finally:
             if not is_accepted:
                 self._waiting.pop(number, None)
@@ -81,12 +88,6 @@ class Notifier:
                 "A notification of %s was not sent: %d others wait.", event, len(self._waiting),
                 extra={"dynamodb_using": self.using, "dynamodb_event": event},
             )  # fmt: skip
-
-    def tell_overdue(self) -> None:
-        """Tell what was left out before and may be sent now. Never raises."""
-        found = self._decide(lambda ledger: ledger.overdue(self.using, clock.now(), self._most))
-        for notification in found:
-            self._send(notification)
 
     def wait(self, seconds: float) -> None:
         """Wait until all is sent, for ``seconds`` of real time at most."""
@@ -105,14 +106,21 @@ class Notifier:
                 extra={"dynamodb_using": self.using},
             )  # fmt: skip
 
-    def _handle(self, number: int, make: Callable[[], News]) -> None:
+    def _handle(self, number: int, function: Callable[[], None]) -> None:
         try:
-            news = make()
-            found = self._decide(lambda ledger: ledger.tell(news, clock.now(), self._most))
-            if found is not None:
-                self._send(found)
+            function()
         finally:
             self._waiting.pop(number, None)
+
+    def _tell(self, news: News) -> None:
+        found = self._decide(lambda ledger: ledger.tell(news, clock.now(), self._most))
+        if found is not None:
+            self._send(found)
+
+    def _tell_overdue(self) -> None:
+        found = self._decide(lambda ledger: ledger.overdue(self.using, clock.now(), self._most))
+        for notification in found:
+            self._send(notification)
 
     def _decide(self, function: Callable[[Ledger], T]) -> T:
         try:
@@ -143,7 +151,6 @@ class Notifier:
         after = ledger.next_overdue(clock.now(), self._most)
         if after is None or self._looks_again:
             return
-        # The thread is running: this is called by it, or by a task.
         with contextlib.suppress(RuntimeError):
             self._looks_again = self._background.submit(
                 self._tell_overdue_later, after=max(after, _SOONEST)
@@ -151,7 +158,7 @@ class Notifier:
 
     def _tell_overdue_later(self) -> None:
         self._looks_again = False
-        self.tell_overdue()
+        self._tell_overdue()
 
     def _send(self, notification: Notification) -> None:
         dropped, self._dropped = self._dropped, Counter()
