@@ -108,7 +108,7 @@ def test_nobody_is_told_without_the_setting(alias):
     opens(using)
     assert get_config(using).notify.is_on is False
     assert get_notifier(using)._delivery.receivers == []
-    assert not get_notifier(using)._waiting
+    assert get_notifier(using).is_idle
 
 
 def test_a_failed_probe_tells_nothing(notified):
@@ -143,7 +143,7 @@ def test_several_processes_send_one_notification(notified):
             opens(using)
             notifier = get_notifier(using)
             notifier.wait(60)
-            return not notifier._waiting
+            return notifier.is_idle
 
         assert all(in_processes(8, work))
         assert [each["event"] for each in bodies(peer)] == ["breaker_opened"]
@@ -153,7 +153,7 @@ def test_several_processes_send_one_notification(notified):
             _changed(using)
             notifier = get_notifier(using)
             notifier.wait(60)
-            return not notifier._waiting
+            return notifier.is_idle
 
         assert all(in_processes(8, close))
         events = [each["event"] for each in bodies(peer)]

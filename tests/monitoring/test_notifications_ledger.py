@@ -189,3 +189,10 @@ def test_a_notification_is_json():
     assert Notification.from_json(found.as_json()) == found
     assert found.as_json()["event"] == "breaker_opened"
     assert dataclasses.asdict(found)["fields"]["next_try"] == NOW + 60
+
+
+def test_two_counts_of_what_was_left_out_are_added():
+    """Of the queue of a process, and of the limit of an hour."""
+    found = messages.with_left_out(opened().notification, {"capacity_changed": 1})
+    found = messages.with_left_out(found, {"capacity_changed": 2, "breaker_opened": 1})
+    assert found.fields["left_out"] == {"capacity_changed": 3, "breaker_opened": 1}

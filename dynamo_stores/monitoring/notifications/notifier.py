@@ -6,8 +6,8 @@ import atexit
 import contextlib
 import itertools
 import logging
+import math
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _MOST_WAITING = 100
 # Seconds for which the end of the process waits for all notifications.
 _AT_EXIT = 1.5
+# Seconds between two looks whether all is sent.
+_STEP = 0.01
 # Seconds in which the control table has answered, or is given up.
 _CONTROL_TABLE = 5.0
 # Seconds after which the control table is asked again for what was not told.
@@ -82,7 +84,7 @@ class Notifier:
         finally:
             if not is_accepted:
                 self._waiting.pop(number, None)
-        if not is_accepted:
+        if not is_accepted and event != LEFT_OUT:
             self._dropped[event] += 1
             logger.error(
                 "A notification of %s was not sent: %d others wait.", event, len(self._waiting),
@@ -91,9 +93,12 @@ class Notifier:
 
     def wait(self, seconds: float) -> None:
         """Wait until all is sent, for ``seconds`` of real time at most."""
-        until = time.monotonic() + seconds
-        while self._waiting and time.monotonic() < until:
-            threading.Event().wait(0.01)
+        _wait([self], seconds)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits."""
+        return not self._waiting
 
     def log_rest(self) -> None:
         """Log what this process leaves unsent."""
@@ -168,6 +173,14 @@ class Notifier:
         self._delivery.send(notification)
 
 
+def _wait(notifiers: list[Notifier], seconds: float) -> None:
+    # Real time, also with the fake clock of a test.
+    for _ in range(math.ceil(seconds / _STEP)):
+        if all(each.is_idle for each in notifiers):
+            return
+        threading.Event().wait(_STEP)
+
+
 _notifiers = PerProcess(Notifier)
 
 
@@ -187,8 +200,6 @@ def wait_until_sent(using: str) -> None:
 def send_rest(**kwargs: Any) -> None:
     """Wait a short time for notifications on their way, and log those that stay unsent."""
     with contextlib.suppress(KeyboardInterrupt):
-        until = time.monotonic() + _AT_EXIT
-        for notifier in _notifiers.all():
-            notifier.wait(until - time.monotonic())
+        _wait(_notifiers.all(), _AT_EXIT)
         for notifier in _notifiers.all():
             notifier.log_rest()
