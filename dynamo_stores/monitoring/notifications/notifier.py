@@ -102,7 +102,7 @@ class Notifier:
 
     def log_rest(self) -> None:
         """Log what this process leaves unsent."""
-        rest = Counter(self._waiting.values()) + self._own.counts() + self._dropped
+        rest = Counter(list(self._waiting.values())) + self._own.counts() + self._dropped
         if rest and not self._has_ended:
             self._has_ended = True
             logger.error(
