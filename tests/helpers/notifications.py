@@ -63,7 +63,7 @@ def all_sent(using):
     """Wait until this process has sent everything, and return the events that were received."""
     notifier = get_notifier(using)
     notifier.wait(60)
-    assert not notifier._waiting
+    assert notifier.is_idle
     return [each.event for each in received]
 
 

@@ -10,7 +10,7 @@ import threading
 
 import boto3
 import pytest
-from django.db import connection
+from django.db import connections
 
 from dynamo_stores.exceptions import StoreRefused
 from dynamo_stores.monitoring.notifications import Notification, messages
@@ -226,15 +226,13 @@ def test_whatever_a_receiver_raises_is_its_class(error):
     assert Receiver("r", send).begin(NOTIFICATION).error(60) == type(error).__name__
 
 
-@pytest.mark.django_db(transaction=True)
 def test_a_function_may_use_the_database():
-    """With a connection of its own thread."""
-    opened = []
+    """The connection of its thread is closed."""
+    closed = []
 
     def send(notification):
-        connection.ensure_connection()
-        opened.append(connection.connection)
+        connections["default"].close = lambda: closed.append(threading.current_thread())
 
-    sending = Receiver("r", send).begin(NOTIFICATION)
-    assert sending.error(60) == ""
-    assert opened[0] is not None
+    assert Receiver("r", send).begin(NOTIFICATION).error(60) == ""
+    (thread,) = closed
+    assert thread is not threading.current_thread()

@@ -152,6 +152,18 @@ def test_what_a_process_told_by_itself_is_added():
     assert told(shared, closed(NOW + 40)) == [None]
 
 
+def test_what_all_processes_know_later_holds():
+    """A process that was alone for a while brings an older state, which was known for longer."""
+    shared = Ledger()
+    told(shared, opened(), closed(NOW + 60))
+    own = shared.without_counts()
+    told(own, changed(1, NOW + 70))
+    told(shared, opened(NOW + 80))
+    shared.add(own)
+    assert told(shared, opened(NOW + 90)) == [None]
+    assert told(shared, closed(NOW + 100)) == ["breaker_closed"]
+
+
 def test_a_copy_has_no_counts():
     """What is not told yet is told by the ledger of all processes."""
     ledger = Ledger()
@@ -177,3 +189,10 @@ def test_a_notification_is_json():
     assert Notification.from_json(found.as_json()) == found
     assert found.as_json()["event"] == "breaker_opened"
     assert dataclasses.asdict(found)["fields"]["next_try"] == NOW + 60
+
+
+def test_two_counts_of_what_was_left_out_are_added():
+    """Of the queue of a process, and of the limit of an hour."""
+    found = messages.with_left_out(opened().notification, {"capacity_changed": 1})
+    found = messages.with_left_out(found, {"capacity_changed": 2, "breaker_opened": 1})
+    assert found.fields["left_out"] == {"capacity_changed": 3, "breaker_opened": 1}

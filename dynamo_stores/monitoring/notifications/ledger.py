@@ -26,11 +26,13 @@ class Subject:
     """
     What is known of one thing that changes.
 
-    Its ``state`` is known until ``until``. ``told`` are the times of its last notifications;
-    ``held`` counts its changes that were not told since, and ``pending`` is the last of these.
+    Its ``state`` is what it is since ``at``, and known until ``until``. ``told`` are the times of
+    its last notifications; ``held`` counts its changes that were not told since, and ``pending`` is
+    the last of these.
     """
 
     state: str
+    at: float
     until: float
     told: list[float] = field(default_factory=list)
     held: int = 0
@@ -73,6 +75,7 @@ class Ledger:
                 "subjects": {
                     about: {
                         "state": each.state,
+                        "at": each.at,
                         "until": each.until,
                         "told": each.told,
                         "held": each.held,
@@ -100,8 +103,8 @@ class Ledger:
                 return None
             self.is_changed = True
             if subject is None:
-                subject = self.subjects[news.about] = Subject(news.state, 0.0)
-            subject.state, subject.until = news.state, now + news.lasts
+                subject = self.subjects[news.about] = Subject(news.state, now, now)
+            subject.state, subject.at, subject.until = news.state, now, now + news.lasts
             if len(subject.told) >= AT_ONCE:
                 subject.held += 1
                 subject.pending = news.notification
@@ -161,8 +164,8 @@ class Ledger:
                 continue
             mine.held += theirs.held
             mine.told = sorted({*mine.told, *theirs.told})
-            if theirs.until >= mine.until:
-                mine.state, mine.until = theirs.state, theirs.until
+            if theirs.at > mine.at:
+                mine.state, mine.at, mine.until = theirs.state, theirs.at, theirs.until
                 mine.pending = theirs.pending or mine.pending
 
     def without_counts(self) -> Ledger:
@@ -202,6 +205,7 @@ def _subject(data: Mapping[str, Any]) -> Subject:
     pending = data.get("pending")
     return Subject(
         state=str(data["state"]),
+        at=float(data["at"]),
         until=float(data["until"]),
         told=[float(each) for each in data.get("told", ())],
         held=int(data.get("held", 0)),

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -265,7 +266,7 @@ def with_left_out(notification: Notification, left_out: Mapping[str, int]) -> No
     number = count_of(sum(left_out.values()), "notification")
     return notification.with_more(
         f"Before it {number} were not sent, because there were too many: {listed}.",
-        left_out=dict(left_out),
+        left_out=dict(Counter(notification.fields.get("left_out", {})) + Counter(left_out)),
     )
 
 

@@ -6,8 +6,8 @@ import atexit
 import contextlib
 import itertools
 import logging
+import math
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ from ...conf import get_config
 from ...exceptions import CALL_ERRORS
 from .delivery import Delivery
 from .ledger import Ledger
-from .messages import News, Notification, with_left_out, without_control_table
+from .messages import LEFT_OUT, News, Notification, with_left_out, without_control_table
 from .store import LedgerStore
 
 T = TypeVar("T")
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _MOST_WAITING = 100
 # Seconds for which the end of the process waits for all notifications.
 _AT_EXIT = 1.5
+# Seconds between two looks whether all is sent.
+_STEP = 0.01
 # Seconds in which the control table has answered, or is given up.
 _CONTROL_TABLE = 5.0
 # Seconds after which the control table is asked again for what was not told.
@@ -65,38 +67,42 @@ class Notifier:
 
     def submit(self, make: Callable[[], News], event: str) -> None:
         """Let the news that ``make`` returns be told soon; never blocks and never raises."""
+        self._submit(event, lambda: self._tell(make()))
+
+    def submit_overdue(self) -> None:
+        """Let what was left out before and may be sent now be told soon, as :meth:`submit`."""
+        self._submit(LEFT_OUT, self._tell_overdue)
+
+    def _submit(self, event: str, function: Callable[[], None]) -> None:
         number = next(self._numbers)
         is_accepted = False
         try:
             self._waiting[number] = event
             # Without a thread, at the end of the interpreter, nothing is sent.
             with contextlib.suppress(RuntimeError):
-                is_accepted = self._background.submit(partial(self._handle, number, make))
+                is_accepted = self._background.submit(partial(self._handle, number, function))
         finally:
             if not is_accepted:
                 self._waiting.pop(number, None)
-        if not is_accepted:
+        if not is_accepted and event != LEFT_OUT:
             self._dropped[event] += 1
             logger.error(
                 "A notification of %s was not sent: %d others wait.", event, len(self._waiting),
                 extra={"dynamodb_using": self.using, "dynamodb_event": event},
             )  # fmt: skip
 
-    def tell_overdue(self) -> None:
-        """Tell what was left out before and may be sent now. Never raises."""
-        found = self._decide(lambda ledger: ledger.overdue(self.using, clock.now(), self._most))
-        for notification in found:
-            self._send(notification)
-
     def wait(self, seconds: float) -> None:
         """Wait until all is sent, for ``seconds`` of real time at most."""
-        until = time.monotonic() + seconds
-        while self._waiting and time.monotonic() < until:
-            threading.Event().wait(0.01)
+        _wait([self], seconds)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits."""
+        return not self._waiting
 
     def log_rest(self) -> None:
         """Log what this process leaves unsent."""
-        rest = Counter(self._waiting.values()) + self._own.counts() + self._dropped
+        rest = Counter(list(self._waiting.values())) + self._own.counts() + self._dropped
         if rest and not self._has_ended:
             self._has_ended = True
             logger.error(
@@ -105,14 +111,21 @@ class Notifier:
                 extra={"dynamodb_using": self.using},
             )  # fmt: skip
 
-    def _handle(self, number: int, make: Callable[[], News]) -> None:
+    def _handle(self, number: int, function: Callable[[], None]) -> None:
         try:
-            news = make()
-            found = self._decide(lambda ledger: ledger.tell(news, clock.now(), self._most))
-            if found is not None:
-                self._send(found)
+            function()
         finally:
             self._waiting.pop(number, None)
+
+    def _tell(self, news: News) -> None:
+        found = self._decide(lambda ledger: ledger.tell(news, clock.now(), self._most))
+        if found is not None:
+            self._send(found)
+
+    def _tell_overdue(self) -> None:
+        found = self._decide(lambda ledger: ledger.overdue(self.using, clock.now(), self._most))
+        for notification in found:
+            self._send(notification)
 
     def _decide(self, function: Callable[[Ledger], T]) -> T:
         try:
@@ -143,7 +156,6 @@ class Notifier:
         after = ledger.next_overdue(clock.now(), self._most)
         if after is None or self._looks_again:
             return
-        # The thread is running: this is called by it, or by a task.
         with contextlib.suppress(RuntimeError):
             self._looks_again = self._background.submit(
                 self._tell_overdue_later, after=max(after, _SOONEST)
@@ -151,7 +163,7 @@ class Notifier:
 
     def _tell_overdue_later(self) -> None:
         self._looks_again = False
-        self.tell_overdue()
+        self._tell_overdue()
 
     def _send(self, notification: Notification) -> None:
         dropped, self._dropped = self._dropped, Counter()
@@ -159,6 +171,14 @@ class Notifier:
         if self._is_alone:
             notification = without_control_table(notification)
         self._delivery.send(notification)
+
+
+def _wait(notifiers: list[Notifier], seconds: float) -> None:
+    # Real time, also with the fake clock of a test.
+    for _ in range(math.ceil(seconds / _STEP)):
+        if all(each.is_idle for each in notifiers):
+            return
+        threading.Event().wait(_STEP)
 
 
 _notifiers = PerProcess(Notifier)
@@ -180,8 +200,6 @@ def wait_until_sent(using: str) -> None:
 def send_rest(**kwargs: Any) -> None:
     """Wait a short time for notifications on their way, and log those that stay unsent."""
     with contextlib.suppress(KeyboardInterrupt):
-        until = time.monotonic() + _AT_EXIT
-        for notifier in _notifiers.all():
-            notifier.wait(until - time.monotonic())
+        _wait(_notifiers.all(), _AT_EXIT)
         for notifier in _notifiers.all():
             notifier.log_rest()

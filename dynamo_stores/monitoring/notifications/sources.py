@@ -133,7 +133,7 @@ def check(using: str = DEFAULT_ALIAS) -> int:
     from .notifier import get_notifier
 
     notifier, now, found = get_notifier(using), clock.now(), 0
-    notifier.tell_overdue()
+    notifier.submit_overdue()
     tables = CapacityRecords(using).tables()
     for table, record in DirectRecords(using).get_many(tables).items():
         if record.deadline is None:
