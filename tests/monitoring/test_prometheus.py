@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -34,10 +35,11 @@ def scraped(alias, tmp_path):
     def make(**changes):
         options = {PATH: {"FOLDER": str(tmp_path / "metrics"), "INTERVAL": 3600.0}}
         using = alias(METRICS={"SINKS": [PATH], "OPTIONS": options, **changes})
-        settings.DYNAMO_STORES = {"default": settings.DYNAMO_STORES[using]}
+        with_one = {"default": settings.DYNAMO_STORES[using]}
+        stack.enter_context(override_settings(DYNAMO_STORES=with_one))
         return "default", get_exporters("default").all[0].sink
 
-    with override_settings():
+    with contextlib.ExitStack() as stack:
         yield make
 
 

@@ -226,7 +226,7 @@ class Folder:
             return Counts.read((self.path / name).read_text())
         except FileNotFoundError:
             return Counts()
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             # Of another version; a file is never written by halves.
             return Counts()
 
