@@ -31,6 +31,8 @@ RECORD = "RECORD"
 CLAIM = "CLAIM"
 STATUS = "STATUS"
 USAGE = "USE"
+METRICS_MINUTES = "METRICS-MINUTES"
+METRICS_HOURS = "METRICS-HOURS"
 DECISIONS = "DECISIONS"
 ACTIONS = "ACTIONS"
 NOTIFICATIONS = "NOTIFY"
@@ -136,6 +138,16 @@ def process_status(process: str) -> ItemKey:
 def usage(minute: int, table: str = "") -> ItemKey:
     """Return the key of the usage of ``table`` in a minute since the epoch."""
     return ItemKey(USAGE, f"{minute:010}#{table}")
+
+
+def metrics_minute(minute: int) -> ItemKey:
+    """Return the key of what was counted in a minute since the epoch."""
+    return ItemKey(METRICS_MINUTES, f"{minute:010}")
+
+
+def metrics_hour(hour: int) -> ItemKey:
+    """Return the key of what was counted in an hour since the epoch."""
+    return ItemKey(METRICS_HOURS, f"{hour:010}")
 
 
 def decision(at: int, table: str = "") -> ItemKey:

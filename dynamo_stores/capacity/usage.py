@@ -105,7 +105,7 @@ class UsageHistory:
     def last_hour(self) -> UsageByMinute:
         """Return the usage of the last 60 minutes by minute and resource; one Query for a MB."""
         now = minute_of(clock.now())
-        return self._between(now - HOUR, now)
+        return self.between(now - HOUR, now)
 
     def roll_up(self, use: Mapping[int, Mapping[str, Usage]]) -> int:
         """
@@ -113,7 +113,7 @@ class UsageHistory:
         Repeated and concurrent calls write the same.
         """
         now = minute_of(clock.now())
-        known = self._between(now - MINUTES, now)
+        known = self.between(now - MINUTES, now)
         written = 0
         for minute in range(now - MINUTES, now):
             by_table: dict[str, dict[str, Usage]] = {}
@@ -126,7 +126,11 @@ class UsageHistory:
                 written += 1
         return written
 
-    def _between(self, first: int, last: int) -> dict[int, dict[str, Usage]]:
+    def between(self, first: int, last: int) -> dict[int, dict[str, Usage]]:
+        """
+        Return the usage of the minutes from ``first`` to ``last`` by minute and resource, as far as
+        it is kept: two hours. One Query for a MB.
+        """
         request = {
             "KeyConditionExpression": "PK = :pk AND SK BETWEEN :first AND :last",
             "ExpressionAttributeValues": {

@@ -12,6 +12,8 @@ from ..conf import DEFAULT_ALIAS
 from ..item_access import Items
 from ..keys import ItemKey
 from ..models import ControlItem, RawItem
+from .history import HOURS_KEPT, MINUTES_KEPT, History
+from .periods import minutes_of
 from .report import KEPT, total_usage
 from .report_store import ReportStore
 
@@ -20,7 +22,7 @@ _MAX_DELETES = 100
 
 
 class RolledUp(NamedTuple):
-    """How many usage items were written, and how many items of any kind were deleted."""
+    """How many minutes and hours were written, and how many items of any kind were deleted."""
 
     written: int
     deleted: int
@@ -50,7 +52,7 @@ class Cleaner:
 
 def roll_up(using: str) -> RolledUp:
     """
-    Sum up the usage of the last minutes, and delete old items.
+    Sum up the last minutes, the last hour when it is over, and delete old items.
 
     Every sum is computed from the reports again, so concurrent runs are safe. Raises
     StoreUnavailable.
@@ -60,8 +62,11 @@ def roll_up(using: str) -> RolledUp:
     reports = store.all()
     old = [report for report in reports if report.at <= now - KEPT]
     written = UsageHistory(using).roll_up(total_usage(reports))
+    written += History(using).roll_up(minutes_of(reports))
     store.delete(old)
     deleted = len(old)
     deleted += cleaner.delete_before(keys.usage(minute_of(now) - 2 * HOUR))
+    deleted += cleaner.delete_before(keys.metrics_minute(minute_of(now) - MINUTES_KEPT))
+    deleted += cleaner.delete_before(keys.metrics_hour(minute_of(now) // 60 - HOURS_KEPT))
     deleted += cleaner.delete_before(keys.decision(int((now - DECISIONS_KEPT) * 1000)))
     return RolledUp(written, deleted)
