@@ -153,8 +153,7 @@ def _listed(operations: Sequence[Facts], total: int) -> str:
 
 def _line(facts: Facts) -> str:
     error = f", {facts.error}" if facts.error else ""
-    place = f", {facts.place[0]}" if facts.place else ""
-    return f"{facts.operation} on {facts.where}{error}{place}"
+    return ", ".join([f"{facts.operation} on {facts.where}{error}", *facts.place])
 
 
 def _told(finding: Finding) -> str:

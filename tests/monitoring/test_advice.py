@@ -102,8 +102,11 @@ def test_other_reads_are_no_repetitions():
     assert codes(query(Limit=1), query(Limit=1, ExclusiveStartKey=key("a"))) == {}
 
 
-def test_stores_that_wait_read_again():
-    """For locks and jobs, strongly."""
+def test_a_strong_read_may_ask_what_has_changed():
+    """Once more; stores wait for locks and jobs, as often as they have to."""
+    again = [get("a", **STRONG), query(), get("a", **STRONG)]
+    assert codes(*again, ignore=["strong-reads"]) == {"repeated-reads": HINT}
+    assert codes(*again, again[0], ignore=["strong-reads"]) == {"repeated-reads": PROBLEM}
     found = [facts_of(get("a", **STRONG), is_own=True) for _ in range(3)]
     assert codes(*found) == {"repeated-reads": HINT}
     found = [facts_of(get("a"), is_own=True) for _ in range(3)]
@@ -136,6 +139,11 @@ def test_strong_reads_of_what_was_not_written_here():
     assert codes(update("b"), query(**STRONG)) == {}
     assert codes(query(**STRONG)) == {"strong-reads": HINT}
     assert codes(facts_of(get("a", **STRONG), is_own=True)) == {}
+    other = operation("Scan", {"TableName": "u"}, table="u")
+    found = advise([get("a", **STRONG), other, query(**STRONG), query(IndexName="i", **STRONG)])
+    assert [each.message for each in found if not each.is_problem] == [
+        "t was read strongly 3 times, for what was not written here before."
+    ]
 
 
 def test_many_pages_without_a_limit():
@@ -170,7 +178,7 @@ def test_the_hot_key_of_a_table_with_a_sort_key():
 
 def test_transactions_of_one_item():
     (finding,) = advise([transaction("a")])
-    assert (finding.code, finding.severity) == ("single-transaction", PROBLEM)
+    assert (finding.code, finding.severity) == ("single-transaction", HINT)
     assert finding.message == "TransactWriteItems on t with one item was made once."
 
 

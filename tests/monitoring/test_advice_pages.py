@@ -86,8 +86,8 @@ def unit_boundary(client):
         client.put("posts", item, condition="attribute_not_exists(id)")
 
 
-PROBLEMS = [scan, reads_one_by_one, writes_one_by_one, repeated_reads, filtered, single_transaction]
-HINTS = [strong_reads, wide_reads, hot_key, overwrites, unit_boundary]
+PROBLEMS = [scan, reads_one_by_one, writes_one_by_one, repeated_reads, filtered]
+HINTS = [single_transaction, strong_reads, wide_reads, hot_key, overwrites, unit_boundary]
 PAGES = {each.__name__: each for each in (nothing, *PROBLEMS, *HINTS)}
 
 

@@ -80,8 +80,8 @@ _ADVICE: Final = {
     "key in the next request.",
     "hot-key": "One partition carries 3,000 read and 1,000 write units a second. Read once, sum up "
     "writes, or spread the key over several.",
-    "single-transaction": "A transaction costs twice the units. The same operation with a "
-    "ConditionExpression is as atomic for one item.",
+    "single-transaction": "A transaction costs twice the units. One operation with a "
+    "ConditionExpression is atomic, too; only a request that is repeated needs the token.",
     "throttled": "See which of table, index and partition was short, on the status pages, and "
     "raise its capacity or spread the keys.",
     "retried": "Attempts got no answer and were repeated. See the errors of the attempts.",
@@ -195,7 +195,7 @@ def _one_by_one(operations: Sequence[Facts], least: int) -> Iterator[Finding]:
         if len(several) < least:
             continue
         code, verb = _BATCHES[found[0].operation]
-        most = Counter(each.place[:1] for each in several).most_common(1)[0][1]
+        most = Counter(each.place for each in several).most_common(1)[0][1]
         yield _finding(
             code,
             several,
@@ -225,14 +225,16 @@ def _repeated_reads(operations: Sequence[Facts]) -> Iterator[Finding]:
             for first in firsts
             for each in repeated[first.using, first.operation, first.identity]
         ]
-        # So stores wait for locks, leases and jobs.
-        may_wait = all(each.is_own and each.consistent for each in found)
+        # Stores wait so for locks and jobs, and others ask so whether something has changed.
+        may_differ = all(each.consistent for each in found) and (
+            found[0].is_own or len(found) == 2 * len(firsts)
+        )
         yield _finding(
             "repeated-reads",
             found,
             f"{firsts[0].operation} on {firsts[0].where} was made {len(found)} times for "
             f"{len(firsts)} {'answer' if len(firsts) == 1 else 'answers'}",
-            HINT if may_wait else PROBLEM,
+            HINT if may_differ else PROBLEM,
         )
 
 
@@ -283,6 +285,7 @@ def _single_transactions(operations: Sequence[Facts]) -> Iterator[Finding]:
             "single-transaction",
             found,
             f"{found[0].operation} on {found[0].where} with one item was made {_times(found)}",
+            HINT,
         )
 
 
@@ -316,12 +319,13 @@ def _strong_reads(operations: Sequence[Facts]) -> Iterator[Finding]:
             written[each.using].update(each.keys)
         elif each.consistent and not each.is_own and not _is_known(each, written[each.using]):
             strong.append(each)
-    for found in _by(strong, _target):
+    if strong:
+        tables = sorted({table for each in strong for table in each.tables})
         yield _finding(
             "strong-reads",
-            found,
-            f"{found[0].where} was read strongly {_times(found)}, for what was not written here "
-            "before",
+            strong,
+            f"{', '.join(tables)} {'was' if len(tables) == 1 else 'were'} read strongly "
+            f"{_times(strong)}, for what was not written here before",
             HINT,
         )
 
