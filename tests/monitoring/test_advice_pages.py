@@ -58,6 +58,13 @@ def filtered(client):
     list(client.query("lines", "#o = :o", filter="#t = :t", names=names, values=values))
 
 
+def many_pages(client):
+    names, values = {"#o": "order"}, {":o": SECRET}
+    for number in range(3):
+        start = {"order": SECRET, "line": 10 + number}
+        list(client.query("lines", "#o = :o", names=names, values=values, start=start))
+
+
 def single_transaction(client):
     client.transact_write([Put("posts", POSTS[0])])
 
@@ -86,7 +93,7 @@ def unit_boundary(client):
         client.put("posts", item, condition="attribute_not_exists(id)")
 
 
-PROBLEMS = [scan, reads_one_by_one, writes_one_by_one, repeated_reads, filtered]
+PROBLEMS = [scan, reads_one_by_one, writes_one_by_one, repeated_reads, filtered, many_pages]
 HINTS = [single_transaction, strong_reads, wide_reads, hot_key, overwrites, unit_boundary]
 PAGES = {each.__name__: each for each in (nothing, *PROBLEMS, *HINTS)}
 
@@ -212,24 +219,40 @@ def test_a_page_that_fails_has_findings_too(logged):
 
 
 @pytest.mark.usefixtures("project")
-def test_throttled_operations(settings, logged, dynamo_faults):
-    settings.DYNAMO_STORES = {
-        "default": {**settings.DYNAMO_STORES["default"], "ENDPOINT_URL": dynamo_faults.url}
-    }
-    dynamo_faults.throttle("Query", times=2)
-    list_orders = {"names": {"#o": "order"}, "values": {":o": SECRET}}
+@pytest.mark.parametrize(
+    ("fault", "finding", "words"),
+    [
+        (
+            lambda faults: faults.throttle("Query", times=2),
+            "throttled",
+            "2 attempts of 1 operation",
+        ),
+        (
+            lambda faults: faults.take_in_part("BatchWriteItem", 1, times=1),
+            "throttled",
+            "1 attempt",
+        ),
+        (lambda faults: faults.fail("Query", times=1), "retried", "once after StoreUnavailable"),
+    ],
+    ids=["throttled", "in part", "no answer"],
+)
+def test_attempts_that_failed(settings, logged, dynamo_faults, fault, finding, words):
+    default = settings.DYNAMO_STORES["default"]
+    settings.DYNAMO_STORES = {"default": {**default, "ENDPOINT_URL": dynamo_faults.url}}
+    fault(dynamo_faults)
 
-    def throttled(client):
-        list(client.query("lines", "#o = :o", **list_orders))
+    def troubled(client):
+        client.batch_write("posts", puts=POSTS[:3])
+        list(client.query("lines", "#o = :o", names={"#o": "order"}, values={":o": SECRET}))
 
-    PAGES["throttled"] = throttled
+    PAGES["troubled"] = troubled
     try:
-        visit("sync", "throttled")
+        visit("sync", "troubled")
     finally:
-        del PAGES["throttled"]
+        del PAGES["troubled"]
     (record,) = logged()
-    assert record.dynamodb_finding == "throttled"
-    assert "2 attempts of 1 operation" in record.getMessage()
+    assert record.dynamodb_finding == finding
+    assert words in record.getMessage()
 
 
 def test_the_same_finding_of_a_view_is_logged_once_in_a_while(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import secrets
 import threading
 
 import pytest
@@ -23,11 +24,11 @@ def names(recorder):
 
 def test_the_operations_of_a_block():
     """With where they were called from, and that the table is one of the stores'."""
-    store = CacheStore()
+    store = CacheStore(prefix=secrets.token_hex(6))
     store.get("before")
     with recorded() as recorder:
-        store.get("a")
-        store.set("a", 1)
+        store.get("new")
+        store.set("new", 1)
     store.get("after")
     assert names(recorder) == ["GetItem", "PutItem"]
     first = recorder.operations[0]
@@ -158,6 +159,16 @@ def test_nothing_is_observed_without_a_recorder():
     other.stop()
     other.stop()
     assert not observer.is_every_operation_observed()
+
+
+def test_a_recorder_begins_once():
+    recorder = Recorder()
+    recorder.start()
+    recorder.start()
+    CacheStore().get("k")
+    recorder.stop()
+    CacheStore().get("k")
+    assert recorder.total == 1
 
 
 def test_an_error_in_the_block_ends_the_recording():

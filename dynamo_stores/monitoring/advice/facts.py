@@ -34,7 +34,7 @@ class Facts:
     One operation without the content of its request and answer, apart from ``keys``, ``partition``
     and ``shape``, which are not for logs.
 
-    ``shape`` has the expressions without values; requests with an equal ``identity`` are equal, and
+    ``shape`` has the expressions without values; reads with an equal ``identity`` are equal, and
     those with an equal ``family`` are pages of one. ``keys`` are those of the items that were asked
     for or written, as text. ``read`` and ``returned`` are items, of a Query or Scan before and
     after its filter; ``size`` are the bytes of the returned items, and ``item_size`` those of the
@@ -103,9 +103,9 @@ def facts_of(
     names = key_names or {}
     items = list(_items_of(answer))
     size = sum(map(item_size, items))
-    asked = {
-        name: value for name, value in request.items() if name not in (*_WITHOUT_EFFECT, "Select")
-    }
+    asked = {name: value for name, value in request.items() if name not in _WITHOUT_EFFECT}
+    # A batch of writes has up to 16 MB, and its identity is of no use.
+    is_read = operation.operation in READS
     if "RequestItems" in request:
         wanted: list[Mapping[str, Any]] = list(request["RequestItems"].values())
         reads = [each for each in wanted if isinstance(each, Mapping)]
@@ -121,8 +121,8 @@ def facts_of(
         operation=operation.operation,
         index=str(request.get("IndexName") or ""),
         shape=_shape(request),
-        identity=_digest(asked | {"Select": request.get("Select")}),
-        family=_digest({n: value for n, value in asked.items() if n != "ExclusiveStartKey"}),
+        identity=_digest(asked) if is_read else "",
+        family=_digest({**asked, "ExclusiveStartKey": None}) if is_read else "",
         seconds=operation.seconds,
         ended=operation.ended,
         attempts=len(operation.attempts),

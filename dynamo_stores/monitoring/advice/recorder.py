@@ -50,7 +50,9 @@ class Recorder:
         self.total = 0
 
     def start(self) -> None:
-        """Begin, in the current context."""
+        """Begin, in the current context. Without effect if it has begun."""
+        if self._is_on:
+            return
         self._outer = _current.get()
         self._is_on = True
         _watch(self)
