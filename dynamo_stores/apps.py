@@ -29,6 +29,7 @@ class DynamoStoresConfig(AppConfig):
             ("check_references",),
             ("check_caches", checks.Tags.caches),
             ("check_limits",),
+            ("check_advice",),
             ("check_scaling",),
             ("check_admin", checks.Tags.admin),
         ):

@@ -22,6 +22,7 @@ from .conf.groups import BreakerConfig, RateLimitConfig, ScalingConfig
 from .conf.rules import Problem, settings_of
 from .exceptions import ConfigurationError
 from .infrastructure.references import declaring_models, reference_of
+from .middleware import AdviceMiddleware
 from .models import concrete_models, name_in_model
 from .monitoring.sinks.base import Sink
 from .ratelimit import decorators as limits
@@ -141,7 +142,7 @@ def _unused_paths() -> Iterator[checks.CheckMessage]:
         paths = conf.get_config().rate_limit.paths
     except ConfigurationError:
         return  # check_settings reports it
-    if paths and not any(map(_is_our_middleware, settings.MIDDLEWARE)):
+    if paths and not _has_middleware(RateLimitMiddleware):
         yield checks.Warning(
             "RATE_LIMIT['PATHS'] has no effect: MIDDLEWARE has no RateLimitMiddleware.",
             hint="Add 'dynamo_stores.ratelimit.middleware.RateLimitMiddleware' to MIDDLEWARE.",
@@ -149,12 +150,33 @@ def _unused_paths() -> Iterator[checks.CheckMessage]:
         )
 
 
-def _is_our_middleware(path: str) -> bool:
+def _has_middleware(wanted: type) -> bool:
+    for path in settings.MIDDLEWARE:
+        try:
+            middleware = import_string(path)
+        except ImportError:
+            continue  # Django reports it
+        if isinstance(middleware, type) and issubclass(middleware, wanted):
+            return True
+    return False
+
+
+def check_advice(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
+    """Return a Warning if findings are logged without ``DEBUG``."""
     try:
-        middleware = import_string(path)
-    except ImportError:
-        return False  # Django reports it
-    return isinstance(middleware, type) and issubclass(middleware, RateLimitMiddleware)
+        is_enabled = conf.get_config().advice.enabled
+    except ConfigurationError:
+        return []  # check_settings reports it
+    if not is_enabled or settings.DEBUG or not _has_middleware(AdviceMiddleware):
+        return []
+    return [
+        checks.Warning(
+            "ADVICE['ENABLED'] is True, and DEBUG is off: AdviceMiddleware records the operations "
+            "of every request.",
+            hint="Remove ENABLED, so that only development pays for it, or silence this check.",
+            id="dynamo_stores.W021",
+        )
+    ]
 
 
 def check_admin(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:

@@ -1,4 +1,7 @@
-"""Middleware: a deadline and a correlation id for each request; the response of an outage."""
+"""
+Middleware: a deadline and a correlation id for each request, the response of an outage, and
+findings about operations.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template import TemplateDoesNotExist, loader
@@ -117,3 +122,40 @@ class StoreUnavailableMiddleware(MiddlewareMixin):
                 logger.warning("The template %s was not rendered: %s", _TEMPLATE, exc)
             return HttpResponse(_TEXT, status=503, headers=headers, content_type="text/plain")
         return HttpResponse(body, status=503, headers=headers)
+
+
+class AdviceMiddleware:
+    """
+    Logs a line for each finding about the operations of a request: problems as warnings, hints as
+    infos. Sync and async.
+
+    Without ``DEBUG`` it is not used, unless ``ADVICE["ENABLED"]`` of the alias ``default`` is True.
+    What a streaming response does after its begin is not seen.
+    """
+
+    sync_capable = async_capable = True
+
+    def __init__(
+        self,
+        get_response: Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]],
+    ) -> None:
+        wanted = get_config().advice.enabled
+        if not (settings.DEBUG if wanted is None else wanted):
+            raise MiddlewareNotUsed("ADVICE['ENABLED'] is off")
+        from .monitoring.advice.log import FindingsLog
+
+        self._get_response: Callable[[HttpRequest], object] = get_response
+        self._log = FindingsLog()
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> object:
+        if self._is_async:
+            return self._answer(request)
+        with self._log.of(request):
+            return self._get_response(request)
+
+    async def _answer(self, request: HttpRequest) -> object:
+        with self._log.of(request):
+            return await self._get_response(request)  # type: ignore[misc]

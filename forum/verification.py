@@ -76,7 +76,7 @@ class Problem:
 
     kind: str
     key: str
-    repair: Callable[[], None] | None
+    repair: Callable[[], object] | None
 
 
 def repaired(problem: Problem) -> bool:

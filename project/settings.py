@@ -50,6 +50,8 @@ INSTALLED_APPS = [
     "ninja",
 ]
 MIDDLEWARE = [
+    # Not used without DEBUG.
+    "dynamo_stores.middleware.AdviceMiddleware",
     "dynamo_stores.middleware.DeadlineMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

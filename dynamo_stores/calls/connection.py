@@ -136,6 +136,17 @@ class Connection(PynamoConnection):
         """Return the policies of the tables that were used so far."""
         return list(self._policies.values())
 
+    def known_key(self, table: str) -> tuple[str, ...]:
+        """
+        Return the names of the key attributes of a table that a model of this process has used, the
+        partition key first; ``()`` for another table.
+        """
+        meta = self._tables.get(table)
+        if meta is None:
+            return ()
+        names = (meta.hash_keyname, meta.range_keyname)
+        return tuple(name for name in names if name is not None)
+
     def dispatch(self, operation_name: str, operation_kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return DynamoDB's answer to PynamoDB, as :meth:`call` does."""
         if operation_name not in DATA_PLANE:

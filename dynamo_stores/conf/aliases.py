@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 from ..exceptions import ConfigurationError
 from .groups import (
     AdaptiveConfig,
+    AdviceConfig,
     BreakerConfig,
     CacheConfig,
     DedupeConfig,
@@ -98,6 +99,7 @@ class StoreConfig:
     reports: ReportsConfig = field(default_factory=ReportsConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     notify: NotifyConfig = field(default_factory=NotifyConfig)
+    advice: AdviceConfig = field(default_factory=AdviceConfig)
     # Options of the tables; None leaves an option as it is.
     point_in_time_recovery: bool | None = setting(None, or_none(BOOLEAN), 140)
     stream: str | None = setting(

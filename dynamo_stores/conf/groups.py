@@ -205,3 +205,36 @@ class NotifyConfig:
     def is_on(self) -> bool:
         """Whether anybody is told."""
         return bool(self.topic or self.webhook or self.function)
+
+
+ADVICE_CODES = (
+    "scan",
+    "reads-one-by-one",
+    "writes-one-by-one",
+    "repeated-reads",
+    "filtered",
+    "many-pages",
+    "single-transaction",
+    "throttled",
+    "retried",
+    "strong-reads",
+    "wide-reads",
+    "hot-key",
+    "overwrites",
+    "unit-boundary",
+)
+CODES = Rule(
+    "a list of codes of findings, such as 'hot-key'",
+    lambda value: isinstance(value, list | tuple) and all(each in ADVICE_CODES for each in value),
+    lambda value: f" Known: {', '.join(ADVICE_CODES)}.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdviceConfig:
+    """``ADVICE``: findings of AdviceMiddleware; ``enabled`` None: where ``DEBUG`` is on."""
+
+    enabled: bool | None = setting(None, or_none(BOOLEAN), 170)
+    interval: float = setting(60.0, NOT_NEGATIVE, 171)
+    one_by_one: int = setting(5, WHOLE_POSITIVE, 172)
+    ignore: tuple[str, ...] = setting((), CODES, 173)

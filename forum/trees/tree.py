@@ -148,8 +148,7 @@ class Tree:
         TreeUnfinished.
         """
         for _ in range(_TRIES):
-            self._finish_others(thread_id)
-            thread, post = self._thread(thread_id), self._post(thread_id, post_id)
+            thread, post = self._finish_others(thread_id), self._post(thread_id, post_id)
             if post.get("parent") == parent_id:
                 return
             work = new_work(MOVE, post)
@@ -179,8 +178,7 @@ class Tree:
         TreeUnfinished.
         """
         for _ in range(_TRIES):
-            self._finish_others(thread_id)
-            thread = self._thread(thread_id)
+            thread = self._finish_others(thread_id)
             post = self._posts.get_by_id((post_id, thread_id), consistent=True)
             if post is None:
                 raise NoSuchPost
@@ -239,13 +237,13 @@ class Tree:
                 operations.append(Delete(self._support.table, old, {"postId": post_id}))
         self._database.transact(operations)
 
-    def finish(self, thread_id: str) -> None:
+    def finish(self, thread_id: str) -> Item:
         """
-        Finish the move or deletion of a subtree of the thread, if there is one. Several processes
-        may do it at once. Raises NoSuchThread or TreeUnfinished.
+        Finish the move or deletion of a subtree of the thread, if there is one; return the thread.
+        Several processes may do it at once. Raises NoSuchThread or TreeUnfinished.
         """
         done = None
-        while (work := work_of(self._thread(thread_id))) is not None:
+        while (work := work_of(thread := self._thread(thread_id))) is not None:
             done = work["id"]
             if work["stage"] == PREPARED:
                 if work["kind"] == MOVE:
@@ -264,6 +262,7 @@ class Tree:
                 self._end(thread_id, work)
         if done is not None:
             self._forget(thread_id, done)
+        return thread
 
     def finish_all(self) -> int:
         """
@@ -307,9 +306,9 @@ class Tree:
         with contextlib.suppress(Conflict, ItemMissing):
             self._support.delete(keys.work(thread_id), expect={"work": work_id})
 
-    def _finish_others(self, thread_id: str) -> None:
+    def _finish_others(self, thread_id: str) -> Item:
         try:
-            self.finish(thread_id)
+            return self.finish(thread_id)
         except TreeUnfinished as exc:
             raise TreeBusy("Many posts of the thread are still being moved or deleted.") from exc
 

@@ -205,7 +205,7 @@ def test_an_unfinished_move_is_finished(tree):
         def finish(self, thread_id):
             if get_adapter(Thread).get_by_id(thread_id).get("work"):
                 raise Ended
-            super().finish(thread_id)
+            return super().finish(thread_id)
 
     with pytest.raises(Ended):
         EndedTree(get_database()).move("t1", "b", "e")
