@@ -188,7 +188,9 @@ class Connection(PynamoConnection):
         timeout: float | None,
     ) -> Verb[dict[str, Any]]:
         if "ReturnConsumedCapacity" not in request:
-            request["ReturnConsumedCapacity"] = "INDEXES" if observer.is_observed() else "NONE"
+            # GetItem reads no index.
+            detail = "TOTAL" if operation == "GetItem" else "INDEXES"
+            request["ReturnConsumedCapacity"] = detail if observer.is_observed() else "NONE"
         if operation == "TransactWriteItems":
             # A retry with the same token does not repeat a transaction that was carried out.
             request.setdefault("ClientRequestToken", str(uuid.uuid4()))

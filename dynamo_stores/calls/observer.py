@@ -117,6 +117,8 @@ OperationObserver = Callable[[Operation], None]
 _observers: list[Observer] = []
 # With a function that returns whether the observer wants every operation at present.
 _operation_observers: dict[OperationObserver, Callable[[], bool]] = {}
+# Those functions, without the ones that never do.
+_wanting: tuple[Callable[[], bool], ...] = ()
 
 
 def subscribe(observer: Observer) -> None:
@@ -144,11 +146,18 @@ def subscribe_operations(
     """
     wanted = every if callable(every) else _always if every else _never
     _operation_observers.setdefault(observer, wanted)
+    _set_wanting()
 
 
 def unsubscribe_operations(observer: OperationObserver) -> None:
     """Stop calling ``observer``."""
     _operation_observers.pop(observer, None)
+    _set_wanting()
+
+
+def _set_wanting() -> None:
+    global _wanting
+    _wanting = tuple(each for each in _operation_observers.values() if each is not _never)
 
 
 def _always() -> bool:
@@ -192,7 +201,10 @@ def is_observed() -> bool:
 
 def is_every_operation_observed() -> bool:
     """Return whether an observer wants every operation."""
-    return any(wanted() for wanted in tuple(_operation_observers.values()))
+    for wanted in _wanting:  # noqa: SIM110 - a generator would cost more, for each call
+        if wanted():
+            return True
+    return False
 
 
 def observe_operation(operation: Operation) -> None:

@@ -125,15 +125,16 @@ class Exporters:
         self.config = get_config(using).metrics
         meter = get_meter(using)
         self.all = [Exporter(sink, meter) for sink in _make(using)]
+        self.wanting = tuple(
+            each.sink.wants_operations
+            for each in self.all
+            if type(each.sink).wants_operations is not Sink.wants_operations
+        )
 
     @property
     def has_started(self) -> bool:
         """Whether there is anything to publish."""
         return any(each.has_started for each in self.all)
-
-    def wants_operations(self) -> bool:
-        """Return whether a sink wants each operation."""
-        return any(each.sink.wants_operations() for each in self.all)
 
     def operation(self, operation: Operation) -> None:
         """Pass an operation to the sinks that want it."""
@@ -220,7 +221,11 @@ def _start(using: str) -> None:
 
 
 def _wants_operations() -> bool:
-    return any(each.wants_operations() for each in _exporters.all())
+    for exporters in _exporters.all():
+        for wants in exporters.wanting:
+            if wants():
+                return True
+    return False
 
 
 def _observe(operation: Operation) -> None:

@@ -21,11 +21,12 @@ from ..calls.breaker import State
 from ..calls.connection import get_connection
 from ..calls.counters import MOST_LABELS, OTHER, get_counters
 from ..calls.observer import Measurement, Operation
+from ..capacity.usage import minute_of
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases, get_config, when_changed
 from ..exceptions import ConfigurationError
 from ..signals import breaker_state_changed, capacity_changed, failed_over
-from .histogram import Buckets, bucket_of
+from .histogram import Buckets, add, bucket_of, buckets_of
 from .metrics import Distribution, Labels, Snapshot
 from .tally import Tally
 
@@ -43,13 +44,25 @@ class _Distribution:
         self.buckets: Buckets = {}
 
     def add(self, seconds: float) -> None:
-        self.count += 1
-        self.total += seconds
-        bucket = bucket_of(seconds)
-        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+        self.add_all(1, seconds, {bucket_of(seconds): 1})
+
+    def add_all(self, count: int, total: float, buckets: Buckets) -> None:
+        self.count += count
+        self.total += total
+        add(self.buckets, buckets)
 
     def copy(self) -> Distribution:
         return Distribution(self.count, self.total, dict(self.buckets))
+
+
+class _Plain:
+    """Operations of one kind on one table that were answered at their first attempt."""
+
+    __slots__ = ("seconds", "units")
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.units: dict[str, float] = {}
 
 
 class _Counted:
@@ -71,6 +84,7 @@ class Meter:
 
     def __init__(self, using: str) -> None:
         self.using = using
+        self.is_wanted = is_wanted(using)
         self.lock = threading.Lock()
         self.tally = Tally()
         # Called when a table begins to throttle.
@@ -123,12 +137,9 @@ class Meter:
 
     def count(self) -> None:
         """Count what was recorded."""
-        has_begun = False
         with self.lock:
             self._count_at = clock.now() + _LONGEST_PENDING
-            with contextlib.suppress(IndexError):
-                while True:
-                    has_begun |= self._count(*self._pending.popleft())
+            has_begun = self._count_pending()
             with contextlib.suppress(IndexError):
                 while True:
                     self._count_operation(self._operations.popleft())
@@ -168,11 +179,51 @@ class Meter:
         }
         return Snapshot(self.using, clock.now(), counters, gauges, histograms)
 
+    def _count_pending(self) -> bool:
+        pending, plain, has_begun = self._pending, dict[tuple[str, str], _Plain](), False
+        if not pending:
+            return False
+        # Plain operations of one minute are the many; they are added up together.
+        first, last = pending[0][0], pending[-1][0]
+        is_one_minute = minute_of(first) == minute_of(last)
+        throttled = self.tally.throttling()
+        with contextlib.suppress(IndexError):
+            while True:
+                each = pending.popleft()
+                _, table, operation, seconds, attempt, units, error, *_, waited = each[2]
+                if error or attempt > 1 or table in throttled or not is_one_minute:
+                    has_begun |= self._count(*each)
+                    continue
+                found = plain.get((table, operation))
+                if found is None:
+                    found = plain[table, operation] = _Plain()
+                found.seconds.append(waited + seconds)
+                totals = found.units
+                for name, used in units.items():
+                    totals[name] = totals.get(name, 0.0) + used
+        for key, found in plain.items():
+            self._count_plain(last, *key, found)
+        return has_begun
+
+    def _count_plain(self, at: float, table: str, operation: str, found: _Plain) -> None:
+        counted, count = self._counted_of(table, operation), len(found.seconds)
+        for errors in (counted.attempts, counted.operations):
+            errors[""] = errors.get("", 0) + count
+        for name, used in found.units.items():
+            counted.units[name] = counted.units.get(name, 0.0) + used
+        buckets = buckets_of(found.seconds)
+        counted.seconds.add_all(count, sum(found.seconds), buckets)
+        self.tally.count_plain(at, table, operation, count, buckets, found.units)
+
+    def _counted_of(self, table: str, operation: str) -> _Counted:
+        found = self._counted.get((table, operation))
+        if found is None:
+            found = self._counted[table, operation] = _Counted()
+        return found
+
     def _count(self, at: float, seen: float, measurement: Measurement) -> bool:
         _, table, operation, seconds, attempt, units, error, *_, waited = measurement
-        counted = self._counted.get((table, operation))
-        if counted is None:
-            counted = self._counted[table, operation] = _Counted()
+        counted = self._counted_of(table, operation)
         counted.attempts[error] = counted.attempts.get(error, 0) + 1
         if units:
             total = counted.units
@@ -191,9 +242,7 @@ class Meter:
 
     def _count_operation(self, operation: Operation) -> None:
         key = operation.table, operation.operation
-        counted = self._counted.get(key)
-        if counted is None:
-            counted = self._counted[key] = _Counted()
+        counted = self._counted_of(*key)
         self._end(counted, operation.ended, *key, operation.error, operation.seconds)
 
     def _end(
@@ -253,13 +302,15 @@ def is_wanted(using: str) -> bool:
 
 
 def _observe(measurement: Measurement) -> None:
-    if is_wanted(measurement.using):
-        get_meter(measurement.using).record(measurement)
+    meter = _meters.get(measurement.using)
+    if meter.is_wanted:
+        meter.record(measurement)
 
 
 def _observe_operation(operation: Operation) -> None:
-    if is_wanted(operation.using):
-        get_meter(operation.using).record_operation(operation)
+    meter = _meters.get(operation.using)
+    if meter.is_wanted:
+        meter.record_operation(operation)
 
 
 @when_changed

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from .. import clock
-from ..calls.observer import Measurement
+from ..calls.observer import Measurement, kind_of
 from ..capacity.planner import is_curable
 from ..capacity.usage import MINUTES, Usage, UsageByMinute, minute_of
 from ..exceptions import CONDITION_FAILED
-from .histogram import Buckets, bucket_of
+from .histogram import Buckets, add, bucket_of
 from .latency import Totals
 from .report import Calls, Throttling
 
@@ -67,18 +68,32 @@ class Tally:
                 resources[name][field] += units
         return has_begun
 
+    def count_plain(
+        self,
+        at: float,
+        table: str,
+        operation: str,
+        count: int,
+        buckets: Buckets,
+        units: Mapping[str, float],
+    ) -> None:
+        """
+        Count ``count`` operations that were answered at their first attempt, in the minute of
+        ``at``, with their latencies by bucket and their units. The table does not throttle.
+        """
+        self.count_outcome(at, is_answered=True)
+        self._attempts[table] += count
+        add(self._buckets_of(at, table, operation), buckets)
+        if units:
+            self._costs[table, operation] = units.get(table, 0.0) / count
+            field = _READ if kind_of(operation) == "Read" else _WRITE
+            resources = self._minute_of(at)
+            for name, used in units.items():
+                resources[name][field] += used
+
     def count_operation(self, at: float, table: str, operation: str, seconds: float) -> None:
         """Count an operation that ended ``at`` a time, and took ``seconds``."""
-        minute = minute_of(at)
-        found = self._latency.get(minute)
-        if found is None:
-            _forget(self._latency, minute)
-            found = self._latency[minute] = {}
-        buckets = found.get((table, operation))
-        if buckets is None:
-            buckets = found[table, operation] = {}
-        bucket = bucket_of(seconds)
-        buckets[bucket] = buckets.get(bucket, 0) + 1
+        add(self._buckets_of(at, table, operation), {bucket_of(seconds): 1})
 
     def count_outcome(self, at: float, *, is_answered: bool) -> None:
         """Count whether DynamoDB answered a call. Errors that it returned are answers."""
@@ -153,6 +168,14 @@ class Tally:
             throttling.served += cost
             if measurement.attempt == 1:
                 throttling.asked += cost
+
+    def _buckets_of(self, at: float, table: str, operation: str) -> Buckets:
+        minute = minute_of(at)
+        found = self._latency.get(minute)
+        if found is None:
+            _forget(self._latency, minute)
+            found = self._latency[minute] = {}
+        return found.setdefault((table, operation), {})
 
     def _minute_of(self, moment: float) -> dict[str, list[Any]]:
         minute = minute_of(moment)

@@ -116,7 +116,7 @@ def test_a_span_has_its_failed_attempts(metrics, spans, points, dynamo_faults): 
 
 def test_a_failed_condition_is_no_error_of_a_span(metrics, spans, points):  # noqa: F811
     using, _ = metrics(sinks=[OTEL])
-    assert [CacheStore(using).add("k", 1) for _ in range(2)] == [True, False]
+    assert [CacheStore(using).add("added once", 1) for _ in range(2)] == [True, False]
     refused = spans()[1]
     assert refused.attributes["error.type"] == "ConditionalCheckFailedException"
     assert refused.status.status_code is StatusCode.UNSET

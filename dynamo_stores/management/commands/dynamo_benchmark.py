@@ -34,13 +34,13 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--scenario",
-            choices=["calls", "growth", "cold-start", "scaling", "status"],
+            choices=["calls", "growth", "cold-start", "metrics", "scaling", "status"],
             default="calls",
             help="calls: compared with a bare client. growth: with the size of values, batches and "
             "the table, and with concurrency. cold-start: fresh processes until their first get. "
-            "scaling: a throttled table under load, on an embedded engine behind a throttling "
-            "relay. status: the status pages while many processes report, on an embedded engine "
-            "(default: %(default)s).",
+            "metrics: what measuring adds to a get. scaling: a throttled table under load, on an "
+            "embedded engine behind a throttling relay. status: the status pages while many "
+            "processes report, on an embedded engine (default: %(default)s).",
         )
         parser.add_argument("--using", default=conf.DEFAULT_ALIAS, help="Alias to measure.")
         parser.add_argument(
@@ -140,6 +140,10 @@ class Command(BaseCommand):
             status_benchmark(
                 self.stdout.write, processes=options["processes"], rounds=options["rounds"]
             )
+        elif options["scenario"] == "metrics":
+            from ..metrics_benchmark import metrics_benchmark
+
+            metrics_benchmark(self.stdout.write, options)
         else:
             self._measure(options)
 
