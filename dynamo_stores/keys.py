@@ -23,6 +23,7 @@ TAG = "TAG"
 RATE_WINDOW = "RL"
 ADAPTIVE_WINDOW = "AL"
 STORED_RATE = "RATE"
+STORED_RATES = "RATES"
 CONFIG = "CONFIG"
 DEDUPE = "DD"
 JOB = "JOB"
@@ -107,7 +108,17 @@ def rate_window(
 def dedupe_job(key: object) -> ItemKey:
     """Return the key of the job ``key``, which may have any length."""
     digest = hashlib.sha256(_as_text(key).encode(errors="surrogatepass")).hexdigest()
+    return dedupe_job_of(digest)
+
+
+def dedupe_job_of(digest: str) -> ItemKey:
+    """Return the key of the job whose key has this digest."""
     return ItemKey(f"{DEDUPE}#{digest}", JOB)
+
+
+def dedupe_digest(pk: str) -> str:
+    """Return the digest of the key of the job with the partition key ``pk``."""
+    return pk.removeprefix(f"{DEDUPE}#")
 
 
 def dedupe_part(job: ItemKey, fence: int, number: int) -> ItemKey:
@@ -196,6 +207,11 @@ def _stream(region: str, table: str, consumer: str, kind: str = STREAM) -> str:
 def stored_rate(resource: str) -> ItemKey:
     """Return the key of the limit of ``resource`` that is set for all processes."""
     return ItemKey(f"{STORED_RATE}#{_short(resource)}", CONFIG)
+
+
+def stored_rates(resource: str) -> ItemKey:
+    """Return the key under which the stored limit of ``resource`` is listed in the index."""
+    return ItemKey(STORED_RATES, _short(resource))
 
 
 def cache_prefix(prefix: str) -> str:
