@@ -8,7 +8,7 @@ from functools import partial
 
 from .. import keys
 from ..calls.pages import pages
-from ..models import RawItem, integer_of, string_of
+from ..models import RawItem, integer_of, seconds_of, string_of
 from .items import (
     COMPLETED,
     FAILED,
@@ -132,8 +132,8 @@ def _description(jobs: Jobs, item: RawItem) -> JobDescription:
         owner=string_of(item, DedupeJob.owner),
         fence=fence,
         # A fence is the time in ms at which the job was taken, unless fences were ahead of it.
-        began_at=fence / 1000,
-        until=integer_of(item, DedupeJob.until) / 1000,
+        began_at=seconds_of(fence) or 0.0,
+        until=seconds_of(integer_of(item, DedupeJob.until)) or 0.0,
         size=None if parts else len(result_of(item) or b""),
         parts=parts,
         error_type=error[0],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...item_access import Items
 from ...keys import ItemKey
-from ...models import RawItem
+from ...models import RawItem, seconds_of
 from .codecs import COMPRESSED_HEADERS, SEAL_SIZE
 from .invalidation import is_live
 from .items import (
@@ -74,11 +74,11 @@ async def describe(
         state = INVALIDATED
     else:
         state = LIVE if size is not None and values.is_readable(head) else UNREADABLE
-    took, expiry = took_of(head), whole_number(head.get(EXPIRY, {}))
+    took = took_of(head)
     return EntryDescription(
         state=state,
         written_at=_written_at(head),
-        expiry=expiry / 1000 if expiry >= 0 else None,
+        expiry=seconds_of(whole_number(head.get(EXPIRY, {}))),
         size=size,
         parts=max(1, len(parts.keys_of(head))),
         is_compressed=_sealed(head)[:2] in COMPRESSED_HEADERS,
@@ -109,4 +109,4 @@ def _sealed(head: RawItem) -> bytes:
 
 def _written_at(head: RawItem) -> float | None:
     digits = write_of(head)[:_WRITE_DIGITS]
-    return int(digits) / 1000 if len(digits) == _WRITE_DIGITS and digits.isdecimal() else None
+    return seconds_of(int(digits)) if len(digits) == _WRITE_DIGITS and digits.isdecimal() else None
