@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ LOOK_SECONDS, ACT_SECONDS = 4.0, 10.0
 COUNT_SECONDS, CLEAR_SECONDS = 5.0, 15.0
 # After its time a pattern waits so many seconds for the request under way.
 _LAST_REQUEST = 5.0
+# Why nothing is looked up in an alias whose snapshot got no answer.
+NO_ANSWER = "DynamoDB does not answer"
 _VERSION = re.compile(r"-?\d{1,18}")
 
 
@@ -130,27 +132,28 @@ class EntryLookup:
         return asdict(self)
 
 
-def look_up(name: str, key: str, version: str) -> EntryLookup:
+def look_up(name: str, key: str, version: str, *, dead: Collection[str] = ()) -> EntryLookup:
     """
-    Return what the cache ``name`` has under ``key``. Takes about four seconds at most.
+    Return what the cache ``name`` has under ``key``. Takes about four seconds at most; no time for
+    a cache of a ``dead`` alias.
 
     Raises BadAction for an unknown cache.
     """
     cache = _cache(name)
-    found = EntryLookup(name, key, version)
     problem = problem_of("key", key) or _version_problem(version)
     if not problem and not key:
         problem = "The key is empty."
     if problem:
         return EntryLookup(name, key[:200], version[:200], problem=problem)
     try:
+        store = cache.store
+        if store.using in dead:
+            return EntryLookup(name, key, version, problem=f"The key was not read: {NO_ANSWER}.")
         with deadline(LOOK_SECONDS):
-            entry = cache.store.describe(_full_key(cache, key, version))
+            entry = store.describe(_full_key(cache, key, version))
     except CALL_ERRORS as exc:
         return EntryLookup(name, key, version, problem=f"The key was not read: {reason_of(exc)}.")
-    return EntryLookup(
-        found.cache, key, version, cache.store.using, entry, near=_near_seconds(cache)
-    )
+    return EntryLookup(name, key, version, store.using, entry, near=_near_seconds(cache))
 
 
 def _cache(name: str) -> DynamoDBCache:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..exceptions import CALL_ERRORS
 from ..monitoring.snapshot import reason_of
 from ..stores import DedupeStore
 from .actions import Action, BadAction, Effect, Outcome, Target, check_alias, problem_of, short
-from .entries import ACT_SECONDS, LOOK_SECONDS
+from .entries import ACT_SECONDS, LOOK_SECONDS, NO_ANSWER
 
 # A list reads so many pages of a megabyte, 128 read units each, in about three seconds.
 LIST_PAGES, PAGE_UNITS = 20, 128
@@ -110,9 +110,9 @@ class JobListing:
         }
 
 
-def look_up(using: str, key: str, *, shows_messages: bool) -> JobLookup:
+def look_up(using: str, key: str, *, shows_messages: bool, dead: Collection[str] = ()) -> JobLookup:
     """
-    Return the job with this key. Takes about four seconds at most.
+    Return the job with this key. Takes about four seconds at most; no time for a ``dead`` alias.
 
     Raises BadAction for an unknown alias.
     """
@@ -120,6 +120,8 @@ def look_up(using: str, key: str, *, shows_messages: bool) -> JobLookup:
     problem = problem_of("key", key) or ("" if key else "The key is empty.")
     if problem:
         return JobLookup(using, key[:200], problem=problem)
+    if using in dead:
+        return JobLookup(using, key, problem=f"The job was not read: {NO_ANSWER}.")
     try:
         with deadline(LOOK_SECONDS):
             job = DedupeStore(using).describe(key)
@@ -130,14 +132,16 @@ def look_up(using: str, key: str, *, shows_messages: bool) -> JobLookup:
     return JobLookup(using, key, JobRow(job, job.error_message if shows_messages else ""))
 
 
-def list_jobs(using: str) -> JobListing:
+def list_jobs(using: str, *, dead: Collection[str] = ()) -> JobListing:
     """
     Return the jobs in progress and those that failed, of the first pages of the table. Takes about
-    ten seconds at most.
+    ten seconds at most; no time for a ``dead`` alias.
 
     Raises BadAction for an unknown alias.
     """
     check_alias(using)
+    if using in dead:
+        return JobListing(using, problem=f"The table was not read: {NO_ANSWER}.")
     try:
         with deadline(_LIST_SECONDS):
             found = DedupeStore(using).list_jobs(most_pages=LIST_PAGES)

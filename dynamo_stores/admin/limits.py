@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -29,7 +29,7 @@ from .actions import (
     problem_of,
     short,
 )
-from .entries import ACT_SECONDS, LOOK_SECONDS
+from .entries import ACT_SECONDS, LOOK_SECONDS, NO_ANSWER
 
 STORED, SETTINGS, PATH, DEFAULT, TYPED, HERE = (
     "stored for all processes",
@@ -100,7 +100,7 @@ def _limits(status: AliasStatus) -> AliasLimits:
     settings = get_config(using).rate_limit
     stored: Stored | None = None
     if status.outage is not None:
-        problem = "The stored limits are not known: DynamoDB does not answer."
+        problem = f"The stored limits are not known: {NO_ANSWER}."
     elif settings.in_process:
         stored = {}
     else:
@@ -237,10 +237,19 @@ class LimitLookup:
         }
 
 
-def look_up(using: str, resource: str, key: str, rate: str, stored: Stored | None) -> LimitLookup:
+def look_up(
+    using: str,
+    resource: str,
+    key: str,
+    rate: str,
+    stored: Stored | None,
+    *,
+    dead: Collection[str] = (),
+) -> LimitLookup:
     """
     Return the use of a limit. ``rate`` is that of a decorator, ``""`` for the limit of the
-    resource; ``stored`` are the stored limits. Takes about four seconds at most.
+    resource; ``stored`` are the stored limits. Takes about four seconds at most; no time for a
+    ``dead`` alias.
 
     Raises BadAction for an unknown alias.
     """
@@ -251,6 +260,8 @@ def look_up(using: str, resource: str, key: str, rate: str, stored: Stored | Non
     if problem:
         return LimitLookup(using, resource[:200], key[:200], rate[:200], problem=problem)
     asked = LimitLookup(using, resource, key, rate)
+    if using in dead:
+        return replace(asked, problem=f"The limit was not read: {NO_ANSWER}.")
     try:
         with deadline(LOOK_SECONDS):
             return _looked_up(asked, stored)

@@ -111,7 +111,10 @@ def cache(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         try:
             found = entries.look_up(
-                form.get("cache", ""), form.get("key", ""), form.get("version", "")
+                form.get("cache", ""),
+                form.get("key", ""),
+                form.get("version", ""),
+                dead=_dead(statuses),
             )
         except BadAction as exc:
             return _refused(exc)
@@ -145,7 +148,12 @@ def limits(request: HttpRequest) -> HttpResponse:
         stored = next((each.stored for each in aliases_limits if each.using == using), None)
         try:
             found = limit_pages.look_up(
-                using, form.get("resource", ""), form.get("key", ""), form.get("rate", ""), stored
+                using,
+                form.get("resource", ""),
+                form.get("key", ""),
+                form.get("rate", ""),
+                stored,
+                dead=_dead(statuses),
             )
         except BadAction as exc:
             return _refused(exc)
@@ -173,10 +181,13 @@ def jobs(request: HttpRequest) -> HttpResponse:
         using = form.get("using", "")
         try:
             if "list" in form:
-                listing = job_pages.list_jobs(using)
+                listing = job_pages.list_jobs(using, dead=_dead(statuses))
             else:
                 found = job_pages.look_up(
-                    using, form.get("key", ""), shows_messages=_has(request, "manage_data")
+                    using,
+                    form.get("key", ""),
+                    shows_messages=_has(request, "manage_data"),
+                    dead=_dead(statuses),
                 )
         except BadAction as exc:
             return _refused(exc)
@@ -256,6 +267,11 @@ def _forbidden(permission: str) -> PermissionDenied:
 def _by_length(found: list[Card]) -> tuple[list[Card], list[Card]]:
     """Return the cards that are shown whole, and those that are one line at first."""
     return [card for card in found if card.is_open], [card for card in found if not card.is_open]
+
+
+def _dead(statuses: list[AliasStatus]) -> set[str]:
+    """Return the aliases whose snapshot got no answer: nothing more is asked of them."""
+    return {status.using for status in statuses if status.outage is not None}
 
 
 def _read() -> list[AliasStatus]:
