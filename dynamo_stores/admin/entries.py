@@ -252,7 +252,8 @@ def _counted(found: Matches) -> str:
     keys = count_of(found.keys, "key")
     if found.is_whole:
         return keys
-    return f"At least {keys} (the first {count_of(found.pages, 'page')} were read)"
+    pages = "page was" if found.pages == 1 else f"{found.pages} pages were"
+    return f"At least {keys} (the first {pages} read)"
 
 
 def _clear_pattern(target: Target) -> Outcome:

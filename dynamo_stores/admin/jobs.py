@@ -25,6 +25,8 @@ from .entries import ACT_SECONDS, LOOK_SECONDS, NO_ANSWER
 
 # A list reads so many pages of a megabyte, 128 read units each, in about three seconds.
 LIST_PAGES, PAGE_UNITS = 20, 128
+# Not every engine ends a page after a megabyte.
+_PAGE_ITEMS = 10_000
 _LIST_SECONDS = 10.0
 # So many jobs of a list are shown.
 _MOST_SHOWN = 200
@@ -144,7 +146,7 @@ def list_jobs(using: str, *, dead: Collection[str] = ()) -> JobListing:
         return JobListing(using, problem=f"The table was not read: {NO_ANSWER}.")
     try:
         with deadline(_LIST_SECONDS):
-            found = DedupeStore(using).list_jobs(most_pages=LIST_PAGES)
+            found = DedupeStore(using).list_jobs(most_pages=LIST_PAGES, page_size=_PAGE_ITEMS)
     except CALL_ERRORS as exc:
         return JobListing(using, problem=f"The table was not read: {reason_of(exc)}.")
     return JobListing(using, [JobRow(each) for each in found.jobs[:_MOST_SHOWN]], found)
