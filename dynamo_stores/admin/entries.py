@@ -78,8 +78,8 @@ def hits(statuses: Sequence[AliasStatus]) -> list[HitRow]:
 @dataclass(frozen=True)
 class CacheRow:
     """
-    A cache of ``CACHES``. ``problem`` is what is wrong in its options. ``reads``: what a pattern
-    costs; ``near``: for how many seconds a process may return a value from its memory.
+    A cache of ``CACHES``. ``problem`` is what is wrong in its options; ``reads`` what counting and
+    clearing the keys of a pattern reads.
     """
 
     name: str
@@ -87,7 +87,6 @@ class CacheRow:
     prefix: str
     version: int
     reads: str
-    near: float
     is_generation: bool
     problem: str = ""
 
@@ -103,21 +102,23 @@ def _row(name: str) -> CacheRow:
         store = cache.store
         indexed = get_config(store.using).cache.expiry_index
     except ConfigurationError as exc:
-        return CacheRow(name, "", "", 1, "", 0.0, False, str(exc))
+        return CacheRow(name, "", "", 1, "", False, str(exc))
     return CacheRow(
         name=name,
         using=store.using,
         prefix=store.prefix,
         version=cache.version,
         reads="the entries of its prefix" if indexed else "the whole table",
-        near=_near_seconds(cache),
         is_generation=store.options.clear == "generation",
     )
 
 
 @dataclass(frozen=True)
 class EntryLookup:
-    """The answer to a look-up: an ``entry``, None if there is none; or a ``problem``."""
+    """
+    The answer to a look-up: an ``entry``, None if there is none; or a ``problem``. ``memory`` is a
+    sentence about what processes may return from their memory, ``""`` without a near tier.
+    """
 
     cache: str
     key: str
@@ -125,7 +126,7 @@ class EntryLookup:
     using: str = ""
     entry: EntryDescription | None = None
     problem: str = ""
-    near: float = 0.0
+    memory: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON data."""
@@ -153,7 +154,7 @@ def look_up(name: str, key: str, version: str, *, dead: Collection[str] = ()) ->
             entry = store.describe(_full_key(cache, key, version))
     except CALL_ERRORS as exc:
         return EntryLookup(name, key, version, problem=f"The key was not read: {reason_of(exc)}.")
-    return EntryLookup(name, key, version, store.using, entry, near=_near_seconds(cache))
+    return EntryLookup(name, key, version, store.using, entry, memory=_memory(cache))
 
 
 def _cache(name: str) -> DynamoDBCache:
@@ -173,9 +174,14 @@ def _full_key(cache: DynamoDBCache, key: str, version: str) -> str:
     return str(cache.make_key(key, version=int(version) if version else None))
 
 
-def _near_seconds(cache: DynamoDBCache) -> float:
-    options = cache.store.options
-    return float(max(options.local_timeout, options.local_stale))
+def _memory(cache: DynamoDBCache) -> str:
+    timeout, stale = cache.store.options.local_timeout, cache.store.options.local_stale
+    while_dead = f"while DynamoDB does not answer, for {stale:g} s"
+    times = [f"for {timeout:g} s"] if timeout else []
+    times += [while_dead] if stale > timeout else []
+    if not times:
+        return ""
+    return f"Other processes may return values from their memory {'; '.join(times)}."
 
 
 def _check(target: Target) -> None:
@@ -211,10 +217,8 @@ def _of_version(target: Target) -> str:
 
 
 def _in_memory(target: Target) -> str:
-    seconds = _near_seconds(cache_for(target.cache))
-    if not seconds:
-        return ""
-    return f" Other processes may return values from their memory for {seconds:g} s."
+    memory = _memory(cache_for(target.cache))
+    return f" {memory}" if memory else ""
 
 
 def _delete_entry(target: Target) -> Outcome:

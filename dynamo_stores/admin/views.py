@@ -118,18 +118,18 @@ def cache(request: HttpRequest) -> HttpResponse:
             )
         except BadAction as exc:
             return _refused(exc)
-    rows = entries.hits(statuses)
+    rows, caches = entries.hits(statuses), entries.caches()
     return _page(
         request,
         "cache",
         statuses,
         data={
             "hits": [{**asdict(row), "rate": row.rate} for row in rows],
-            "caches": [asdict(each) for each in entries.caches()],
+            "caches": [asdict(each) for each in caches],
             "entry": found and found.as_json(),
         },
         hits=rows,
-        caches=entries.caches(),
+        caches=caches,
         lookup=found,
         seconds=entries.CLEAR_SECONDS,
         title="Cache",

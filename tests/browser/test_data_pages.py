@@ -113,7 +113,7 @@ def test_a_key_is_looked_up_and_deleted_without_a_script(filled, visit, expect):
 
 def test_keys_of_a_pattern_are_cleared(filled, visit, expect):
     """After they were counted."""
-    page = visit("root", scripts=False)
+    page = visit("root")
     page.goto(f"{filled}cache/")
     page.get_by_label("Pattern of keys of default").fill("catalogue:*")
     page.get_by_role("button", name="Count and clear keys of default").click()
