@@ -105,14 +105,10 @@ def rate_window(
     return ItemKey(f"{pk}+#{shard}" if shard else pk, sk)
 
 
-def dedupe_job(key: object) -> ItemKey:
-    """Return the key of the job ``key``, which may have any length."""
-    digest = hashlib.sha256(_as_text(key).encode(errors="surrogatepass")).hexdigest()
-    return dedupe_job_of(digest)
-
-
-def dedupe_job_of(digest: str) -> ItemKey:
-    """Return the key of the job whose key has this digest."""
+def dedupe_job(key: object = None, *, digest: str | None = None) -> ItemKey:
+    """Return the key of the job ``key``, which may have any length, or of that with the digest."""
+    if digest is None:
+        digest = hashlib.sha256(_as_text(key).encode(errors="surrogatepass")).hexdigest()
     return ItemKey(f"{DEDUPE}#{digest}", JOB)
 
 
@@ -209,9 +205,9 @@ def stored_rate(resource: str) -> ItemKey:
     return ItemKey(f"{STORED_RATE}#{_short(resource)}", CONFIG)
 
 
-def stored_rates(resource: str) -> ItemKey:
-    """Return the key under which the stored limit of ``resource`` is listed in the index."""
-    return ItemKey(STORED_RATES, _short(resource))
+def stored_rates_index(resource: str) -> tuple[str, str]:
+    """Return partition and sort key of the index for the stored limit of ``resource``."""
+    return STORED_RATES, _short(resource)
 
 
 def cache_prefix(prefix: str) -> str:

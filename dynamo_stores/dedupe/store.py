@@ -156,8 +156,7 @@ class DedupeStore(Store):
         """
         if (key is None) == (digest is None):
             raise TypeError("release() takes a key or a digest, and not both.")
-        item_key = keys.dedupe_job(key) if digest is None else keys.dedupe_job_of(digest)
-        return await self.jobs.release(item_key, fence)
+        return await self.jobs.release(keys.dedupe_job(key, digest=digest), fence)
 
     describe, adescribe = twins(_describe)
     list_jobs, alist_jobs = twins(_list_jobs)

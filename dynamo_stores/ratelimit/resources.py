@@ -79,14 +79,14 @@ class Resources:
             return
         key = keys.stored_rate(resource)
         text = json.dumps(describe(found))
-        listed = keys.stored_rates(resource)
+        gsi1pk, gsi1sk = keys.stored_rates_index(resource)
         item = StoredRate(
             key.pk,
             key.sk,
             config=text,
             name=str(resource).encode(errors="surrogatepass"),
-            gsi1pk=listed.pk,
-            gsi1sk=listed.sk,
+            gsi1pk=gsi1pk,
+            gsi1sk=gsi1sk,
         )
         await self._items.put(item.serialize())
         self._remember(resource, text)
