@@ -23,6 +23,7 @@ TAG = "TAG"
 RATE_WINDOW = "RL"
 ADAPTIVE_WINDOW = "AL"
 STORED_RATE = "RATE"
+STORED_RATES = "RATES"
 CONFIG = "CONFIG"
 DEDUPE = "DD"
 JOB = "JOB"
@@ -104,10 +105,16 @@ def rate_window(
     return ItemKey(f"{pk}+#{shard}" if shard else pk, sk)
 
 
-def dedupe_job(key: object) -> ItemKey:
-    """Return the key of the job ``key``, which may have any length."""
-    digest = hashlib.sha256(_as_text(key).encode(errors="surrogatepass")).hexdigest()
+def dedupe_job(key: object = None, *, digest: str | None = None) -> ItemKey:
+    """Return the key of the job ``key``, which may have any length, or of that with the digest."""
+    if digest is None:
+        digest = hashlib.sha256(_as_text(key).encode(errors="surrogatepass")).hexdigest()
     return ItemKey(f"{DEDUPE}#{digest}", JOB)
+
+
+def dedupe_digest(pk: str) -> str:
+    """Return the digest of the key of the job with the partition key ``pk``."""
+    return pk.removeprefix(f"{DEDUPE}#")
 
 
 def dedupe_part(job: ItemKey, fence: int, number: int) -> ItemKey:
@@ -196,6 +203,11 @@ def _stream(region: str, table: str, consumer: str, kind: str = STREAM) -> str:
 def stored_rate(resource: str) -> ItemKey:
     """Return the key of the limit of ``resource`` that is set for all processes."""
     return ItemKey(f"{STORED_RATE}#{_short(resource)}", CONFIG)
+
+
+def stored_rates_index(resource: str) -> tuple[str, str]:
+    """Return partition and sort key of the index for the stored limit of ``resource``."""
+    return STORED_RATES, _short(resource)
 
 
 def cache_prefix(prefix: str) -> str:

@@ -208,6 +208,8 @@ class StoreItem(DynamoModel):
         return self.ttl is None or self.ttl > now
 
 
+# The end of the year 9999, in ms since the epoch.
+_LAST_MOMENT = 253_402_300_800_000
 # An item as DynamoDB writes it: {"PK": {"S": "…"}, …}.
 RawItem = dict[str, Any]
 _ABSENT: dict[str, Any] = {}
@@ -238,6 +240,11 @@ def binary_of(item: RawItem, attribute: Attribute[Any]) -> bytes | None:
 def ttl_of(removal: int) -> int:
     """Return the first whole second at which ``removal``, in milliseconds, has passed."""
     return -(-removal // 1000)
+
+
+def seconds_of(moment: int) -> float | None:
+    """Return a moment in ms since the epoch in seconds, None if no date can be written for it."""
+    return moment / 1000 if 0 <= moment < _LAST_MOMENT else None
 
 
 class ControlItem(DynamoModel):

@@ -39,6 +39,8 @@ pytest_plugins = [
     "tests.helpers.processes",
     "tests.helpers.side_by_side",
     "tests.helpers.status",
+    # After the module that it imports, whose assertions pytest rewrites.
+    "tests.helpers.data_pages",
 ]
 
 _numbers = itertools.count(1)

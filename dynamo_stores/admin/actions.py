@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from unicodedata import category
 
 from .. import clock, keys
 from ..capacity.manual import DOWN, UP, change_manually
@@ -31,6 +32,10 @@ class ActionItem(ControlItem):
 # Seconds for which a sent form is recorded; a browser does not send it again later.
 _TTL = 86_400
 ALL_PROCESSES = "*"
+# A form's text may have so many characters.
+MOST_TYPED = 4096
+# So many characters of a key are shown in sentences and in the admin's log.
+_SHORT = 80
 
 
 class BadAction(Exception):
@@ -41,13 +46,39 @@ class BadAction(Exception):
 class Target:
     """
     What an action changes; ``process`` is for breakers, ``ALL_PROCESSES`` means each of them.
-    ``user`` is the name of the user who acts.
+    ``user`` is the name of the user who acts. The other fields are for entries of caches, limits
+    and jobs, as they were typed: ``job`` is a digest.
     """
 
     using: str
     table: str = ""
     process: str = ""
     user: str = ""
+    cache: str = ""
+    key: str = ""
+    version: str = ""
+    pattern: str = ""
+    resource: str = ""
+    rate: str = ""
+    job: str = ""
+    fence: str = ""
+
+    @classmethod
+    def of(cls, form: Mapping[str, str], user: str) -> Target:
+        """Return the target that a form names."""
+        named = {each.name: form.get(each.name, "") for each in fields(cls)}
+        return cls(**{**named, "user": user})
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What the form that confirms the action sends again."""
+        named = {each.name: str(getattr(self, each.name)) for each in fields(self)}
+        return {name: value for name, value in named.items() if value and name != "user"}
+
+    @property
+    def subject(self) -> str:
+        """What the admin's log names as the object: a table, a cache, a resource or an alias."""
+        return self.table or self.cache or self.resource or self.job[:12] or self.using
 
 
 @dataclass(frozen=True)
@@ -68,29 +99,49 @@ class Effect:
 
 @dataclass(frozen=True)
 class Action:
-    """An action; ``question`` and ``effect`` are shown for confirmation, ``do`` carries it out."""
+    """
+    An action; ``question`` and ``effect`` are shown for confirmation, ``do`` carries it out.
+    ``check`` raises BadAction for a target that does not exist; users need the ``permission``.
+    """
 
     name: str
     label: str
     question: Callable[[Target], str]
     effect: Callable[[Target], Effect]
     do: Callable[[Target], Outcome]
+    check: Callable[[Target], None] = lambda target: None
+    permission: str = "manage_capacity"
 
 
-def checked(name: str, target: Target) -> Action:
-    """Return the action. Raises BadAction if the action, the alias or the table does not exist."""
-    action = ACTIONS.get(name)
-    if action is None:
-        raise BadAction(f"Unknown action {name!r}; expected one of {', '.join(ACTIONS)}.")
-    if target.using not in aliases():
-        raise BadAction(f"DYNAMO_STORES has no alias {target.using!r}.")
-    if name in (RAISE, LOWER) and target.table not in {
-        spec.name for spec in wanted_tables() if spec.using == target.using
-    }:
-        raise BadAction(f"Alias {target.using!r} has no table {target.table!r}.")
-    if name == RESET and not (target.table and target.process):
-        raise BadAction("The action 'reset' requires a table and a process.")
-    return action
+def check_alias(using: str) -> None:
+    """Raise BadAction if ``DYNAMO_STORES`` has no such alias."""
+    if using not in aliases():
+        raise BadAction(f"DYNAMO_STORES has no alias {short(using)}.")
+
+
+def problem_of(what: str, text: str) -> str:
+    """
+    Return why a text that somebody typed is not looked up, ``""`` if it can be. A control character
+    would not survive the form that confirms an action.
+    """
+    if len(text) > MOST_TYPED:
+        return f"The {what} has {len(text):,} characters; expected {MOST_TYPED:,} at most."
+    if any(category(letter) in ("Cc", "Cs") for letter in text):
+        return f"The {what} {short(text)} contains a control character; expected printable text."
+    return ""
+
+
+def check_typed(what: str, text: str) -> None:
+    """Raise BadAction for a text that :func:`problem_of` refuses, or that is empty."""
+    if not text:
+        raise BadAction(f"The {what} is empty.")
+    if problem := problem_of(what, text):
+        raise BadAction(problem)
+
+
+def short(text: str) -> str:
+    """Return the ``repr`` of a text that somebody typed, of its beginning if it is long."""
+    return repr(text) if len(text) <= _SHORT else f"{text[:_SHORT]!r}…"
 
 
 def perform(action: Action, target: Target) -> Outcome:
@@ -133,6 +184,16 @@ def _reset(target: Target) -> Outcome:
         f"process{'' if len(requested) == 1 else 'es'} at the next report, within "
         f"{here.interval:g} s."
     )
+
+
+def _check_table(target: Target) -> None:
+    if target.table not in {spec.name for spec in wanted_tables() if spec.using == target.using}:
+        raise BadAction(f"Alias {target.using!r} has no table {short(target.table)}.")
+
+
+def _check_breaker(target: Target) -> None:
+    if not (target.table and target.process):
+        raise BadAction("The action 'reset' requires a table and a process.")
 
 
 def _raise(target: Target) -> Outcome:
@@ -201,6 +262,7 @@ ACTIONS = {
             "processes reset their breaker at their next report."
         ),
         _reset,
+        _check_breaker,
     ),
     RAISE: Action(
         RAISE,
@@ -208,6 +270,7 @@ ACTIONS = {
         lambda target: f"Raise the capacity of {target.table} and its indexes?",
         _effect_of_raising,
         _raise,
+        _check_table,
     ),
     LOWER: Action(
         LOWER,
@@ -215,6 +278,7 @@ ACTIONS = {
         lambda target: f"Lower {target.table} and its indexes to their baseline?",
         _effect_of_lowering,
         _lower,
+        _check_table,
     ),
     RECONCILE: Action(
         RECONCILE,

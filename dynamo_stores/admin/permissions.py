@@ -27,6 +27,7 @@ class Status(models.Model):
         permissions = (
             ("view_status", "Can view the status of DynamoDB"),
             ("manage_capacity", "Can reset circuit breakers and change capacity"),
+            ("manage_data", "Can delete cache entries, reset limits and release jobs"),
         )
         verbose_name = "status"
         verbose_name_plural = "Status"

@@ -10,5 +10,8 @@ urlpatterns = [
     path("", admin.site.admin_view(views.overview), name="overview"),
     path("breakers/", admin.site.admin_view(views.breakers), name="breakers"),
     path("history/", admin.site.admin_view(views.history), name="history"),
+    path("cache/", admin.site.admin_view(views.cache), name="cache"),
+    path("limits/", admin.site.admin_view(views.limits), name="limits"),
+    path("jobs/", admin.site.admin_view(views.jobs), name="jobs"),
     path("act/", admin.site.admin_view(views.act), name="act"),
 ]

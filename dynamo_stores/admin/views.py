@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from typing import Any
 
@@ -15,24 +16,23 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from ..monitoring.reporter import get_reporter
 from ..monitoring.snapshot import read_all
 from ..monitoring.status import AliasStatus, as_json
-from .actions import (
-    ALL_PROCESSES,
-    BadAction,
-    Receipts,
-    Target,
-    checked,
-    perform,
-)
+from . import actions, entries
+from . import jobs as job_pages
+from . import limits as limit_pages
+from .actions import ALL_PROCESSES, Action, BadAction, Receipts, Target, check_alias, perform
 from .cards import SYMBOLS, Card, cards, describe_change, processes, summary
 from .permissions import Status
 
 REFRESH = 30
-_PAGES = ("overview", "breakers", "history")
+_PAGES = ("overview", "breakers", "history", "cache", "limits", "jobs")
+_ACTIONS = {**actions.ACTIONS, **entries.ACTIONS, **limit_pages.ACTIONS, **job_pages.ACTIONS}
+# A key is sent in the body of a POST: addresses are in the logs of servers.
+_LOOK_UP = ("GET", "HEAD", "POST")
 _TOKEN = re.compile(r"[\w-]{20,60}")
 
 View = Callable[..., HttpResponse]
@@ -43,9 +43,7 @@ def _permitted(permission: str) -> Callable[[View], View]:
         @wraps(view)
         def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             if not _has(request, permission):
-                raise PermissionDenied(
-                    f"This page requires the permission dynamo_stores.{permission}."
-                )
+                raise _forbidden(permission)
             return view(request, *args, **kwargs)
 
         return wrapper
@@ -104,30 +102,129 @@ def history(request: HttpRequest) -> HttpResponse:
     )
 
 
+@require_http_methods(_LOOK_UP)
+@_permitted("view_status")
+def cache(request: HttpRequest) -> HttpResponse:
+    """Show hits and misses, and what a cache has under a key."""
+    statuses, form = _read(), request.POST
+    found = None
+    if request.method == "POST":
+        try:
+            found = entries.look_up(
+                form.get("cache", ""),
+                form.get("key", ""),
+                form.get("version", ""),
+                dead=_dead(statuses),
+            )
+        except BadAction as exc:
+            return _refused(exc)
+    rows, caches = entries.hits(statuses), entries.caches()
+    return _page(
+        request,
+        "cache",
+        statuses,
+        data={
+            "hits": [{**asdict(row), "rate": row.rate} for row in rows],
+            "caches": [asdict(each) for each in caches],
+            "entry": found and found.as_json(),
+        },
+        hits=rows,
+        caches=caches,
+        lookup=found,
+        seconds=entries.CLEAR_SECONDS,
+        title="Cache",
+    )
+
+
+@require_http_methods(_LOOK_UP)
+@_permitted("view_status")
+def limits(request: HttpRequest) -> HttpResponse:
+    """Show the limits of resources, and the use of one."""
+    statuses, form = _read(), request.POST
+    found = None
+    aliases_limits = limit_pages.limits(statuses)
+    if request.method == "POST":
+        using = form.get("using", "")
+        stored = next((each.stored for each in aliases_limits if each.using == using), None)
+        try:
+            found = limit_pages.look_up(
+                using,
+                form.get("resource", ""),
+                form.get("key", ""),
+                form.get("rate", ""),
+                stored,
+                dead=_dead(statuses),
+            )
+        except BadAction as exc:
+            return _refused(exc)
+    return _page(
+        request,
+        "limits",
+        statuses,
+        data={
+            "limits": [each.as_json() for each in aliases_limits],
+            "use": found and found.as_json(),
+        },
+        groups=aliases_limits,
+        lookup=found,
+        title="Rate limits",
+    )
+
+
+@require_http_methods(_LOOK_UP)
+@_permitted("view_status")
+def jobs(request: HttpRequest) -> HttpResponse:
+    """Show a job, or those of the first pages of a table."""
+    statuses, form = _read(), request.POST
+    found = listing = None
+    if request.method == "POST":
+        using = form.get("using", "")
+        try:
+            if "list" in form:
+                listing = job_pages.list_jobs(using, dead=_dead(statuses))
+            else:
+                found = job_pages.look_up(
+                    using,
+                    form.get("key", ""),
+                    shows_messages=_has(request, "manage_data"),
+                    dead=_dead(statuses),
+                )
+        except BadAction as exc:
+            return _refused(exc)
+    return _page(
+        request,
+        "jobs",
+        statuses,
+        data={"job": found and found.as_json(), "list": listing and listing.as_json()},
+        lookup=found,
+        listing=listing,
+        pages=job_pages.LIST_PAGES,
+        units=job_pages.LIST_PAGES * job_pages.PAGE_UNITS,
+        title="Jobs",
+    )
+
+
 @require_POST
 @_permitted("view_status")
-@_permitted("manage_capacity")
 def act(request: HttpRequest) -> HttpResponse:
     """Show a page to confirm the action, then carry it out once."""
-    name = request.POST.get("action", "")
     back = request.POST.get("back", "")
     back = back if back in _PAGES else "overview"
-    target = Target(
-        request.POST.get("using", ""),
-        request.POST.get("table", ""),
-        request.POST.get("process", ""),
-        request.user.get_username(),
-    )
+    target = Target.of(request.POST, request.user.get_username())
     try:
-        action = checked(name, target)
+        action = _action(request.POST.get("action", ""))
+        if not _has(request, action.permission):
+            raise _forbidden(action.permission)
+        check_alias(target.using)
+        action.check(target)
     except BadAction as exc:
-        return HttpResponseBadRequest(str(exc), content_type="text/plain")
+        return _refused(exc)
     token = request.POST.get("token", "")
     if not _TOKEN.fullmatch(token):
         context = {
             "action": action,
             "effect": action.effect(target),
-            "target": target,
+            "fields": target.fields,
             "token": secrets.token_urlsafe(24),
             "back": back,
             "back_url": f"dynamo_stores_admin:{back}",
@@ -141,8 +238,8 @@ def act(request: HttpRequest) -> HttpResponse:
     LogEntry.objects.create(
         user_id=request.user.pk,
         content_type=ContentType.objects.get_for_model(Status),
-        object_id=target.table or target.using,
-        object_repr=(target.table or target.using)[:200],
+        object_id=target.subject,
+        object_repr=target.subject[:200],
         action_flag=CHANGE,
         change_message=f"{action.label}: {outcome.message}",
     )
@@ -151,9 +248,30 @@ def act(request: HttpRequest) -> HttpResponse:
     return redirect(f"dynamo_stores_admin:{back}")
 
 
+def _action(name: str) -> Action:
+    """Return the action. Raises BadAction if there is none of this name."""
+    if name not in _ACTIONS:
+        expected = ", ".join(_ACTIONS)
+        raise BadAction(f"Unknown action {actions.short(name)}; expected one of {expected}.")
+    return _ACTIONS[name]
+
+
+def _refused(exc: BadAction) -> HttpResponse:
+    return HttpResponseBadRequest(str(exc), content_type="text/plain")
+
+
+def _forbidden(permission: str) -> PermissionDenied:
+    return PermissionDenied(f"This page requires the permission dynamo_stores.{permission}.")
+
+
 def _by_length(found: list[Card]) -> tuple[list[Card], list[Card]]:
     """Return the cards that are shown whole, and those that are one line at first."""
     return [card for card in found if card.is_open], [card for card in found if not card.is_open]
+
+
+def _dead(statuses: list[AliasStatus]) -> set[str]:
+    """Return the aliases whose snapshot got no answer: nothing more is asked of them."""
+    return {status.using for status in statuses if status.outage is not None}
 
 
 def _read() -> list[AliasStatus]:
@@ -166,10 +284,18 @@ def _has(request: HttpRequest, permission: str) -> bool:
 
 
 def _page(
-    request: HttpRequest, name: str, statuses: list[AliasStatus], **context: Any
+    request: HttpRequest,
+    name: str,
+    statuses: list[AliasStatus],
+    *,
+    data: dict[str, Any] | None = None,
+    **context: Any,
 ) -> HttpResponse:
     if request.GET.get("format") == "json":
-        return JsonResponse(as_json(statuses), json_dumps_params={"indent": 1})
+        found = as_json(statuses)
+        if data is not None:
+            found = {"at": found["at"], "problems": found["problems"], **data}
+        return JsonResponse(found, json_dumps_params={"indent": 1})
     level, sentences = summary(statuses)
     refreshes = request.GET.get("refresh") == "on"
     return _respond(
@@ -184,6 +310,8 @@ def _page(
             "symbol": SYMBOLS[level],
             "sentences": sentences,
             "can_manage": _has(request, "manage_capacity"),
+            "can_manage_data": _has(request, "manage_data"),
+            "most_typed": actions.MOST_TYPED,
             "refresh": REFRESH if refreshes else None,
             "refresh_seconds": REFRESH,
         },

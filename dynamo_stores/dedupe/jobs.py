@@ -156,6 +156,21 @@ class Jobs:
         change = await self._failure(item_key, seconds, text)
         return await self._change_own(item_key, fence, change, FAILED)
 
+    async def release(self, item_key: ItemKey, fence: int) -> bool:
+        """
+        Let the next caller run a job that is in progress or failed; False if another fence has it,
+        or it is completed. A verb.
+        """
+        can_be = equals(DedupeJob.fence, fence) & (
+            _IS_RUNNING | equals(DedupeJob.state, FAILED, "failed")
+        )
+        change = await self._failure(item_key, 0.0, None)
+        try:
+            await self.items.update(item_key, change, can_be)
+        except ConditionFailed:
+            return False
+        return True
+
     async def get_job(self, key: str) -> RawItem | None:
         """Return the job's item, read strongly; None if it does not exist. A verb."""
         return await self.items.get(keys.dedupe_job(key), consistent=True)

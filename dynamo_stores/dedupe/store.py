@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from .. import clock
+from .. import clock, keys
 from ..calls.counters import get_counters
-from ..concurrency.effects import Computation, Join, Verb, Wait, arun, run
+from ..concurrency.effects import Computation, Join, Verb, Wait, arun, run, twins
 from ..concurrency.flights import AGAIN, Lead, get_flights
 from ..conf import DEFAULT_ALIAS
 from ..exceptions import DedupeError, DedupeTimeoutError, StoreUnavailable
@@ -17,6 +17,7 @@ from ..item_access import Store
 from ..leases import Renewal, Waits
 from ..models import RawItem
 from ..serialization import load_json
+from .inspection import JobDescription, JobList, describe, list_jobs
 from .items import COMPLETED, FAILED, error_of, state_of
 from .jobs import Jobs, encode, finish_later
 
@@ -128,6 +129,38 @@ class DedupeStore(Store):
     async def ais_in_progress(self, key: str) -> bool:
         """See :meth:`is_in_progress`."""
         return await arun(self.jobs.is_in_progress(key))
+
+    async def _describe(self, key: str) -> JobDescription | None:
+        """Return the state, times and error of the job, read strongly; None without a job."""
+        return await describe(self.jobs, key)
+
+    async def _list_jobs(self, *, most_pages: int, page_size: int | None = None) -> JobList:
+        """
+        Return the jobs in progress, abandoned and failed that are in the first ``most_pages`` of
+        the store's table, the oldest first.
+
+        A Scan: each page is a megabyte of all kinds of items (128 read units) or has ``page_size``
+        of them. It consumes 1,000 units a second at most.
+        """
+        return await list_jobs(self.jobs, most_pages, page_size)
+
+    async def _release(
+        self, key: str | None = None, *, digest: str | None = None, fence: int
+    ) -> bool:
+        """
+        Let the next caller run a job that is in progress or failed. The job is named by its ``key``
+        or by the ``digest`` of :meth:`describe`.
+
+        Return False if another fence has the job now, or it is completed. An owner that still works
+        loses the job, and runs it again if no other caller has begun it by then.
+        """
+        if (key is None) == (digest is None):
+            raise TypeError("release() takes a key or a digest, and not both.")
+        return await self.jobs.release(keys.dedupe_job(key, digest=digest), fence)
+
+    describe, adescribe = twins(_describe)
+    list_jobs, alist_jobs = twins(_list_jobs)
+    release, arelease = twins(_release)
 
     def _run(
         self,

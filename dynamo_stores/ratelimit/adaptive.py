@@ -147,7 +147,10 @@ class AdaptiveRateLimitStore(Store):
         priority: str = "user",
         on_unavailable: str | None = None,
     ) -> AdaptiveStatus:
-        """Return the decision of :meth:`acquire` without counting, with the allocation in force."""
+        """
+        Return the decision of :meth:`acquire` without counting, with the allocation in force. With
+        ``on_unavailable="raise"`` StoreUnavailable is raised while DynamoDB is unavailable.
+        """
         with in_time(self.using):
             limit = await self._resolve(resource, key, rate, priority)
             if limit is None:
@@ -206,6 +209,13 @@ class AdaptiveRateLimitStore(Store):
 
     refund, arefund = twins(_refund)
 
+    async def _is_counted(self, resource: str, *, key: str = "") -> bool:
+        """Return whether requests of ``key`` are counted in the table. One Query."""
+        with in_time(self.using):
+            return bool(await get_counter(self.using).items_of(_item_key(resource, key, "").pk))
+
+    is_counted, ais_counted = twins(_is_counted)
+
     async def _reset(self, resource: str, *, key: str = "") -> None:
         """Delete the counts and the allocation of ``key``."""
         with in_time(self.using):
@@ -216,6 +226,7 @@ class AdaptiveRateLimitStore(Store):
     get_resource_config, aget_resource_config = twins(resources.get_resource_config)
     set_resource_config, aset_resource_config = twins(resources.set_resource_config)
     unset_resource_config, aunset_resource_config = twins(resources.unset_resource_config)
+    get_stored_configs, aget_stored_configs = twins(resources.get_stored_configs)
 
     async def _resolve(
         self, resource: str, key: str, rate: Any, priority: str

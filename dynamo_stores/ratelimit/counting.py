@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -65,6 +66,18 @@ class ResolvedLimit(NamedTuple):
     priority: str | None = None
 
 
+class Counted(NamedTuple):
+    """What an item counts: the algorithm, as ``ALGORITHM`` names it, and the windows in seconds."""
+
+    algorithm: str
+    windows: tuple[float, ...]
+
+
+# A window as a sort key has it, by which windows are separated by "-".
+_WINDOW = re.compile(r"[\d.]+(?:e[+-]?\d+)?")
+_ALGORITHMS = {"SW": "sliding", "FW": "fixed", "GCRA": "gcra", "LOG": "log"}
+
+
 class RateCounter:
     """
     Counts the requests of an operation in items, by the algorithms of their limits.
@@ -82,8 +95,8 @@ class RateCounter:
         """
         Count ``cost`` requests if the limit admits them; return the status.
 
-        While DynamoDB is unavailable, ``on_unavailable`` or the setting decides. Raises ValueError
-        for a cost that is not a whole number.
+        While DynamoDB is unavailable, ``on_unavailable`` or the setting decides; with ``raise``
+        StoreUnavailable is raised. Raises ValueError for a cost that is not a whole number.
         """
         verdict = verdict_of(limit, cost)
         if verdict is not None:
@@ -128,14 +141,7 @@ class RateCounter:
 
     async def reset(self, pk: str) -> None:
         """Delete the items with the partition key ``pk``, and forget what is known of them."""
-        found = await self._items.query(
-            {
-                "KeyConditionExpression": "PK = :pk",
-                "ExpressionAttributeValues": {":pk": {"S": pk}},
-                "ProjectionExpression": "PK, SK",
-                "ConsistentRead": True,
-            }
-        )
+        found = await self.items_of(pk)
         try:
             _, error = await self._items.write_many(
                 {"DeleteRequest": {"Key": each}} for each in found
@@ -145,6 +151,28 @@ class RateCounter:
         finally:
             # Without an answer the items may be deleted all the same.
             self._memory.forget(pk)
+
+    async def items_of(self, pk: str) -> list[RawItem]:
+        """Return the keys of the items with the partition key ``pk``, read strongly."""
+        return await self._items.query(
+            {
+                "KeyConditionExpression": "PK = :pk",
+                "ExpressionAttributeValues": {":pk": {"S": pk}},
+                "ProjectionExpression": "PK, SK",
+                "ConsistentRead": True,
+            }
+        )
+
+    async def counted(self, pk: str) -> list[Counted]:
+        """Return what the items with the partition key ``pk`` count."""
+        found = []
+        for item in await self.items_of(pk):
+            kind, _, rest = item["SK"]["S"].partition("#")
+            windows = rest.rpartition("#")[2].split("-")
+            # Other items were not written by this package.
+            if kind in _ALGORITHMS and all(_WINDOW.fullmatch(each) for each in windows):
+                found.append(Counted(_ALGORITHMS[kind], tuple(map(float, windows))))
+        return found
 
     async def _acquire_in_shards(self, limit: ResolvedLimit, cost: int) -> Any:
         shards, refused = shards_of(limit), []
@@ -341,6 +369,8 @@ class RateCounter:
     ) -> RateLimitStatus:
         using = self._items.using
         settings = get_config(using).rate_limit
+        if on_unavailable == "raise":
+            raise exc
         chosen = on_unavailable or settings.on_unavailable
         if isinstance(exc, ThrottlingError) and on_unavailable != "deny":
             # Other clients can throttle a table: that must not switch the limits off.

@@ -18,9 +18,9 @@ from ..conf.rates import (
     parse_resource,
     resolve_rate,
 )
-from ..exceptions import StoreUnavailable
+from ..exceptions import ConfigurationError, StoreUnavailable
 from ..item_access import Items
-from .items import RateWindow, StoredRate, config_of
+from .items import RateWindow, StoredRate, config_of, resource_of
 from .memory import StoredConfig, get_rate_memory
 
 # Seconds for which a limit that was read from the table is used.
@@ -79,7 +79,16 @@ class Resources:
             return
         key = keys.stored_rate(resource)
         text = json.dumps(describe(found))
-        await self._items.put(StoredRate(key.pk, key.sk, config=text).serialize())
+        gsi1pk, gsi1sk = keys.stored_rates_index(resource)
+        item = StoredRate(
+            key.pk,
+            key.sk,
+            config=text,
+            name=str(resource).encode(errors="surrogatepass"),
+            gsi1pk=gsi1pk,
+            gsi1sk=gsi1sk,
+        )
+        await self._items.put(item.serialize())
         self._remember(resource, text)
 
     async def unset(self, resource: str, *, everywhere: bool) -> None:
@@ -89,6 +98,23 @@ class Resources:
             return
         await self._items.delete(keys.stored_rate(resource))
         self._remember(resource, None)
+
+    async def stored(self) -> dict[str, ResourceConfig | None]:
+        """Return the limits that are stored in the table, None for one that cannot be read."""
+        items = await self._items.query(
+            {
+                "IndexName": "GSI1",
+                "KeyConditionExpression": "GSI1PK = :rates",
+                "ExpressionAttributeValues": {":rates": {"S": keys.STORED_RATES}},
+            }
+        )
+        return {resource_of(item): self._readable(config_of(item)) for item in items}
+
+    def _readable(self, text: str) -> ResourceConfig | None:
+        try:
+            return parse_resource(json.loads(text), algorithm=self.algorithm)
+        except (ConfigurationError, ValueError):
+            return None
 
     async def _stored(self, resource: str) -> str | None:
         if get_config(self._items.using).rate_limit.in_process:
@@ -155,3 +181,14 @@ async def unset_resource_config(
     """Remove the limit that :meth:`set_resource_config` set."""
     with in_time(store.using):
         await store._resources.unset(resource, everywhere=everywhere)
+
+
+async def get_stored_configs(store: HasResources) -> dict[str, ResourceConfig | None]:
+    """
+    Return the limits that ``set_resource_config(…, everywhere=True)`` stored, by resource; None for
+    one that cannot be read.
+
+    One Query of the index, which may miss the changes of the last moments.
+    """
+    with in_time(store.using):
+        return await store._resources.stored()

@@ -10,7 +10,14 @@ from ..conf import DEFAULT_ALIAS, get_config
 from ..item_access import Items, Store
 from . import resources
 from .algorithms.base import RateLimitStatus
-from .counting import ResolvedLimit, check_cost, counted_by, get_counter, report_refusal
+from .counting import (
+    Counted,
+    ResolvedLimit,
+    check_cost,
+    counted_by,
+    get_counter,
+    report_refusal,
+)
 from .items import RateWindow
 from .resources import Resources, in_time
 
@@ -79,7 +86,7 @@ class RateLimitStore(Store):
         Return the decision of :meth:`acquire` without counting; one strongly consistent read.
 
         Other requests may be admitted before the caller acts on it. While DynamoDB is unavailable,
-        ``ON_UNAVAILABLE`` decides.
+        ``ON_UNAVAILABLE`` decides; with ``on_unavailable="raise"`` StoreUnavailable is raised.
         """
         with in_time(self.using):
             limit = await self._resolve(resource, key, rate)
@@ -134,6 +141,17 @@ class RateLimitStore(Store):
 
     refund, arefund = twins(_refund)
 
+    async def _get_counted(self, resource: str, *, key: str = "") -> list[Counted]:
+        """
+        Return by which algorithms and windows requests of ``key`` are counted in the table,
+        whatever their rates. Of a limit with shards the first is read. One Query.
+        """
+        with in_time(self.using):
+            pk = keys.rate_window(resource, key, "").pk
+            return await get_counter(self.using).counted(pk)
+
+    get_counted, aget_counted = twins(_get_counted)
+
     async def _reset(self, resource: str, *, key: str = "", shards: int | None = None) -> None:
         """
         Delete the counts of ``key``, of every rate and algorithm.
@@ -152,6 +170,7 @@ class RateLimitStore(Store):
     get_resource_config, aget_resource_config = twins(resources.get_resource_config)
     set_resource_config, aset_resource_config = twins(resources.set_resource_config)
     unset_resource_config, aunset_resource_config = twins(resources.unset_resource_config)
+    get_stored_configs, aget_stored_configs = twins(resources.get_stored_configs)
 
     async def _resolve(self, resource: str, key: str, rate: Any) -> ResolvedLimit | None:
         config = await self._resources.limit_of(resource, key, rate)

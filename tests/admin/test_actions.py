@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from dataclasses import replace
@@ -15,26 +14,12 @@ from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.conf import get_config
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.reporter import get_reporter
-from tests.helpers.status import HERE, open_breaker, page, read
+from tests.helpers.status import HERE, act, open_breaker, page, read
 
 pytestmark = [
     pytest.mark.django_db,
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
-
-
-def ask(client, **fields):
-    """Send the first form; return the token of the page that asks for confirmation."""
-    answer = client.post(page("act"), fields)
-    assert answer.status_code == 200, answer.text
-    return re.search(r'name="token" value="([^"]+)"', answer.text).group(1)
-
-
-def act(client, **fields):
-    """Send both forms and return the messages of the next page."""
-    token = ask(client, **fields)
-    answer = client.post(page("act"), {**fields, "token": token}, follow=True)
-    return [str(message) for message in answer.context["messages"]], token
 
 
 def test_a_breaker_of_this_process_is_reset_at_once(reporting, manager, dynamo_faults):

@@ -8,7 +8,6 @@ import time
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.test import Client
 
 from dynamo_stores.cache.options import CacheOptions
 from dynamo_stores.capacity.scale_up import get_scaler
@@ -19,8 +18,9 @@ from dynamo_stores.monitoring.report import BreakerReport, Calls, Report
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.stores import CacheStore
 
-PAGES = ["", "breakers/", "history/"]
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
+from .conftest import NARROW, WIDE
+
+PAGES = ["", "breakers/", "history/", "cache/", "limits/", "jobs/"]
 pytestmark = pytest.mark.slow
 POLICY = "default-src 'self'; form-action 'self'; frame-ancestors 'none'"
 
@@ -35,56 +35,6 @@ class WithPolicy:
         response = self.get_response(request)
         response["Content-Security-Policy"] = POLICY
         return response
-
-
-@pytest.fixture
-def site(settings, reporting, live_server):
-    """``site(…)``: one alias with reports and tables; returns the address of the pages."""
-
-    def make(**changes):
-        using = reporting(**changes)
-        settings.DYNAMO_STORES = {"default": settings.DYNAMO_STORES[using]}
-        return f"{live_server.url}/admin/dynamo-stores/"
-
-    settings.MIDDLEWARE = [
-        "tests.browser.test_status_pages.WithPolicy",
-        *settings.MIDDLEWARE,
-    ]
-    return make
-
-
-@pytest.fixture
-def visit(chromium, people, live_server, tmp_path):
-    """
-    ``visit("root")``: a page of a browser in which that user is logged in. Anything that the
-    browser complains of, or asks another host for, fails the test.
-    """
-    contexts, complaints = [], []
-
-    def visit(user, *, viewport=WIDE, scheme="light", scripts=True):
-        context = chromium.new_context(
-            viewport=viewport, color_scheme=scheme, java_script_enabled=scripts
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda line: line.type == "error" and complaints.append(complaint(line)))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "request",
-            lambda sent: sent.url.startswith(live_server.url) or complaints.append(sent.url),
-        )
-        if user is not None:
-            client = Client()
-            client.force_login(people[user])
-            cookie = client.cookies["sessionid"].value
-            context.add_cookies([{"name": "sessionid", "value": cookie, "url": live_server.url}])
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    expected = ("403", "favicon.ico")
-    assert not [each for each in complaints if not any(part in each for part in expected)]
 
 
 def report_an_hour(using="default"):
@@ -105,11 +55,6 @@ def report_an_hour(using="default"):
             Report("web-1", pid, role, "0.1.0", at - 9000, at, 60.0, False, (opened,), calls)
         )
     return table
-
-
-def complaint(line):
-    """Return the text of a line of the browser's console, with its URL."""
-    return f"{line.text} {line.location.get('url', '')}"
 
 
 def is_wider_than_its_window(page):

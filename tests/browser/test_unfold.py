@@ -13,7 +13,8 @@ from django.conf import settings
 
 from dynamo_stores.testing import find_free_port
 
-from .test_status_pages import NARROW, PAGES, WIDE, is_wider_than_its_window, serious
+from .conftest import NARROW, WIDE
+from .test_status_pages import PAGES, is_wider_than_its_window, serious
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import secrets
 import socket
 
@@ -78,8 +79,33 @@ def log_in(client):
 
 @pytest.fixture
 def manager(log_in):
-    """A client logged in as staff with both permissions."""
+    """A client logged in as staff with both permissions of tables and breakers."""
     return log_in("view_status", "manage_capacity")
+
+
+@pytest.fixture
+def keeper(log_in):
+    """A client logged in as staff who may look, and act on entries, limits and jobs."""
+    return log_in("view_status", "manage_data")
+
+
+def ask(client, **fields):
+    """Send the first form of an action; return the page that asks for confirmation."""
+    answer = client.post(page("act"), fields)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def token_of_form(html):
+    """Return the token of the form that confirms an action."""
+    return re.search(r'name="token" value="([^"]+)"', html).group(1)
+
+
+def act(client, **fields):
+    """Send both forms of an action; return the messages of the next page, and the token."""
+    token = token_of_form(ask(client, **fields))
+    answer = client.post(page("act"), {**fields, "token": token}, follow=True)
+    return [str(message) for message in answer.context["messages"]], token
 
 
 def read(client, using=None):

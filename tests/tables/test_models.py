@@ -127,8 +127,8 @@ def test_each_kind_of_key_has_one_model():
         for name, value in vars(keys).items()
         if name.isupper() and not name.startswith("_") and type(value) is str
     }
-    # Entries of the expiry index are no items of their own.
-    assert kinds - segments == {keys.EXPIRY}
+    # Entries of the index are no items of their own.
+    assert kinds - segments == {keys.EXPIRY, keys.STORED_RATES}
 
 
 def test_each_model_is_in_the_table_of_models():

@@ -172,6 +172,8 @@ _PLAIN, _COMPRESSED = b"\x00", b"\x01"
 
 
 SEAL_SIZE = 2 + Signer.SIZE
+# With what stored bytes begin that are compressed.
+COMPRESSED_HEADERS = frozenset([_VERSION + _COMPRESSED])
 
 
 class Encoded(NamedTuple):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from ... import clock, keys
@@ -18,6 +19,7 @@ from ...models import RawItem
 from ..options import CacheOptions, check_prefix
 from .bulk import Bulk
 from .counters import Counters
+from .description import EntryDescription, describe
 from .invalidation import Validity, checked_tags, is_live
 from .items import LIFE, CacheEntry, expiry_of, stamps_of, tags_of, write_of
 from .near import NearStats, find_near
@@ -26,7 +28,7 @@ from .patterns import compile_pattern, literal_start
 from .reader import MISSING, Reader
 from .recent import get_recent_writes
 from .statistics import get_lookups
-from .sweeps import CacheStats, Progress, Sweep
+from .sweeps import CacheStats, Matches, Progress, Sweep
 from .values import Values
 from .writer import Writer, expiry_after
 
@@ -42,7 +44,7 @@ class _Core:
         config = get_config(using)
         indexed = config.cache.expiry_index
         items = _items(using, options, fails_over=True)
-        values = Values(config.store_table, prefix, options, indexed=indexed)
+        self.values = values = Values(config.store_table, prefix, options, indexed=indexed)
         self.parts = parts = Parts(items, values)
         self.validity = validity = Validity(items, prefix, options)
         recent = get_recent_writes(using, prefix)
@@ -213,6 +215,19 @@ class CacheStore(Store):
         # Moments are rounded up to milliseconds: so what is left never exceeds the timeout.
         return None if expiry is None else max(1, expiry - math.ceil(clock.now() * 1000))
 
+    async def _describe(self, key: str) -> EntryDescription | None:
+        """
+        Return what the table has under ``key``, without the value, also of an entry that the cache
+        does not return any more; None if there is none. Neither the near tier nor ``FAILOVER``
+        answers.
+
+        One strongly consistent read of the entry, and one each for its tags and its parts.
+        """
+        core = self.core
+        return await describe(
+            core.own_items, core.own_reader, core.values, core.parts, self.item_key(key)
+        )
+
     async def _touch(self, key: str, timeout: float | None = None) -> bool:
         """
         Give a live value a new timeout; return whether the key existed. For a value in parts these
@@ -317,16 +332,27 @@ class CacheStore(Store):
         Delete the keys that match ``pattern``; return their number. Reads like iter_keys, and like
         clear goes on when the table throttles.
         """
-        deleted, work, bulk = 0, BackgroundWork(), self.core.bulk
-        found: list[RawItem] = []
-        async for page in self._key_pages(pattern, page_size):
-            found += raw_keys(map(self.item_key, page))
-            while len(found) >= MAX_WRITES:
-                group, found = found[:MAX_WRITES], found[MAX_WRITES:]
-                await work.write_all(group, bulk.delete_keys)
-                deleted += len(group)
-        await work.write_all(found, bulk.delete_keys)
-        return deleted + len(found)
+        return (await self._delete_matches(pattern, page_size, math.inf)).keys
+
+    async def _delete_some(self, pattern: str, *, seconds: float) -> Matches:
+        """
+        Delete keys that match ``pattern``, as delete_pattern does; no further page is read, and no
+        further 25 keys are deleted, after so many seconds.
+        """
+        return await self._delete_matches(pattern, None, seconds)
+
+    async def _count_keys(self, pattern: str = "*", *, seconds: float) -> Matches:
+        """
+        Count the live keys that match ``pattern``. Reads like iter_keys; no further page is read
+        after so many seconds.
+        """
+        until, counted, pages = clock.monotonic() + seconds, 0, 0
+        async with aclosing(self._key_pages(pattern, None)) as found:
+            async for page in found:
+                counted, pages = counted + len(page), pages + 1
+                if clock.monotonic() >= until:
+                    return Matches(counted, pages, is_whole=False)
+        return Matches(counted, pages, is_whole=True)
 
     async def _clear(self) -> int:
         """
@@ -397,6 +423,7 @@ class CacheStore(Store):
     has_key, ahas_key = twins(_has_key)
     move, amove = twins(_move)
     ttl, attl = twins(_ttl)
+    describe, adescribe = twins(_describe)
     touch, atouch = twins(_touch)
     touch_until, atouch_until = twins(_touch_until)
     incr, aincr = twins(_incr)
@@ -406,17 +433,36 @@ class CacheStore(Store):
     delete_many, adelete_many = twins(_delete_many)
     invalidate_tags, ainvalidate_tags = twins(_invalidate_tags)
     delete_pattern, adelete_pattern = twins(_delete_pattern)
+    delete_some, adelete_some = twins(_delete_some)
+    count_keys, acount_keys = twins(_count_keys)
     clear, aclear = twins(_clear)
     cleanup, acleanup = twins(_cleanup)
     get_stats, aget_stats = twins(_get_stats)
 
-    async def _key_pages(self, pattern: str, page_size: int | None) -> AsyncIterator[list[str]]:
+    async def _key_pages(self, pattern: str, page_size: int | None) -> AsyncGenerator[list[str]]:
         matches = compile_pattern(pattern).fullmatch
         pages = self._sweep().keys(
             literal_start(pattern), by_index=self.core.is_indexed, page_size=page_size
         )
         async for page in pages:
             yield list(filter(matches, page))
+
+    async def _delete_matches(self, pattern: str, page_size: int | None, seconds: float) -> Matches:
+        until, work, bulk = clock.monotonic() + seconds, BackgroundWork(), self.core.bulk
+        deleted = pages = 0
+        waiting: list[RawItem] = []
+        async with aclosing(self._key_pages(pattern, page_size)) as found:
+            async for page in found:
+                pages += 1
+                waiting += raw_keys(map(self.item_key, page))
+                while len(waiting) >= MAX_WRITES and clock.monotonic() < until:
+                    group, waiting = waiting[:MAX_WRITES], waiting[MAX_WRITES:]
+                    await work.write_all(group, bulk.delete_keys)
+                    deleted += len(group)
+                if clock.monotonic() >= until:
+                    return Matches(deleted, pages, is_whole=False)
+        await work.write_all(waiting, bulk.delete_keys)
+        return Matches(deleted + len(waiting), pages, is_whole=True)
 
     def _sweep(self) -> Sweep:
         core = self.core

@@ -38,6 +38,18 @@ class CacheStats:
     expired_items: int
 
 
+@dataclass(frozen=True)
+class Matches:
+    """
+    How many live keys matched a pattern, in how many pages; ``is_whole``: whether these were all
+    pages, and not only those that could be read in the given time.
+    """
+
+    keys: int
+    pages: int
+    is_whole: bool
+
+
 @dataclass
 class Progress:
     """

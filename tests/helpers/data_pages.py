@@ -1,0 +1,50 @@
+"""Caches, limits and jobs on tables of their own, for the pages that show them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dynamo_stores.cache import cache_for
+
+from .status import page
+
+
+@pytest.fixture
+def kept(settings, reporting):
+    """
+    ``kept({"COMPRESSOR": …}, ENDPOINT_URL=…)``: the cache ``kept`` of ``CACHES``, on an alias with
+    tables of its own.
+    """
+
+    def make(options=None, **changes):
+        using = reporting(**{"REPORTS": {"INTERVAL": 3600.0}, **changes})
+        settings.CACHES = {
+            **settings.CACHES,
+            "kept": {
+                "BACKEND": "dynamo_stores.cache.DynamoDBCache",
+                "LOCATION": using,
+                "KEY_PREFIX": "p",
+                "OPTIONS": {"OPERATION_TIMEOUT": 60.0, **(options or {})},
+            },
+        }
+        return cache_for("kept")
+
+    return make
+
+
+def look(client, name, **fields):
+    """Look something up on a page; return its JSON."""
+    answer = client.post(f"{page(name)}?format=json", fields)
+    assert answer.status_code == 200, answer.text
+    return json.loads(answer.content)
+
+
+def sent(faults):
+    """The operations that the relay got, without those of descriptions and reports."""
+    return {
+        name: count
+        for name, count in faults.requests.items()
+        if name not in ("DescribeTable", "UpdateItem")
+    }
