@@ -32,8 +32,10 @@ DemandItem          ``CAP#<table>``                    ``DEMAND#<process>``  cap
 DecisionItem        ``DECISIONS``                      ``<ms>#<table>``      capacity.history
 StatusItem          ``STATUS``                         ``<process>``         monitoring.report_store
 UsageItem           ``USE``                            ``<minute>#<table>``  capacity.usage
+PeriodItem          ``METRICS-MINUTES``                ``<minute>``          monitoring.history
+PeriodItem          ``METRICS-HOURS``                  ``<hour>``            monitoring.history
 ActionItem          ``ACTIONS#<token>``                ``ACTIONS``           admin.actions
-LedgerItem          ``NOTIFY``                         ``<alias>``           monitoring
+LedgerItem          ``NOTIFY``                         ``<alias>``           monitoring.notifications.store
 StartItem           ``STREAM#<table>#<consumer>``      ``START``             streams.checkpoints
 ShardItem           ``STREAM#<table>#<consumer>``      ``SHARD#<stream>#…``  streams.checkpoints
 WorkerItem          ``STREAM#<table>#<consumer>``      ``WORKER#<worker>``   streams.checkpoints
@@ -42,7 +44,7 @@ FailedItem          ``STREAM-FAILED#<table>#<…>``      ``<stream>#<shard>…``
 
 Importing this reads no settings: the table's name, the region and the timeouts come from the alias
 when they are used.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ class MetricsConfig:
     region: str | None = setting(None, or_none(FILLED_TEXT), 98)
     options: dict[str, Any] = setting({}, SINK_OPTIONS, 99)
     correlation_header: str = setting("X-Request-ID", HEADER, 160)
-    token: str | None = setting(None, or_none(FILLED_TEXT), 161)
+    token: str | None = setting(None, or_none(FILLED_TEXT), 161, is_secret=True)
     allow: tuple[str, ...] = setting((), NETWORKS, 162)
 
 

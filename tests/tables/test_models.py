@@ -32,6 +32,8 @@ from dynamo_stores.exceptions import DedupeFailedError, StoreUnavailable, code_o
 from dynamo_stores.infrastructure.replicas import Heartbeat
 from dynamo_stores.infrastructure.tables import create_table, inspect_table, table_of
 from dynamo_stores.models import ControlItem, DynamoModel, StoreItem, concrete_models
+from dynamo_stores.monitoring.history import PeriodItem
+from dynamo_stores.monitoring.notifications.store import LedgerItem
 from dynamo_stores.monitoring.report_store import StatusItem
 from dynamo_stores.ratelimit.items import RateWindow, StoredRate
 from dynamo_stores.streams.checkpoints import ShardItem, StartItem, WorkerItem
@@ -60,6 +62,9 @@ KINDS = [
     (keys.decision, keys.decision(1, "t"), DecisionItem),
     (keys.process_status, keys.process_status("host#1"), StatusItem),
     (keys.usage, keys.usage(1, "t"), UsageItem),
+    (keys.metrics_minute, keys.metrics_minute(1), PeriodItem),
+    (keys.metrics_hour, keys.metrics_hour(1), PeriodItem),
+    (keys.notifications, keys.notifications("default"), LedgerItem),
     (keys.action, keys.action("token"), ActionItem),
     (keys.stream_start, keys.stream_start("r", "t", "c"), StartItem),
     (keys.stream_shard, keys.stream_shard("r", "t", "c", "label", "shardId-1"), ShardItem),

@@ -16,9 +16,10 @@ import re
 import secrets
 import stat
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -65,7 +66,7 @@ class PrometheusSink(Sink):
         self.folder = Folder(Path(options["FOLDER"]) if "FOLDER" in options else default_folder())
         self.name = f"{using}-{os.getpid()}-{secrets.token_hex(4)}"
         self._values: _Values = {}
-        self._lock: IO[str] | None = None
+        self._lock: weakref.finalize[..., PrometheusSink] | None = None
 
     def metric(self, metric: Metric) -> None:
         key = metric.name, tuple(f"{name}={value}" for name, value in metric.dimensions)
@@ -74,7 +75,7 @@ class PrometheusSink(Sink):
 
     def export(self, snapshot: Snapshot, since: Snapshot) -> None:
         if self._lock is None:
-            self._lock = self.folder.begin(self.name)
+            self._lock = weakref.finalize(self, os.close, self.folder.begin(self.name))
         self.folder.write(self.name, self.counts(snapshot))
 
     def counts(self, snapshot: Snapshot) -> Counts:
@@ -84,7 +85,7 @@ class PrometheusSink(Sink):
     def close(self) -> None:
         # The next page adds the file to those of ended processes.
         if self._lock is not None:
-            self._lock.close()
+            self._lock()
 
 
 class Counts:
@@ -177,10 +178,13 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def begin(self, name: str) -> IO[str]:
-        """Create the folder if need be, and return a file that is locked while its process runs."""
+    def begin(self, name: str) -> int:
+        """
+        Create the folder if need be. Return the descriptor of an open file, which is locked while
+        its process runs.
+        """
         self._create()
-        file = (self.path / f"{name}.lock").open("w")
+        file = os.open(self.path / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         if fcntl is not None:
             # Released by the system when the process ends, and not inherited by its children.
             fcntl.lockf(file, fcntl.LOCK_EX)
