@@ -308,7 +308,7 @@ def test_units_are_requested_only_for_observers(faulty, dynamo_faults):
     with measuring():
         cache.get("k")
     asked = [body["ReturnConsumedCapacity"] for _, body in dynamo_faults.bodies]
-    assert asked == ["NONE", "INDEXES"]
+    assert asked == ["NONE", "TOTAL"]
 
 
 def test_a_damaged_refusal_is_no_answer(faulty, dynamo_faults):

@@ -160,9 +160,13 @@ def test_importing_everything_opens_nothing():
         sys.addaudithook(audit)
         import dynamo_stores
         modules = [m.name for m in pkgutil.walk_packages(dynamo_stores.__path__, "dynamo_stores.")]
-        # The framework under the throttles reads settings when it is imported, and pages of the
-        # admin are for projects that are set up.
-        later = ("dynamo_stores.ratelimit.rest_framework", "dynamo_stores.admin.")
+        # The framework under the throttles and the toolbar read settings when they are imported,
+        # and pages of the admin are for projects that are set up.
+        later = (
+            "dynamo_stores.ratelimit.rest_framework",
+            "dynamo_stores.admin.",
+            "dynamo_stores.monitoring.panel",
+        )
         modules.remove("dynamo_stores.testing.fixtures")
         for name in modules:
             if not name.startswith(later):
