@@ -285,6 +285,18 @@ def test_cold_start_is_measured():
     assert ("start: first get", "Django") not in rows
 
 
+def test_what_measuring_costs_is_measured():
+    """A get without it, with reports, and with the default sink."""
+    found = json.loads(run(scenario="metrics", json=True)[0])
+    assert list(found) == [
+        "nothing",
+        "reports",
+        "the defaults: reports and a summary in the log",
+    ]
+    assert all(seconds > 0 for seconds in found.values())
+    assert "  reports: " in run(scenario="metrics")[0]
+
+
 def test_other_engines_lose_the_tables_at_the_end(dynamo_engine):
     """Those of the alias's endpoint, also after an error."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import sys
 import threading
@@ -141,9 +142,10 @@ class Command(BaseCommand):
                 self.stdout.write, processes=options["processes"], rounds=options["rounds"]
             )
         elif options["scenario"] == "metrics":
-            from ..metrics_benchmark import metrics_benchmark
+            from ..metrics_benchmark import as_lines, metrics_benchmark
 
-            metrics_benchmark(self.stdout.write, options)
+            found = metrics_benchmark(options)
+            self.stdout.write(json.dumps(found) if options["json"] else "\n".join(as_lines(found)))
         else:
             self._measure(options)
 
