@@ -52,6 +52,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     # Not used without DEBUG.
     "dynamo_stores.middleware.AdviceMiddleware",
+    "dynamo_stores.middleware.CorrelationMiddleware",
     "dynamo_stores.middleware.DeadlineMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -103,8 +104,8 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 
 if not DEBUG:
     SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
-    # Load balancers ask for the health over plain HTTP.
-    SECURE_REDIRECT_EXEMPT = [r"^dynamo-stores/health/"]
+    # Load balancers and Prometheus ask over plain HTTP.
+    SECURE_REDIRECT_EXEMPT = [r"^dynamo-stores/(health|metrics)/"]
     if forwarded := env.str("SECURE_PROXY_SSL_HEADER", default=""):
         # Only behind a proxy that sets this header itself: a client could send it, too.
         SECURE_PROXY_SSL_HEADER = (f"HTTP_{forwarded.upper().replace('-', '_')}", "https")
@@ -145,6 +146,12 @@ DYNAMO_STORES = {
             "CLEANUP_INTERVAL": env.float("DYNAMODB_CLEANUP_INTERVAL", default=300_000) / 1000,
         },
         "REPORTS": {"ENABLED": USE_DYNAMODB},
+        "METRICS": {
+            "SINKS": env.list(
+                "DYNAMODB_METRICS_SINKS", default=["dynamo_stores.monitoring.sinks.LoggingSink"]
+            ),
+            "TOKEN": env.str("DYNAMODB_METRICS_TOKEN", default="") or None,
+        },
         "RATE_LIMIT": {
             "IN_PROCESS": not USE_DYNAMODB,
             "TRUSTED_PROXIES": int(PROXIES) if PROXIES.isdecimal() else PROXIES.split(","),

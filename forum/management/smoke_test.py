@@ -167,10 +167,21 @@ def _status(browser: Browser) -> list[str]:
         )
     if (ready := browser.get("/dynamo-stores/health/ready")).status != 200:
         raise SmokeTestFailed(f"health/ready returned {ready.status}, expected 200.")
+    metrics = browser.get("/dynamo-stores/metrics/")
+    reads = re.findall(
+        r'^dynamo_stores_operations_total\{.*operation="GetItem",error=""\} ([\d.]+)$',
+        metrics.text,
+        re.MULTILINE,
+    )
+    if metrics.status != 200 or not reads:
+        raise SmokeTestFailed(
+            f"/dynamo-stores/metrics/ returned {metrics.status}, expected reads of tables."
+        )
     return [
         f"{path} in {page.milliseconds:.0f} ms: the breaker of forum-threads is "
         f"{breaker['state']} in {breaker['role']}; it has {write['capacity']} WCU of "
-        f"{write['baseline']} to {write['maximum']}; ready"
+        f"{write['baseline']} to {write['maximum']}; ready; "
+        f"/dynamo-stores/metrics/ counts {sum(map(float, reads)):.0f} GetItem"
     ]
 
 

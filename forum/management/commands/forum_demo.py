@@ -140,6 +140,8 @@ def _environment(folder: Path, engine_port: int) -> dict[str, str]:
         "DYNAMODB_ENDPOINT": f"http://{HOST}:{engine_port}",
         "DYNAMODB_BILLING_MODE": "PROVISIONED",
         "DYNAMODB_SCALING_ENABLED": "true",
+        "DYNAMODB_METRICS_SINKS": "dynamo_stores.monitoring.sinks.LoggingSink,"
+        "dynamo_stores.monitoring.sinks.prometheus.PrometheusSink",
         "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
         "CELERY_BROKER_FOLDER": str(folder / "broker"),
         "PYTHONUNBUFFERED": "1",
