@@ -104,8 +104,8 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 
 if not DEBUG:
     SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
-    # Load balancers and Prometheus ask over plain HTTP.
-    SECURE_REDIRECT_EXEMPT = [r"^dynamo-stores/(health|metrics)/"]
+    # Load balancers ask for the health over plain HTTP.
+    SECURE_REDIRECT_EXEMPT = [r"^dynamo-stores/health/"]
     if forwarded := env.str("SECURE_PROXY_SSL_HEADER", default=""):
         # Only behind a proxy that sets this header itself: a client could send it, too.
         SECURE_PROXY_SSL_HEADER = (f"HTTP_{forwarded.upper().replace('-', '_')}", "https")
