@@ -79,7 +79,7 @@ class EMFSink(Sink):
                 _wait_for(stream)
                 stream.write(f"{line}\n")
                 stream.flush()
-            self._has_failed = False
+                self._has_failed = False
         except (OSError, ValueError, AttributeError) as exc:
             # The stream was closed, or there is none.
             level = logging.DEBUG if self._has_failed else logging.WARNING
@@ -126,7 +126,7 @@ class _Head:
     def __init__(
         self, namespace: str, minute: int, dimensions: tuple[tuple[str, str], ...]
     ) -> None:
-        self._names = {"_aws", *(name for name, _ in dimensions)}
+        self._names = {name for name, _ in dimensions}
         keys = json.dumps([name for name, _ in dimensions], separators=(",", ":"))
         self._begin = (
             f'{{"_aws":{{"Timestamp":{minute * 1000},"CloudWatchMetrics":[{{"Namespace":'

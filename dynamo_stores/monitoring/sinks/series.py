@@ -161,9 +161,8 @@ class Pending:
         if len(metric.dimensions) > _MOST_DIMENSIONS or not abs(metric.value) <= _LARGEST:
             self.drop(1)
             return
-        dimensions = {_text(name, _MOST_NAME): _text(text) for name, text in metric.dimensions}
-        name = _text(metric.name, _MOST_NAME)
-        series = Series(name, metric.unit, tuple(dimensions.items()))
+        dimensions = {_name(name): _text(text) for name, text in metric.dimensions}
+        series = Series(_name(metric.name), metric.unit, tuple(dimensions.items()))
         key, values = (series, _minute_of(metric.at)), Values({metric.value: 1})
         with self._lock:
             found = self._new.get(key)
@@ -288,6 +287,11 @@ def _checked(chosen: Any) -> dict[str, Any]:
 
 def _minute_of(moment: float) -> int:
     return int(moment // _MINUTE) * _MINUTE
+
+
+def _name(text: str) -> str:
+    # This member of a line of the Embedded Metric Format is its own.
+    return "aws" if (found := _text(text, _MOST_NAME)) == "_aws" else found
 
 
 def _text(text: str, most: int = _MOST_TEXT) -> str:
