@@ -162,8 +162,8 @@ class Exporters:
         for each in self.all:
             with each.guarded("metric"):
                 each.sink.metric(metric)
-            if not each.has_started:
-                each.start()
+                if not each.has_started:
+                    each.start()
 
     @contextlib.contextmanager
     def block(self, name: str, attributes: Mapping[str, str]) -> Iterator[None]:

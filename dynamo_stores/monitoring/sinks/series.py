@@ -296,8 +296,10 @@ def _name(text: str) -> str:
 
 def _text(text: str, most: int = _MOST_TEXT) -> str:
     """Return a text as CloudWatch allows it: printable ASCII, not empty."""
-    found = "".join(each if " " <= each <= "~" else "?" for each in text[:most]).strip()
-    return found.removeprefix(":") or "(none)"
+    found = text[:most]
+    if not (found.isascii() and found.isprintable()):
+        found = "".join(each if " " <= each <= "~" else "?" for each in found)
+    return found.rstrip().lstrip(": ") or "(none)"
 
 
 def _sum(one: Distribution, other: Distribution) -> Distribution:
