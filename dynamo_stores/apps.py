@@ -21,6 +21,7 @@ class DynamoStoresConfig(AppConfig):
         receivers.watch()
         meter.watch()
         exporter.watch()
+        exporter.watch_requests()
         if "celery" in sys.modules:
             from . import celery_receivers  # noqa: F401 - the import connects them
         for name, *tags in (

@@ -16,6 +16,8 @@ from django.core.management import get_commands, load_command_class
 
 from dynamo_stores import conf, exceptions
 from dynamo_stores.cache import options
+from dynamo_stores.monitoring.metrics import FAMILIES
+from dynamo_stores.monitoring.sinks.series import DIMENSIONS
 
 ROOT = Path(settings.BASE_DIR)
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -132,6 +134,17 @@ def test_every_setting_is_documented_with_its_default_and_check():
     page = (ROOT / "docs" / "cache.md").read_text()
     for field in dataclasses.fields(options.CacheOptions):
         assert f"| `{field.name.upper()}` |" in page
+
+
+def test_every_metric_is_documented():
+    """docs/metrics.md has their labels, and what CloudWatch gets by default."""
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    for name, kind, _, labels, _ in FAMILIES.values():
+        assert f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} |" in text
+    for name, sets in DIMENSIONS.items():
+        assert len(sets) == 1
+        labels = ", ".join(f"`{label}`" for label in sets[0])
+        assert re.search(rf"^\| `{name}` \| {labels} ?\|", text, re.MULTILINE), name
 
 
 def test_every_variable_of_the_project_is_documented():

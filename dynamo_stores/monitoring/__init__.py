@@ -7,11 +7,19 @@ if TYPE_CHECKING:
     from .exporter import flush_metrics
     from .health import perform_health_check
     from .monitor import Monitor, monitor_operation
+    from .sinks.cloudwatch import CloudWatchMetricsPublisher
 
-__all__ = ["Monitor", "flush_metrics", "monitor_operation", "perform_health_check"]
+__all__ = [
+    "CloudWatchMetricsPublisher",
+    "Monitor",
+    "flush_metrics",
+    "monitor_operation",
+    "perform_health_check",
+]
 
 # A web process imports what it uses, because its start takes time.
 _MODULES = {
+    "CloudWatchMetricsPublisher": "sinks.cloudwatch",
     "Monitor": "monitor",
     "flush_metrics": "exporter",
     "monitor_operation": "monitor",

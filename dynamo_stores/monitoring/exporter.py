@@ -10,12 +10,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import os
 import random
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from django.core.signals import request_finished
 from django.utils.module_loading import import_string
 
 from .. import clock
@@ -42,6 +44,7 @@ class Exporter:
         self.interval = sink.config.interval if sink.interval is None else sink.interval
         self._meter = meter
         self._last = Snapshot(meter.using, clock.now())
+        self._tried_at = self._last.at
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._requests: list[Request] = []
@@ -52,6 +55,11 @@ class Exporter:
     def has_started(self) -> bool:
         """Whether there is a thread that publishes."""
         return self._thread is not None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last try to publish is older than the interval, or the sink wants one."""
+        return clock.now() - self._tried_at >= self.interval or self.sink.is_due()
 
     def start(self) -> None:
         """Start the thread."""
@@ -83,6 +91,7 @@ class Exporter:
         with self._lock:
             requests, self._requests = self._requests, []
         is_published = False
+        self._tried_at = clock.now()
         with self.guarded("export"):
             snapshot = self._meter.snapshot()
             self.sink.export(snapshot, snapshot.since(self._last))
@@ -153,6 +162,8 @@ class Exporters:
         for each in self.all:
             with each.guarded("metric"):
                 each.sink.metric(metric)
+                if not each.has_started:
+                    each.start()
 
     @contextlib.contextmanager
     def block(self, name: str, attributes: Mapping[str, str]) -> Iterator[None]:
@@ -189,11 +200,18 @@ def flush_metrics(using: str | None = None, *, seconds: float = _CLOSING) -> boo
     ``seconds``; return whether all have published it. For programs that are frozen or end.
     """
     found = [_exporters.get(using)] if using else _exporters.all()
-    return _publish(found, seconds, ends=False)
+    return _publish([each for exporters in found for each in exporters.all], seconds)
 
 
-def _publish(found: list[Exporters], seconds: float, *, ends: bool) -> bool:
-    requests = [each.request(ends=ends) for exporters in found for each in exporters.all]
+def flush_due_metrics(**kwargs: Any) -> None:
+    """Publish at once what is due, for at most 1.5 seconds; a receiver of ``request_finished``."""
+    due = [each for exporters in _exporters.all() for each in exporters.all if each.is_due]
+    if due:
+        _publish(due, _CLOSING)
+
+
+def _publish(found: list[Exporter], seconds: float, *, ends: bool = False) -> bool:
+    requests = [each.request(ends=ends) for each in found]
     until = clock.monotonic() + seconds
     for request in requests:
         request.done.wait(max(0.0, until - clock.monotonic()))
@@ -246,8 +264,15 @@ def watch() -> None:
         observer.unsubscribe_operations(_observe)
 
 
+def watch_requests() -> None:
+    """In AWS Lambda, where threads stand still between requests, publish at the end of each."""
+    if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+        request_finished.connect(flush_due_metrics, dispatch_uid=f"{__name__}.flush_due_metrics")
+
+
 @atexit.register
 def close_sinks(**kwargs: Any) -> None:
     """Publish what is left and close the sinks. Ctrl-C meanwhile leaves the rest out."""
     with contextlib.suppress(KeyboardInterrupt, RuntimeError):
-        _publish([each for each in _exporters.all() if each.has_started], _CLOSING, ends=True)
+        ending = [each for each in _exporters.all() if each.has_started]
+        _publish([each for exporters in ending for each in exporters.all], _CLOSING, ends=True)

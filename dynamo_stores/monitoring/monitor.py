@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
@@ -26,14 +25,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Correlations that were begun and not ended; the oldest ones are dropped.
 _MOST_OPEN = 10_000
-# The units of CloudWatch: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/
-# API_MetricDatum.html
-UNITS = frozenset(
-    ["Seconds", "Microseconds", "Milliseconds", "Percent", "Count", "None", "Count/Second"]
-    + [f"{size}{what}{per}" for size in ("", "Kilo", "Mega", "Giga", "Tera")
-       for what in ("bytes", "bits") for per in ("", "/Second")]
-)  # fmt: skip
-_UNITS = {unit.lower(): unit[0].upper() + unit[1:] for unit in UNITS}
 
 
 class _Open(NamedTuple):
@@ -68,19 +59,8 @@ class Monitor:
         ``unit`` is one of CloudWatch's. Raises ValueError for another one, or for a value that is
         not a number.
         """
-        known = _UNITS.get(unit.lower())
-        if known is None:
-            raise ValueError(
-                f"{unit!r} is not a unit. Expected one of CloudWatch's, such as Count, Percent, "
-                "Seconds, Milliseconds, Bytes or None."
-            )
-        if not name:
-            raise ValueError("A metric needs a name.")
-        if isinstance(value, bool) or not math.isfinite(value):
-            raise ValueError(f"The value of the metric {name} must be a number, not {value!r}.")
-        labels = tuple(sorted((str(key), str(text)) for key, text in (dimensions or {}).items()))
-        at = clock.now() if timestamp is None else timestamp
-        get_exporters(self.using).metric(Metric(name, float(value), known, labels, at))
+        metric = Metric.of(name, value, unit, dimensions, timestamp)
+        get_exporters(self.using).metric(metric)
 
     def start_correlation(self, name: str, attributes: Mapping[str, str] | None = None) -> str:
         """

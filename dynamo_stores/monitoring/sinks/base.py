@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+from ... import clock
 from ...calls.observer import Operation
 from ...conf import get_config
 from ..metrics import Snapshot
+
+# The units of CloudWatch: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/
+# API_MetricDatum.html
+UNITS = frozenset(
+    ["Seconds", "Microseconds", "Milliseconds", "Percent", "Count", "None", "Count/Second"]
+    + [f"{size}{what}{per}" for size in ("", "Kilo", "Mega", "Giga", "Tera")
+       for what in ("bytes", "bits") for per in ("", "/Second")]
+)  # fmt: skip
+_UNITS = {unit.lower(): unit[0].upper() + unit[1:] for unit in UNITS}
 
 
 class Metric(NamedTuple):
@@ -22,6 +33,30 @@ class Metric(NamedTuple):
     unit: str
     dimensions: tuple[tuple[str, str], ...]
     at: float
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        value: float,
+        unit: str,
+        dimensions: Mapping[str, str] | None,
+        timestamp: float | None,
+    ) -> Metric:
+        """Return a value; the arguments and errors are those of ``Monitor.record_metric``."""
+        known = _UNITS.get(unit.lower())
+        if known is None:
+            raise ValueError(
+                f"{unit!r} is not a unit. Expected one of CloudWatch's, such as Count, Percent, "
+                "Seconds, Milliseconds, Bytes or None."
+            )
+        if not name:
+            raise ValueError("A metric needs a name.")
+        if isinstance(value, bool) or not math.isfinite(value):
+            raise ValueError(f"The value of the metric {name} must be a number, not {value!r}.")
+        labels = tuple(sorted((str(key), str(text)) for key, text in (dimensions or {}).items()))
+        at = clock.now() if timestamp is None else timestamp
+        return cls(name, float(value), known, labels, at)
 
 
 class Sink:
@@ -57,6 +92,13 @@ class Sink:
         self, name: str, attributes: Mapping[str, str]
     ) -> AbstractContextManager[object] | None:
         """Return a context for a block that ``monitor_operation`` measures, such as a span."""
+
+    def is_due(self) -> bool:
+        """
+        Return whether to export at the end of a request, although the interval is not over; asked
+        in AWS Lambda, where threads stand still between requests.
+        """
+        return False
 
     def export(self, snapshot: Snapshot, since: Snapshot) -> None:
         """
