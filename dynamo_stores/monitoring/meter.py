@@ -156,14 +156,12 @@ class Meter:
             self._count_soon()
 
     def _count_soon(self) -> None:
-        # Never waits: this thread may have the lock itself, where a signal handler or garbage
-        # collection makes a call. Who has the lock counts again after it.
+        # This thread may have the lock itself, where a signal handler or garbage collection makes
+        # a call. Who has the lock counts again after it.
         has_begun, self._is_due = False, True
-        while self._is_due and self.lock.acquire(blocking=False):
-            try:
+        while self._is_due and not self.lock.locked():
+            with self.lock:
                 has_begun |= self._count_all()
-            finally:
-                self.lock.release()
         if has_begun:
             self.when_throttled()
         self.begin()
