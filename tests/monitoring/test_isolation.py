@@ -65,7 +65,7 @@ def test_an_observer_that_raises_when_asked_is_left_out(metrics):  # noqa: F811
 
     observer.subscribe_operations(print, every=broken)
     try:
-        assert CacheStore(using).get("k") is None
+        assert CacheStore(using).get("missing") is None
     finally:
         observer.unsubscribe_operations(print)
 
