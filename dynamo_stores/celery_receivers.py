@@ -41,7 +41,11 @@ def begin_background(task: Any, **kwargs: Any) -> None:
     # Each run of a task has a request of its own, also within another task.
     task.request.dynamo_stores_was_background = is_background()
     set_background(True)
-    found = correlation.id_or_new(getattr(task.request, _HEADER, None))
+    sent = getattr(task.request, _HEADER, None)
+    if sent is None and getattr(task.request, "is_eager", False):
+        # Nothing was sent: the code that calls the task waits for it.
+        sent = correlation.current()
+    found = correlation.id_or_new(sent)
     task.request.dynamo_stores_correlation_token = correlation.begin(found)
 
 

@@ -16,7 +16,8 @@ class Counters:
 
     def __init__(self, using: str) -> None:
         self._counts: dict[str, Counter[tuple[str, ...]]] = {}
-        self._lock = threading.Lock()
+        # A signal handler of the same thread may count, too.
+        self._lock = threading.RLock()
 
     def add(self, name: str, *labels: str) -> None:
         """Add one to a count."""

@@ -7,6 +7,7 @@ Each attempt makes a Measurement, and each call an Operation.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -200,10 +201,13 @@ def is_observed() -> bool:
 
 
 def is_every_operation_observed() -> bool:
-    """Return whether an observer wants every operation."""
-    for wanted in _wanting:  # noqa: SIM110 - a generator would cost more, for each call
-        if wanted():
-            return True
+    """Return whether an observer wants every operation; never raises."""
+    try:
+        for wanted in _wanting:
+            if wanted():
+                return True
+    except Exception:  # noqa: BLE001 - it is logged
+        _log_failure("operations")
     return False
 
 
@@ -215,8 +219,8 @@ def observe_operation(operation: Operation) -> None:
         try:
             if not is_one or wanted():
                 observer(operation)
-        except Exception:
-            logger.exception("An observer of DynamoDB operations failed.")
+        except Exception:  # noqa: BLE001 - it is logged
+            _log_failure("operations")
 
 
 def observe(measurement: Measurement) -> None:
@@ -224,14 +228,28 @@ def observe(measurement: Measurement) -> None:
     for observer in tuple(_observers):
         try:
             observer(measurement)
-        except Exception:
-            logger.exception("An observer of DynamoDB calls failed.")
+        except Exception:  # noqa: BLE001 - it is logged
+            _log_failure("calls")
     if measurement.throttled:
         try:
             signals.throttled.send_robust(Measurement, measurement=measurement)
         except RuntimeError:
             # On an event loop, with a receiver that is a coroutine function.
             logger.exception("The signal throttled could not be sent.")
+
+
+_logging = threading.local()
+
+
+def _log_failure(what: str) -> None:
+    # A handler of logs may make calls, which fail to be observed too.
+    if getattr(_logging, "is_on", False):
+        return
+    _logging.is_on = True
+    try:
+        logger.exception("An observer of DynamoDB %s failed.", what)
+    finally:
+        _logging.is_on = False
 
 
 _INDEXED = ("GlobalSecondaryIndexes", "LocalSecondaryIndexes")

@@ -30,9 +30,9 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
-def id_or_new(text: str | None) -> str:
+def id_or_new(text: object) -> str:
     """Return ``text`` if it can be an id, else a new one."""
-    return text if text and _ID.fullmatch(text) else new_id()
+    return text if isinstance(text, str) and _ID.fullmatch(text) else new_id()
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Exporter:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._requests: list[Request] = []
-        self._has_failed = False
+        self._has_failed = self._has_ended = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -62,26 +62,30 @@ class Exporter:
         return clock.now() - self._tried_at >= self.interval or self.sink.is_due()
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread. Raises RuntimeError if there can be none."""
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=_run,
                     args=(weakref.ref(self), self._wake),
                     name=f"dynamo-stores-{type(self.sink).__name__}-{self._meter.using}",
                     daemon=True,
                 )
-                self._thread.start()
+                thread.start()
+                self._thread = thread
 
     def request(self, *, ends: bool = False) -> Request:
         """
         Let the thread publish at once, and close the sink if the process ``ends``; return the
-        request, which is done when it has.
+        request, which is done when it has, or when the sink was closed before.
         """
         request = Request(ends)
-        with self._lock:
-            self._requests.append(request)
         self.start()
+        with self._lock:
+            if self._has_ended:
+                request.done.set()
+            else:
+                self._requests.append(request)
         self._wake.set()
         return request
 
@@ -90,32 +94,44 @@ class Exporter:
         self._wake.clear()
         with self._lock:
             requests, self._requests = self._requests, []
+            ends = self._has_ended = any(request.ends for request in requests)
         is_published = False
         self._tried_at = clock.now()
-        with self.guarded("export"):
+        # In this thread nobody else handles what a sink raises, whatever it is.
+        with self.guarded("export", BaseException):
             snapshot = self._meter.snapshot()
             self.sink.export(snapshot, snapshot.since(self._last))
             self._last, self._has_failed = snapshot, False
             is_published = True
-        ends = any(request.ends for request in requests)
         if ends:
-            with self.guarded("close"):
+            with self.guarded("close", BaseException):
                 self.sink.close()
         for request in requests:
             request.is_published = is_published
             request.done.set()
         return not ends
 
+    def wants_operations(self) -> bool:
+        """Return whether the sink wants operations at present; not if it raises."""
+        try:
+            return self.sink.wants_operations()
+        except Exception:  # noqa: BLE001 - whatever a sink raises is logged
+            self._log_failure("wants_operations")
+            return False
+
     @contextlib.contextmanager
-    def guarded(self, what: str) -> Iterator[None]:
+    def guarded(self, what: str, kind: type[BaseException] = Exception) -> Iterator[None]:
         """Log what the sink raises within the block: once, until an export succeeds."""
         try:
             yield
-        except Exception:
-            level = logging.DEBUG if self._has_failed else logging.WARNING
-            self._has_failed = True
-            name = type(self.sink).__name__
-            logger.log(level, "The sink %s failed in %s.", name, what, exc_info=True)
+        except kind:
+            self._log_failure(what)
+
+    def _log_failure(self, what: str) -> None:
+        level = logging.DEBUG if self._has_failed else logging.WARNING
+        self._has_failed = True
+        name = type(self.sink).__name__
+        logger.log(level, "The sink %s failed in %s.", name, what, exc_info=True)
 
 
 class Request:
@@ -127,6 +143,25 @@ class Request:
         self.is_published = False
 
 
+class _Guarded:
+    """The context of a sink, which gets exceptions of the block and raises none of its own."""
+
+    def __init__(self, exporter: Exporter, context: contextlib.AbstractContextManager[Any]) -> None:
+        self._exporter = exporter
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._context.__enter__()
+
+    def __exit__(self, *exc_info: Any) -> None:
+        with self._exporter.guarded("block"):
+            self._context.__exit__(*exc_info)
+
+
+# Whether an operation of this thread is passed to sinks.
+_passing = threading.local()
+
+
 class Exporters:
     """All sinks of one alias in this process."""
 
@@ -135,7 +170,7 @@ class Exporters:
         meter = get_meter(using)
         self.all = [Exporter(sink, meter) for sink in _make(using)]
         self.wanting = tuple(
-            each.sink.wants_operations
+            each.wants_operations
             for each in self.all
             if type(each.sink).wants_operations is not Sink.wants_operations
         )
@@ -146,12 +181,24 @@ class Exporters:
         return any(each.has_started for each in self.all)
 
     def operation(self, operation: Operation) -> None:
-        """Pass an operation to the sinks that want it."""
+        """
+        Pass an operation to the sinks that want it, unless a sink makes it, or a handler of the
+        log line of one.
+        """
+        if getattr(_passing, "is_on", False):
+            return
+        _passing.is_on = True
+        try:
+            self._pass(operation)
+        finally:
+            _passing.is_on = False
+
+    def _pass(self, operation: Operation) -> None:
         rate = self.config.sampling_rate
         is_sampled = rate >= 1 or random.random() < rate
         for each in self.all:
             sink = each.sink
-            if sink.wants_operations():
+            if each.wants_operations():
                 with each.guarded("operation"):
                     sink.count(operation)
                     if is_sampled:
@@ -172,7 +219,7 @@ class Exporters:
             for each in self.all:
                 with each.guarded("block"):
                     if (context := each.sink.block(name, attributes)) is not None:
-                        stack.enter_context(context)
+                        stack.enter_context(_Guarded(each, context))
             yield
 
 

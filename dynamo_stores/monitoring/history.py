@@ -20,8 +20,8 @@ from .periods import Period, hour_of, read_period
 logger = logging.getLogger(__name__)
 
 HOUR = 60
-# Minutes for which minutes are kept: an hour can be summed up in the hour after it.
-MINUTES_KEPT = 3 * HOUR
+# Minutes for which minutes are kept: an hour can be summed up, as a whole, in the hour after it.
+MINUTES_KEPT = 3 * HOUR + MINUTES
 # Hours for which hours are kept: 35 days.
 HOURS_KEPT = 35 * 24
 

@@ -7,9 +7,10 @@ What is recorded is counted many at a time, so that a call pays little for it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.dispatch import receiver
@@ -29,6 +30,8 @@ from ..signals import breaker_state_changed, capacity_changed, failed_over
 from .histogram import Buckets, add, bucket_of, buckets_of
 from .metrics import Distribution, Labels, Snapshot
 from .tally import Tally
+
+logger = logging.getLogger(__name__)
 
 # Measurements are counted many at a time: after so many seconds, or so many of them.
 _LONGEST_PENDING, _MOST_PENDING = 1.0, 100
@@ -94,7 +97,10 @@ class Meter:
         # Measurements that are not counted yet, each with its time on both clocks.
         self._pending: deque[tuple[float, float, Measurement]] = deque()
         self._operations: deque[Operation] = deque()
+        self._blocks: deque[tuple[str, str, float]] = deque()
         self._count_at = 0.0
+        # Whether something is to be counted that the holder of the lock may have missed.
+        self._is_due = False
         self._has_begun = False
 
     def record(self, measurement: Measurement) -> None:
@@ -102,21 +108,17 @@ class Meter:
         now, pending = clock.now(), self._pending
         pending.append((now, clock.monotonic(), measurement))
         if measurement.error or now >= self._count_at or len(pending) >= _MOST_PENDING:
-            self.count()
+            self._count_soon()
 
     def record_operation(self, operation: Operation) -> None:
         """Record an operation that was not answered at its first attempt."""
         self._operations.append(operation)
-        self.count()
+        self._count_soon()
 
     def record_block(self, name: str, error: str, seconds: float) -> None:
         """Record a block of the application."""
-        with self.lock:
-            key = (name, error)
-            if key not in self._monitored and len(self._monitored) >= MOST_LABELS:
-                key = (OTHER, OTHER)
-            self._monitored.setdefault(key, _Distribution()).add(seconds)
-        self.begin()
+        self._blocks.append((name, error, seconds))
+        self._count_soon()
 
     def record_outcome(self, *, is_answered: bool) -> None:
         """Record whether DynamoDB answered a call that is not measured."""
@@ -138,21 +140,54 @@ class Meter:
     def count(self) -> None:
         """Count what was recorded."""
         with self.lock:
-            self._count_at = clock.now() + _LONGEST_PENDING
-            has_begun = self._count_pending()
-            with contextlib.suppress(IndexError):
-                while True:
-                    self._count_operation(self._operations.popleft())
+            has_begun = self._count_all()
         if has_begun:
             self.when_throttled()
         self.begin()
+        if self._is_due:
+            self._count_soon()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let nothing be counted in the block; what is recorded meanwhile is counted after it."""
+        with self.lock:
+            yield
+        if self._is_due:
+            self._count_soon()
+
+    def _count_soon(self) -> None:
+        # This thread may have the lock itself, where a signal handler or garbage collection makes
+        # a call. Who has the lock counts again after it.
+        has_begun, self._is_due = False, True
+        while self._is_due and not self.lock.locked():
+            with self.lock:
+                has_begun |= self._count_all()
+        if has_begun:
+            self.when_throttled()
+        self.begin()
+
+    def _count_all(self) -> bool:
+        self._is_due = False
+        self._count_at = clock.now() + _LONGEST_PENDING
+        has_begun = self._count_pending()
+        with contextlib.suppress(IndexError):
+            while True:
+                self._count_operation(self._operations.popleft())
+        with contextlib.suppress(IndexError):
+            while True:
+                self._count_block(*self._blocks.popleft())
+        return has_begun
 
     def begin(self) -> None:
         """Start the threads that publish what is counted, once there is something to publish."""
         if not self._has_begun and (self._counted or self._monitored):
             self._has_begun = True
             for start in _when_begun:
-                start(self.using)
+                try:
+                    start(self.using)
+                except Exception:
+                    # Such as no thread, at the end of the interpreter.
+                    logger.exception("The counts of the alias %r are not published.", self.using)
 
     def snapshot(self) -> Snapshot:
         """Return what was counted since the process began; sends nothing."""
@@ -165,7 +200,7 @@ class Meter:
         if hits or misses:
             counters["cache_lookups"] = {("hit",): float(hits), ("miss",): float(misses)}
         histograms: dict[str, dict[Labels, Distribution]] = {}
-        with self.lock:
+        with self.locked():
             for key, counted in self._counted.items():
                 _add_counters(counters, key, counted)
                 histograms.setdefault("operation_seconds", {})[key] = counted.seconds.copy()
@@ -184,26 +219,33 @@ class Meter:
         if not pending:
             return False
         # Plain operations of one minute are the many; they are added up together.
-        first, last = pending[0][0], pending[-1][0]
-        is_one_minute = minute_of(first) == minute_of(last)
+        at = pending[0][0]
+        is_one_minute = minute_of(at) == minute_of(pending[-1][0])
         throttled = self.tally.throttling()
         with contextlib.suppress(IndexError):
             while True:
                 each = pending.popleft()
                 _, table, operation, seconds, attempt, units, error, *_, waited = each[2]
                 if error or attempt > 1 or table in throttled or not is_one_minute:
+                    # In the order in which they ended.
+                    self._count_all_plain(at, plain)
                     has_begun |= self._count(*each)
                     continue
                 found = plain.get((table, operation))
                 if found is None:
                     found = plain[table, operation] = _Plain()
+                at = each[0]
                 found.seconds.append(waited + seconds)
                 totals = found.units
                 for name, used in units.items():
                     totals[name] = totals.get(name, 0.0) + used
-        for key, found in plain.items():
-            self._count_plain(last, *key, found)
+        self._count_all_plain(at, plain)
         return has_begun
+
+    def _count_all_plain(self, at: float, plain: dict[tuple[str, str], _Plain]) -> None:
+        for key, found in plain.items():
+            self._count_plain(at, *key, found)
+        plain.clear()
 
     def _count_plain(self, at: float, table: str, operation: str, found: _Plain) -> None:
         counted, count = self._counted_of(table, operation), len(found.seconds)
@@ -239,6 +281,12 @@ class Meter:
             if not measurement.reasons:
                 counted.throttles["", ""] += 1
         return self.tally.count(at, seen, measurement)
+
+    def _count_block(self, name: str, error: str, seconds: float) -> None:
+        key = (name, error)
+        if key not in self._monitored and len(self._monitored) >= MOST_LABELS:
+            key = (OTHER, OTHER)
+        self._monitored.setdefault(key, _Distribution()).add(seconds)
 
     def _count_operation(self, operation: Operation) -> None:
         key = operation.table, operation.operation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
@@ -32,7 +33,7 @@ class _Open(NamedTuple):
 
     name: str
     started: float
-    token: Token[str]
+    token: Token[str] | None
     stack: ExitStack
     thread: int
 
@@ -43,6 +44,7 @@ class Monitor:
     def __init__(self, using: str = DEFAULT_ALIAS) -> None:
         self.using = using
         self._open: BoundedDict[str, _Open] = BoundedDict(_MOST_OPEN)
+        self._numbers = itertools.count(1)
 
     def record_metric(
         self,
@@ -69,10 +71,12 @@ class Monitor:
         """
         outer = correlation.current()
         found = outer or correlation.new_id()
-        key = f"{found}/{name}" if outer else found
+        # The same work may be begun several times, and at the same time.
+        key = f"{found}/{name}/{next(self._numbers)}" if outer else found
         stack = ExitStack()
         stack.enter_context(get_exporters(self.using).block(name, dict(attributes or {})))
-        token = correlation.begin(found)
+        # The id of outer work is that work's to end, which may be earlier.
+        token = None if outer else correlation.begin(found)
         self._open.put(key, _Open(name, clock.monotonic(), token, stack, threading.get_ident()))
         return key
 
@@ -87,7 +91,8 @@ class Monitor:
                 f"The correlation {correlation_id!r} was not begun, or it has ended already."
             )
         self._open.drop(correlation_id)
-        correlation.end(found.token)
+        if found.token is not None:
+            correlation.end(found.token)
         seconds = clock.monotonic() - found.started
         get_meter(self.using).record_block(found.name, "" if success else "failed", seconds)
         if found.thread == threading.get_ident():

@@ -83,7 +83,7 @@ class Reporter:
         refused = get_counters(self.using).total("rate_limit_refusals")
         meter, now = self.meter, clock.now()
         meter.count()
-        with meter.lock:
+        with meter.locked():
             tally = meter.tally
             return Report(
                 host=socket.gethostname()[:64],

@@ -7,6 +7,7 @@ import json
 import logging
 
 import pytest
+from celery import shared_task
 from django.http import HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
@@ -112,6 +113,36 @@ def test_a_correlation_has_one_id_until_its_end(metrics, dynamo_clock):  # noqa:
     with pytest.raises(ValueError, match="was not begun, or it has ended"):
         monitor.end_correlation(found)
     assert blocks(using) == {("api_call", ""): 1, ("inner", "failed"): 1}
+
+
+def test_correlations_of_one_name_in_another(metrics):  # noqa: F811
+    """Each has its time, whichever ends first, and no id stays behind."""
+    using, _ = metrics()
+    monitor = Monitor(using)
+    outer = monitor.start_correlation("request")
+    first, second = monitor.start_correlation("fetch"), monitor.start_correlation("fetch")
+    monitor.end_correlation(outer)
+    monitor.end_correlation(first)
+    monitor.end_correlation(second)
+    assert correlation.current() == ""
+    assert blocks(using) == {("request", ""): 1, ("fetch", ""): 2}
+
+
+def test_a_task_that_is_called_at_once_has_the_id_of_its_caller():
+    @shared_task
+    def task():
+        return correlation.current()
+
+    with correlated("caller"):
+        assert task.apply().get() == "caller"
+        assert correlation.current() == "caller"
+    assert task.apply().get() != "caller"
+    assert correlation.current() == ""
+
+
+@pytest.mark.parametrize("sent", [None, "", 7, "a b", "line\n"])
+def test_what_cannot_be_an_id_gets_a_new_one(sent):
+    assert len(correlation.id_or_new(sent)) == 32
 
 
 def test_values_of_the_application_reach_the_sinks(metrics, caplog, dynamo_clock):  # noqa: F811

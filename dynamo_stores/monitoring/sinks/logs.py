@@ -75,6 +75,9 @@ class LoggingSink(Sink):
             fields = {**fields, "correlation_id": correlation}
         if self.options.get("JSON"):
             text = json.dumps({"message": text, **fields}, separators=(",", ":"))
+        elif not text.isprintable():
+            # A line feed in a name would begin a line that nobody logged.
+            text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
         extra = {f"dynamodb_{name}": value for name, value in fields.items()}
         logger.log(level, "%s", text, extra=extra)
 

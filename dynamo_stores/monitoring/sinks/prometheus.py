@@ -16,6 +16,7 @@ import re
 import secrets
 import stat
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -65,8 +66,11 @@ class PrometheusSink(Sink):
         self.interval = float(options.get("INTERVAL", _INTERVAL))
         self.folder = Folder(Path(options["FOLDER"]) if "FOLDER" in options else default_folder())
         self.name = f"{using}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._meter = get_meter(using)
         self._values: _Values = {}
         self._lock: weakref.finalize[..., PrometheusSink] | None = None
+        self._writing = threading.Lock()
+        self.is_closed = False
 
     def metric(self, metric: Metric) -> None:
         key = metric.name, tuple(f"{name}={value}" for name, value in metric.dimensions)
@@ -74,18 +78,40 @@ class PrometheusSink(Sink):
             self._values[key] = (metric.value, metric.at)
 
     def export(self, snapshot: Snapshot, since: Snapshot) -> None:
-        if self._lock is None:
-            self._lock = weakref.finalize(self, os.close, self.folder.begin(self.name))
-        self.folder.write(self.name, self.counts(snapshot))
+        with self._writing:
+            self._write(self.counts())
 
-    def counts(self, snapshot: Snapshot) -> Counts:
-        """Return what the page shows of this process."""
-        return Counts.of(snapshot, dict(self._values))
+    def shown(self) -> Counts:
+        """
+        Return what the page shows of this process, and write it, so that the page of another
+        process does not show less.
+        """
+        with self._writing:
+            counts = self.counts()
+            with contextlib.suppress(OSError):
+                self._write(counts)
+            return counts
+
+    def counts(self) -> Counts:
+        """Return what was counted until now."""
+        return Counts.of(self._meter.snapshot(), dict(self._values))
+
+    def _write(self, counts: Counts) -> None:
+        if self.is_closed:
+            return
+        if self._lock is None or not self.folder.has_begun(self.name):
+            if self._lock is not None:
+                # Somebody deleted the files.
+                self._lock()
+            self._lock = weakref.finalize(self, os.close, self.folder.begin(self.name))
+        self.folder.write(self.name, counts)
 
     def close(self) -> None:
         # The next page adds the file to those of ended processes.
-        if self._lock is not None:
-            self._lock()
+        with self._writing:
+            self.is_closed = True
+            if self._lock is not None:
+                self._lock()
 
 
 class Counts:
@@ -98,6 +124,8 @@ class Counts:
         self.histograms: dict[str, dict[Labels, Distribution]] = {}
         # Of the application, each with its time.
         self.values: dict[Labels, tuple[float, float]] = {}
+        # Of the sum of ended processes: the last that were added, whose files may still be there.
+        self.added: set[str] = set()
 
     @classmethod
     def of(cls, snapshot: Snapshot, values: _Values) -> Counts:
@@ -152,12 +180,16 @@ class Counts:
                     for name, found in self.histograms.items()
                 },
                 "values": [[labels, *value] for labels, value in self.values.items()],
+                "added": sorted(self.added),
             }
         )
 
     @classmethod
     def read(cls, text: str) -> Counts:
-        """Return the counts that ``as_text`` wrote."""
+        """
+        Return the counts that ``as_text`` wrote, without those that had other labels in another
+        version.
+        """
         values, found = json.loads(text), cls()
         found.counters = _read(values["counters"])
         found.gauges = _read(values["gauges"])
@@ -165,10 +197,12 @@ class Counts:
             name: {
                 tuple(labels): Distribution(count, total, dict(map(tuple, buckets)))
                 for labels, count, total, buckets in each
+                if _is_known(name, labels)
             }
             for name, each in values["histograms"].items()
         }
         found.values = {tuple(labels): (value, at) for labels, value, at in values["values"]}
+        found.added = set(values.get("added", ()))
         return found
 
 
@@ -184,11 +218,20 @@ class Folder:
         its process runs.
         """
         self._create()
-        file = os.open(self.path / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        if fcntl is not None:
-            # Released by the system when the process ends, and not inherited by its children.
-            fcntl.lockf(file, fcntl.LOCK_EX)
+        path, flags = self.path / f"{name}.lock", os.O_RDWR | os.O_CREAT
+        if fcntl is None:
+            return os.open(path, flags, 0o600)
+        # It is locked before others see it.
+        new = self.path / f"{name}.lock.new"
+        file = os.open(new, flags, 0o600)
+        # Released by the system when the process ends, and not inherited by its children.
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        new.replace(path)
         return file
+
+    def has_begun(self, name: str) -> bool:
+        """Return whether the locked file of :meth:`begin` is still there."""
+        return (self.path / f"{name}.lock").exists()
 
     def write(self, name: str, counts: Counts) -> None:
         """Replace the counts of a process."""
@@ -208,19 +251,23 @@ class Folder:
             return found
         self._check()
         with self._locked():
-            ended, files = self._read(_ENDED), []
+            ended, files, is_changed = self._read(_ENDED), [], False
             for path in sorted(self.path.glob("*.json")):
                 if path.name == _ENDED or path.stem in own:
                     continue
-                if self._runs(path.stem):
-                    found.add(self._read(path.name))
-                else:
+                if path.stem not in ended.added:
+                    if self._runs(path.stem):
+                        found.add(self._read(path.name))
+                        continue
                     ended.add(self._read(path.name), has_ended=True)
-                    files.append(path)
-            if files:
+                    is_changed = True
+                files.append(path)
+            if is_changed:
+                # Whoever is killed before the files are deleted has not added them twice.
+                ended.added = {path.stem for path in files}
                 self.write(Path(_ENDED).stem, ended)
             for path in files:
-                for each in (path, path.with_suffix(".lock")):
+                for each in (path.with_suffix(".lock"), path):
                     each.unlink(missing_ok=True)
         found.add(ended, has_ended=True)
         return found
@@ -240,9 +287,8 @@ class Folder:
         try:
             with (self.path / f"{name}.lock").open("r+") as file:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
         except OSError:
+            # Locked, or deleted by somebody, which says nothing about the process.
             return True
         return False
 
@@ -251,7 +297,12 @@ class Folder:
         with (self.path / _LOCK).open("w") as file:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            finally:
+                if fcntl is not None:
+                    # A child that was forked meanwhile has the file open, too.
+                    fcntl.flock(file, fcntl.LOCK_UN)
 
     def _create(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -281,7 +332,8 @@ def page(sinks: Sequence[PrometheusSink], *, openmetrics: bool) -> str:
     by_folder: dict[Path, dict[str, Counts]] = {}
     for sink in sinks:
         own = by_folder.setdefault(sink.folder.path, {})
-        own[sink.name] = sink.counts(get_meter(sink.using).snapshot())
+        if not sink.is_closed:
+            own[sink.name] = sink.shown()
     total = Counts()
     for path, own in by_folder.items():
         total.add(Folder(path).total(own))
@@ -309,14 +361,19 @@ def render(counts: Counts, *, openmetrics: bool) -> str:
             f"{sample}{_labels(dict(zip(labels, values, strict=True)))} {_number(value)}"
             for values, value in sorted(values_of.items())
         ]
-    applications: dict[str, list[str]] = {}
-    for (name, using, *dimensions), (value, _) in sorted(counts.values.items()):
-        full = _PREFIX + "app_" + _OTHER.sub("_", name)
-        pairs = dict(each.partition("=")[::2] for each in dimensions)
-        named = {"using": using, **{_OTHER.sub("_", key): text for key, text in pairs.items()}}
-        applications.setdefault(full, []).append(f"{full}{_labels(named)} {_number(value)}")
-    for full, samples in applications.items():
-        lines += [*_head(full, "gauge", "A value of the application."), *samples]
+    applications: dict[str, dict[str, float]] = {}
+    # Of names that are the same here, the latest value.
+    for (name, using, *dimensions), (value, _) in sorted(
+        counts.values.items(), key=lambda each: each[1][1]
+    ):
+        full, named = _PREFIX + "app_" + _OTHER.sub("_", name), {"using": using}
+        for dimension in dimensions:
+            key, _, text = dimension.partition("=")
+            named.setdefault(_name(key), text)
+        applications.setdefault(full, {})[f"{full}{_labels(named)}"] = value
+    for full, samples in sorted(applications.items()):
+        lines += _head(full, "gauge", "A value of the application.")
+        lines += [f"{sample} {_number(value)}" for sample, value in sorted(samples.items())]
     if openmetrics:
         lines.append("# EOF")
     return "\n".join(lines) + "\n"
@@ -345,7 +402,13 @@ def _labels(labels: Mapping[str, str]) -> str:
     return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
 
 
+def _name(text: str) -> str:
+    found = _OTHER.sub("_", text)
+    return found if found and not found[0].isdigit() else f"_{found}"
+
+
 def _escaped(text: str) -> str:
+    text = text.encode(errors="replace").decode()
     return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
@@ -362,6 +425,10 @@ def _listed(found: Mapping[str, Mapping[Labels, float]]) -> dict[str, list[list[
 
 def _read(found: Mapping[str, Any]) -> dict[str, dict[Labels, float]]:
     return {
-        name: {tuple(labels): float(value) for labels, value in values}
+        name: {tuple(labels): float(value) for labels, value in values if _is_known(name, labels)}
         for name, values in found.items()
     }
+
+
+def _is_known(name: str, labels: Sequence[str]) -> bool:
+    return name in FAMILIES and len(labels) == 1 + len(FAMILIES[name].labels)

@@ -1,0 +1,177 @@
+"""What sinks, log handlers, garbage collection and signals do to calls: nothing."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from dynamo_stores.calls import observer
+from dynamo_stores.conf import get_config
+from dynamo_stores.exceptions import StoreUnavailable
+from dynamo_stores.monitoring import correlation, monitor_operation
+from dynamo_stores.monitoring.exporter import close_sinks, flush_metrics, get_exporters
+from dynamo_stores.monitoring.meter import get_meter
+from dynamo_stores.stores import CacheStore
+from tests.monitoring.test_metrics import KEEPS, Keeps, metrics  # noqa: F401 - a fixture
+
+
+class Broken(Keeps):
+    """Raises where a sink should not."""
+
+    def wants_operations(self):
+        raise ValueError("of wants_operations")
+
+    def block(self, name, attributes):
+        return BrokenContext()
+
+
+class BrokenContext:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        raise ValueError("of the context")
+
+
+class Stops(Keeps):
+    """Raises what ends a thread, once."""
+
+    def export(self, snapshot, since):
+        self.exports.append((snapshot, since))
+        if len(self.exports) == 1:
+            raise SystemExit
+
+
+BROKEN, STOPS = f"{__name__}.Broken", f"{__name__}.Stops"
+
+
+def test_a_sink_that_raises_when_asked_whether_it_wants_operations(metrics, caplog):  # noqa: F811
+    using, _ = metrics(sinks=[BROKEN, KEEPS], OPERATIONS=True)
+    kept = get_exporters(using).all[1].sink
+    store = CacheStore(using)
+    store.set("k", 1)
+    assert store.get("k") == 1
+    assert [each.operation for each in kept.counted] == ["PutItem", "GetItem"]
+    assert [each.levelname for each in caplog.records] == ["WARNING"]
+
+
+def test_an_observer_that_raises_when_asked_is_left_out(metrics):  # noqa: F811
+    using, _ = metrics()
+
+    def broken():
+        raise ValueError
+
+    observer.subscribe_operations(print, every=broken)
+    try:
+        assert CacheStore(using).get("missing") is None
+    finally:
+        observer.unsubscribe_operations(print)
+
+
+def test_the_context_of_a_sink_raises_at_the_end_of_a_block(metrics):  # noqa: F811
+    using, _ = metrics(sinks=[BROKEN, KEEPS])
+    assert monitor_operation("block", lambda: 7, using=using) == 7
+    with pytest.raises(KeyError), monitor_operation("block", using=using):
+        raise KeyError
+    assert correlation.current() == ""
+
+
+def test_a_sink_that_stops_its_thread_is_asked_again(metrics):  # noqa: F811
+    using, sink = metrics(sinks=[STOPS])
+    CacheStore(using).get("k")
+    assert not flush_metrics(using)
+    assert flush_metrics(using)
+    assert sink.exports[-1][1].total("operations") == 1
+
+
+def test_sinks_are_closed_once(metrics, monkeypatch):  # noqa: F811
+    """Celery's signals come before the exit handlers, which have nothing to wait for then."""
+    using, sink = metrics()
+    CacheStore(using).get("k")
+    close_sinks()
+    assert sink.closed == 1
+    waited = []
+    monkeypatch.setattr(
+        threading.Event, "wait", lambda self, timeout=None: waited.append(self.is_set())
+    )
+    close_sinks()
+    assert all(waited)
+    assert sink.closed == 1
+
+
+def test_a_call_while_the_meter_counts_in_the_same_thread(metrics):  # noqa: F811
+    """As of a signal handler, or of a coroutine that garbage collection ends."""
+    using, _ = metrics()
+    store, meter = CacheStore(using), get_meter(using)
+    store.get("k")
+
+    def handle():
+        for _ in range(200):
+            store.get("k")
+        with monitor_operation("handler", using=using):
+            pass
+
+    done = threading.Event()
+
+    def in_thread():
+        with meter.lock:
+            handle()
+        done.set()
+
+    threading.Thread(target=in_thread, daemon=True).start()
+    assert done.wait(10)
+    counted = meter.snapshot()
+    assert counted.total("operations") == 201
+    assert counted.distribution("monitored_seconds").count == 1
+
+
+def test_a_log_handler_that_calls_the_cache(metrics):  # noqa: F811
+    using, _ = metrics(sinks=["dynamo_stores.monitoring.sinks.LoggingSink"])
+    store, lines = CacheStore(using), []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            lines.append(record.getMessage())
+            store.get("k")
+
+    logger, handler = logging.getLogger("dynamo_stores.operations"), Handler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        store.get("k")
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    assert len(lines) == 1
+    assert get_meter(using).snapshot().total("operations") == 2
+
+
+def test_an_answer_before_an_error_is_not_taken_for_a_later_one(metrics, dynamo_faults):  # noqa: F811
+    using, _ = metrics(
+        changes={
+            "ENDPOINT_URL": dynamo_faults.url,
+            "RETRY": {"MAX_RETRIES": 0},
+            "CIRCUIT_BREAKER": {"ENABLED": False},
+        }
+    )
+    store, meter = CacheStore(using), get_meter(using)
+    store.get("k")
+    store.get("k")
+    dynamo_faults.fail("GetItem", times=1)
+    with pytest.raises(StoreUnavailable):
+        store.get("k")
+    assert meter.unanswered_since is not None
+    assert meter.answered_at < meter.unanswered_since
+
+
+@pytest.mark.parametrize("table", ["table\nERROR forged", "a\u2028b\x1b[31m"])
+def test_names_do_not_begin_log_lines(metrics, caplog, table):  # noqa: F811
+    using, _ = metrics(sinks=["dynamo_stores.monitoring.sinks.LoggingSink"])
+    operation = observer.Operation(using, table, "GetItem", 0.1, 0.0, (), "", {}, None)
+    with caplog.at_level(logging.DEBUG, "dynamo_stores.operations"):
+        get_exporters(using).operation(operation)
+    (record,) = caplog.records
+    assert record.getMessage().isprintable()
+    assert get_config(using).metrics.sinks
