@@ -131,12 +131,12 @@ def test_sums_agree_with_what_was_counted(published, statistics, dynamo_faults):
     with measuring() as attempts:
         store.set("k", 1)
         for _ in range(30):
-            store.get("k")
+            store.get("missing")
         assert flush_metrics(using, seconds=60)
         store.get_many(["k", "l"])
         dynamo_faults.fail("GetItem", times=1)
         with pytest.raises(StoreUnavailable):
-            store.get("k")
+            store.get("missing")
     attempts = [each for each in attempts if each.using == using]
     assert flush_metrics(using, seconds=60)
     both = {"using": using, "table": table}
@@ -195,11 +195,11 @@ def test_a_batch_that_was_accepted_is_not_sent_again(moto, published, statistics
         using = published(ENDPOINT_URL=relay.url)
         for number in range(2500):
             Monitor(using).record_metric("orders", 1, dimensions={"Customer": str(number)})
-        CacheStore(using).get("k")
+        CacheStore(using).get("missing")
         for _ in range(2):
             assert not flush_metrics(using, seconds=60)
         assert caplog.text.count("The sink CloudWatchSink failed in export.") == 1
-        CacheStore(using).get("k")
+        CacheStore(using).get("missing")
         assert flush_metrics(using, seconds=60)
         assert len(relay.requests) == 5
     for customer in (0, 999, 1000, 2499):
@@ -212,7 +212,7 @@ def test_a_server_that_hangs_or_refuses_delays_nothing(moto, published, statisti
     with Relay(moto, "hang", 403) as relay:
         using = published(ENDPOINT_URL=relay.url, TIMEOUT=0.5)
         for expected in (False, False, True):
-            CacheStore(using).get("k")
+            CacheStore(using).get("missing")
             Monitor(using).record_metric("orders", 1)
             assert flush_metrics(using, seconds=60) is expected
     assert statistics("misses", using=using)[1] == 3
@@ -307,7 +307,7 @@ def test_a_child_publishes_what_is_its_own(published, statistics):
 
     def in_child(number):
         Monitor(using).record_metric("orders", 10)
-        CacheStore(using).get("k")
+        CacheStore(using).get("missing")
         return flush_metrics(using, seconds=60), publisher.publish()
 
     assert in_processes(2, in_child) == [(True, 0)] * 2
@@ -327,7 +327,7 @@ def test_a_process_ends_although_cloudwatch_hangs(tmp_path, dynamo_engine):
             " INSTALLED_APPS=['dynamo_stores'], SECRET_KEY='x')\n"
             "django.setup()\n"
             "from dynamo_stores.stores import CacheStore\n"
-            "CacheStore().get('k')\n"
+            "CacheStore().get('missing')\n"
             "print('ends', time.time(), flush=True)\n"
         )
         ended = subprocess.run(
@@ -352,14 +352,14 @@ def in_lambda(monkeypatch):
 def test_lambda_publishes_at_the_end_of_a_request(in_lambda, published, statistics, dynamo_clock):
     """If the interval is over, because the thread stands still between requests."""
     using = published(interval=60.0)
-    CacheStore(using).get("k")
+    CacheStore(using).get("missing")
     path = reverse("dynamo_stores:live")
     Client().get(path)
     assert statistics("misses", at=dynamo_clock.now(), using=using)[1] == 0
     dynamo_clock.advance(61)
     Client().get(path)
     assert statistics("misses", at=dynamo_clock.now(), using=using)[1] == 1
-    CacheStore(using).get("k")
+    CacheStore(using).get("missing")
     Client().get(path)
     assert statistics("misses", at=dynamo_clock.now(), using=using)[1] == 1
 
@@ -377,7 +377,7 @@ def test_lambda_publishes_earlier_when_much_waits(in_lambda, published):
 def test_elsewhere_the_end_of_a_request_publishes_nothing(published, statistics, dynamo_clock):
     exporter.watch_requests()
     using = published(interval=60.0)
-    CacheStore(using).get("k")
+    CacheStore(using).get("missing")
     dynamo_clock.advance(61)
     Client().get(reverse("dynamo_stores:live"))
     assert statistics("misses", at=dynamo_clock.now(), using=using)[1] == 0
@@ -386,7 +386,7 @@ def test_elsewhere_the_end_of_a_request_publishes_nothing(published, statistics,
 def test_an_idle_process_sends_nothing(published, moto):
     with Relay(moto) as relay:
         using = published(ENDPOINT_URL=relay.url)
-        CacheStore(using).get("k")
+        CacheStore(using).get("missing")
         for _ in range(3):
             assert flush_metrics(using, seconds=60)
         assert len(relay.requests) == 1
