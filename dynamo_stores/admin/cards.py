@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..capacity.history import CapacityDecision
 from ..capacity.usage import HOUR
-from ..monitoring.formatting import ago, clock_time, count_of, number, span
+from ..monitoring.formatting import ago, clock_time, count_of, milliseconds, number, span
 from ..monitoring.report import Report
 from ..monitoring.status import (
     CAPACITY,
@@ -260,6 +260,9 @@ def _line(table: TableStatus) -> str:
         known = USAGE not in table.not_known
         used = f"{number(own.read.used)}/s read, {number(own.write.used)}/s written"
         parts.append(used if known else "usage not known")
+        if known and table.latency:
+            busiest = table.latency[0]
+            parts.append(f"{busiest.operation} p99 {milliseconds(busiest.p99)}")
     return " · ".join(parts)
 
 

@@ -10,6 +10,7 @@ urlpatterns = [
     path("", admin.site.admin_view(views.overview), name="overview"),
     path("breakers/", admin.site.admin_view(views.breakers), name="breakers"),
     path("history/", admin.site.admin_view(views.history), name="history"),
+    path("latency/", admin.site.admin_view(views.latency), name="latency"),
     path("cache/", admin.site.admin_view(views.cache), name="cache"),
     path("limits/", admin.site.admin_view(views.limits), name="limits"),
     path("jobs/", admin.site.admin_view(views.jobs), name="jobs"),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -21,15 +22,17 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from ..monitoring.reporter import get_reporter
 from ..monitoring.snapshot import read_all
 from ..monitoring.status import AliasStatus, as_json
-from . import actions, entries
+from . import actions, entries, events
 from . import jobs as job_pages
+from . import latency as latency_pages
 from . import limits as limit_pages
 from .actions import ALL_PROCESSES, Action, BadAction, Receipts, Target, check_alias, perform
 from .cards import SYMBOLS, Card, cards, describe_change, processes, summary
+from .past import Past, Reading
 from .permissions import Status
 
 REFRESH = 30
-_PAGES = ("overview", "breakers", "history", "cache", "limits", "jobs")
+_PAGES = ("overview", "breakers", "history", "latency", "cache", "limits", "jobs")
 _ACTIONS = {**actions.ACTIONS, **entries.ACTIONS, **limit_pages.ACTIONS, **job_pages.ACTIONS}
 # A key is sent in the body of a POST: addresses are in the logs of servers.
 _LOOK_UP = ("GET", "HEAD", "POST")
@@ -102,11 +105,33 @@ def history(request: HttpRequest) -> HttpResponse:
     )
 
 
+@require_safe
+@_permitted("view_status")
+def latency(request: HttpRequest) -> HttpResponse:
+    """Show how long calls took, by table and operation."""
+    statuses, pasts = _read_with_past(day=True)
+    table, order = request.GET.get("table", ""), request.GET.get("sort")
+    order = latency_pages.SLOWEST if order == latency_pages.SLOWEST else latency_pages.BUSIEST
+    found = latency_pages.latencies(pasts, table=table, order=order)
+    chosen = {"sort": order} if order == latency_pages.SLOWEST else {}
+    return _page(
+        request,
+        "latency",
+        statuses,
+        data={"latency": [each.as_json() for each in found]},
+        groups=found,
+        table=table,
+        order=order,
+        query=urlencode({**chosen, **({"table": table} if table else {})}),
+        title="Latency",
+    )
+
+
 @require_http_methods(_LOOK_UP)
 @_permitted("view_status")
 def cache(request: HttpRequest) -> HttpResponse:
     """Show hits and misses, and what a cache has under a key."""
-    statuses, form = _read(), request.POST
+    (statuses, pasts), form = _read_with_past(day=True), request.POST
     found = None
     if request.method == "POST":
         try:
@@ -118,7 +143,7 @@ def cache(request: HttpRequest) -> HttpResponse:
             )
         except BadAction as exc:
             return _refused(exc)
-    rows, caches = entries.hits(statuses), entries.caches()
+    rows, caches, lookups = entries.hits(statuses), entries.caches(), events.lookups(pasts)
     return _page(
         request,
         "cache",
@@ -127,7 +152,9 @@ def cache(request: HttpRequest) -> HttpResponse:
             "hits": [{**asdict(row), "rate": row.rate} for row in rows],
             "caches": [asdict(each) for each in caches],
             "entry": found and found.as_json(),
+            "lookups": [each.as_json() for each in lookups],
         },
+        events=lookups,
         hits=rows,
         caches=caches,
         lookup=found,
@@ -140,9 +167,9 @@ def cache(request: HttpRequest) -> HttpResponse:
 @_permitted("view_status")
 def limits(request: HttpRequest) -> HttpResponse:
     """Show the limits of resources, and the use of one."""
-    statuses, form = _read(), request.POST
+    (statuses, pasts), form = _read_with_past(), request.POST
     found = None
-    aliases_limits = limit_pages.limits(statuses)
+    aliases_limits, refusals = limit_pages.limits(statuses), events.refusals(pasts)
     if request.method == "POST":
         using = form.get("using", "")
         stored = next((each.stored for each in aliases_limits if each.using == using), None)
@@ -164,7 +191,9 @@ def limits(request: HttpRequest) -> HttpResponse:
         data={
             "limits": [each.as_json() for each in aliases_limits],
             "use": found and found.as_json(),
+            "refusals": [each.as_json() for each in refusals],
         },
+        events=refusals,
         groups=aliases_limits,
         lookup=found,
         title="Rate limits",
@@ -175,7 +204,8 @@ def limits(request: HttpRequest) -> HttpResponse:
 @_permitted("view_status")
 def jobs(request: HttpRequest) -> HttpResponse:
     """Show a job, or those of the first pages of a table."""
-    statuses, form = _read(), request.POST
+    (statuses, pasts), form = _read_with_past(), request.POST
+    counted = events.jobs(pasts)
     found = listing = None
     if request.method == "POST":
         using = form.get("using", "")
@@ -195,7 +225,12 @@ def jobs(request: HttpRequest) -> HttpResponse:
         request,
         "jobs",
         statuses,
-        data={"job": found and found.as_json(), "list": listing and listing.as_json()},
+        data={
+            "job": found and found.as_json(),
+            "list": listing and listing.as_json(),
+            "counts": [each.as_json() for each in counted],
+        },
+        events=counted,
         lookup=found,
         listing=listing,
         pages=job_pages.LIST_PAGES,
@@ -276,6 +311,13 @@ def _dead(statuses: list[AliasStatus]) -> set[str]:
 
 def _read() -> list[AliasStatus]:
     return read_all(lambda using: get_reporter(using).report())
+
+
+def _read_with_past(*, day: bool = False) -> tuple[list[AliasStatus], list[Past]]:
+    """Return the snapshots, and the minutes of each alias, with ``day`` its hours too."""
+    reading = Reading(day=day)
+    statuses = _read()
+    return statuses, reading.past(statuses)
 
 
 def _has(request: HttpRequest, permission: str) -> bool:

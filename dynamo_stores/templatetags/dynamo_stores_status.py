@@ -41,3 +41,4 @@ def _time(at: float, text: str) -> SafeString:
 
 
 register.filter("short_number", formatting.number)
+register.filter("milliseconds", formatting.milliseconds)

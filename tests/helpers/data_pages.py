@@ -6,7 +6,10 @@ import json
 
 import pytest
 
+from dynamo_stores import keys
 from dynamo_stores.cache import cache_for
+from dynamo_stores.concurrency.effects import run
+from dynamo_stores.monitoring.history import History, PeriodItem
 
 from .status import page
 
@@ -48,3 +51,12 @@ def sent(faults):
         for name, count in faults.requests.items()
         if name not in ("DescribeTable", "UpdateItem")
     }
+
+
+def sum_up(using, minutes=None, hours=None):
+    """Write minutes and hours as the task that sums up reports does."""
+    items = History(using)._items
+    for key, periods in ((keys.metrics_minute, minutes), (keys.metrics_hour, hours)):
+        for at, period in (periods or {}).items():
+            text = period if isinstance(period, str) else period.as_text()
+            run(items.put(PeriodItem(*key(at), period=text).serialize()))
