@@ -115,7 +115,7 @@ def test_lines_agree_with_what_was_counted(written, capsys, dynamo_faults):
         store.set("secret-key", "secret-value")
         for _ in range(150):
             store.get("secret-key")
-        store.get("missing")
+        store.get("absent")
         dynamo_faults.fail("GetItem", times=1)
         with pytest.raises(StoreUnavailable):
             store.get("secret-key")
