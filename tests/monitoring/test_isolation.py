@@ -10,7 +10,7 @@ import pytest
 from dynamo_stores.calls import observer
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
-from dynamo_stores.monitoring import correlation, monitor_operation
+from dynamo_stores.monitoring import correlation, ending, monitor_operation
 from dynamo_stores.monitoring.exporter import close_sinks, flush_metrics, get_exporters
 from dynamo_stores.monitoring.meter import get_meter
 from dynamo_stores.stores import CacheStore
@@ -175,3 +175,18 @@ def test_names_do_not_begin_log_lines(metrics, caplog, table):  # noqa: F811
     (record,) = caplog.records
     assert record.getMessage().isprintable()
     assert get_config(using).metrics.sinks
+
+
+def test_the_end_of_a_process_has_one_time_for_all(dynamo_clock, monkeypatch):
+    begun = []
+    monkeypatch.setattr(ending, "_when_ending", [lambda: begun.append(1)])
+    monkeypatch.setattr(ending, "_until", None)
+    assert ending.time_left() == 1.5
+    dynamo_clock.advance(1.0)
+    assert ending.time_left() == pytest.approx(0.5)
+    dynamo_clock.advance(1.0)
+    assert ending.time_left() == 0.0
+    assert len(begun) == 1
+    dynamo_clock.advance(20.0)
+    assert ending.time_left() == 1.5
+    assert len(begun) == 2
