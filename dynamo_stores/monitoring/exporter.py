@@ -62,7 +62,11 @@ class Exporter:
     @property
     def is_due(self) -> bool:
         """Whether the last try to publish is older than the interval, or the sink wants one."""
-        return clock.now() - self._tried_at >= self.interval or self.sink.is_due()
+        if clock.now() - self._tried_at >= self.interval:
+            return True
+        with self.guarded("is_due"):
+            return self.sink.is_due()
+        return False
 
     def start(self) -> None:
         """Start the thread. Raises RuntimeError if there can be none."""
