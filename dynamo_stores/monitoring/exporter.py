@@ -26,14 +26,15 @@ from ..calls.observer import Operation
 from ..concurrency.per_process import PerProcess
 from ..conf import aliases, get_config, when_changed
 from ..exceptions import ConfigurationError
+from .ending import time_left, when_ending
 from .meter import Meter, get_meter, when_begun
 from .metrics import Snapshot
 from .sinks.base import Metric, Sink
 
 logger = logging.getLogger(__name__)
 
-# Seconds that all sinks together have at the end of a process.
-_CLOSING = 1.5
+# Seconds that a flush may take.
+_FLUSHING = 1.5
 
 
 class Exporter:
@@ -48,7 +49,9 @@ class Exporter:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._requests: list[Request] = []
-        self._has_failed = self._has_ended = False
+        self._has_failed = False
+        # The first request that ends it.
+        self._ending: Request | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -59,7 +62,11 @@ class Exporter:
     @property
     def is_due(self) -> bool:
         """Whether the last try to publish is older than the interval, or the sink wants one."""
-        return clock.now() - self._tried_at >= self.interval or self.sink.is_due()
+        if clock.now() - self._tried_at >= self.interval:
+            return True
+        with self.guarded("is_due"):
+            return self.sink.is_due()
+        return False
 
     def start(self) -> None:
         """Start the thread. Raises RuntimeError if there can be none."""
@@ -77,15 +84,16 @@ class Exporter:
     def request(self, *, ends: bool = False) -> Request:
         """
         Let the thread publish at once, and close the sink if the process ``ends``; return the
-        request, which is done when it has, or when the sink was closed before.
+        request, which is done when it has. After a request that ends, that one is returned.
         """
-        request = Request(ends)
         self.start()
         with self._lock:
-            if self._has_ended:
-                request.done.set()
-            else:
-                self._requests.append(request)
+            if self._ending is not None:
+                return self._ending
+            request = Request(ends)
+            self._requests.append(request)
+            if ends:
+                self._ending = request
         self._wake.set()
         return request
 
@@ -94,7 +102,7 @@ class Exporter:
         self._wake.clear()
         with self._lock:
             requests, self._requests = self._requests, []
-            ends = self._has_ended = any(request.ends for request in requests)
+            ends = any(request.ends for request in requests)
         is_published = False
         self._tried_at = clock.now()
         # In this thread nobody else handles what a sink raises, whatever it is.
@@ -241,7 +249,7 @@ def get_exporters(using: str) -> Exporters:
     return _exporters.get(using)
 
 
-def flush_metrics(using: str | None = None, *, seconds: float = _CLOSING) -> bool:
+def flush_metrics(using: str | None = None, *, seconds: float = _FLUSHING) -> bool:
     """
     Publish at once what the sinks have counted, of all aliases or of ``using``, for at most
     ``seconds``; return whether all have published it. For programs that are frozen or end.
@@ -254,7 +262,7 @@ def flush_due_metrics(**kwargs: Any) -> None:
     """Publish at once what is due, for at most 1.5 seconds; a receiver of ``request_finished``."""
     due = [each for exporters in _exporters.all() for each in exporters.all if each.is_due]
     if due:
-        _publish(due, _CLOSING)
+        _publish(due, _FLUSHING)
 
 
 def _publish(found: list[Exporter], seconds: float, *, ends: bool = False) -> bool:
@@ -317,9 +325,19 @@ def watch_requests() -> None:
         request_finished.connect(flush_due_metrics, dispatch_uid=f"{__name__}.flush_due_metrics")
 
 
+@when_ending
+def _request_ends() -> None:
+    with contextlib.suppress(RuntimeError):
+        for exporters in _exporters.all():
+            for each in exporters.all:
+                if each.has_started:
+                    each.request(ends=True)
+
+
 @atexit.register
 def close_sinks(**kwargs: Any) -> None:
     """Publish what is left and close the sinks. Ctrl-C meanwhile leaves the rest out."""
     with contextlib.suppress(KeyboardInterrupt, RuntimeError):
+        left = time_left()
         ending = [each for each in _exporters.all() if each.has_started]
-        _publish([each for exporters in ending for each in exporters.all], _CLOSING, ends=True)
+        _publish([each for exporters in ending for each in exporters.all], left, ends=True)

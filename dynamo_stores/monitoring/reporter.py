@@ -33,6 +33,7 @@ from ..concurrency.per_process import PerProcess
 from ..conf import get_config
 from ..exceptions import CALL_ERRORS, ConfigurationError
 from ..signals import breaker_state_changed
+from .ending import time_left
 from .meter import get_meter, when_begun
 from .report import BreakerReport, Report
 from .report_store import ReportStore
@@ -242,8 +243,12 @@ def _on_breaker_change(using: str, new: State, **kwargs: Any) -> None:
 
 @atexit.register
 def publish_last_reports(**kwargs: Any) -> None:
-    """Report that this process ends. Ctrl-C meanwhile leaves the rest of the reports out."""
+    """
+    Report that this process ends, unless DynamoDB did not answer its last call. Ctrl-C meanwhile
+    leaves the rest of the reports out.
+    """
     with contextlib.suppress(KeyboardInterrupt):
+        time_left()
         for reporter in _reporters.all():
-            if reporter.has_published():
+            if reporter.has_published() and reporter.meter.unanswered_since is None:
                 reporter.publish(has_ended=True)

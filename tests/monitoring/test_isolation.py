@@ -10,8 +10,13 @@ import pytest
 from dynamo_stores.calls import observer
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
-from dynamo_stores.monitoring import correlation, monitor_operation
-from dynamo_stores.monitoring.exporter import close_sinks, flush_metrics, get_exporters
+from dynamo_stores.monitoring import correlation, ending, monitor_operation
+from dynamo_stores.monitoring.exporter import (
+    close_sinks,
+    flush_due_metrics,
+    flush_metrics,
+    get_exporters,
+)
 from dynamo_stores.monitoring.meter import get_meter
 from dynamo_stores.stores import CacheStore
 from tests.monitoring.test_metrics import KEEPS, Keeps, metrics  # noqa: F401 - a fixture
@@ -22,6 +27,9 @@ class Broken(Keeps):
 
     def wants_operations(self):
         raise ValueError("of wants_operations")
+
+    def is_due(self):
+        raise ValueError("of is_due")
 
     def block(self, name, attributes):
         return BrokenContext()
@@ -76,6 +84,12 @@ def test_the_context_of_a_sink_raises_at_the_end_of_a_block(metrics):  # noqa: F
     with pytest.raises(KeyError), monitor_operation("block", using=using):
         raise KeyError
     assert correlation.current() == ""
+
+
+def test_a_sink_that_raises_when_asked_whether_it_is_due(metrics, caplog):  # noqa: F811
+    metrics(sinks=[BROKEN])
+    flush_due_metrics()
+    assert [each.levelname for each in caplog.records] == ["WARNING"]
 
 
 def test_a_sink_that_stops_its_thread_is_asked_again(metrics):  # noqa: F811
@@ -175,3 +189,18 @@ def test_names_do_not_begin_log_lines(metrics, caplog, table):  # noqa: F811
     (record,) = caplog.records
     assert record.getMessage().isprintable()
     assert get_config(using).metrics.sinks
+
+
+def test_the_end_of_a_process_has_one_time_for_all(dynamo_clock, monkeypatch):
+    begun = []
+    monkeypatch.setattr(ending, "_when_ending", [lambda: begun.append(1)])
+    monkeypatch.setattr(ending, "_until", None)
+    assert ending.time_left() == 1.5
+    dynamo_clock.advance(1.0)
+    assert ending.time_left() == pytest.approx(0.5)
+    dynamo_clock.advance(1.0)
+    assert ending.time_left() == 0.0
+    assert len(begun) == 1
+    dynamo_clock.advance(20.0)
+    assert ending.time_left() == 1.5
+    assert len(begun) == 2

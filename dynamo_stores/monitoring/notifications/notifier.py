@@ -18,6 +18,7 @@ from ...concurrency.background import Background
 from ...concurrency.per_process import PerProcess
 from ...conf import get_config
 from ...exceptions import CALL_ERRORS
+from ..ending import time_left
 from .delivery import Delivery
 from .ledger import Ledger
 from .messages import LEFT_OUT, News, Notification, with_left_out, without_control_table
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 # News that wait while a receiver or the control table hangs; further ones are counted.
 _MOST_WAITING = 100
-# Seconds for which the end of the process waits for all notifications.
-_AT_EXIT = 1.5
 # Seconds between two looks whether all is sent.
 _STEP = 0.01
 # Seconds in which the control table has answered, or is given up.
@@ -200,6 +199,6 @@ def wait_until_sent(using: str) -> None:
 def send_rest(**kwargs: Any) -> None:
     """Wait a short time for notifications on their way, and log those that stay unsent."""
     with contextlib.suppress(KeyboardInterrupt):
-        _wait(_notifiers.all(), _AT_EXIT)
+        _wait(_notifiers.all(), time_left())
         for notifier in _notifiers.all():
             notifier.log_rest()
