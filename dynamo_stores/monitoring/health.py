@@ -20,7 +20,7 @@ from ..calls.policy import deadline
 from ..concurrency.effects import run
 from ..concurrency.per_process import PerProcess
 from ..conf import DEFAULT_ALIAS, get_config
-from ..exceptions import CALL_ERRORS
+from ..exceptions import CALL_ERRORS, ConfigurationError
 from ..item_access import Items
 
 logger = logging.getLogger(__name__)
@@ -182,10 +182,11 @@ class Health:
         future.set_result(result)
 
     def _result(self, seconds: float, error: str) -> HealthResult:
-        breakers = {
-            policy.table: policy.breaker.status()
-            for policy in get_connection(self.using).policies()
-        }
+        breakers: dict[str, BreakerStatus] = {}
+        # The alias may have been removed from the settings meanwhile.
+        with contextlib.suppress(ConfigurationError):
+            for policy in get_connection(self.using).policies():
+                breakers[policy.table] = policy.breaker.status()
         return HealthResult(not error, self.using, seconds, error, breakers, clock.now())
 
     def _keep(self, result: HealthResult) -> None:

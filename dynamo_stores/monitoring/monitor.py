@@ -8,7 +8,7 @@ import itertools
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
-from contextvars import Token
+from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, TypeVar
 
 from asgiref.sync import iscoroutinefunction
@@ -132,15 +132,18 @@ class _Measured:
 
     def __init__(self, using: str, name: str, attributes: Mapping[str, str]) -> None:
         self.make = functools.partial(_Block, using, name, attributes)
-        self._blocks: list[_Block] = []
 
     def __enter__(self) -> None:
         block = self.make()
         block.__enter__()
-        self._blocks.append(block)
+        _entered.set((*_entered.get(), (self, block)))
 
     def __exit__(self, *exc_info: Any) -> None:
-        self._blocks.pop().__exit__(*exc_info)
+        # Other threads and tasks may use the same object.
+        entered = _entered.get()
+        own = next(each for each in reversed(entered) if each[0] is self)
+        _entered.set(tuple(each for each in entered if each is not own))
+        own[1].__exit__(*exc_info)
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -171,6 +174,12 @@ class _Measured:
 
         found: F = wrapper
         return found
+
+
+# The blocks that this thread or task has entered.
+_entered: ContextVar[tuple[tuple[_Measured, _Block], ...]] = ContextVar(
+    "dynamo_stores_blocks", default=()
+)
 
 
 def monitor_operation(

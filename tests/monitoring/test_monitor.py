@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 
 import pytest
 from celery import shared_task
@@ -81,6 +82,32 @@ def test_the_time_of_a_coroutine_is_that_until_its_end(metrics):  # noqa: F811
     asyncio.run(monitor_operation("awaited", lambda: slow(), using=using))
     (found,) = get_meter(using).snapshot().histograms["monitored_seconds"].values()
     assert found.total >= 0.05
+
+
+def test_threads_may_share_a_measured_block(metrics):  # noqa: F811
+    """Each ends its own, in whatever order."""
+    using, _ = metrics()
+    shared = monitor_operation("shared", using=using)
+    both, seen = threading.Barrier(2), []
+
+    def work(wait):
+        with shared:
+            both.wait(60)
+            before = correlation.current()
+            if wait:
+                ended.wait(60)
+            seen.append(correlation.current() == before)
+        seen.append(correlation.current() == "")
+        ended.set()
+
+    ended = threading.Event()
+    threads = [threading.Thread(target=work, args=[wait]) for wait in (False, True)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert seen == [True] * 4
+    assert blocks(using) == {("shared", ""): 2}
 
 
 def test_concurrent_tasks_have_ids_of_their_own(metrics):  # noqa: F811
