@@ -381,7 +381,7 @@ def test_a_refused_condition_raises_and_is_counted_by_its_name(metrics):
     from dynamo_stores.calls.connection import get_connection
 
     table = get_config(using).store_table
-    put = {"TableName": table, "Item": {"PK": {"S": "p"}, "SK": {"S": "s"}}}
+    put = {"TableName": table, "Item": {"PK": {"S": "never put"}, "SK": {"S": "s"}}}
     put["ConditionExpression"] = "attribute_exists(PK)"
     with pytest.raises(ClientError):
         get_connection(using).dispatch("PutItem", put)
