@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -61,6 +62,18 @@ def _find_sink_problems() -> Iterator[Problem]:
                 )
 
 
+def _why_not_a_receiver(found: object) -> str:
+    if not callable(found):
+        return f"it is {type(found).__name__}"
+    try:
+        inspect.signature(found).bind(None)
+    except TypeError as exc:
+        return f"it cannot be called with one argument ({exc})"
+    except ValueError:  # a function without a signature, such as some of C
+        return ""
+    return ""
+
+
 def _find_function_problems() -> Iterator[Problem]:
     for using in conf.aliases():
         path = conf.get_config(using).notify.function
@@ -68,7 +81,7 @@ def _find_function_problems() -> Iterator[Problem]:
             continue
         try:
             found = conf.imported(path)
-            what = "" if callable(found) else f"it is {type(found).__name__}"
+            what = _why_not_a_receiver(found)
         except Exception as exc:  # noqa: BLE001 - a module of the project may raise anything
             what = str(exc).removesuffix(".")
         if what:

@@ -62,7 +62,8 @@ def metrics(request: HttpRequest) -> HttpResponse:
         raise Http404("PrometheusSink is not in METRICS['SINKS'] of any alias.")
     if not any(_may_read(request, sink.config) for sink in sinks) and not _may_see_details(request):
         return HttpResponse(
-            "Send METRICS['TOKEN'] as 'Authorization: Bearer …', or log in as staff.\n",
+            "Send METRICS['TOKEN'] as 'Authorization: Bearer TOKEN', read from a network of "
+            "METRICS['ALLOW'], or log in as staff with the permission view_status.\n",
             content_type="text/plain", status=403,
         )  # fmt: skip
     from .monitoring.sinks.prometheus import OPENMETRICS, TEXT, page

@@ -73,10 +73,10 @@ class Monitor:
         found = outer or correlation.new_id()
         # The same work may be begun several times, and at the same time.
         key = f"{found}/{name}/{next(self._numbers)}" if outer else found
-        stack = ExitStack()
-        stack.enter_context(get_exporters(self.using).block(name, dict(attributes or {})))
         # The id of outer work is that work's to end, which may be earlier.
         token = None if outer else correlation.begin(found)
+        stack = ExitStack()
+        stack.enter_context(get_exporters(self.using).block(name, dict(attributes or {})))
         self._open.put(key, _Open(name, clock.monotonic(), token, stack, threading.get_ident()))
         return key
 
@@ -195,7 +195,13 @@ def monitor_operation(
 
     With a ``function`` call it and return its result, an awaitable for a coroutine function.
     Without one return a context manager (``with`` and ``async with``) that is a decorator, too.
+    Raises TypeError if the name is not a string, as for a decorator without parentheses.
     """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"monitor_operation needs a name first, not {name!r}. Write "
+            "@monitor_operation('name') or monitor_operation('name', function)."
+        )
     measured = _Measured(using, name, dict(attributes or {}))
     if function is None:
         return measured

@@ -157,4 +157,5 @@ def _line(facts: Facts) -> str:
 
 
 def _told(finding: Finding) -> str:
-    return f"{finding.code}: {finding}{_listed(finding.operations, finding.count)}"
+    text = str(finding).removesuffix(".")
+    return f"{finding.code}: {text}{_listed(finding.operations, finding.count)}"

@@ -145,7 +145,9 @@ def test_advice():
 
     with assertNoAdvice():
         one_by_one()
-    assert "\nreads-one-by-one: " in message(assertNoAdvice(one_by_one=4), one_by_one)
+    text = message(assertNoAdvice(one_by_one=4), one_by_one)
+    assert "\nreads-one-by-one: " in text
+    assert ".:" not in text
 
 
 def test_an_error_of_the_block_is_raised():

@@ -19,6 +19,7 @@ from dynamo_stores.exceptions import CircuitBreakerOpenError, StoreUnavailable
 from dynamo_stores.monitoring.exporter import flush_metrics, get_exporters
 from dynamo_stores.monitoring.meter import get_meter
 from dynamo_stores.monitoring.metrics import FAMILIES, Distribution, Snapshot
+from dynamo_stores.monitoring.monitor import Monitor
 from dynamo_stores.monitoring.sinks import Sink
 from dynamo_stores.stores import CacheStore, DedupeStore, RateLimitStore
 from tests.helpers.forking import in_processes
@@ -318,6 +319,7 @@ def test_log_lines_of_operations_and_their_summary(metrics, caplog, dynamo_fault
     assert lines[1].dynamodb_attempts == 2
     assert lines[2].getMessage().startswith("2 operations, p50 ")
     assert "0 errors, 1 throttle, 1 retry" in lines[2].getMessage()
+    assert lines[2].getMessage().endswith(f"0 refusals (alias {using}).")
     assert lines[2].dynamodb_hits == 1
     assert "secret" not in caplog.text
 
@@ -338,6 +340,16 @@ def test_log_lines_as_json(metrics, caplog):
     assert [each.get("operation") for each in lines] == ["PutItem", "PutItem", None]
     assert lines[1]["error"] == "ConditionalCheckFailedException"
     assert (lines[2]["operations"], lines[2]["errors"]) == (2, 0)
+
+
+def test_log_lines_of_values_of_the_application(metrics, caplog):
+    """A dimension with the name of a figure does not replace it."""
+    using, _ = metrics(sinks=["dynamo_stores.monitoring.sinks.LoggingSink"])
+    with caplog.at_level(logging.INFO, "dynamo_stores.operations"):
+        Monitor(using).record_metric("size", 7, dimensions={"Shop": "Berlin", "value": "high"})
+    (line,) = caplog.records
+    assert line.getMessage() == "size is 7 (Count, Shop Berlin, value high)."
+    assert (line.dynamodb_value, line.dynamodb_Shop) == (7, "Berlin")
 
 
 def test_the_rest_is_published_when_the_process_ends(alias, tmp_path):

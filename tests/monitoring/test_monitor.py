@@ -214,6 +214,33 @@ def test_a_request_has_the_id_of_its_header(sent):
     assert correlation.current() == ""
 
 
+@pytest.mark.parametrize(
+    ("value", "unit", "message"),
+    [
+        ("7", "Count", "must be a number, not '7'"),
+        (None, "Count", "must be a number, not None"),
+        (True, "Count", "must be a number, not True"),
+        (10**400, "Count", "must be a number"),
+        (float("nan"), "Count", "must be a number, not nan"),
+        (1, "Furlongs", "'Furlongs' is not a unit"),
+        (1, {"Shop": "Berlin"}, "is not a unit"),
+    ],
+)
+def test_a_value_must_be_a_number_with_a_unit(metrics, value, unit, message):  # noqa: F811
+    using, _ = metrics()
+    with pytest.raises(ValueError, match=message):
+        Monitor(using).record_metric("basket", value, unit)
+
+
+def test_a_decorator_needs_a_name():
+    """Without parentheses the function would never be called."""
+    with pytest.raises(TypeError, match="needs a name first"):
+
+        @monitor_operation
+        def work():
+            """Do nothing."""
+
+
 @pytest.mark.parametrize("sent", ["", "x" * 129, "a b", "é", "a\x00b", '"><script>'])
 @override_settings(
     ROOT_URLCONF=__name__, MIDDLEWARE=["dynamo_stores.middleware.CorrelationMiddleware"]

@@ -492,8 +492,9 @@ def test_the_settings_are_checked(tables):
 
 
 @pytest.mark.parametrize("path", ["nowhere.function", "tests.helpers.notifications.nothing",
-                                  "tests.helpers.notifications.not_callable"])  # fmt: skip
-def test_a_function_that_does_not_exist_is_an_error(tables, path):
+                                  "tests.helpers.notifications.not_callable",
+                                  "builtins.object", "operator.eq"])  # fmt: skip
+def test_a_function_that_cannot_be_called_is_an_error(tables, path):
     """Of the system checks."""
     with override_settings(DYNAMO_STORES={"default": {"NOTIFY": {"FUNCTION": path}}}):
         assert "dynamo_stores.E157" in {each.id for each in checks.run_checks()}

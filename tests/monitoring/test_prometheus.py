@@ -175,7 +175,10 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path):
 def test_who_may_read_the_page(scraped, changes, headers, address, status):
     scraped(**changes)
     request = RequestFactory().get("/metrics/", headers=headers, REMOTE_ADDR=address)
-    assert views.metrics(request).status_code == status
+    response = views.metrics(request)
+    assert response.status_code == status
+    # The refusal names no encoding.
+    assert response.content.isascii()
 
 
 @pytest.mark.django_db

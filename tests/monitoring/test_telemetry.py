@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from dynamo_stores.calls.observer import recording
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
-from dynamo_stores.monitoring import monitor_operation
+from dynamo_stores.monitoring import Monitor, monitor_operation
 from dynamo_stores.monitoring.correlation import correlated
 from dynamo_stores.monitoring.meter import get_meter
 from dynamo_stores.stores import CacheStore
@@ -87,6 +87,15 @@ def test_a_span_for_each_operation(metrics, spans, points):  # noqa: F811
         assert "secret" not in span.to_json()
     assert get.attributes["aws.dynamodb.consistent_read"] in (True, False)
     assert get.attributes["dynamo_stores.units"] > 0
+
+
+def test_a_span_of_correlated_work_has_its_id(metrics, spans, points):  # noqa: F811
+    using, _ = metrics(sinks=[OTEL])
+    monitor = Monitor(using)
+    correlation_id = monitor.start_correlation("order", {"channel": "web"})
+    monitor.end_correlation(correlation_id)
+    (span,) = spans()
+    assert dict(span.attributes) == {"channel": "web", "correlation_id": correlation_id}
 
 
 def test_a_span_has_its_failed_attempts(metrics, spans, points, dynamo_faults):  # noqa: F811

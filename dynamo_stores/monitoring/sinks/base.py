@@ -22,6 +22,14 @@ UNITS = frozenset(
 _UNITS = {unit.lower(): unit[0].upper() + unit[1:] for unit in UNITS}
 
 
+def _is_number(value: object) -> bool:
+    """Return whether it is a finite number, also a Decimal or one of numpy."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
 class Metric(NamedTuple):
     """
     A value that the application recorded: ``unit`` as CloudWatch names it, such as ``Count``,
@@ -44,7 +52,7 @@ class Metric(NamedTuple):
         timestamp: float | None,
     ) -> Metric:
         """Return a value; the arguments and errors are those of ``Monitor.record_metric``."""
-        known = _UNITS.get(unit.lower())
+        known = _UNITS.get(unit.lower()) if isinstance(unit, str) else None
         if known is None:
             raise ValueError(
                 f"{unit!r} is not a unit. Expected one of CloudWatch's, such as Count, Percent, "
@@ -52,7 +60,7 @@ class Metric(NamedTuple):
             )
         if not name:
             raise ValueError("A metric needs a name.")
-        if isinstance(value, bool) or not math.isfinite(value):
+        if not _is_number(value):
             raise ValueError(f"The value of the metric {name} must be a number, not {value!r}.")
         labels = tuple(sorted((str(key), str(text)) for key, text in (dimensions or {}).items()))
         at = clock.now() if timestamp is None else timestamp

@@ -49,8 +49,9 @@ class LoggingSink(Sink):
 
     def metric(self, metric: Metric) -> None:
         fields = {"metric": metric.name, "value": metric.value, "unit": metric.unit}
-        text = f"{metric.name} is {metric.value:g} ({metric.unit})."
-        self._log(logging.INFO, text, {**fields, **dict(metric.dimensions)})
+        of = "".join(f", {name} {value}" for name, value in metric.dimensions)
+        text = f"{metric.name} is {metric.value:g} ({metric.unit}{of})."
+        self._log(logging.INFO, text, {**dict(metric.dimensions), **fields})
 
     def export(self, snapshot: Snapshot, since: Snapshot) -> None:
         operations = since.counters.get("operations", {})
@@ -66,7 +67,7 @@ class LoggingSink(Sink):
             f"{fields['read_units']:g} read and {fields['write_units']:g} write units, "
             f"{count_of(int(fields['hits']), 'hit')}, "
             f"{count_of(int(fields['misses']), 'miss', 'misses')}, "
-            f"{count_of(int(fields['refusals']), 'refusal')}."
+            f"{count_of(int(fields['refusals']), 'refusal')} (alias {self.using})."
         )
         self._log(logging.INFO, text, {"using": self.using, **fields})
 
