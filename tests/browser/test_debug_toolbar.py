@@ -12,7 +12,7 @@ from django.conf import settings
 
 from dynamo_stores.testing import find_free_port
 
-from .test_status_pages import WIDE, complaint
+from .conftest import WIDE, complaint
 
 SERVERS = {
     "WSGI": ["manage.py", "runserver", "--noreload", "{port}"],

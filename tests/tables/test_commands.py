@@ -18,7 +18,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
+from dynamo_stores import clock
 from dynamo_stores.calls.control import get_control
+from dynamo_stores.capacity.usage import minute_of
 from dynamo_stores.conf import get_config
 from dynamo_stores.infrastructure.tables import table_of, wanted_tables
 from dynamo_stores.management.commands.dynamo_local import _default_port
@@ -421,8 +423,9 @@ def test_status_shows_the_chosen_aliases(alias):
     assert f"{names[0]}: ACTIVE" in out.getvalue()
     report = replace(get_reporter(using).report(), token="other")
     latency = {names[0]: {"GetItem": {40: 99, 60: 1}}}
-    ReportStore(using).publish(replace(report, latency=latency, calls={names[0]: Calls(100)}))
+    minutes = {minute_of(clock.now()): latency}
+    ReportStore(using).publish(replace(report, latencies=minutes, calls={names[0]: Calls(100)}))
     shown = run("dynamo_status", using=[using])
-    assert "  GetItem: 0.94 ms (p50), 0.94 ms (p95), 0.94 ms (p99), 100 attempts in ten" in shown
+    assert "  GetItem: 0.94 ms (p50), 0.94 ms (p95), 0.94 ms (p99), 100 calls in five" in shown
     for name in names:
         get_control(using).call("DeleteTable", {"TableName": name})
