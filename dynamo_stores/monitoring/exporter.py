@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from django.core.signals import request_finished
 from django.utils.module_loading import import_string
 
@@ -123,8 +124,8 @@ class Exporter:
         """Return whether the sink wants operations at present; not if it raises."""
         try:
             return self.sink.wants_operations()
-        except Exception:  # noqa: BLE001 - whatever a sink raises is logged
-            self._log_failure("wants_operations")
+        except Exception as exc:  # noqa: BLE001 - whatever a sink raises is logged
+            self._log_failure("wants_operations", exc)
             return False
 
     @contextlib.contextmanager
@@ -132,14 +133,18 @@ class Exporter:
         """Log what the sink raises within the block: once, until an export succeeds."""
         try:
             yield
-        except kind:
-            self._log_failure(what)
+        except kind as exc:
+            self._log_failure(what, exc)
 
-    def _log_failure(self, what: str) -> None:
+    def _log_failure(self, what: str, exc: BaseException) -> None:
         level = logging.DEBUG if self._has_failed else logging.WARNING
         self._has_failed = True
         name = type(self.sink).__name__
-        logger.log(level, "The sink %s failed in %s.", name, what, exc_info=True)
+        if isinstance(exc, OSError | BotoCoreError | ClientError):
+            # What it publishes to does not answer, or refuses; no fault of the sink.
+            logger.log(level, "The sink %s failed in %s: %s", name, what, exc)
+        else:
+            logger.log(level, "The sink %s failed in %s.", name, what, exc_info=exc)
 
 
 class Request:

@@ -148,7 +148,8 @@ def test_sums_agree_with_what_was_counted(published, statistics, dynamo_faults):
         units = sum(sum(each.units.values()) for each in attempts if each.kind == kind)
         assert statistics(f"{kind.lower()}_units", **both)[1] == pytest.approx(units)
     seconds = sum(each.waited + each.seconds for each in attempts if not each.throttled)
-    assert statistics("operation_seconds", **both)[1] == pytest.approx(seconds, rel=1e-2)
+    # What a call does after its last attempt is in its seconds, too.
+    assert seconds - 1e-6 < statistics("operation_seconds", **both)[1] < seconds + 1.0
     assert statistics("hits", using=using)[1] == 31
     assert statistics("misses", using=using)[1] == 1
     assert statistics("breaker_open", **both)[2] == 1
@@ -198,7 +199,7 @@ def test_a_batch_that_was_accepted_is_not_sent_again(moto, published, statistics
         CacheStore(using).get("absent")
         for _ in range(2):
             assert not flush_metrics(using, seconds=60)
-        assert caplog.text.count("The sink CloudWatchSink failed in export.") == 1
+        assert caplog.text.count("The sink CloudWatchSink failed in export: ") == 1
         CacheStore(using).get("absent")
         assert flush_metrics(using, seconds=60)
         assert len(relay.requests) == 5
