@@ -83,7 +83,7 @@ def test_a_breaker_is_told_when_it_opens_and_when_it_closes(notified, dynamo_fau
     store = CacheStore(using)
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
-            store.get("k")
+            store.get("never stored")
     assert all_sent(using) == ["breaker_opened"]
     (opened,) = received
     assert (opened.using, opened.table, opened.at) == (using, table, began)
@@ -97,7 +97,7 @@ def test_a_breaker_is_told_when_it_opens_and_when_it_closes(notified, dynamo_fau
         "at once, and the next try is 1 minute later."
     )
     dynamo_clock.advance(120)
-    assert store.get("k") is None
+    assert store.get("never stored") is None
     assert all_sent(using) == ["breaker_opened", "breaker_closed"]
     assert received[1].fields["since"] == began
     assert "closed at 2033-05-18 03:35:20 UTC after 2 minutes" in received[1].text

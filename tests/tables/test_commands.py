@@ -376,9 +376,11 @@ def test_cleanup_goes_on_with_other_aliases(alias, settings, tmp_path):
     out = io.StringIO()
     with pytest.raises(CommandError, match=f"^Alias '{dead}': .* got no answer"):
         call_command("dynamo_cleanup", stdout=out, state=state)
-    assert out.getvalue() == "own: 0 expired items removed\n"
+    # A slow engine makes it write its progress, too.
+    assert out.getvalue().splitlines()[-1] == "own: 0 expired items removed"
     assert json.loads(state.read_text()) == kept
-    assert run("dynamo_cleanup", using=[using]) == "own: 0 expired items removed\n"
+    removed = run("dynamo_cleanup", using=[using])
+    assert removed.splitlines()[-1] == "own: 0 expired items removed"
     assert (
         run("dynamo_cleanup", using=["default"]) == "No cache of CACHES uses the alias default.\n"
     )
