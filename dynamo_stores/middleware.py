@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -28,43 +29,8 @@ _TEMPLATE = "503.html"
 _TEXT = "The service is not available at the moment. Please try again later."
 
 
-class DeadlineMiddleware:
-    """
-    Sets one deadline for all calls of DynamoDB that a request makes: ``REQUEST_DEADLINE`` of the
-    alias ``default``, in seconds from its beginning. Sync and async.
-
-    Calls of other aliases count, too. What a streaming response reads after its begin, and work
-    that other threads do, have their own deadlines.
-    """
-
-    sync_capable = async_capable = True
-
-    def __init__(
-        self,
-        get_response: Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]],
-    ) -> None:
-        self._get_response: Callable[[HttpRequest], object] = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        if self._is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> object:
-        if self._is_async:
-            return self._answer(request)
-        with deadline(get_config().request_deadline):
-            return self._get_response(request)
-
-    async def _answer(self, request: HttpRequest) -> object:
-        with deadline(get_config().request_deadline):
-            return await self._get_response(request)  # type: ignore[misc]
-
-
-class CorrelationMiddleware:
-    """
-    Gives each request a correlation id, which its log lines, spans and Celery tasks have: that of
-    the request's header (``METRICS["CORRELATION_HEADER"]`` of the alias ``default``), or a new one.
-    The response has it in the same header. Sync and async.
-    """
+class _ContextMiddleware:
+    """Answers each request within a context. Sync and async."""
 
     sync_capable = async_capable = True
 
@@ -80,18 +46,46 @@ class CorrelationMiddleware:
     def __call__(self, request: HttpRequest) -> Any:
         if self._is_async:
             return self._answer(request)
-        header = get_config().metrics.correlation_header
-        with correlated(request.headers.get(header)) as found:
-            response = self._get_response(request)
-            response[header] = found
-            return response
+        with self._context(request) as entered:
+            return self._finish(self._get_response(request), entered)
 
     async def _answer(self, request: HttpRequest) -> HttpResponseBase:
-        header = get_config().metrics.correlation_header
-        with correlated(request.headers.get(header)) as found:
-            response: HttpResponseBase = await self._get_response(request)
-            response[header] = found
-            return response
+        with self._context(request) as entered:
+            return self._finish(await self._get_response(request), entered)
+
+    def _context(self, request: HttpRequest) -> AbstractContextManager[Any]:
+        raise NotImplementedError
+
+    def _finish(self, response: HttpResponseBase, entered: Any) -> HttpResponseBase:
+        return response
+
+
+class DeadlineMiddleware(_ContextMiddleware):
+    """
+    Sets one deadline for all calls of DynamoDB that a request makes: ``REQUEST_DEADLINE`` of the
+    alias ``default``, in seconds from its beginning. Sync and async.
+
+    Calls of other aliases count, too. What a streaming response reads after its begin, and work
+    that other threads do, have their own deadlines.
+    """
+
+    def _context(self, request: HttpRequest) -> AbstractContextManager[Any]:
+        return deadline(get_config().request_deadline)
+
+
+class CorrelationMiddleware(_ContextMiddleware):
+    """
+    Gives each request a correlation id, which its log lines, spans and Celery tasks have: that of
+    the request's header (``METRICS["CORRELATION_HEADER"]`` of the alias ``default``), or a new one.
+    The response has it in the same header. Sync and async.
+    """
+
+    def _context(self, request: HttpRequest) -> AbstractContextManager[Any]:
+        return correlated(request.headers.get(get_config().metrics.correlation_header))
+
+    def _finish(self, response: HttpResponseBase, entered: Any) -> HttpResponseBase:
+        response[get_config().metrics.correlation_header] = entered
+        return response
 
 
 class StoreUnavailableMiddleware(MiddlewareMixin):
@@ -124,7 +118,7 @@ class StoreUnavailableMiddleware(MiddlewareMixin):
         return HttpResponse(body, status=503, headers=headers)
 
 
-class AdviceMiddleware:
+class AdviceMiddleware(_ContextMiddleware):
     """
     Logs a line for each finding about the operations of a request: problems as warnings, hints as
     infos. Sync and async.
@@ -132,8 +126,6 @@ class AdviceMiddleware:
     Without ``DEBUG`` it is not used, unless ``ADVICE["ENABLED"]`` of the alias ``default`` is True.
     What a streaming response does after its begin is not seen.
     """
-
-    sync_capable = async_capable = True
 
     def __init__(
         self,
@@ -144,18 +136,8 @@ class AdviceMiddleware:
             raise MiddlewareNotUsed("ADVICE['ENABLED'] is off")
         from .monitoring.advice.log import FindingsLog
 
-        self._get_response: Callable[[HttpRequest], object] = get_response
+        super().__init__(get_response)
         self._log = FindingsLog()
-        self._is_async = iscoroutinefunction(get_response)
-        if self._is_async:
-            markcoroutinefunction(self)
 
-    def __call__(self, request: HttpRequest) -> object:
-        if self._is_async:
-            return self._answer(request)
-        with self._log.of(request):
-            return self._get_response(request)
-
-    async def _answer(self, request: HttpRequest) -> object:
-        with self._log.of(request):
-            return await self._get_response(request)  # type: ignore[misc]
+    def _context(self, request: HttpRequest) -> AbstractContextManager[Any]:
+        return self._log.of(request)

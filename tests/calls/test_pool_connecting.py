@@ -1,0 +1,150 @@
+"""Connecting of the lean transport: names and their addresses, TLS, and ends of both."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+
+import pytest
+from botocore import exceptions as botocore
+
+from dynamo_stores.calls import pool as pools
+from tests.calls.conftest import send
+from tests.helpers.peers import Peer, answering, make_certificate, response
+
+
+def test_connecting_ends_with_the_request(make_pool):
+    """Or with CONNECT_TIMEOUT, if that is earlier."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        held = []
+        for _ in range(4):
+            held.append(socket.socket())
+            held[-1].setblocking(False)
+            held[-1].connect_ex(full.getsockname())
+        for pool, seconds in (
+            (make_pool(url), 0.2),
+            (make_pool(url, connect_timeout=0.2), 600),
+        ):
+            with pytest.raises(botocore.ConnectTimeoutError):
+                send(pool, seconds=seconds)
+        for each in held:
+            each.close()
+
+
+def test_a_server_that_is_not_there(make_pool):
+    """The error names the endpoint."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    with pytest.raises(botocore.EndpointConnectionError, match=url):
+        send(make_pool(url))
+
+
+def test_a_certificate_of_another_name_is_refused(tmp_path, make_pool):
+    """And so is one that the CA bundle does not know."""
+    path = tmp_path / "other.pem"
+    server = make_certificate(path, of="127.0.0.2")
+    for client in (ssl.create_default_context(cafile=path), ssl.create_default_context()):
+        with Peer(answering(response()), server) as peer:
+            with pytest.raises(botocore.SSLError, match="CERTIFICATE_VERIFY_FAILED"):
+                send(make_pool(peer.url, client))
+            assert not peer.requests
+
+
+def test_an_answer_with_the_end_of_tls_is_an_answer(tmp_path, make_pool):
+    """The connection is not used again."""
+    path = tmp_path / "server.pem"
+    server, client = make_certificate(path), ssl.create_default_context(cafile=path)
+
+    def serve(peer, connection, number):
+        peer.receive(connection)
+        connection.sendall(response(b"%d" % number))
+        # TCP stays open until the client closes it.
+        connection.unwrap()
+
+    with Peer(serve, server) as peer:
+        pool = make_pool(peer.url, client)
+        # The end may arrive after the next request, which is repeated then.
+        assert [send(pool, may_repeat=True) for _ in range(3)] == [b"0", b"1", b"2"]
+
+
+def test_the_end_of_tls_before_an_answer_repeats_the_request(tmp_path, make_pool):
+    """If it may be repeated: as the end of the connection itself does."""
+    path = tmp_path / "server.pem"
+    server, client = make_certificate(path), ssl.create_default_context(cafile=path)
+
+    def serve(peer, connection, number):
+        peer.receive(connection)
+        connection.sendall(response(b"%d" % number))
+        peer.receive(connection)
+        connection.unwrap()
+
+    with Peer(serve, server) as peer:
+        pool = make_pool(peer.url, client)
+        assert [send(pool, may_repeat=True) for _ in range(3)] == [b"0", b"1", b"2"]
+        with pytest.raises(botocore.ConnectionClosedError):
+            send(pool)
+
+
+def test_a_name_whose_lookup_hangs_ends_in_time(make_pool, monkeypatch):
+    """The rest of the process goes on."""
+    go = threading.Event()
+    getaddrinfo = socket.getaddrinfo
+
+    def hang(host, *args, **kwargs):
+        if host == "hangs.example" and not kwargs.get("flags"):
+            go.wait(60)
+            raise socket.gaierror("no such name")
+        return getaddrinfo(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    pool = make_pool("http://hangs.example")
+    with pytest.raises(botocore.ConnectTimeoutError):
+        send(pool, seconds=0.1)
+    go.set()
+    with pytest.raises(botocore.EndpointConnectionError, match=r"hangs\.example"):
+        send(pool)
+
+
+@pytest.mark.parametrize("host", ["no..name", "x" * 64 + ".example"])
+def test_a_name_that_is_not_valid(make_pool, host):
+    """An error of the endpoint, as for a name that does not exist."""
+    with pytest.raises(botocore.EndpointConnectionError):
+        send(make_pool(f"http://{host}"))
+
+
+def test_a_name_is_looked_up_where_no_thread_can_start(make_pool, monkeypatch):
+    """As while the interpreter shuts down."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with Peer(answering(response(b"here"))) as peer:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(botocore.EndpointConnectionError):
+            send(make_pool("http://no-such-name.invalid"), seconds=30)
+        monkeypatch.undo()
+        pool = make_pool(peer.url.replace("127.0.0.1", "localhost"))
+        assert send(pool) == b"here"
+        pool.close()
+
+
+def test_a_dead_address_leaves_time_for_the_others(make_pool, monkeypatch):
+    """Of a name with several."""
+    with Peer(answering(response(b"here"))) as peer:
+        port = int(peer.url.rpartition(":")[2])
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
+            for host in ("192.0.2.1", "127.0.0.1")
+        ]
+
+        async def look_up(*args):
+            return list(found)
+
+        monkeypatch.setattr(pools, "_addresses", look_up)
+        pool = make_pool(peer.url)
+        assert send(pool, seconds=4) == b"here"
+        pool.close()
