@@ -185,8 +185,9 @@ def test_async_methods_use_no_thread(alias, make_cache):
     assert not [name for name in names if name.startswith("dynamo-stores")]
 
 
-def test_a_get_goes_through_little_code(cache):
+def test_a_get_goes_through_little_code(alias, make_cache):
     """``print(as_text(found))`` shows where it goes."""
+    cache = make_cache(alias(TRANSPORT="lean"))
     cache.set("k", {"a": "x" * 900})
     for _ in range(20):
         cache.get("k")
