@@ -61,6 +61,20 @@ class Measurement(NamedTuple):
         return "Read" if self.operation in READS else "Write"
 
 
+def answered(
+    using: str,
+    table: str,
+    operation: str,
+    seconds: float,
+    attempt: int,
+    units: Mapping[str, float],
+    waited: float,
+) -> Measurement:
+    """Return the measurement of a request that was answered; at less cost than by keywords."""
+    fields = (using, table, operation, seconds, attempt, units, "", (), False, "", waited)
+    return tuple.__new__(Measurement, fields)
+
+
 def kind_of(operation: str) -> str:
     """Return which capacity the operation consumes, ``"Read"`` or ``"Write"``."""
     return "Read" if operation in READS else "Write"
@@ -259,12 +273,9 @@ def units_of(answer: Mapping[str, Any]) -> dict[str, float]:
     """Return the units in ``ConsumedCapacity`` of a response, by table and ``table/index``."""
     consumed = answer.get("ConsumedCapacity") or ()
     units: dict[str, float] = {}
-    if (
-        type(consumed) is dict
-        and "GlobalSecondaryIndexes" not in consumed
-        and "LocalSecondaryIndexes" not in consumed
-    ):
-        _add(units, _name_of(consumed), consumed.get("Table") or consumed)
+    if type(consumed) is dict and len(consumed) == 2:
+        # A total, which most calls request.
+        units[_name_of(consumed)] = float(consumed.get("CapacityUnits", 0.0))
         return units
     for each in (consumed,) if isinstance(consumed, Mapping) else consumed:
         table, own = _name_of(each), each.get("Table")

@@ -318,16 +318,11 @@ class CallPolicy:
         error: BaseException | None = None,
         partition: str = "",
     ) -> None:
-        seconds = clock.monotonic() - started
+        seconds, waited = clock.monotonic() - started, started - call.started
         if error is None:
-            measurement = observer.Measurement(
-                self.using,
-                self.table,
-                call.operation,
-                seconds,
-                attempt,
-                observer.units_of(answer) if answer else {},
-                waited=started - call.started,
+            units = observer.units_of(answer) if answer else {}
+            measurement = observer.answered(
+                self.using, self.table, call.operation, seconds, attempt, units, waited
             )
         else:
             throttling = error if isinstance(error, ThrottlingError) else None
@@ -343,7 +338,7 @@ class CallPolicy:
                 reasons=reasons,
                 throttled=throttling is not None,
                 partition=partition,
-                waited=started - call.started,
+                waited=waited,
             )
         call.attempts.append(measurement)
         observer.observe(measurement)

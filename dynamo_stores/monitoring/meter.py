@@ -34,7 +34,7 @@ from .tally import Tally
 logger = logging.getLogger(__name__)
 
 # Measurements are counted many at a time: after so many seconds, or so many of them.
-_LONGEST_PENDING, _MOST_PENDING = 1.0, 100
+_LONGEST_PENDING, MOST_PENDING = 1.0, 100
 
 
 class _Distribution:
@@ -94,8 +94,8 @@ class Meter:
         self.when_throttled: Callable[[], None] = _nothing
         self._counted: dict[tuple[str, str], _Counted] = {}
         self._monitored: dict[tuple[str, str], _Distribution] = {}
-        # Measurements that are not counted yet, each with its time on both clocks.
-        self._pending: deque[tuple[float, float, Measurement]] = deque()
+        # Measurements that are not counted yet, each with its time.
+        self._pending: deque[tuple[float, Measurement]] = deque()
         self._operations: deque[Operation] = deque()
         self._blocks: deque[tuple[str, str, float]] = deque()
         self._count_at = 0.0
@@ -106,8 +106,8 @@ class Meter:
     def record(self, measurement: Measurement) -> None:
         """Record one attempt; takes a microsecond and sends nothing."""
         now, pending = clock.now(), self._pending
-        pending.append((now, clock.monotonic(), measurement))
-        if measurement.error or now >= self._count_at or len(pending) >= _MOST_PENDING:
+        pending.append((now, measurement))
+        if now >= self._count_at or len(pending) >= MOST_PENDING or measurement.error:
             self._count_soon()
 
     def record_operation(self, operation: Operation) -> None:
@@ -225,7 +225,8 @@ class Meter:
         with contextlib.suppress(IndexError):
             while True:
                 each = pending.popleft()
-                _, table, operation, seconds, attempt, units, error, *_, waited = each[2]
+                measurement = each[1]
+                _, table, operation, seconds, attempt, units, error, _, _, _, waited = measurement
                 if error or attempt > 1 or table in throttled or not is_one_minute:
                     # In the order in which they ended.
                     self._count_all_plain(at, plain)
@@ -263,7 +264,7 @@ class Meter:
             found = self._counted[table, operation] = _Counted()
         return found
 
-    def _count(self, at: float, seen: float, measurement: Measurement) -> bool:
+    def _count(self, at: float, measurement: Measurement) -> bool:
         _, table, operation, seconds, attempt, units, error, *_, waited = measurement
         counted = self._counted_of(table, operation)
         counted.attempts[error] = counted.attempts.get(error, 0) + 1
@@ -280,7 +281,7 @@ class Meter:
                 counted.throttles[reason.index, reason.reason] += 1
             if not measurement.reasons:
                 counted.throttles["", ""] += 1
-        return self.tally.count(at, seen, measurement)
+        return self.tally.count(at, measurement)
 
     def _count_block(self, name: str, error: str, seconds: float) -> None:
         key = (name, error)

@@ -47,11 +47,8 @@ class Tally:
         self._use: dict[int, dict[str, list[Any]]] = {}
         self._latency: _Latency = {}
 
-    def count(self, at: float, seen: float, measurement: Measurement) -> bool:
-        """
-        Count an attempt that ended ``at`` a time, ``seen`` on the monotonic clock. Return whether a
-        new time of throttling has begun.
-        """
+    def count(self, at: float, measurement: Measurement) -> bool:
+        """Count an attempt that ended ``at`` a time; return whether new throttling has begun."""
         table = measurement.table
         self.count_outcome(at, is_answered=measurement.error not in NO_ANSWER)
         self._attempts[table] += 1
@@ -61,7 +58,7 @@ class Tally:
         elif measurement.error and measurement.error not in REFUSALS:
             self._errors[table] += 1
         if measurement.units:
-            self._count_cost(measurement, seen)
+            self._count_cost(measurement, at)
             field = _READ if measurement.kind == "Read" else _WRITE
             resources = self._minute_of(at)
             for name, units in measurement.units.items():
@@ -159,12 +156,12 @@ class Tally:
             used[_INCURABLE + field] += incurable
         return has_begun
 
-    def _count_cost(self, measurement: Measurement, seen: float) -> None:
+    def _count_cost(self, measurement: Measurement, at: float) -> None:
         table = measurement.table
         cost = measurement.units.get(table, 0.0)
         self._costs[table, measurement.operation] = cost
         throttling = self._throttling.get(table)
-        if throttling is not None and throttling.counts(measurement, seen):
+        if throttling is not None and throttling.counts(measurement, clock.now() - at):
             throttling.served += cost
             if measurement.attempt == 1:
                 throttling.asked += cost
@@ -195,9 +192,11 @@ class _Throttled:
         self.seen = clock.monotonic()
         self.asked = self.served = 0.0
 
-    def counts(self, measurement: Measurement, seen: float) -> bool:
-        """Return whether the units of ``measurement`` belong to this time of throttling."""
-        return measurement.kind == self.kind and seen - self.seen < QUIET
+    def counts(self, measurement: Measurement, age: float) -> bool:
+        """Return whether the units of ``measurement``, ``age`` seconds ago, belong to this."""
+        return (
+            measurement.kind == self.kind and clock.monotonic() - max(0.0, age) - self.seen < QUIET
+        )
 
     def report(self) -> Throttling:
         asked = max(self.asked, self.served)
