@@ -49,7 +49,7 @@ when they are used.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Self, cast
 
@@ -66,6 +66,21 @@ from .calls.connection import TableConnection as StoreTableConnection
 from .calls.connection import get_connection
 from .calls.direct import get_direct_connection
 from .conf import DEFAULT_ALIAS, get_config
+
+# The actions of IAM of a project on a table: those of a transaction are the actions inside it, and
+# the client describes tables in which it looks for keys.
+DATA_ACTIONS = (
+    "BatchGetItem",
+    "BatchWriteItem",
+    "ConditionCheckItem",
+    "DeleteItem",
+    "DescribeTable",
+    "GetItem",
+    "PutItem",
+    "Query",
+    "Scan",
+    "UpdateItem",
+)
 
 
 class TableName:
@@ -104,10 +119,15 @@ class DynamoModel(Model):
     which sets the region, the endpoint, the timeouts and a prefix of the name. ``references`` says
     which attributes hold the partition key of another model's item, as dotted paths by the names of
     the attributes: ``dynamo_verify --references`` looks for items that refer to nothing.
+
+    ``role_actions`` are the actions of IAM that the project calls on the table, by role (``"web"``,
+    ``"worker"``): names of :data:`DATA_ACTIONS`, ``"Query/<index>"`` and ``"Scan/<index>"``. By
+    default both roles have all of them.
     """
 
     using: ClassVar[str] = DEFAULT_ALIAS
     references: ClassVar[Mapping[str, str]] = {}
+    role_actions: ClassVar[Mapping[str, Collection[str]] | None] = None
     is_bound: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

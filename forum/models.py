@@ -40,6 +40,11 @@ class User(DynamoModel):
     class Meta:
         table_name = "forum-users"
 
+    role_actions: ClassVar = {
+        "web": ["BatchGetItem", "GetItem", "PutItem", "Scan", "UpdateItem"],
+        "worker": ["BatchGetItem"],
+    }
+
     user_id = UnicodeAttribute(hash_key=True, attr_name="userId")
     # The id of an imported row that was a number.
     number = NumberAttribute(null=True)
@@ -73,6 +78,19 @@ class Thread(DynamoModel):
         table_name = "forum-threads"
 
     references: ClassVar = {"created_by": "forum.models.User"}
+    role_actions: ClassVar = {
+        "web": [
+            *("BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem"),
+            *("Query/CreatedAtIndex", "UpdateItem"),
+        ],
+        "worker": [
+            "BatchGetItem",
+            "ConditionCheckItem",
+            "GetItem",
+            "Query/CreatedAtIndex",
+            "UpdateItem",
+        ],
+    }
 
     thread_id = UnicodeAttribute(hash_key=True, attr_name="threadId")
     number = NumberAttribute(null=True)
@@ -119,6 +137,13 @@ class Post(DynamoModel):
         table_name = "forum-posts"
 
     references: ClassVar = {"thread_id": "forum.models.Thread", "user_id": "forum.models.User"}
+    role_actions: ClassVar = {
+        "web": [
+            *("BatchGetItem", "BatchWriteItem", "ConditionCheckItem", "DeleteItem", "GetItem"),
+            *("PutItem", "Query/ThreadIndex", "Query/UserIndex", "Scan", "UpdateItem"),
+        ],
+        "worker": ["BatchGetItem", "BatchWriteItem", "DeleteItem", "DescribeTable", "UpdateItem"],
+    }
 
     post_id = UnicodeAttribute(hash_key=True, attr_name="postId")
     thread_id = UnicodeAttribute(range_key=True, attr_name="threadId")
@@ -147,6 +172,18 @@ class Support(DynamoModel):
 
     class Meta:
         table_name = "forum-support"
+
+    role_actions: ClassVar = {
+        "web": ["BatchWriteItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"],
+        "worker": [
+            "BatchWriteItem",
+            "DeleteItem",
+            "DescribeTable",
+            "PutItem",
+            "Query",
+            "UpdateItem",
+        ],
+    }
 
     pk = UnicodeAttribute(hash_key=True, attr_name="PK")
     sk = UnicodeAttribute(range_key=True, attr_name="SK")

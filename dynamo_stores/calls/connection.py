@@ -71,6 +71,8 @@ class Connection(PynamoConnection):
         self.config = get_config(using)
         super().__init__(region=self.config.region, host=self.config.endpoint_url)
         self._pid = os.getpid()
+        # After a fork this comes before the first call, whatever the server does.
+        observer.forget_recorders()
         self._lock = threading.RLock()
         self._transport = SharedTransport(using, self.config)
         self._policies: dict[str, CallPolicy] = {}

@@ -10,8 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from .. import signals
 from ..exceptions import ThrottlingReason
@@ -19,14 +18,13 @@ from ..exceptions import ThrottlingReason
 logger = logging.getLogger(__name__)
 
 READS = frozenset(["GetItem", "BatchGetItem", "Query", "Scan", "TransactGetItems"])
-_NO_UNITS: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 class Measurement(NamedTuple):
     """
     One request to DynamoDB and its outcome.
 
-    ``units`` maps a table's name, or ``table/index``, to the capacity units that it consumed;
+    ``consumed`` is ``ConsumedCapacity`` of the answer, None without it: see :attr:`units`.
     ``error`` is the class name of the error, ``""`` for an answer; ``reasons`` are those that
     DynamoDB returned when it throttled; ``attempt`` counts from 1 within the operation, and
     ``waited`` are the seconds from the begin of the operation to it. Where one partition was
@@ -38,7 +36,7 @@ class Measurement(NamedTuple):
     operation: str
     seconds: float
     attempt: int = 1
-    units: Mapping[str, float] = _NO_UNITS
+    consumed: Any = None
     error: str = ""
     reasons: tuple[ThrottlingReason, ...] = ()
     throttled: bool = False
@@ -49,6 +47,11 @@ class Measurement(NamedTuple):
         fields = zip(self._fields, self, strict=True)
         shown = ", ".join(f"{name}={value!r}" for name, value in fields if name != "partition")
         return f"Measurement({shown})"
+
+    @property
+    def units(self) -> dict[str, float]:
+        """The capacity units that it consumed, by table and ``table/index``."""
+        return units_in(self.consumed)
 
     @property
     def is_operation(self) -> bool:
@@ -67,11 +70,11 @@ def answered(
     operation: str,
     seconds: float,
     attempt: int,
-    units: Mapping[str, float],
+    consumed: Any,
     waited: float,
 ) -> Measurement:
     """Return the measurement of a request that was answered; at less cost than by keywords."""
-    fields = (using, table, operation, seconds, attempt, units, "", (), False, "", waited)
+    fields = (using, table, operation, seconds, attempt, consumed, "", (), False, "", waited)
     return tuple.__new__(Measurement, fields)
 
 
@@ -127,25 +130,67 @@ class Operation(NamedTuple):
 
 
 Observer = Callable[[Measurement], None]
+# Takes the table, the operation, the seconds and ConsumedCapacity of a call that was answered at
+# its first attempt.
+Recorder = Callable[[str, str, float, Any], None]
 OperationObserver = Callable[[Operation], None]
 
-_observers: list[Observer] = []
+# With a function from an alias to the recorder that may be called instead of the observer.
+_observers: dict[Observer, Callable[[str], Recorder] | None] = {}
+# The only one of those functions, if every observer has it, and the recorders that it returned.
+_recorder_of: Callable[[str], Recorder] | None = None
+_recorders: dict[str, Recorder] = {}
 # With a function that returns whether the observer wants every operation at present.
 _operation_observers: dict[OperationObserver, Callable[[], bool]] = {}
 # Those functions, without the ones that never do.
 _wanting: tuple[Callable[[], bool], ...] = ()
 
 
-def subscribe(observer: Observer) -> None:
-    """Call ``observer`` with every measurement of this process, in the thread of the request."""
-    if observer not in _observers:
-        _observers.append(observer)
+def subscribe(observer: Observer, *, recorder_of: Callable[[str], Recorder] | None = None) -> None:
+    """
+    Call ``observer`` with every measurement of this process, in the thread of the request.
+
+    ``recorder_of`` returns a function for an alias, which is called instead with calls that were
+    answered at their first attempt while nobody else wants their measurements: those cost more.
+    """
+    _observers.setdefault(observer, recorder_of)
+    forget_recorders()
 
 
 def unsubscribe(observer: Observer) -> None:
     """Stop calling ``observer``."""
-    if observer in _observers:
-        _observers.remove(observer)
+    _observers.pop(observer, None)
+    forget_recorders()
+
+
+def forget_recorders() -> None:
+    """Ask for recorders again: those of another process, or other settings, are not to be used."""
+    global _recorder_of
+    # Before the others change: another thread may store what it was just given.
+    found = {*_observers.values()}
+    _recorder_of = next(iter(found)) if len(found) == 1 else None
+    _recorders.clear()
+
+
+def record(using: str, table: str, operation: str, seconds: float, consumed: Any) -> bool:
+    """
+    Record a call that was answered at its first attempt; return whether that is all: nobody wants
+    its measurement. Never raises.
+    """
+    make = _recorder_of
+    try:
+        if make is None:
+            return False
+        for wanted in _wanting:
+            if wanted():
+                return False
+        found = _recorders.get(using)
+        if found is None:
+            found = _recorders[using] = make(using)
+        found(table, operation, seconds, consumed)
+    except Exception:  # noqa: BLE001 - it is logged
+        _log_failure("calls")
+    return True
 
 
 def subscribe_operations(
@@ -271,19 +316,29 @@ _INDEXED = ("GlobalSecondaryIndexes", "LocalSecondaryIndexes")
 
 def units_of(answer: Mapping[str, Any]) -> dict[str, float]:
     """Return the units in ``ConsumedCapacity`` of a response, by table and ``table/index``."""
-    consumed = answer.get("ConsumedCapacity") or ()
+    return units_in(answer.get("ConsumedCapacity"))
+
+
+def units_in(consumed: Any) -> dict[str, float]:
+    """Return the units in ``ConsumedCapacity`` by table and ``table/index``; empty for None."""
     units: dict[str, float] = {}
+    if consumed:
+        add_units(units, consumed)
+    return units
+
+
+def add_units(units: dict[str, float], consumed: Any) -> None:
+    """Add the units in ``ConsumedCapacity`` to ``units``."""
     if type(consumed) is dict and len(consumed) == 2:
         # A total, which most calls request.
-        units[_name_of(consumed)] = float(consumed.get("CapacityUnits", 0.0))
-        return units
+        _add(units, _name_of(consumed), consumed)
+        return
     for each in (consumed,) if isinstance(consumed, Mapping) else consumed:
         table, own = _name_of(each), each.get("Table")
         _add(units, table, own if own is not None else each)
         for kind in _INDEXED:
             for index, capacity in (each.get(kind) or {}).items():
                 _add(units, f"{table}/{index}", capacity)
-    return units
 
 
 def _name_of(consumed: Mapping[str, Any]) -> str:

@@ -109,9 +109,12 @@ def time_left(most: float) -> float:
 
 
 class _Call:
-    """One call: what it sends, its begin in monotonic seconds, and its attempts if observed."""
+    """
+    One call: what it sends, its begin in monotonic seconds, and its attempts if observed. If
+    ``is_recorded``, it was answered at its first attempt, and is observed already.
+    """
 
-    __slots__ = ("attempts", "operation", "partition_of", "send", "started")
+    __slots__ = ("attempts", "is_recorded", "operation", "partition_of", "send", "started")
 
     def __init__(self, operation: str, send: Send, partition_of: Callable[[], str]) -> None:
         self.operation = operation
@@ -119,6 +122,7 @@ class _Call:
         self.partition_of = partition_of
         self.started = clock.monotonic()
         self.attempts: list[observer.Measurement] = []
+        self.is_recorded = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +201,11 @@ class CallPolicy:
                     # Without effect after an outcome: the admission is of an earlier state then.
                     self.breaker.release(admission)
         finally:
-            attempts = call.attempts
-            if (
-                len(attempts) != 1 or attempts[0].error or observer.is_every_operation_observed()
-            ) and observer.is_observed():
-                self._observe_operation(call, request, answer)
+            if not call.is_recorded and observer.is_observed():
+                attempts = call.attempts
+                is_one = len(attempts) == 1 and not attempts[0].error
+                if not is_one or observer.is_every_operation_observed():
+                    self._observe_operation(call, request, answer)
 
     def _until(self, operation: str, started: float, timeout: float | None) -> float:
         bound = _in_force()
@@ -296,7 +300,7 @@ class CallPolicy:
                 enough = _ENOUGH * min(self.read_timeout, self.timeout, 1.0)
                 failure.counts = left >= (_SHARE * enough if self.has_failover else enough)
             hot = call.partition_of() if _is_hot(failure) else ""
-            self._observe(call, started, attempt, error=failure or exc, partition=hot)
+            self._observe_error(call, started, attempt, failure or exc, hot)
             if failure is None or failure is exc:
                 raise
             raise failure from exc
@@ -305,41 +309,41 @@ class CallPolicy:
                 self.places.leave()
             backpressure.leave(request, clock.monotonic() - started, throttled=throttled)
         if observer.is_observed():
-            self._observe(call, started, attempt, answer=answer)
+            self._observe_answer(call, started, attempt, answer.get("ConsumedCapacity"))
         return answer
 
-    def _observe(
-        self,
-        call: _Call,
-        started: float,
-        attempt: int,
-        *,
-        answer: dict[str, Any] | None = None,
-        error: BaseException | None = None,
-        partition: str = "",
+    def _observe_answer(self, call: _Call, started: float, attempt: int, consumed: Any) -> None:
+        ended = clock.monotonic()
+        seconds = ended - call.started
+        if attempt == 1 and observer.record(
+            self.using, self.table, call.operation, seconds, consumed
+        ):
+            call.is_recorded = True
+            return
+        waited = started - call.started
+        measurement = observer.answered(
+            self.using, self.table, call.operation, ended - started, attempt, consumed, waited
+        )
+        call.attempts.append(measurement)
+        observer.observe(measurement)
+
+    def _observe_error(
+        self, call: _Call, started: float, attempt: int, error: BaseException, partition: str
     ) -> None:
-        seconds, waited = clock.monotonic() - started, started - call.started
-        if error is None:
-            units = observer.units_of(answer) if answer else {}
-            measurement = observer.answered(
-                self.using, self.table, call.operation, seconds, attempt, units, waited
-            )
-        else:
-            throttling = error if isinstance(error, ThrottlingError) else None
-            reasons = throttling.reasons if throttling else ()
-            measurement = observer.Measurement(
-                using=self.using,
-                table=(_named_table(reasons) if reasons else "") or self.table,
-                operation=call.operation,
-                seconds=seconds,
-                attempt=attempt,
-                units={},
-                error=type(error).__name__,
-                reasons=reasons,
-                throttled=throttling is not None,
-                partition=partition,
-                waited=waited,
-            )
+        throttling = error if isinstance(error, ThrottlingError) else None
+        reasons = throttling.reasons if throttling else ()
+        measurement = observer.Measurement(
+            using=self.using,
+            table=(_named_table(reasons) if reasons else "") or self.table,
+            operation=call.operation,
+            seconds=clock.monotonic() - started,
+            attempt=attempt,
+            error=type(error).__name__,
+            reasons=reasons,
+            throttled=throttling is not None,
+            partition=partition,
+            waited=started - call.started,
+        )
         call.attempts.append(measurement)
         observer.observe(measurement)
 

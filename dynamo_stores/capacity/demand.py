@@ -51,12 +51,13 @@ class LocalDemand:
     def record(self, measurement: Measurement) -> None:
         """Count an attempt, whether served or throttled."""
         operation = (measurement.table, measurement.operation)
+        units = measurement.units
         with self._lock:
-            if measurement.units:
-                self._last_cost[operation] = measurement.units
+            if units:
+                self._last_cost[operation] = units
             elif not measurement.throttled:
                 return
-            cost = measurement.units or self._last_cost.get(operation, {measurement.table: 1.0})
+            cost = units or self._last_cost.get(operation, {measurement.table: 1.0})
             self._add(cost, measurement.kind)
 
     def peak(self, table: str) -> Units:

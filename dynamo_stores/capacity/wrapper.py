@@ -19,7 +19,7 @@ from asgiref.sync import iscoroutinefunction
 from botocore.exceptions import ClientError
 
 from .. import clock
-from ..calls.observer import Measurement, kind_of, units_of
+from ..calls.observer import Measurement, kind_of
 from ..calls.retry import delays
 from ..conf import DEFAULT_ALIAS, get_config
 from ..conf.groups import ScalingConfig
@@ -106,7 +106,7 @@ class ThroughputScaler:
             return None
         name = exc.operation_name if isinstance(exc, ClientError) else operation
         self._operations[operation] = name
-        self._count(name, {}, throttled=True)
+        self._count(name, None, throttled=True)
         kinds = KINDS if name in _PARTIQL else (kind_of(name),)
         get_scaler(self.using).on_throttle(self.table, error.reasons, kinds, self.config)
         return error
@@ -114,17 +114,18 @@ class ThroughputScaler:
     def on_answer(self, answer: object, operation: str) -> None:
         """Count a call that returned ``answer``, if such a call was throttled before."""
         if (name := self._operations.get(operation)) is not None:
-            units = units_of(answer) if isinstance(answer, Mapping) else {}
-            self._count(name, units or {self.table: 1.0}, throttled=False)
+            consumed = answer.get("ConsumedCapacity") if isinstance(answer, Mapping) else None
+            one = {"TableName": self.table, "CapacityUnits": 1.0}
+            self._count(name, consumed or one, throttled=False)
 
-    def _count(self, operation: str, units: Mapping[str, float], *, throttled: bool) -> None:
+    def _count(self, operation: str, consumed: Any, *, throttled: bool) -> None:
         get_scaler(self.using).count(
             Measurement(
                 using=self.using,
                 table=self.table,
                 operation=operation,
                 seconds=0.0,
-                units=units,
+                consumed=consumed,
                 throttled=throttled,
             )
         )

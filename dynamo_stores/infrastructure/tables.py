@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -87,6 +87,7 @@ class TableSpec:
     ttl: str | None = None
     always_on_demand: bool = False
     options: TableOptions = field(default=TableOptions(), compare=False)
+    role_actions: Mapping[str, Collection[str]] | None = field(default=None, compare=False)
 
     @property
     def billing_mode(self) -> str:
@@ -168,8 +169,17 @@ def wanted_tables() -> list[TableSpec]:
                 f"The aliases {known.using!r} and {spec.using!r} share the table {spec.name}, and "
                 "their settings of its options differ. Set them alike, or for one alias only."
             )
-        found[place] = dataclasses.replace(known, options=options)
+        actions = _together(known.role_actions, spec.role_actions)
+        found[place] = dataclasses.replace(known, options=options, role_actions=actions)
     return list(found.values())
+
+
+def _together(
+    one: Mapping[str, Collection[str]] | None, other: Mapping[str, Collection[str]] | None
+) -> Mapping[str, Collection[str]] | None:
+    if one is None or other is None:
+        return None
+    return {role: {*one.get(role, ()), *other.get(role, ())} for role in {*one, *other}}
 
 
 def table_of(model: type[DynamoModel]) -> TableSpec:
@@ -195,6 +205,7 @@ def table_of(model: type[DynamoModel]) -> TableSpec:
         ttl=StoreItem.ttl.attr_name if issubclass(model, StoreItem | ControlItem) else ttl,
         always_on_demand=issubclass(model, ControlItem),
         options=TableOptions.of(get_config(model.using).for_table(model.Meta.table_name)),
+        role_actions=model.role_actions,
     )
 
 

@@ -14,7 +14,7 @@ import os
 import random
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -182,8 +182,8 @@ class Exporters:
         self.config = get_config(using).metrics
         meter = get_meter(using)
         self.all = [Exporter(sink, meter) for sink in _make(using)]
-        self.wanting = tuple(
-            each.wants_operations
+        _ask(
+            each
             for each in self.all
             if type(each.sink).wants_operations is not Sink.wants_operations
         )
@@ -298,10 +298,35 @@ def _start(using: str) -> None:
         each.start()
 
 
+# Those whose sinks may want operations.
+_asked: tuple[Exporter, ...] = ()
+_asking = threading.Lock()
+
+
+def _ask(exporters: Iterable[Exporter]) -> None:
+    global _asked
+    with _asking:
+        _asked = (*_asked, *exporters)
+
+
+def _ask_none() -> None:
+    # Also after a fork, when another thread may have held the lock.
+    global _asked, _asking
+    _asked, _asking = (), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_ask_none)
+when_changed(_ask_none)
+
+
 def _wants_operations() -> bool:
-    for exporters in _exporters.all():
-        for wants in exporters.wanting:
-            if wants():
+    # For each call.
+    for exporter in _asked:
+        try:
+            if exporter.sink.wants_operations():
+                return True
+        except Exception:  # noqa: BLE001 - it is logged there
+            if exporter.wants_operations():
                 return True
     return False
 

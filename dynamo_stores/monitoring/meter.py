@@ -94,7 +94,9 @@ class Meter:
         self.when_throttled: Callable[[], None] = _nothing
         self._counted: dict[tuple[str, str], _Counted] = {}
         self._monitored: dict[tuple[str, str], _Distribution] = {}
-        # Measurements that are not counted yet, each with its time.
+        # What is not counted yet, each with its time: calls that were answered at their first
+        # attempt, with their table, operation, seconds and ConsumedCapacity; and measurements.
+        self._answers: deque[tuple[float, str, str, float, Any]] = deque()
         self._pending: deque[tuple[float, Measurement]] = deque()
         self._operations: deque[Operation] = deque()
         self._blocks: deque[tuple[str, str, float]] = deque()
@@ -108,6 +110,13 @@ class Meter:
         now, pending = clock.now(), self._pending
         pending.append((now, measurement))
         if now >= self._count_at or len(pending) >= MOST_PENDING or measurement.error:
+            self._count_soon()
+
+    def record_answer(self, table: str, operation: str, seconds: float, consumed: Any) -> None:
+        """Record a call that was answered at its first attempt; as :meth:`record`."""
+        now, answers = clock.now(), self._answers
+        answers.append((now, table, operation, seconds, consumed))
+        if now >= self._count_at or len(answers) >= MOST_PENDING:
             self._count_soon()
 
     def record_operation(self, operation: Operation) -> None:
@@ -215,38 +224,38 @@ class Meter:
         return Snapshot(self.using, clock.now(), counters, gauges, histograms)
 
     def _count_pending(self) -> bool:
-        pending, plain, has_begun = self._pending, dict[tuple[str, str], _Plain](), False
-        if not pending:
-            return False
-        # Plain operations of one minute are the many; they are added up together.
-        at = pending[0][0]
-        is_one_minute = minute_of(at) == minute_of(pending[-1][0])
-        throttled = self.tally.throttling()
+        self._count_answers()
+        has_begun = False
         with contextlib.suppress(IndexError):
             while True:
-                each = pending.popleft()
-                measurement = each[1]
-                _, table, operation, seconds, attempt, units, error, _, _, _, waited = measurement
-                if error or attempt > 1 or table in throttled or not is_one_minute:
-                    # In the order in which they ended.
-                    self._count_all_plain(at, plain)
-                    has_begun |= self._count(*each)
+                has_begun |= self._count(*self._pending.popleft())
+        return has_begun
+
+    def _count_answers(self) -> None:
+        # They are the many; those of one minute are added up together.
+        answers, plain = self._answers, dict[tuple[str, str], _Plain]()
+        if not answers:
+            return
+        latest = answers[0][0]
+        throttled, minute = self.tally.throttling(), minute_of(latest)
+        with contextlib.suppress(IndexError):
+            while True:
+                at, table, operation, seconds, consumed = answers.popleft()
+                if table in throttled or minute_of(at) != minute:
+                    measurement = observer.answered(
+                        self.using, table, operation, seconds, 1, consumed, 0.0
+                    )
+                    self._count(at, measurement)
                     continue
                 found = plain.get((table, operation))
                 if found is None:
                     found = plain[table, operation] = _Plain()
-                at = each[0]
-                found.seconds.append(waited + seconds)
-                totals = found.units
-                for name, used in units.items():
-                    totals[name] = totals.get(name, 0.0) + used
-        self._count_all_plain(at, plain)
-        return has_begun
-
-    def _count_all_plain(self, at: float, plain: dict[tuple[str, str], _Plain]) -> None:
+                latest = at
+                found.seconds.append(seconds)
+                if consumed:
+                    observer.add_units(found.units, consumed)
         for key, found in plain.items():
-            self._count_plain(at, *key, found)
-        plain.clear()
+            self._count_plain(latest, *key, found)
 
     def _count_plain(self, at: float, table: str, operation: str, found: _Plain) -> None:
         counted, count = self._counted_of(table, operation), len(found.seconds)
@@ -265,13 +274,11 @@ class Meter:
         return found
 
     def _count(self, at: float, measurement: Measurement) -> bool:
-        _, table, operation, seconds, attempt, units, error, *_, waited = measurement
+        _, table, operation, seconds, attempt, consumed, error, *_, waited = measurement
         counted = self._counted_of(table, operation)
         counted.attempts[error] = counted.attempts.get(error, 0) + 1
-        if units:
-            total = counted.units
-            for name, used in units.items():
-                total[name] = total.get(name, 0.0) + used
+        if consumed:
+            observer.add_units(counted.units, consumed)
         if attempt > 1:
             counted.retries += 1
         elif not error:
@@ -356,6 +363,15 @@ def _observe(measurement: Measurement) -> None:
         meter.record(measurement)
 
 
+def _recorder_of(using: str) -> observer.Recorder:
+    meter = _meters.get(using)
+    return meter.record_answer if meter.is_wanted else _ignore
+
+
+def _ignore(table: str, operation: str, seconds: float, consumed: Any) -> None:
+    pass
+
+
 def _observe_operation(operation: Operation) -> None:
     meter = _meters.get(operation.using)
     if meter.is_wanted:
@@ -370,7 +386,7 @@ def watch() -> None:
     except ConfigurationError:
         return  # the system checks report it
     if wanted:
-        observer.subscribe(_observe)
+        observer.subscribe(_observe, recorder_of=_recorder_of)
         observer.subscribe_operations(_observe_operation, every=False)
     else:
         observer.unsubscribe(_observe)

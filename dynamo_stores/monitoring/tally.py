@@ -57,11 +57,11 @@ class Tally:
             has_begun = self._count_throttle(measurement)
         elif measurement.error and measurement.error not in REFUSALS:
             self._errors[table] += 1
-        if measurement.units:
-            self._count_cost(measurement, at)
+        if used := measurement.units:
+            self._count_cost(measurement, used.get(table, 0.0), at)
             field = _READ if measurement.kind == "Read" else _WRITE
             resources = self._minute_of(at)
-            for name, units in measurement.units.items():
+            for name, units in used.items():
                 resources[name][field] += units
         return has_begun
 
@@ -156,9 +156,8 @@ class Tally:
             used[_INCURABLE + field] += incurable
         return has_begun
 
-    def _count_cost(self, measurement: Measurement, at: float) -> None:
+    def _count_cost(self, measurement: Measurement, cost: float, at: float) -> None:
         table = measurement.table
-        cost = measurement.units.get(table, 0.0)
         self._costs[table, measurement.operation] = cost
         throttling = self._throttling.get(table)
         if throttling is not None and throttling.counts(measurement, clock.now() - at):

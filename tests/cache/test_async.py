@@ -50,7 +50,9 @@ def test_calls_of_the_async_methods(cache):
     for method, args, operations in expected:
         with measuring() as measurements:
             async_to_sync(method)(*args)
-        assert Counter(each.operation for each in measurements) == operations, method.__name__
+        # Threads of other tests may still be at work, for aliases of their own.
+        own = Counter(each.operation for each in measurements if each.using == "default")
+        assert own == operations, method.__name__
 
 
 def test_parallel_increments_all_count(cache):

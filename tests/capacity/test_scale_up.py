@@ -124,7 +124,19 @@ def test_scaling_must_be_enabled(provisioned):
 
 
 def measured(units=None, *, throttled=False, operation="PutItem"):
-    return Measurement("u", "t", operation, 0.01, units=units or {}, throttled=throttled)
+    consumed = [
+        {"TableName": table, "CapacityUnits": used}
+        if not index
+        else {
+            "TableName": table,
+            "Table": {"CapacityUnits": 0.0},
+            "GlobalSecondaryIndexes": {index: {"CapacityUnits": used}},
+        }
+        for (table, _, index), used in (
+            (name.partition("/"), used) for name, used in (units or {}).items()
+        )
+    ]
+    return Measurement("u", "t", operation, 0.01, consumed=consumed, throttled=throttled)
 
 
 def test_demand_is_what_is_attempted():

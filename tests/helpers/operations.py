@@ -8,10 +8,10 @@ from dynamo_stores.calls.observer import Measurement, Operation
 def operation(name, request, answer=None, *, units=0.0, table="t", errors=(), throttles=0):
     """Return an operation, whose first attempts ended in ``errors``."""
     attempts = [
-        Measurement("default", table, name, 0.01, number, {}, error, (), number <= throttles)
+        Measurement("default", table, name, 0.01, number, None, error, (), number <= throttles)
         for number, error in enumerate(errors, 1)
     ]
-    used = {table: units} if units else {}
+    used = {"TableName": table, "CapacityUnits": units} if units else None
     attempts.append(Measurement("default", table, name, 0.01, len(attempts) + 1, used))
     request = request if "RequestItems" in request else {"TableName": table, **request}
     if "TransactItems" in request:

@@ -363,7 +363,8 @@ def test_a_call_belongs_to_the_time_of_throttling_in_which_it_was_made(dynamo_cl
     """Whenever it is counted."""
     meter = Meter("default")
     throttled = Measurement("default", "t", "PutItem", 0.1, error="ThrottlingError", throttled=True)
-    served = Measurement("default", "t", "PutItem", 0.1, attempt=2, units={"t": 2.0})
+    consumed = {"TableName": "t", "CapacityUnits": 2.0}
+    served = Measurement("default", "t", "PutItem", 0.1, attempt=2, consumed=consumed)
     meter.record(throttled)
     dynamo_clock.advance(0.5)
     meter.record(served)

@@ -1,0 +1,235 @@
+"""
+The policies of IAM: for each role the actions that its processes call, and on what.
+
+``web`` serves requests, ``worker`` runs Celery's tasks and streams, ``deployer`` creates and
+changes tables. What the stores need is stated here, and ``role_actions`` of a model say what the
+project does with its table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from django.utils.module_loading import import_string
+
+from ..conf import get_config
+from ..exceptions import ConfigurationError
+from ..infrastructure.options import AWS_MANAGED, AWS_OWNED
+from ..infrastructure.tables import TableSpec
+from ..models import DATA_ACTIONS
+from ..monitoring.sinks.cloudwatch import CloudWatchSink
+from ..monitoring.sinks.xray import XRaySink
+
+WEB, WORKER, DEPLOYER = "web", "worker", "deployer"
+ROLES: Final = (WEB, WORKER, DEPLOYER)
+# Characters of a managed policy, without white space.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+MOST_CHARACTERS = 6_144
+
+# The actions on the table of the stores, for both roles: tasks use the stores, too.
+_ON_STORE = frozenset(
+    [
+        *("BatchGetItem", "BatchWriteItem", "DeleteItem", "GetItem", "PutItem"),
+        *("Query", "Query/GSI1", "Scan", "UpdateItem"),
+    ]
+)
+# And on the control table: the pages of the admin act, and the tasks delete what is old.
+_ON_CONTROL = {
+    WEB: frozenset(["BatchGetItem", "GetItem", "PutItem", "Query", "UpdateItem"]),
+    WORKER: frozenset(
+        ["BatchWriteItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"]
+    ),
+}
+_OF_STREAMS = ("DescribeStream", "GetRecords", "GetShardIterator")
+# What DynamoDB needs of a key to create a table with it.
+_TO_CREATE = ("CreateGrant", "Encrypt", "GenerateDataKey", "ReEncryptFrom", "ReEncryptTo")
+
+
+class Place(NamedTuple):
+    """Where tables are: the parts of their ARNs, which may be variables of a template."""
+
+    partition: str
+    region: str
+    account: str
+
+    def arn(self, service: str, resource: str) -> str:
+        """Return the ARN of ``resource`` of ``service``."""
+        return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
+
+    def table(self, resource: str) -> str:
+        """Return the ARN of a table, or of ``table/index/name`` and the like."""
+        return self.arn("dynamodb", f"table/{resource}")
+
+
+class Grant(NamedTuple):
+    """One action on one resource, and the conditions as JSON."""
+
+    action: str
+    resource: str
+    conditions: str = "{}"
+
+
+Places = Callable[[str], Place]
+
+
+def policy(role: str, specs: Iterable[TableSpec], place_of: Places) -> dict[str, Any]:
+    """
+    Return the policy document of ``role`` for the tables ``specs``; ``place_of`` returns the place
+    of an alias. Its JSON is at most 6,144 characters, or IAM takes it only in parts.
+
+    Raises ConfigurationError if ``role_actions`` of a model has an unknown role or action.
+    """
+    if role not in ROLES:
+        raise ConfigurationError(f"There is no role {role!r}; expected {', '.join(ROLES)}.")
+    specs = list(specs)
+    found: set[Grant] = set()
+    for spec in specs:
+        place = place_of(spec.using)
+        found |= _of_deployer(spec, place) if role == DEPLOYER else _of_process(role, spec, place)
+        found |= _of_key(role, spec, place)
+    for using in dict.fromkeys(spec.using for spec in specs):
+        found |= _of_alias(role, using, specs, place_of(using))
+    return {"Version": "2012-10-17", "Statement": _statements(found)}
+
+
+def length_of(document: Mapping[str, Any]) -> int:
+    """Return the characters of a policy that count against IAM's limit."""
+    return len(re.sub(r"\s", "", json.dumps(document)))
+
+
+def _of_process(role: str, spec: TableSpec, place: Place) -> set[Grant]:
+    config = get_config(spec.using)
+    if spec.name == config.store_table:
+        wanted = _ON_STORE
+    elif spec.name == config.control_table:
+        wanted = _ON_CONTROL[role]
+    else:
+        wanted = frozenset(_actions_of_model(role, spec))
+    found = {
+        Grant(
+            f"dynamodb:{action}",
+            place.table(f"{spec.name}/index/{index}" if index else spec.name),
+        )
+        for action, _, index in (each.partition("/") for each in wanted)
+    }
+    is_provisioned, is_read = spec.billing_mode == "PROVISIONED", _has_stream(spec)
+    if role == WEB or is_provisioned or is_read:
+        # The pages of the admin describe every table.
+        found.add(Grant("dynamodb:DescribeTable", place.table(spec.name)))
+    if is_provisioned:
+        found.add(Grant("dynamodb:UpdateTable", place.table(spec.name)))
+    if role == WORKER and is_read:
+        streams = place.table(f"{spec.name}/stream/*")
+        found |= {Grant(f"dynamodb:{action}", streams) for action in _OF_STREAMS}
+        found.add(Grant("dynamodb:ListStreams", "*"))
+    return found
+
+
+def _has_stream(spec: TableSpec) -> bool:
+    return spec.options.stream not in (None, "OFF")
+
+
+def _actions_of_model(role: str, spec: TableSpec) -> Collection[str]:
+    if spec.role_actions is None:
+        indexes = {f"{action}/{each.name}" for each in spec.indexes for action in ("Query", "Scan")}
+        return {*DATA_ACTIONS, *indexes}
+    known = {each.name for each in spec.indexes}
+    for name, actions in spec.role_actions.items():
+        for each in actions:
+            action, _, index = each.partition("/")
+            if (
+                name not in (WEB, WORKER)
+                or action not in DATA_ACTIONS
+                or (index and (index not in known or action not in ("Query", "Scan")))
+            ):
+                raise ConfigurationError(
+                    f"role_actions of the model of {spec.name} has {each!r} for the role {name!r}; "
+                    f"expected the roles {WEB!r} and {WORKER!r}, the actions "
+                    f"{', '.join(DATA_ACTIONS)}, and 'Query/index' or 'Scan/index' for an index of "
+                    "the table."
+                )
+    return spec.role_actions.get(role, ())
+
+
+def _of_deployer(spec: TableSpec, place: Place) -> set[Grant]:
+    options, actions = spec.options, {"CreateTable", "DescribeTable", "UpdateTable"}
+    if spec.ttl is not None:
+        actions |= {"DescribeTimeToLive", "UpdateTimeToLive"}
+    if options.point_in_time_recovery is not None:
+        actions |= {"DescribeContinuousBackups", "UpdateContinuousBackups"}
+    if options.tags is not None:
+        actions |= {"ListTagsOfResource", "TagResource"}
+    return {Grant(f"dynamodb:{action}", place.table(spec.name)) for action in actions}
+
+
+def _of_key(role: str, spec: TableSpec, place: Place) -> set[Grant]:
+    """Return the grants on the key in KMS, which DynamoDB uses for the caller."""
+    key = spec.options.encryption_key
+    if key is None or key in (AWS_OWNED, *AWS_MANAGED):
+        return set()
+    if "alias/" in key:
+        resource = place.arn("kms", "key/*")
+        alias = key[key.index("alias/") :]
+        of_key = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": alias}}
+    else:
+        resource = key if key.startswith("arn:") else place.arn("kms", f"key/{key}")
+        of_key = {}
+    via = {"StringLike": {"kms:ViaService": "dynamodb.*.amazonaws.com"}}
+    found = {Grant("kms:Decrypt", resource, json.dumps({**of_key, **via}))}
+    if role == DEPLOYER:
+        found |= {
+            Grant(f"kms:{action}", resource, json.dumps({**of_key, **via})) for action in _TO_CREATE
+        }
+        found.add(Grant("kms:DescribeKey", resource, json.dumps(of_key)))
+    return found
+
+
+def _of_alias(role: str, using: str, specs: Iterable[TableSpec], place: Place) -> set[Grant]:
+    config = get_config(using)
+    found: set[Grant] = set()
+    if config.role_arn:
+        found.add(Grant("sts:AssumeRole", config.role_arn))
+    if role == DEPLOYER:
+        return found
+    if any(each.using == using and each.billing_mode == "PROVISIONED" for each in specs):
+        found.add(Grant("application-autoscaling:DescribeScalableTargets", "*"))
+        if config.scaling.enabled:
+            found.add(Grant("dynamodb:DescribeLimits", "*"))
+        if config.scaling.auto_scaling == "raise_minimum":
+            found.add(
+                Grant(
+                    "application-autoscaling:RegisterScalableTarget",
+                    place.arn("application-autoscaling", "scalable-target/*"),
+                )
+            )
+    if config.notify.topic:
+        found.add(Grant("sns:Publish", config.notify.topic))
+    sinks = [import_string(path) for path in config.metrics.sinks]
+    if any(issubclass(each, CloudWatchSink) for each in sinks):
+        namespace = {"StringEquals": {"cloudwatch:namespace": config.metrics.namespace}}
+        found.add(Grant("cloudwatch:PutMetricData", "*", json.dumps(namespace)))
+    if any(issubclass(each, XRaySink) for each in sinks):
+        found |= {Grant(f"xray:Put{what}", "*") for what in ("TelemetryRecords", "TraceSegments")}
+    return found
+
+
+def _statements(grants: Iterable[Grant]) -> list[dict[str, Any]]:
+    """Return the fewest statements with exactly these grants: one for each set of actions."""
+    actions: dict[tuple[str, str], set[str]] = {}
+    for grant in grants:
+        actions.setdefault((grant.resource, grant.conditions), set()).add(grant.action)
+    resources: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for (resource, conditions), found in sorted(actions.items()):
+        resources.setdefault((tuple(sorted(found)), conditions), []).append(resource)
+    return [
+        {
+            "Effect": "Allow",
+            "Action": list(found),
+            "Resource": where[0] if len(where) == 1 else where,
+            **({"Condition": json.loads(conditions)} if conditions != "{}" else {}),
+        }
+        for (found, conditions), where in sorted(resources.items())
+    ]
