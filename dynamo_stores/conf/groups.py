@@ -238,3 +238,12 @@ class AdviceConfig:
     interval: float = setting(60.0, NOT_NEGATIVE, 171)
     one_by_one: int = setting(5, WHOLE_POSITIVE, 172)
     ignore: tuple[str, ...] = setting((), CODES, 173)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostConfig:
+    """``COST``: the price file of estimates, and where its prices are from."""
+
+    prices: str | None = setting(None, or_none(FILLED_TEXT), 176)
+    price_region: str | None = setting(None, or_none(FILLED_TEXT), 177)
+    factor: float = setting(1.0, POSITIVE, 178)

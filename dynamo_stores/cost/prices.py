@@ -13,6 +13,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..conf import get_config
 from ..exceptions import ConfigurationError
 
 HERE = Path(__file__).parent
@@ -164,13 +165,13 @@ def read_prices(
 ) -> Prices:
     """
     Return the prices of ``region`` from the file at ``path``, by default from the one of the
-    package; without a region, of the first one in the file.
+    package (``"2024"``: from its older one); without a region, of the first one in the file.
 
     For a region that the file does not have, ``price_region`` names another one whose prices are
     taken, multiplied by ``factor``. Raises ConfigurationError if the file or the region is missing,
     or a price is none.
     """
-    file = DEFAULT_FILE if path is None else Path(path)
+    file = DEFAULT_FILE if path is None else FILE_OF_2024 if path == "2024" else Path(path)
     values = _read(file)
     regions = _part(values, "regions", file)
     if not regions:
@@ -188,6 +189,24 @@ def read_prices(
     except RecursionError:
         raise ConfigurationError(f"The price file {file} is nested too deeply.") from None
     return prices if factor == 1 else _multiplied(prices, factor)
+
+
+def prices_of(
+    using: str,
+    *,
+    path: str | Path | None = None,
+    region: str | None = None,
+    price_region: str | None = None,
+    factor: Decimal | None = None,
+) -> Prices:
+    """Return the prices for the region of an alias; what is not given is that of ``COST``."""
+    config = get_config(using)
+    return read_prices(
+        path or config.cost.prices,
+        region or config.region,
+        price_region=price_region or config.cost.price_region,
+        factor=Decimal(str(config.cost.factor)) if factor is None else factor,
+    )
 
 
 def _prices(values: Mapping[str, Any], found: _Reader, region: str, file: Path) -> Prices:

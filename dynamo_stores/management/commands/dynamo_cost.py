@@ -12,12 +12,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...capacity.update import describe
-from ...conf import get_config
 from ...cost.cloudwatch import read_cloudwatch
 from ...cost.estimate import number
 from ...cost.load import Load, assumed
 from ...cost.measured import MOST_DAYS, backups_of, load_of, read_measured
-from ...cost.prices import FILE_OF_2024, Prices, read_prices, rounded
+from ...cost.prices import prices_of, read_prices, rounded
 from ...cost.report import CostReport, cost_report
 from ...cost.sample import Sample, sample
 from ...monitoring.formatting import count_of, exact
@@ -90,7 +89,7 @@ class Command(BaseCommand):
             "--price-region", metavar="REGION", help="Take the prices of another region."
         )
         prices.add_argument(
-            "--factor", type=_decimal, default=Decimal(1), help="Multiply prices (default: 1)."
+            "--factor", type=_decimal, help="Multiply prices (default: that of COST, 1)."
         )
         parser.add_argument(
             "--sample",
@@ -133,7 +132,13 @@ class Command(BaseCommand):
     def _measured(
         self, using: str, tables: list[str] | None, options: dict[str, Any]
     ) -> CostReport:
-        prices = _prices(options, options["region"] or get_config(using).region)
+        prices = prices_of(
+            using,
+            path=options["prices"],
+            region=options["region"],
+            price_region=options["price_region"],
+            factor=options["factor"],
+        )
         if options["cloudwatch"]:
             measured, capacities = read_cloudwatch(
                 using,
@@ -191,11 +196,6 @@ def _check(options: dict[str, Any]) -> None:
             raise CommandError(f"--{name.replace('_', '-')} cannot be used with {other}.")
 
 
-def _prices(options: dict[str, Any], region: str | None) -> Prices:
-    path = FILE_OF_2024 if options["prices"] == "2024" else options["prices"]
-    return read_prices(path, region, price_region=options["price_region"], factor=options["factor"])
-
-
 def _assumed(options: dict[str, Any]) -> CostReport:
     zero = Decimal(0)
     load = assumed(
@@ -209,7 +209,13 @@ def _assumed(options: dict[str, Any]) -> CostReport:
         point_in_time_recovery=options["point_in_time_recovery"],
         peak=options["peak"] or Decimal(1),
     )
-    return cost_report(load, _prices(options, options["region"]))
+    prices = read_prices(
+        options["prices"],
+        options["region"],
+        price_region=options["price_region"],
+        factor=options["factor"] or Decimal(1),
+    )
+    return cost_report(load, prices)
 
 
 def _tables(names: list[str] | None, using: list[str] | None) -> dict[str, list[str] | None]:
@@ -300,10 +306,10 @@ def _break_even(report: CostReport) -> str:
     if not report.load.units("read") + report.load.units("write"):
         return line
     if found.factor is None:
-        return f"{line} With these peaks, provisioned capacity is never cheaper than on demand."
+        return f"{line} With these peaks, constant capacity is never cheaper than on demand."
     return (
-        f"{line} Provisioned capacity is cheaper than on demand from {number(found.factor)} times "
-        f"this load on ({number(found.reads)} read and {number(found.writes)} write units a day), "
+        f"{line} Constant provisioned capacity is cheaper than on demand from "
+        f"{number(found.factor)} times this load on ({number(found.reads)} read and {number(found.writes)} write units a day), "
         f"and where more than {found.utilization:.1%} of it is used."
     )
 
