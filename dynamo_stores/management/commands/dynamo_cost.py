@@ -307,10 +307,11 @@ def _break_even(report: CostReport) -> str:
         return line
     if found.factor is None:
         return f"{line} With these peaks, constant capacity is never cheaper than on demand."
+    units = f"{number(found.reads)} read and {number(found.writes)} write units a day"
     return (
         f"{line} Constant provisioned capacity is cheaper than on demand from "
-        f"{number(found.factor)} times this load on ({number(found.reads)} read and {number(found.writes)} write units a day), "
-        f"and where more than {found.utilization:.1%} of it is used."
+        f"{number(found.factor)} times this load on ({units}), and where more than "
+        f"{found.utilization:.1%} of it is used."
     )
 
 
