@@ -16,9 +16,10 @@ from ..conf import aliases
 from ..cost.estimate import Line, number
 from ..cost.load import TableLoad
 from ..cost.measured import Measured, load_of, read_measured
-from ..cost.prices import Prices, prices_of, read_prices, rounded
+from ..cost.prices import Prices, read_prices, rounded
 from ..cost.report import CostReport, cost_report
-from ..exceptions import CALL_ERRORS, ConfigurationError
+from ..cost.settings import prices_of
+from ..exceptions import CALL_ERRORS
 from ..monitoring.formatting import exact
 from ..monitoring.snapshot import NoAnswerInTime, get_descriptions, reason_of
 from ..monitoring.status import AliasStatus
@@ -180,7 +181,7 @@ def _prices(using: str) -> tuple[Prices, str]:
     """Return the prices; instead of missing ones those of the package, and a sentence about it."""
     try:
         return prices_of(using), ""
-    except ConfigurationError as exc:
+    except CALL_ERRORS as exc:
         prices = read_prices()
         hint = f"The prices of {prices.region} are shown. See the setting COST."
         return prices, f"{str(exc).partition(' Give a file')[0]} {hint}"

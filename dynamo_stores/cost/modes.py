@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from .estimate import request_price
-from .load import KINDS, SECONDS_PER_HOUR, Load, ResourceLoad, TableLoad
+from .load import INFREQUENT_ACCESS, KINDS, SECONDS_PER_HOUR, Load, ResourceLoad, TableLoad
 from .prices import MILLION, Prices, Reserved
 
 ON_DEMAND, PROVISIONED, FOLLOWING = "on_demand", "provisioned", "following"
@@ -83,7 +83,8 @@ def compare(load: Load, prices: Prices) -> Comparison:
                 "capacity for the busiest minute of each measured hour, at the target utilization",
             )
         )
-    found += [_reserved(load, prices, each) for each in prices.reserved]
+    if any(_is_reservable(table, kind) for table in load.tables for kind in KINDS):
+        found += [_reserved(load, prices, each) for each in prices.reserved]
     found.sort(key=lambda mode: mode.amount)
     return Comparison(tuple(found), break_even(load, prices))
 
@@ -144,29 +145,25 @@ def _following(load: Load, prices: Prices) -> Decimal:
 def _reserved(load: Load, prices: Prices, term: Reserved) -> Mode:
     cost, upfront, bought = Decimal(0), Decimal(0), []
     for kind in KINDS:
-        units = sum(
-            capacity_for(resource.use.peak(kind), table.target)
-            for table, resource in _resources(load)
-        )
+        units = 0
+        for table, resource in _resources(load):
+            needed = capacity_for(resource.use.peak(kind), table.target)
+            if _is_reservable(table, kind):
+                units += needed
+            else:
+                cost += needed * _hour_price(table, kind, prices) * prices.hours_per_month
         blocks, rest, amount = _blocks(units, kind, term, prices)
         cost += amount
         upfront += blocks * term.upfront(kind)
         bought.append(f"{blocks * _BLOCK:,} {kind} units reserved, {rest:,} not")
-    # Writes in replicas cannot be reserved.
-    cost += (
-        sum(
-            (
-                table.replicas
-                * capacity_for(resource.use.peak("write"), table.target)
-                * prices.provisioned.replicated_write
-                for table, resource in _resources(load)
-            ),
-            Decimal(0),
-        )
-        * prices.hours_per_month
-    )
     years = f"{term.years} year{'' if term.years == 1 else 's'}"
     return Mode(f"reserved_{term.years}", f"Reserved for {years}", cost, "; ".join(bought), upfront)
+
+
+def _is_reservable(table: TableLoad, kind: str) -> bool:
+    """Writes of tables with replicas cannot be reserved, nor the class Standard-IA."""
+    is_replicated = kind == "write" and table.replicas > 0
+    return table.table_class != INFREQUENT_ACCESS and not is_replicated
 
 
 def _blocks(units: int, kind: str, term: Reserved, prices: Prices) -> tuple[int, int, Decimal]:
@@ -174,6 +171,8 @@ def _blocks(units: int, kind: str, term: Reserved, prices: Prices) -> tuple[int,
     Return how many blocks of 100 units to reserve, the units beyond them, and their cost in a
     month; one block at least, because none is the provisioned mode.
     """
+    if not units:
+        return 0, 0, Decimal(0)
     choices = []
     for blocks in {max(1, units // _BLOCK), max(1, math.ceil(units / _BLOCK))}:
         rest = max(0, units - blocks * _BLOCK)

@@ -13,7 +13,6 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..conf import get_config
 from ..exceptions import ConfigurationError
 
 HERE = Path(__file__).parent
@@ -189,24 +188,6 @@ def read_prices(
     except RecursionError:
         raise ConfigurationError(f"The price file {file} is nested too deeply.") from None
     return prices if factor == 1 else _multiplied(prices, factor)
-
-
-def prices_of(
-    using: str,
-    *,
-    path: str | Path | None = None,
-    region: str | None = None,
-    price_region: str | None = None,
-    factor: Decimal | None = None,
-) -> Prices:
-    """Return the prices for the region of an alias; what is not given is that of ``COST``."""
-    config = get_config(using)
-    return read_prices(
-        path or config.cost.prices,
-        region or config.region,
-        price_region=price_region or config.cost.price_region,
-        factor=Decimal(str(config.cost.factor)) if factor is None else factor,
-    )
 
 
 def _prices(values: Mapping[str, Any], found: _Reader, region: str, file: Path) -> Prices:

@@ -16,7 +16,7 @@ from dynamo_stores.capacity.usage import Usage, minute_of
 from dynamo_stores.conf import get_config
 from dynamo_stores.monitoring.periods import Period
 from dynamo_stores.stores import CacheStore
-from dynamo_stores.testing import FakeClock
+from dynamo_stores.testing import FakeClock, find_free_port
 from tests.helpers.commands import run
 from tests.helpers.data_pages import sum_up
 
@@ -117,6 +117,18 @@ def test_a_sample_tells_what_it_cost(measured, capsys):
     err = capsys.readouterr().err
     assert f"Read 1 item of {measured} for 0.5 read units (under $0.0001)" in err
     assert "no-ttl" in {each["code"] for each in cost["waste"]}
+
+
+def test_an_alias_that_does_not_answer_stops_no_other(reporting, settings, now):
+    """The others are printed, and it is named."""
+    using = reporting(REPORTS={"INTERVAL": 36_000.0})
+    here = settings.DYNAMO_STORES[using]
+    gone = {**here, "ENDPOINT_URL": f"http://127.0.0.1:{find_free_port()}"}
+    settings.DYNAMO_STORES = {"default": here, "gone": gone}
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="Alias 'gone': "):
+        call_command("dynamo_cost", using=["default", "gone"], json=True, stdout=out)
+    assert [each["using"] for each in json.loads(out.getvalue())["costs"]] == ["default"]
 
 
 def test_nothing_measured_says_what_to_do(reporting, settings, now):

@@ -164,6 +164,16 @@ def test_reserved_capacity_by_its_formula():
     assert found.cheapest.code == "reserved_3"
 
 
+def test_writes_with_replicas_are_not_reserved():
+    """They are provisioned, here and in each replica; reads are reserved."""
+    prices = read_prices()
+    use = Use(read=D(1), write=D(1), peak_read=D(70), peak_write=D(70))
+    mode = compare(table(use, replicas=1), prices).mode("reserved_1")
+    block_of_reads = D(30) / 12 + D("0.0025") * 730
+    assert mode.amount == block_of_reads + 100 * 2 * D("0.00065") * 730
+    assert compare(table(use, table_class=INFREQUENT_ACCESS), prices).mode("reserved_1") is None
+
+
 def test_capacity_that_follows_the_hours():
     """Each hour for its own busiest minute; constant capacity for that of all hours."""
     quiet, busy = (D("0.7"), D("0.7")), (D(70), D(70))

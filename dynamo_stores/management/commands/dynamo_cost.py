@@ -16,12 +16,13 @@ from ...cost.cloudwatch import read_cloudwatch
 from ...cost.estimate import number
 from ...cost.load import Load, assumed
 from ...cost.measured import MOST_DAYS, backups_of, load_of, read_measured
-from ...cost.prices import prices_of, read_prices, rounded
+from ...cost.prices import read_prices, rounded
 from ...cost.report import CostReport, cost_report
 from ...cost.sample import Sample, sample
+from ...cost.settings import prices_of
 from ...monitoring.formatting import count_of, exact
 from ..options import between, check_options, whole_between
-from ..tables import add_choice_of_tables, chosen_tables, command_errors
+from ..tables import add_choice_of_tables, chosen_tables, command_errors, for_each_alias
 
 _MANY = 10**15
 _ASSUMED = ("reads_per_day", "writes_per_day", "storage_mb")
@@ -111,14 +112,23 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, table: list[str] | None, **options: Any) -> None:
         _check(options)
+        reports: dict[str | None, CostReport] = {}
         with command_errors():
             if any(options[name] is not None for name in _ASSUMED):
-                reports: dict[str | None, CostReport] = {None: _assumed(options)}
+                reports[None] = _assumed(options)
+                tables: dict[str, list[str] | None] = {}
             else:
-                reports = {
-                    using: self._measured(using, names, options)
-                    for using, names in _tables(table, options["using"]).items()
-                }
+                tables = _tables(table, options["using"])
+
+        def measure(using: str) -> None:
+            reports[using] = self._measured(using, tables[using], options)
+
+        failures = for_each_alias(tables, measure)
+        self._print(reports, options)
+        if failures:
+            raise CommandError("\n".join(failures))
+
+    def _print(self, reports: dict[str | None, CostReport], options: dict[str, Any]) -> None:
         if options["json"]:
             found = [{"using": using, **each.as_json()} for using, each in reports.items()]
             self.stdout.write(json.dumps({"costs": found}, indent=1))
