@@ -103,20 +103,6 @@ class AliasCost:
         return [(each.name, money(each.amount), each.why) for each in self.report.comparison.modes]
 
     @property
-    def break_even(self) -> str:
-        """From which load on provisioned capacity is cheaper, as a sentence."""
-        found = self.report.comparison.break_even
-        if not (self.report.load.units("read") + self.report.load.units("write")):
-            return ""
-        if found.factor is None:
-            return "With these peaks, constant capacity is never cheaper than on demand."
-        return (
-            "Constant provisioned capacity is cheaper than on demand from "
-            f"{number(found.factor)} times this load on: {number(found.reads)} read and "
-            f"{number(found.writes)} write units a day."
-        )
-
-    @property
     def redis(self) -> list[tuple[str, str, str]]:
         """Name, cost in a month, and arithmetic of a managed Redis, the cheapest first."""
         money = self.report.prices.money

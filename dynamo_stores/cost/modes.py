@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -14,7 +14,7 @@ from .prices import MILLION, Prices, Reserved
 ON_DEMAND, PROVISIONED, FOLLOWING = "on_demand", "provisioned", "following"
 _BLOCK = 100
 # The multiples of the load in which the break-even is looked for, and the step between them.
-_LEAST, _MOST, _STEP = Decimal("0.0001"), Decimal(10**7), Decimal("1.05")
+_LEAST, _MOST, _STEP = Decimal("0.0001"), Decimal(10**7), Decimal("1.1")
 _EXACT = Decimal("0.0005")
 
 
@@ -35,23 +35,36 @@ class Mode:
 @dataclass(frozen=True)
 class BreakEven:
     """
-    From which load on provisioned capacity is cheaper than on demand: ``factor`` is the multiple of
+    From which load on the mode ``code`` is cheaper than on demand: ``factor`` is the multiple of
     this load, None if it never is; ``reads`` and ``writes`` are the units a day of that load.
-    ``utilization`` is the share of provisioned capacity, used on average, from which on that holds.
     """
 
+    code: str
+    name: str
     factor: Decimal | None
     reads: Decimal
     writes: Decimal
-    utilization: Decimal
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The modes, the cheapest first, and the break-even of the first two kinds."""
+    """
+    The modes, the cheapest first, and the break-evens with on demand: of provisioned capacity, and
+    of reserved one for each term.
+    """
 
     modes: tuple[Mode, ...]
-    break_even: BreakEven
+    break_evens: tuple[BreakEven, ...]
+
+    @property
+    def break_even(self) -> BreakEven:
+        """The break-even of provisioned capacity."""
+        return self.break_evens[0]
+
+    @property
+    def cheapest_without_term(self) -> Mode:
+        """The cheapest mode that reserves nothing."""
+        return next(each for each in self.modes if not each.upfront)
 
     @property
     def cheapest(self) -> Mode:
@@ -83,10 +96,12 @@ def compare(load: Load, prices: Prices) -> Comparison:
                 "capacity for the busiest minute of each measured hour, at the target utilization",
             )
         )
+    break_evens = [break_even(load, prices)]
     if any(_is_reservable(table, kind) for table in load.tables for kind in KINDS):
-        found += [_reserved(load, prices, each) for each in prices.reserved]
+        found += [reserved(load, prices, each) for each in prices.reserved]
+        break_evens += [break_even(load, prices, each) for each in prices.reserved]
     found.sort(key=lambda mode: mode.amount)
-    return Comparison(tuple(found), break_even(load, prices))
+    return Comparison(tuple(found), tuple(break_evens))
 
 
 def on_demand(load: Load, prices: Prices, factor: Decimal = Decimal(1)) -> Decimal:
@@ -142,12 +157,13 @@ def _following(load: Load, prices: Prices) -> Decimal:
     return cost * prices.hours_per_month
 
 
-def _reserved(load: Load, prices: Prices, term: Reserved) -> Mode:
+def reserved(load: Load, prices: Prices, term: Reserved, factor: Decimal = Decimal(1)) -> Mode:
+    """Return constant capacity for ``factor`` times the load, reserved in blocks of 100 units."""
     cost, upfront, bought = Decimal(0), Decimal(0), []
     for kind in KINDS:
         units = 0
         for table, resource in _resources(load):
-            needed = capacity_for(resource.use.peak(kind), table.target)
+            needed = capacity_for(factor * resource.use.peak(kind), table.target)
             if _is_reservable(table, kind):
                 units += needed
             else:
@@ -202,23 +218,37 @@ def break_even_utilization(kind: str, prices: Prices) -> Decimal:
     return prices.provisioned.of(kind) * MILLION / (SECONDS_PER_HOUR * prices.on_demand.of(kind))
 
 
-def break_even(load: Load, prices: Prices) -> BreakEven:
+def break_even(load: Load, prices: Prices, term: Reserved | None = None) -> BreakEven:
     """
-    Return from which multiple of ``load`` on provisioned capacity is cheaper, at the same ratio of
-    the busiest minute to the average. It is exact to 0.1 %.
+    Return from which multiple of ``load`` on provisioned capacity, or capacity reserved for a
+    ``term``, is cheaper than on demand, at the same ratio of the busiest minute to the average. It
+    is exact to 0.1 %.
     """
-    factor = _crossing(load, prices)
-    utilization = max(break_even_utilization(kind, prices) for kind in KINDS)
+
+    def cost(factor: Decimal) -> Decimal:
+        if term is None:
+            return provisioned(load, prices, factor)
+        return reserved(load, prices, term, factor).amount
+
+    factor = _crossing(load, prices, cost)
+    mode = None if term is None else reserved(load, prices, term)
     times = factor or Decimal(0)
-    return BreakEven(factor, times * load.units("read"), times * load.units("write"), utilization)
+    return BreakEven(
+        PROVISIONED if mode is None else mode.code,
+        "Provisioned" if mode is None else mode.name,
+        factor,
+        times * load.units("read"),
+        times * load.units("write"),
+    )
 
 
-def _crossing(load: Load, prices: Prices) -> Decimal | None:
+def _crossing(load: Load, prices: Prices, cost: Callable[[Decimal], Decimal]) -> Decimal | None:
     if not load.units("read") + load.units("write"):
         return None
+    each = on_demand(load, prices)
 
     def is_cheaper(factor: Decimal) -> bool:
-        return provisioned(load, prices, factor) <= on_demand(load, prices, factor)
+        return cost(factor) <= factor * each
 
     if not is_cheaper(_MOST):
         return None

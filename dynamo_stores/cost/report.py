@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from .days import Day, by_day
-from .estimate import Line, estimate, total
+from .estimate import Line, estimate, number, total
 from .load import Load
 from .measured import Measured
 from .modes import Comparison, break_even_utilization, compare
@@ -89,6 +89,9 @@ class CostReport:
                 for mode in self.comparison.modes
             ],
             "break_even": self._break_even(),
+            "utilization": {
+                kind: _text(break_even_utilization(kind, prices)) for kind in ("read", "write")
+            },
             "redis": [
                 {
                     "name": each.name,
@@ -119,16 +122,45 @@ class CostReport:
             ],
         }
 
-    def _break_even(self) -> dict[str, Any]:
-        found = self.comparison.break_even
-        return {
-            "factor": None if found.factor is None else _text(found.factor),
-            "reads_per_day": _text(found.reads),
-            "writes_per_day": _text(found.writes),
-            "utilization": {
-                kind: _text(break_even_utilization(kind, self.prices)) for kind in ("read", "write")
-            },
-        }
+    def _break_even(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "mode": each.code,
+                "factor": None if each.factor is None else _text(each.factor),
+                "reads_per_day": _text(each.reads),
+                "writes_per_day": _text(each.writes),
+            }
+            for each in self.comparison.break_evens
+        ]
+
+    def advice(self) -> list[str]:
+        """Return which mode is cheaper and from which load on, as sentences."""
+        comparison = self.comparison
+        found = [f"The cheapest is {comparison.cheapest.name.lower()}."]
+        if comparison.cheapest.upfront:
+            free = comparison.cheapest_without_term.name.lower()
+            found = [f"{found[0][:-1]}; without a reservation, it is {free}."]
+        if not self.load.units("read") + self.load.units("write"):
+            return found
+        for each in comparison.break_evens:
+            name = (
+                "constant provisioned capacity"
+                if each is comparison.break_even
+                else (f"capacity {each.name.lower()}")
+            )
+            name = name[0].upper() + name[1:]
+            if each.factor is None:
+                found.append(f"{name} is never cheaper than on demand, with these peaks.")
+            else:
+                found.append(
+                    f"{name} is cheaper than on demand from {number(each.factor)} times this load "
+                    f"on ({number(each.reads)} read and {number(each.writes)} write units a day)."
+                )
+        share = break_even_utilization("write", self.prices)
+        found.append(
+            f"Provisioned capacity breaks even where {share:.1%} of it is used on average."
+        )
+        return found
 
 
 def cost_report(

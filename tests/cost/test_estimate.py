@@ -23,6 +23,7 @@ from dynamo_stores.cost.modes import (
     compare,
     on_demand,
     provisioned,
+    reserved,
     reserved_saving,
 )
 from dynamo_stores.cost.prices import DEFAULT_FILE, FILE_OF_2024, money, read_prices, rounded
@@ -132,8 +133,22 @@ def test_break_even_of_a_constant_load():
         cheaper = provisioned(load, prices, multiple) <= on_demand(load, prices, multiple)
         assert cheaper is is_cheaper
     assert break_even_utilization("read", prices) == D("0.00013") * 10**6 / (3600 * D("0.125"))
-    assert round(found.utilization, 3) == D("0.289")
+    assert round(break_even_utilization("write", prices), 3) == D("0.289")
     assert round(break_even_utilization("write", read_prices(FILE_OF_2024)), 3) == D("0.144")
+
+
+def test_break_even_of_reserved_capacity():
+    """At a lower share of use, and from blocks of 100 units on."""
+    prices, load = read_prices(), small()
+    found = {each.code: each.factor for each in compare(load, prices).break_evens}
+    assert list(found) == ["provisioned", "reserved_1", "reserved_3"]
+    assert found["reserved_1"] > found["reserved_3"] > found["provisioned"]
+    for term, code in zip(prices.reserved, ["reserved_1", "reserved_3"], strict=True):
+        at = found[code]
+        assert reserved(load, prices, term, at).amount <= on_demand(load, prices, at)
+        assert reserved(load, prices, term, at * D("0.99")).amount > (
+            on_demand(load, prices, at * D("0.99"))
+        )
 
 
 def test_a_load_with_high_peaks_has_no_break_even():

@@ -272,7 +272,7 @@ def _lines(report: CostReport) -> Iterator[str]:
     for mode in report.comparison.modes:
         upfront = f", {money(mode.upfront)} of it at once" if mode.upfront else ""
         yield f"  {mode.name}: {money(mode.amount)}{upfront} ({mode.why})"
-    yield _break_even(report)
+    yield from report.advice()
     yield ""
     if report.redis:
         yield "The same load on a managed Redis, which keeps all data in memory:"
@@ -307,22 +307,6 @@ def _heading(report: CostReport) -> Iterator[str]:
         )
     for note in load.notes:
         yield f"  {note}"
-
-
-def _break_even(report: CostReport) -> str:
-    found = report.comparison.break_even
-    cheapest = report.comparison.cheapest
-    line = f"The cheapest is {cheapest.name.lower()}."
-    if not report.load.units("read") + report.load.units("write"):
-        return line
-    if found.factor is None:
-        return f"{line} With these peaks, constant capacity is never cheaper than on demand."
-    units = f"{number(found.reads)} read and {number(found.writes)} write units a day"
-    return (
-        f"{line} Constant provisioned capacity is cheaper than on demand from "
-        f"{number(found.factor)} times this load on ({units}), and where more than "
-        f"{found.utilization:.1%} of it is used."
-    )
 
 
 def _days(report: CostReport) -> Iterator[str]:
