@@ -21,7 +21,13 @@ from ..concurrency.effects import run
 from ..conf import get_config
 from ..conf.groups import ScalingConfig
 from ..conf.rules import LEARNT
-from ..exceptions import TABLE_MISSING, ConfigurationError, StoreUnavailable, code_of
+from ..exceptions import (
+    CALL_ERRORS,
+    TABLE_MISSING,
+    ConfigurationError,
+    StoreUnavailable,
+    code_of,
+)
 from ..expressions import at_most, less, missing, put, remove
 from ..item_access import ConditionFailed, Items
 from ..leases import end_after
@@ -40,7 +46,9 @@ logger = logging.getLogger(__name__)
 # after which a schedule is learnt again; and for which its item is kept.
 _LEASE, _CLAIM, _LEARN_AFTER, _KEPT = 60.0, 5.0, 86_400.0, 8 * 86_400.0
 # Plans after which the hour is decided again, at the next run.
-_NOT_YET = frozenset(["in_progress", "refused", "unavailable", "claimed"])
+_NOT_YET = frozenset(["in_progress", "unavailable", "claimed"])
+# Plans that somebody should know of.
+_FAILED = frozenset(["refused", "not_allowed", "unavailable", "no_table"])
 
 
 class ScheduleItem(ControlItem):
@@ -194,8 +202,19 @@ def _follow(
             plan = Plan("no_table", f"the table {table} does not exist")
         else:
             plan = _decide(using, capacity, config, schedules, kept, now, read_peaks)
+    except CALL_ERRORS as exc:
+        plan = Plan("unavailable", f"the schedule of {table} could not be followed: {exc}")
     finally:
         schedules.finish(table, hour, is_decided=plan.code not in _NOT_YET)
+    if plan.code in _FAILED:
+        logger.warning(
+            "Table %s was not raised by its schedule: %s.", table, plan.why,
+            extra={
+                "dynamodb_table": table,
+                "dynamodb_using": using,
+                "dynamodb_decision": plan.code,
+            },
+        )  # fmt: skip
     if plan.changes or plan.code in ("dry_run", "refused", "not_allowed"):
         Decisions(using).publish(table, as_decision(plan, capacity))
     return plan

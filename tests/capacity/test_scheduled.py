@@ -226,6 +226,29 @@ def test_a_process_that_died_is_followed(scheduled, now):
     assert updates(relay, table) == 1
 
 
+def test_a_table_that_cannot_be_read_is_tried_again(provisioned, now, dynamo_faults, caplog):
+    """At the next run; one line tells of it."""
+    using, table, _ = provisioned(SCALING={"SCHEDULE": OFFICE, **ACTS}, using_relay=dynamo_faults)
+    now.advance(8 * HOUR)
+    dynamo_faults.fail("DescribeTable", times=3)
+    assert [each.plan.code for each in follow(using)] == ["unavailable"]
+    assert f"Table {table} was not raised by its schedule: " in caplog.text
+    assert [each.plan.code for each in follow(using)] == ["scheduled"]
+    until_active(using, table)
+    assert units(using, table)[""] == (50, 20)
+
+
+def test_a_refused_change_is_decided_for_the_hour(provisioned, now, dynamo_faults):
+    """It is recorded once, and the record of the raise is taken back."""
+    using, table, _ = provisioned(SCALING={"SCHEDULE": OFFICE, **ACTS}, using_relay=dynamo_faults)
+    now.advance(8 * HOUR)
+    dynamo_faults.fail("UpdateTable", code="LimitExceededException", status=400)
+    assert [each.plan.code for each in follow(using)] == ["refused"]
+    assert follow(using) == []
+    assert decisions(using) == ["refused"]
+    assert CapacityRecords(using).get(table).deadline is None
+
+
 def test_a_raise_that_another_process_is_at_comes_later(scheduled, now):
     """The claim is that of throttled tables; the hour stays open."""
     using, table, _ = scheduled(OFFICE, **ACTS)
