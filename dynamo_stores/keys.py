@@ -30,6 +30,7 @@ JOB = "JOB"
 CAPACITY = "CAP"
 RECORD = "RECORD"
 CLAIM = "CLAIM"
+SCHEDULE = "SCHEDULE"
 STATUS = "STATUS"
 USAGE = "USE"
 METRICS_MINUTES = "METRICS-MINUTES"
@@ -123,7 +124,7 @@ def dedupe_part(job: ItemKey, fence: int, number: int) -> ItemKey:
 
 
 def capacity(table: str, sk: str) -> ItemKey:
-    """Return the key of an item about the capacity of ``table``: its RECORD or its CLAIM."""
+    """Return the key of an item about the capacity of ``table``: RECORD, CLAIM or SCHEDULE."""
     return ItemKey(f"{CAPACITY}#{table}", sk)
 
 

@@ -21,6 +21,7 @@ from .capacity.scale_down import reconcile
 from .exceptions import CALL_ERRORS, ConfigurationError, StoreUnavailable
 from .monitoring.notifications.sources import check as check_notifications
 from .monitoring.roll_up import roll_up
+from .monitoring.schedules import follow
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +65,21 @@ def _clean(name: str, cache: DynamoDBCache) -> int:
 @shared_task(name="dynamo_stores.reconcile_capacity", ignore_result=True)  # type: ignore[untyped-decorator]
 def reconcile_capacity() -> int:
     """
-    Lower every table that is due; return how many were due.
+    Raise tables ahead of the hours for which a schedule wants more, and lower every table that is
+    due; return how many were decided about.
 
     Raises an ExceptionGroup with the errors of aliases that failed, after all aliases were tried.
     """
-    return _for_each(conf.aliases(), lambda using: len(reconcile(using)), "lower tables of")
+    return _for_each(conf.aliases(), _reconcile, "raise or lower tables of")
+
+
+def _reconcile(using: str) -> int:
+    try:
+        scheduled = len(follow(using))
+    finally:
+        # What is due comes down in any case.
+        lowered = len(reconcile(using))
+    return scheduled + lowered
 
 
 @shared_task(name="dynamo_stores.scale_down", ignore_result=True)  # type: ignore[untyped-decorator]

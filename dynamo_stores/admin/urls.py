@@ -11,6 +11,7 @@ urlpatterns = [
     path("breakers/", admin.site.admin_view(views.breakers), name="breakers"),
     path("history/", admin.site.admin_view(views.history), name="history"),
     path("latency/", admin.site.admin_view(views.latency), name="latency"),
+    path("cost/", admin.site.admin_view(views.cost), name="cost"),
     path("cache/", admin.site.admin_view(views.cache), name="cache"),
     path("limits/", admin.site.admin_view(views.limits), name="limits"),
     path("jobs/", admin.site.admin_view(views.jobs), name="jobs"),

@@ -23,6 +23,7 @@ from ..monitoring.reporter import get_reporter
 from ..monitoring.snapshot import read_all
 from ..monitoring.status import AliasStatus, as_json
 from . import actions, entries, events
+from . import cost as cost_pages
 from . import jobs as job_pages
 from . import latency as latency_pages
 from . import limits as limit_pages
@@ -32,7 +33,7 @@ from .past import Past, Reading
 from .permissions import Status
 
 REFRESH = 30
-_PAGES = ("overview", "breakers", "history", "latency", "cache", "limits", "jobs")
+_PAGES = ("overview", "breakers", "history", "latency", "cost", "cache", "limits", "jobs")
 _ACTIONS = {**actions.ACTIONS, **entries.ACTIONS, **limit_pages.ACTIONS, **job_pages.ACTIONS}
 # A key is sent in the body of a POST: addresses are in the logs of servers.
 _LOOK_UP = ("GET", "HEAD", "POST")
@@ -124,6 +125,23 @@ def latency(request: HttpRequest) -> HttpResponse:
         order=order,
         query=urlencode({**chosen, **({"table": table} if table else {})}),
         title="Latency",
+    )
+
+
+@require_safe
+@_permitted("view_status")
+def cost(request: HttpRequest) -> HttpResponse:
+    """Show what tables cost in a month and on each day, and which mode is cheaper."""
+    reading = cost_pages.Reading()
+    statuses = _read()
+    found = cost_pages.costs(statuses, reading.measured(statuses))
+    return _page(
+        request,
+        "cost",
+        statuses,
+        data={"costs": [each.as_json() for each in found]},
+        groups=found,
+        title="Cost",
     )
 
 

@@ -30,13 +30,18 @@ class Units(NamedTuple):
 
 @dataclass(frozen=True)
 class Resource:
-    """A table (``name`` is ``""``) or one of its indexes; times in seconds since the epoch."""
+    """
+    A table (``name`` is ``""``) or one of its indexes; times in seconds since the epoch. ``size``
+    in bytes and ``items`` are up to six hours old at AWS.
+    """
 
     name: str
     units: Units
     decreases_today: int = 0
     last_increase: float | None = None
     last_decrease: float | None = None
+    size: int = 0
+    items: int = 0
 
     def decreases_left(self, now: float) -> int:
         """
@@ -71,7 +76,8 @@ class TableCapacity:
     """
     The state of a table; ``resources`` are the table (``""``) and its indexes, by name.
 
-    ``table_id`` tells it from a table of this name that was deleted before.
+    ``table_id`` tells it from a table of this name that was deleted before. ``replicas`` are the
+    other regions that it is in.
     """
 
     table: str
@@ -81,6 +87,9 @@ class TableCapacity:
     has_replicas: bool
     resources: Mapping[str, Resource] = field(default_factory=dict)
     table_id: str = ""
+    replicas: int = 0
+    has_stream: bool = False
+    table_class: str = "STANDARD"
 
     @property
     def is_active(self) -> bool:
@@ -102,22 +111,29 @@ class Quota(NamedTuple):
 def read_description(description: Mapping[str, Any]) -> TableCapacity:
     """Return the capacity from ``Table`` of a DescribeTable response."""
     mode = (description.get("BillingModeSummary") or {}).get("BillingMode", "PROVISIONED")
-    resources = {"": _resource("", description.get("ProvisionedThroughput") or {})}
+    resources = {"": _resource("", description, "Table")}
     status = str(description["TableStatus"])
     for index in description.get("GlobalSecondaryIndexes") or ():
         name = index["IndexName"]
-        resources[name] = _resource(name, index.get("ProvisionedThroughput") or {})
+        resources[name] = _resource(name, index, "Index")
         if index.get("IndexStatus", "ACTIVE") != "ACTIVE":
             status = "UPDATING"
+    arn = str(description.get("TableArn", ""))
     is_on_demand = mode == "PAY_PER_REQUEST" or resources[""].units == (0, 0)
     return TableCapacity(
         table=str(description["TableName"]),
-        arn=str(description.get("TableArn", "")),
+        arn=arn,
         status=status,
         is_on_demand=is_on_demand,
         has_replicas=bool(description.get("Replicas")),
         table_id=str(description.get("TableId", "")),
         resources=resources,
+        replicas=sum(
+            f":{replica.get('RegionName')}:" not in arn
+            for replica in description.get("Replicas") or ()
+        ),
+        has_stream=bool((description.get("StreamSpecification") or {}).get("StreamEnabled")),
+        table_class=str((description.get("TableClassSummary") or {}).get("TableClass", "STANDARD")),
     )
 
 
@@ -145,7 +161,8 @@ def as_request(table: str, changes: Mapping[str, Units]) -> dict[str, Any]:
     return request
 
 
-def _resource(name: str, throughput: Mapping[str, Any]) -> Resource:
+def _resource(name: str, description: Mapping[str, Any], kind: str) -> Resource:
+    throughput = description.get("ProvisionedThroughput") or {}
     return Resource(
         name=name,
         units=Units(
@@ -155,6 +172,8 @@ def _resource(name: str, throughput: Mapping[str, Any]) -> Resource:
         decreases_today=int(throughput.get("NumberOfDecreasesToday", 0)),
         last_increase=_moment(throughput.get("LastIncreaseDateTime")),
         last_decrease=_moment(throughput.get("LastDecreaseDateTime")),
+        size=int(description.get(f"{kind}SizeBytes") or 0),
+        items=int(description.get("ItemCount") or 0),
     )
 
 

@@ -136,6 +136,7 @@ def plan_down(
     is_use_known: bool = True,
     throttled_at: Mapping[str, float] = _NEVER,
     reserve: int = RESERVE,
+    minimums: Floor | None = None,
 ) -> Plan:
     """
     Return the plan that lowers a table at ``now`` (seconds since the epoch): to the baseline, or to
@@ -145,7 +146,9 @@ def plan_down(
     plan lowers by ``SCALE_UP_FACTOR`` at most. Nothing is lowered within ``SCALE_DOWN_DELAY`` of
     the time at which one of these kinds was throttled for lack of capacity (``throttled_at``): both
     kinds take one decrease together, and a table that is being changed cannot be raised. A resource
-    that has only ``reserve`` decreases left is lowered later, and does not delay the others.
+    that has only ``reserve`` decreases left is lowered later, and does not delay the others. What
+    is above the end of all lowering for its ``minimums`` only, those of a schedule, has the code
+    ``scheduled``.
     """
     if capacity.is_on_demand:
         return Plan("on_demand", f"{capacity.table} is on demand and has no capacity to lower")
@@ -165,8 +168,9 @@ def plan_down(
             f"{capacity.table} was throttled {min(ago):.0f} s ago",
             again=True,
         )
+    least = {each: max(units, (minimums or {}).get(each, 0)) for each, units in lowest.items()}
     wanted = {
-        name: _lowered(resource.units, name, lowest, need, config, is_use_known=is_use_known)
+        name: _lowered(resource.units, name, least, need, config, is_use_known=is_use_known)
         for name, resource in capacity.resources.items()
     }
     changes = {
@@ -200,6 +204,11 @@ def plan_down(
             "UTC day, and then one after each hour without a decrease",
             again=True,
         )
+    if above and all(
+        capacity.resources[name].units.of(kind) <= units for (name, kind), units in least.items()
+    ):
+        why = f"the schedule wants the capacity that {capacity.table} has"
+        return Plan("scheduled", why, again=True)
     if above:
         return Plan("needed", f"{capacity.table} needs the capacity that it has", again=True)
     return Plan("at_baseline", f"{capacity.table} is at {end}")

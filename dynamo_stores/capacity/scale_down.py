@@ -16,6 +16,8 @@ from .description import QUIET_HOUR, TableCapacity
 from .history import Decisions
 from .planner import Demand, Plan, end_of_maintenance, plan_down
 from .records import CapacityRecords, Record
+from .schedule import Schedule
+from .scheduled import schedule_of
 from .update import apply, as_decision, describe
 from .usage import UsageHistory, use_since
 
@@ -65,16 +67,20 @@ def _lower(using: str, records: CapacityRecords, record: Record) -> Outcome:
     # By DynamoDB's clock, as the deadlines are.
     now = records.deadline_after(0)
     capacity: TableCapacity | None = None
+    schedule: Schedule | None = None
     try:
+        schedule = schedule_of(using, record.table, config)
         capacity = describe(using, record.table)
-        plan = _plan(using, record, capacity, config, now)
+        plan = _plan(using, record, capacity, config, now, schedule)
     except CALL_ERRORS as exc:
         plan = Plan(
             "unavailable", f"the state of {record.table} could not be read: {exc}", again=True
         )
     next_deadline = _next(plan, capacity, config, now) if plan.again else None
+    if schedule is not None and capacity is not None and plan.code == "scheduled":
+        next_deadline = schedule.lower_at(capacity, now)
     if plan.code not in ("lowered", "minimum_lowered", "in_progress"):
-        quiet = plan.code in ("at_baseline", "on_demand", "maintenance_window")
+        quiet = plan.code in ("at_baseline", "on_demand", "maintenance_window", "scheduled")
         logger.log(
             logging.INFO if quiet else logging.WARNING,
             "Table %s was not lowered: %s.", record.table, plan.why,
@@ -101,6 +107,7 @@ def _plan(
     capacity: TableCapacity | None,
     config: ScalingConfig,
     now: float,
+    schedule: Schedule | None,
 ) -> Plan:
     table = record.table
     if capacity is None:
@@ -133,6 +140,7 @@ def _plan(
         need=_higher(recent.need, SharedDemand(using).total(table)),
         is_use_known=recent.is_known,
         throttled_at=recent.throttled_at,
+        minimums=None if schedule is None else schedule.soon(capacity, now),
     )
     return apply(using, capacity, plan, dry_run=config.dry_run)
 

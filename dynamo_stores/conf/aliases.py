@@ -23,6 +23,7 @@ from .groups import (
     AdviceConfig,
     BreakerConfig,
     CacheConfig,
+    CostConfig,
     DedupeConfig,
     HealthConfig,
     MetricsConfig,
@@ -100,6 +101,7 @@ class StoreConfig:
     health: HealthConfig = field(default_factory=HealthConfig)
     notify: NotifyConfig = field(default_factory=NotifyConfig)
     advice: AdviceConfig = field(default_factory=AdviceConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
     # Options of the tables; None leaves an option as it is.
     point_in_time_recovery: bool | None = setting(None, or_none(BOOLEAN), 140)
     stream: str | None = setting(

@@ -23,7 +23,9 @@ from .rules import (
     PATHS,
     POSITIVE,
     SCALING,
+    SCHEDULE,
     SHARE,
+    TIME_ZONE,
     TOPIC_ARN,
     URL,
     WEBHOOK,
@@ -81,6 +83,9 @@ class ScalingConfig:
     auto_scaling: str = setting("leave", one_of("leave", "raise_minimum"), 55)
     reconcile_interval: float = setting(60.0, POSITIVE, 53)
     name_hot_keys: bool = setting(False, BOOLEAN, 54)
+    schedule: dict[str, Any] | str | None = setting(None, SCHEDULE, 56)
+    schedule_time_zone: str = setting("UTC", TIME_ZONE, 57)
+    schedule_dry_run: bool = setting(True, BOOLEAN, 58)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,3 +243,12 @@ class AdviceConfig:
     interval: float = setting(60.0, NOT_NEGATIVE, 171)
     one_by_one: int = setting(5, WHOLE_POSITIVE, 172)
     ignore: tuple[str, ...] = setting((), CODES, 173)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostConfig:
+    """``COST``: the price file of estimates, and where its prices are from."""
+
+    prices: str | None = setting(None, or_none(FILLED_TEXT), 176)
+    price_region: str | None = setting(None, or_none(FILLED_TEXT), 177)
+    factor: float = setting(1.0, POSITIVE, 178)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 
 def proxies_error(value: Any) -> str:
@@ -222,6 +223,82 @@ def _are_hours(value: Any) -> bool:
 
 
 HOURS = Rule("a list of hours of the day in UTC, such as '22:00-06:30'", _are_hours)
+
+HOURS_OF_WEEK = 7 * 24
+DAYS_OF_WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_SPAN = re.compile(r"([a-z,-]+) ([01]\d|2[0-3]):00-([01]\d|2[0-4]):00")
+
+
+def parse_hours_of_week(text: str) -> frozenset[int]:
+    """
+    Return the hours of ``"mon-fri 08:00-18:00"``, from 0 (Monday 00:00) to 167. Days are also
+    ``"sat,sun"`` and ``"daily"``; a span over midnight begins on these days. Raises ValueError.
+    """
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    begin, end = int(found[2]), int(found[3])
+    length = (end - begin) % 24 or (24 if begin == 0 else 0)
+    if not length:
+        raise ValueError(text)
+    return frozenset(
+        (day * 24 + begin + hour) % HOURS_OF_WEEK
+        for day in _days_of(found[1])
+        for hour in range(length)
+    )
+
+
+def _days_of(text: str) -> list[int]:
+    if text == "daily":
+        return list(range(7))
+    found = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        begin = DAYS_OF_WEEK.index(first)
+        end = DAYS_OF_WEEK.index(last) if dash else begin
+        found += [(begin + each) % 7 for each in range((end - begin) % 7 + 1)]
+    return found
+
+
+LEARNT = "learnt"
+
+
+def schedule_error(value: Any) -> str:
+    """Return the first error in a schedule, ``""`` without one."""
+    if value is None or value == LEARNT:
+        return ""
+    if not isinstance(value, Mapping):
+        return f" Expected a dict, got {type(value).__name__}."
+    for span, units in value.items():
+        try:
+            parse_hours_of_week(span)
+        except (TypeError, ValueError):
+            return f" {span!r} is no span of hours of the week."
+        if not isinstance(units, Mapping) or not units:
+            return f" {span!r} has no dict with READ or WRITE."
+        for kind, least in units.items():
+            if kind not in ("READ", "WRITE"):
+                return f" {span!r} has {kind!r}{suggestion(kind, ('READ', 'WRITE'))}"
+            if not WHOLE_POSITIVE.accepts(least):
+                return f" {kind} of {span!r} is {least!r}; expected {WHOLE_POSITIVE.expected}."
+    return ""
+
+
+SCHEDULE = Rule(
+    "None, 'learnt', or a dict such as {'mon-fri 08:00-18:00': {'READ': 50, 'WRITE': 20}}",
+    lambda value: not schedule_error(value),
+    schedule_error,
+)
+
+
+def _is_time_zone(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(ZoneInfo(value))
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        return False
+
+
+TIME_ZONE = Rule("the name of a time zone, such as 'UTC' or 'Europe/Vienna'", _is_time_zone)
 
 
 def one_of(*choices: str) -> Rule:

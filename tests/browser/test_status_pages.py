@@ -20,7 +20,7 @@ from dynamo_stores.stores import CacheStore
 
 from .conftest import NARROW, WIDE
 
-PAGES = ["", "breakers/", "history/", "latency/", "cache/", "limits/", "jobs/"]
+PAGES = ["", "breakers/", "history/", "latency/", "cost/", "cache/", "limits/", "jobs/"]
 pytestmark = pytest.mark.slow
 POLICY = "default-src 'self'; form-action 'self'; frame-ancestors 'none'"
 

@@ -81,6 +81,8 @@ def _then(using: str, table: str, code: str) -> str:
     config = get_config(using).for_table(table).scaling
     if code.endswith("lowered"):
         return "It is raised again when it throttles." if config.enabled else "Nothing follows."
+    if code == "scheduled":
+        return "It is lowered when its schedule wants less."
     delay = span(config.scale_down_delay)
     return f"What was raised is lowered {delay} after it was needed last (SCALE_DOWN_DELAY)."
 

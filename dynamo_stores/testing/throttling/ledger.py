@@ -53,6 +53,8 @@ class Ledger:
         partitions: Partitions | None,
     ) -> None:
         self.tables: dict[str, Table] = {}
+        # What was charged, by table, index and kind.
+        self.units: dict[tuple[str, str, str], float] = {}
         self._send = send
         self._now = now
         self._updating = updating
@@ -145,6 +147,7 @@ class Ledger:
         if table.throughput is not None:
             table.throughput.spend(units, now)
         for (index, kind), cost in units.items():
+            self.units[name, index, kind] = self.units.get((name, index, kind), 0.0) + cost
             if index == "":
                 if kind in table.maximum:
                     table.maximum[kind].spend(cost, now)

@@ -59,8 +59,10 @@ class CapacityRelay:
         self._upstream = upstream
         self._port = port
         self._speed = speed
-        ledger = Ledger(self._send, self.now, updating=updating, burst=burst, partitions=partitions)
-        self._rules = CapacityRules(self._send, self.now, ledger)
+        self._ledger = Ledger(
+            self._send, self.now, updating=updating, burst=burst, partitions=partitions
+        )
+        self._rules = CapacityRules(self._send, self.now, self._ledger)
         self._started = time.time(), time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -70,6 +72,14 @@ class CapacityRelay:
     def url(self) -> str:
         """The endpoint of the relay."""
         return f"http://{HOST}:{self._port}"
+
+    @property
+    def units(self) -> dict[tuple[str, str, str], float]:
+        """
+        The units that were charged so far, by table, index (``""`` is the table) and kind
+        (``"Read"`` or ``"Write"``).
+        """
+        return dict(self._ledger.units)
 
     def now(self) -> float:
         """Return the relay's time, in seconds since the epoch."""
