@@ -1,0 +1,39 @@
+"""
+Makes the navigation of the site from the lists of links in index.md and api.md, so that these are
+plain Markdown, and a new page is listed once.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+
+_LINK = re.compile(r"\]\(([\w/.-]+)\.(?:md|rst)(?:#[\w-]+)?\)")
+
+
+def add_navigation(app: Sphinx, name: str, content: list[str]) -> None:
+    """Append a hidden table of contents for each section of index.md, and one to api.md."""
+    if name == "index":
+        seen: set[str] = set()
+        for section in content[0].split("\n## ")[1:]:
+            title, _, text = section.partition("\n")
+            pages = [page for page in dict.fromkeys(_LINK.findall(text)) if page not in seen]
+            seen.update(pages)
+            content[0] += _contents(pages, title)
+    elif name == "api":
+        pages = [page for page in _LINK.findall(content[0]) if page.startswith("api/")]
+        content[0] += _contents(pages, "")
+
+
+def _contents(pages: list[str], title: str) -> str:
+    if not pages:
+        return ""
+    caption = f":caption: {title}\n" if title else ""
+    return f"\n\n```{{toctree}}\n:hidden:\n{caption}\n" + "\n".join(pages) + "\n```\n"
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("source-read", add_navigation)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
