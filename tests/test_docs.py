@@ -58,6 +58,8 @@ def test_python_blocks_run(page, empty_tables, monkeypatch):
     module = types.ModuleType("mysite.views")
     monkeypatch.setitem(sys.modules, "mysite", types.ModuleType("mysite"))
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    # What a settings.py has before the lines that a page adds to it.
+    vars(module).update(INSTALLED_APPS=[], MIDDLEWARE=[])
     for line, code in blocks(page, "python"):
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(module))
 
