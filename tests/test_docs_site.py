@@ -103,7 +103,11 @@ def test_the_reference_has_what_modules_export(documented):
             if inspect.isclass(each) or inspect.isfunction(each):
                 assert f"{module}.{name}" in documented
     for name, each in vars(exceptions).items():
-        if isinstance(each, type) and each.__module__ == exceptions.__name__:
+        if (
+            inspect.isclass(each)
+            and each.__module__ == exceptions.__name__
+            and name == each.__name__
+        ):
             assert f"{exceptions.__name__}.{name}" in documented, name
 
 
