@@ -19,7 +19,9 @@ def add_navigation(app: Sphinx, name: str, content: list[str]) -> None:
         seen: set[str] = set()
         for section in content[0].split("\n## ")[1:]:
             title, _, text = section.partition("\n")
-            pages = [page for page in dict.fromkeys(_LINK.findall(text)) if page not in seen]
+            found = dict.fromkeys(_LINK.findall(text))
+            # Those of api/ are listed below api.md.
+            pages = [page for page in found if page not in seen and "/" not in page]
             seen.update(pages)
             content[0] += _contents(pages, title)
     elif name == "api":
