@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import django
+from django.conf import settings
 
 FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER.parent), str(FOLDER / "_extensions")]
-os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
-os.environ["ENV_FILE"] = os.devnull
+settings.configure(
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "dynamo_stores"],
+    DYNAMO_STORES={"default": {}},
+)
 django.setup()
 
 project = "dynamo-stores"

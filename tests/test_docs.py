@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import dataclasses
 import json
 import re
@@ -13,6 +14,7 @@ import types
 from pathlib import Path
 
 import pytest
+import yaml
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
 
@@ -74,7 +76,7 @@ def test_python_blocks_run(page, empty_tables, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_exist(page):
     """Every manage.py command takes its arguments, every make target is there."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for _, code in blocks(page, "sh"):
         for line in code.splitlines():
             words = shlex.split(line.rstrip("& "), comments=True)
@@ -92,6 +94,23 @@ def test_links_lead_to_a_page_and_a_heading(page):
     for target, heading in links(page):
         assert target.exists(), target
         assert not heading or heading in anchors(target), f"{target.name}#{heading}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_other_blocks_can_be_read(page):
+    """Python that is not run by itself compiles, and data can be parsed."""
+    for _, code in blocks(page, "py"):
+        if not code.startswith(">>>"):
+            compile(code, str(page), "exec")
+    for _, code in blocks(page, "json"):
+        json.loads(code)
+    for _, code in blocks(page, "yaml"):
+        # The tags are CloudFormation's.
+        assert yaml.safe_load(re.sub(r"!\w+ ", "", code))
+    for _, code in blocks(page, "ini"):
+        configparser.ConfigParser(strict=False).read_string(code)
+    known = {"python", "py", "sh", "json", "yaml", "ini", "html", "text", ""}
+    assert set(re.findall(r"^ *```(\w*)$", page.read_text(), re.MULTILINE)) <= known
 
 
 def test_every_page_is_in_the_index():

@@ -10,22 +10,25 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-_LINK = re.compile(r"\]\(([\w/.-]+)\.(?:md|rst)(?:#[\w-]+)?\)")
+_LINK = re.compile(r"\]\(([\w/.-]+)\.(?:md|rst)(#[\w-]+)?\)")
 
 
 def add_navigation(app: Sphinx, name: str, content: list[str]) -> None:
     """Append a hidden table of contents for each section of index.md, and one to api.md."""
     if name == "index":
-        seen: set[str] = set()
-        for section in content[0].split("\n## ")[1:]:
-            title, _, text = section.partition("\n")
-            found = dict.fromkeys(_LINK.findall(text))
-            # Those of api/ are listed below api.md.
-            pages = [page for page in found if page not in seen and "/" not in page]
-            seen.update(pages)
-            content[0] += _contents(pages, title)
+        sections = [each.partition("\n") for each in content[0].split("\n## ")[1:]]
+        home: dict[str, str] = {}
+        for whole in (True, False):
+            # A page belongs to the section that names all of it, else to the first one.
+            for title, _, text in sections:
+                for page, heading in _LINK.findall(text):
+                    if "/" not in page and bool(heading) is not whole:
+                        home.setdefault(page, title)
+        for title, _, text in sections:
+            pages = dict.fromkeys(page for page, _ in _LINK.findall(text))
+            content[0] += _contents([page for page in pages if home.get(page) == title], title)
     elif name == "api":
-        pages = [page for page in _LINK.findall(content[0]) if page.startswith("api/")]
+        pages = [page for page, _ in _LINK.findall(content[0]) if page.startswith("api/")]
         content[0] += _contents(pages, "")
 
 
