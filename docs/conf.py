@@ -19,7 +19,7 @@ django.setup()
 project = "dynamo-stores"
 author = "the authors of dynamo-stores"
 version = release = "0.1.0"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "navigation", "commands"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "navigation", "commands", "twins"]
 exclude_patterns = ["_build"]
 # Links lead to headings by the names that forges give them.
 myst_heading_anchors = 4
@@ -45,6 +45,8 @@ nitpick_ignore = [
 ]
 
 add_module_names = False
+# Docstrings of Django and PynamoDB say what is true of theirs.
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"

@@ -9,7 +9,7 @@ Every error that this package raises, and the translation of botocore's errors t
       TableMissingError           the table does not exist
     ItemTooLargeError             more than DynamoDB or the settings allow; nothing was written
     BackupError                   a backup is damaged, or does not fit its table or the request
-    LockError                     ``with`` could not take the lock
+    LockError                     a with block could not take the lock
     DedupeError                   a deduplicated job has no result
       DedupeFailedError           it failed; carries the type and the message of the error
       DedupeTimeoutError          it was still running when the time to wait had passed
