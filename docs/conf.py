@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from pathlib import Path
 
 import django
@@ -18,7 +19,9 @@ django.setup()
 
 project = "dynamo-stores"
 author = "the authors of dynamo-stores"
-version = release = "0.1.0"
+version = release = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"][
+    "version"
+]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "navigation", "commands", "twins"]
 exclude_patterns = ["_build"]
 # Links lead to headings by the names that forges give them.

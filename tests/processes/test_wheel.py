@@ -134,9 +134,10 @@ def test_an_empty_project_works_by_the_readme(run, dynamo_engine):
     assert str(run.target) in printed
 
 
-def test_a_new_project_works_by_the_quickstart(run, dynamo_engine):
+def test_a_new_project_works_by_the_quickstart(wheel, run, dynamo_engine):
     """Each block of docs/quickstart.md, in the file and the order that the page says."""
     text = (ROOT / "docs" / "quickstart.md").read_text()
+    assert f"dist/{wheel.name}[local]" in text
     settings_, cache, view, urls = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
     settings_ = settings_.replace("http://127.0.0.1:8400", dynamo_engine)
     settings_ = settings_.replace('"my-project"', f'"quickstart-{os.getpid()}"', 1)
