@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types check check-project local benchmark mutants soak clean
+.PHONY: demo test lint types check check-project local docs docs-links benchmark mutants soak clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "dynamo-stores needs Python 3.11 or newer; this is %d.%d. Name another: make PYTHON=python3.12 …" % v[:2])'
@@ -43,6 +43,14 @@ check-project: $(STAMP)
 local: $(STAMP)
 	@$(BIN)/python manage.py dynamo_local
 
+## make docs: the site of docs/ in docs/_build/html; a warning is an error
+docs: $(STAMP)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --nitpicky --fresh-env docs docs/_build/html
+
+## make docs-links: asks every address in docs/ whether it is there; needs the network
+docs-links: $(STAMP)
+	$(BIN)/sphinx-build --quiet --builder linkcheck docs docs/_build/links
+
 ## make benchmark [ARGS="--operation get"]: clients against a bare boto3 client, a few minutes
 benchmark: $(STAMP)
 	@$(BIN)/python manage.py dynamo_benchmark --engine canned --rounds 11 --calls 60 $(ARGS)
@@ -58,4 +66,4 @@ soak: $(STAMP)
 	@SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) $(BIN)/python -m pytest -s tests/soak
 
 clean:
-	rm -rf $(VENV) .data build dist mutants *.egg-info
+	rm -rf $(VENV) .data build dist docs/_build mutants *.egg-info

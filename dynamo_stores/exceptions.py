@@ -1,26 +1,28 @@
 """
 Every error that this package raises, and the translation of botocore's errors to them.
 
-* StoreError
-  + ConfigurationError          a setting, an argument or a request is wrong, or a table is missing
-    - InvalidRequestError         DynamoDB or the client found a request invalid
-    - TableMissingError           the table does not exist
-  + ItemTooLargeError           more than DynamoDB or the settings allow; nothing was written
-  + BackupError                 a backup is damaged, or does not fit its table or the request
-  + LockError                   ``with`` could not take the lock
-  + DedupeError                 a deduplicated job has no result
-    - DedupeFailedError           it failed; carries the type and the message of the error
-    - DedupeTimeoutError          it was still running when the time to wait had passed
-  + AnswerError                 of the client: DynamoDB answered with an error
-    - ConditionFailedError        a condition failed; has the item as it is
-    - TransactionCancelledError   a transaction was cancelled; has its reasons
-  + BatchIncompleteError        of the client: operations of a batch were not processed
-  + RateLimited                 a request over its limit; a subclass of PermissionDenied
-  + StoreUnavailable            DynamoDB could not answer: no connection, or an error inside it
-    - StoreRefused                credentials, signature or rights; or the answer is not DynamoDB's
-    - CircuitBreakerOpenError     no request was sent: the breaker is open
-    - ThrottlingError             DynamoDB throttled the requests until the deadline
-    - OperationTimeoutError       no answer before the deadline
+::
+
+  StoreError
+    ConfigurationError            a setting, an argument or a request is wrong; or no table
+      InvalidRequestError         DynamoDB or the client found a request invalid
+      TableMissingError           the table does not exist
+    ItemTooLargeError             more than DynamoDB or the settings allow; nothing was written
+    BackupError                   a backup is damaged, or does not fit its table or the request
+    LockError                     a with block could not take the lock
+    DedupeError                   a deduplicated job has no result
+      DedupeFailedError           it failed; carries the type and the message of the error
+      DedupeTimeoutError          it was still running when the time to wait had passed
+    AnswerError                   of the client: DynamoDB answered with an error
+      ConditionFailedError        a condition failed; has the item as it is
+      TransactionCancelledError   a transaction was cancelled; has its reasons
+    BatchIncompleteError          of the client: operations of a batch were not processed
+    RateLimited                   a request over its limit; a subclass of PermissionDenied
+    StoreUnavailable              DynamoDB could not answer: no connection, or an error inside it
+      StoreRefused                credentials, signature or rights; or the answer is not DynamoDB's
+      CircuitBreakerOpenError     no request was sent: the breaker is open
+      ThrottlingError             DynamoDB throttled the requests until the deadline
+      OperationTimeoutError       no answer before the deadline
 
 Any other error of DynamoDB (a failed condition, a cancelled transaction) is an answer. Callers of
 models get it as PynamoDB's own exception, callers of the client as an AnswerError. botocore's

@@ -48,6 +48,7 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
 
     @fallback(default_argument)
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        """Return the live value of ``key``, or ``default``."""
         return self.store.get(self._full_key(key, version), default)
 
     @fallback(returns=None)
@@ -61,6 +62,12 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         tags: Iterable[str] | None = None,
         **others: Any,
     ) -> None:
+        """
+        Store ``value`` for ``timeout`` seconds, for ever with None; ``timeout=0`` deletes the key.
+
+        ``tags`` are at most 50 names by which :meth:`invalidate_tags` ends the entry. Raises
+        ItemTooLargeError for a value over ``MAX_VALUE_BYTES``.
+        """
         if others:
             raise _unknown("set", others)
         self.store.set(self._full_key(key, version), value, self._seconds(timeout), tags)
@@ -75,18 +82,22 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         *,
         tags: Iterable[str] | None = None,
     ) -> bool:
+        """Store ``value`` if there is no live one; return whether it was stored. Atomic."""
         return self.store.add(self._full_key(key, version), value, self._seconds(timeout), tags)
 
     @fallback(returns=False)
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        """Set the expiry of a live entry; return whether there is one."""
         return self.store.touch(self._full_key(key, version), self._seconds(timeout))
 
     @fallback(returns=False)
     def delete(self, key: Any, version: int | None = None) -> bool:
+        """Delete the entry; return whether there was a live one."""
         return self.store.delete(self._full_key(key, version))
 
     @fallback(returns=False)
     def has_key(self, key: Any, version: int | None = None) -> bool:
+        """Return whether there is a live entry."""
         return self.store.has_key(self._full_key(key, version))
 
     @fallback(raise_value_error)
@@ -119,6 +130,7 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
 
     @fallback(values_read)
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        """Return the live values by their keys, with one call for 100 keys."""
         full_keys = self._full_keys(keys, version)
         with _original_keys(full_keys):
             found = self.store.get_many(full_keys)
@@ -133,6 +145,11 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
         *,
         tags: Iterable[str] | None = None,
     ) -> list[Any]:
+        """
+        Store the values of ``data``, with one call for 25 keys.
+
+        Return the keys that a throttled table did not accept before the deadline.
+        """
         full_keys = self._full_keys(data, version)
         values = {key: data[original] for key, original in full_keys.items()}
         failed = self.store.set_many(values, self._seconds(timeout), tags)
@@ -140,10 +157,15 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
 
     @fallback(returns=None)
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        """Delete the entries, with one call for 25 keys."""
         self.store.delete_many(self._full_keys(keys, version))
 
     @fallback(returns=None)
     def clear(self) -> None:
+        """
+        Delete the entries of this ``KEY_PREFIX``, in all versions, and nothing else: by a Scan of
+        the table, or by one write with ``CLEAR: "generation"``.
+        """
         self.store.clear()
 
     @fallback(default_argument)

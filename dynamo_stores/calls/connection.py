@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pynamodb.connection import Connection as PynamoConnection
 from pynamodb.connection import TableConnection as PynamoTableConnection
-from pynamodb.signals import post_dynamodb_send, pre_dynamodb_send
+from pynamodb.signals import post_dynamodb_send, pre_dynamodb_send, signals_available
 
 from .. import clock, signals
 from ..concurrency.effects import Verb, run
@@ -212,7 +212,8 @@ class Connection(PynamoConnection):
         self._transport.close()
 
     def _send(self, operation: str, request: dict[str, Any], until: float) -> Verb[dict[str, Any]]:
-        if pre_dynamodb_send.receivers or post_dynamodb_send.receivers:
+        # Without blinker, which is no dependency, PynamoDB's signals have no receivers.
+        if signals_available and (pre_dynamodb_send.receivers or post_dynamodb_send.receivers):
             return self._send_with_signals(operation, request, until)
         return self._transport.send(operation, request, until)
 

@@ -168,7 +168,7 @@ class LeanTransport:
         self._ahead = found
         logger.warning(
             "The clock of this machine differs by %.0f seconds from AWS's. Requests are signed "
-            "with AWS's time. Correct the clock: expiry and rate limits use it, too.",
+            "with AWS's time. Correct the clock: cache entries expire by it.",
             found,
         )
         return True

@@ -11,7 +11,7 @@ from .decorators import ratelimit
 class RatelimitMixin:
     """
     Limits a class-based view. Its attributes ``ratelimit_…`` are the arguments of
-    :func:`~.decorators.ratelimit`; those of other names may be added.
+    :func:`~dynamo_stores.decorators.ratelimit`; those of other names may be added.
     """
 
     ALL, UNSAFE = ALL, UNSAFE
