@@ -1,0 +1,1 @@
+"""What AWS needs beside the code: tables, alarms, dashboards and backups, from the settings."""
