@@ -64,8 +64,11 @@ def _lines(of: Deployment) -> Iterator[str]:
         yield ""
         yield from _region()
         body = json.dumps(of.dashboard("\x00REGION\x00")).replace("\\u0000", "\x00")
-        request = {"DashboardName": of.dashboard_name, "DashboardBody": body}
-        yield _command("cloudwatch", "put-dashboard", request) + " >/dev/null"
+        # An argument has 128 KB at most on Linux, and a dashboard of many tables is longer.
+        yield f"printf %s {_quoted(body)} |"
+        name = shlex.quote(of.dashboard_name)
+        put = f"aws cloudwatch put-dashboard --dashboard-name {name}"
+        yield f"  {put} --dashboard-body file:///dev/stdin >/dev/null"
     for target in of.targets:
         yield ""
         service = "application-autoscaling"

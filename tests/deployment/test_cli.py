@@ -1,0 +1,167 @@
+"""The script of AWS commands: run with a stand-in for ``aws``, and with ``aws`` where it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from botocore.validate import ParamValidator
+from django.core.management import call_command
+
+from dynamo_stores.infrastructure.tables import differences, read_table, wanted_tables
+from tests.deployment.conftest import CLOUDWATCH, EVERYTHING, infrastructure
+from tests.deployment.test_cloudformation import Silent
+
+# Keeps its arguments, and answers as AWS's commands would for something new.
+_AWS = """#!{python}
+import json, os, sys
+words = [sys.stdin.read() if each == "file:///dev/stdin" else each for each in sys.argv[1:]]
+with open(os.environ["CALLS"], "a") as calls:
+    calls.write(json.dumps(words) + "\\n")
+service, operation = sys.argv[1:3]
+answers = {{
+    "create-topic": "arn:aws:sns:eu-west-1:123456789012:alarms",
+    "get-role": "arn:aws:iam::123456789012:role/backups",
+    "list-backup-plans": "None",
+    "create-backup-plan": "plan-1",
+    "get": "eu-west-1",
+    "describe-time-to-live": "DISABLED",
+}}
+if operation == "get-caller-identity":
+    is_account = sys.argv[-1] == "Account"
+    print("123456789012" if is_account else "arn:aws:iam::123456789012:user/a")
+elif operation == "describe-table" and "Table.TableArn" in sys.argv:
+    print(f"arn:aws:dynamodb:eu-west-1:123456789012:table/{{sys.argv[4]}}")
+elif operation in ("describe-table", "describe-backup-vault", "head-bucket", "get-trail"):
+    sys.exit(255)
+elif operation == "get-role" and "--query" not in sys.argv:
+    sys.exit(255)
+else:
+    print(answers.get(operation, ""))
+"""
+
+
+@pytest.fixture
+def calls(tmp_path):
+    """``calls(script)`` runs a script, and returns the words of each of its AWS commands."""
+
+    def run(script):
+        log, folder = tmp_path / "calls", tmp_path / "bin"
+        folder.mkdir()
+        command = folder / "aws"
+        command.write_text(_AWS.format(python=sys.executable))
+        command.chmod(0o755)
+        path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["sh"], input=script, capture_output=True, text=True, check=False, timeout=600,
+            env={**os.environ, "PATH": path, "CALLS": str(log), "ROLE_WAIT": "0"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in log.read_text().splitlines()]
+
+    return run
+
+
+def requests(calls):
+    """Yield service, operation and document of the commands that have one."""
+    for service, operation, *arguments in calls:
+        if "--cli-input-json" in arguments:
+            document = arguments[arguments.index("--cli-input-json") + 1]
+            yield service, operation, json.loads(document)
+
+
+@pytest.fixture
+def script():
+    """``script(…)``: the document; the shell's own check finds nothing in it."""
+
+    def make(**options):
+        return infrastructure("--format", "cli", **options).out
+
+    return make
+
+
+@pytest.mark.slow
+def test_each_command_is_a_request_that_botocore_knows(project, orders, script, calls, client):
+    """Their documents are validated by botocore's models of the services, quotes and all."""
+    west = {"west": {**EVERYTHING, "REGION": "us-west-2", "ENCRYPTION_KEY": "alias/shop"}}
+    name = project(west, **{**EVERYTHING, "FAILOVER": "west"})
+    text = script(
+        using=["default"],
+        with_=["auto-scaling", "backups", "vpc-endpoint", "cloudtrail"],
+        parameter=["VpcId=vpc-12", "RouteTableIds=rtb-1,rtb-2", "BackupCopyRegion=eu-west-3",
+                   "AlarmEmail=ops@example.com"],
+    )  # fmt: skip
+    made = calls(text)
+    found = list(requests(made))
+    for service, operation, document in found:
+        model = client(service if service != "s3api" else "s3", None).meta.service_model
+        by_name = {each.replace("_", "").lower(): each for each in model.operation_names}
+        shape = model.operation_model(by_name[operation.replace("-", "")]).input_shape
+        report = ParamValidator().validate(document, shape)
+        assert not report.has_errors(), (operation, report.generate_report())
+    by = {operation: document for _, operation, document in found}
+    topic = "arn:aws:sns:eu-west-1:123456789012:alarms"
+    alarms = [document for _, operation, document in found if operation == "put-metric-alarm"]
+    assert {each["AlarmActions"][0] for each in alarms} == {topic}
+    (put,) = [each for each in made if each[1] == "put-dashboard"]
+    assert json.loads(put[-1])["widgets"][2]["properties"]["region"] == "eu-west-1"
+    tables = [spec.name for spec in wanted_tables() if spec.using == "default"]
+    selection = by["create-backup-selection"]["BackupSelection"]
+    assert [each.rpartition("/")[2] for each in selection["Resources"]] == [
+        each for each in tables if each != f"{name}-control"
+    ]
+    (rule,) = by["create-backup-plan"]["BackupPlan"]["Rules"]
+    assert rule["CopyActions"][0]["DestinationBackupVaultArn"] == (
+        "arn:aws:backup:eu-west-3:123456789012:backup-vault:Default"
+    )
+    created = [document for _, operation, document in found if operation == "create-table"]
+    assert created[0]["Tags"] == [
+        {"Key": "stage", "Value": "test"}, {"Key": "team", "Value": "a ${b} 'c'"}
+    ]  # fmt: skip
+    policy = json.loads(by["put-bucket-policy"]["Policy"])
+    assert "123456789012" in policy["Statement"][0]["Condition"]["StringEquals"]["aws:SourceArn"]
+    replicas = [document for _, operation, document in found if operation == "update-table"]
+    assert {each["ReplicaUpdates"][0]["Create"]["RegionName"] for each in replicas} == {"us-west-2"}
+    assert by["create-vpc-endpoint"]["RouteTableIds"] == ["rtb-1", "rtb-2"]
+
+
+def test_tables_and_alarms_of_its_requests_match_the_models(
+    project, script, calls, ministack, client
+):
+    """All documents are sent to a local engine; then nothing differs."""
+    project(ENDPOINT_URL=ministack, STREAM="NEW_IMAGE", METRICS={"SINKS": [CLOUDWATCH]})
+    topic = client("sns", ministack).create_topic(Name="alarms")["TopicArn"]
+    text = script(without=["dashboard"], parameter=[f"AlarmTopicArn={topic}"])
+    for service, operation, document in requests(calls(text)):
+        getattr(client(service, ministack), operation.replace("-", "_"))(**document)
+    call_command("dynamo_verify", stdout=Silent())
+    parameters = {"without": ["dashboard"], "parameter": [f"AlarmTopicArn={topic}"]}
+    assert "Nothing differs" in infrastructure("--diff", **parameters).out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("aws") is None, reason="The AWS command line is not installed.")
+def test_it_runs_twice_with_the_aws_command_line(project, script, ministack, tmp_path):
+    """Once to create a table, and once more, which changes nothing."""
+    name = project(
+        ENDPOINT_URL=ministack, BILLING_MODE="PROVISIONED", POINT_IN_TIME_RECOVERY=True,
+        TAGS={"team": "a ${b} 'c' \"d\""},
+    )  # fmt: skip
+    text = script(table=[f"{name}-control"], without=["alarms"])
+    environment = {
+        **os.environ, "AWS_ENDPOINT_URL": ministack, "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    environment.pop("PYTHONPATH", None)
+    for _ in range(2):
+        done = subprocess.run(
+            ["sh"], input=text, capture_output=True, text=True, check=False, timeout=300,
+            env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    (spec,) = [each for each in wanted_tables() if each.name == f"{name}-control"]
+    assert differences(spec, read_table(spec)) == []
