@@ -178,6 +178,7 @@ def _describe_place(
     if AUTO_SCALING in parts:
         notes += scaling_notes([table.spec for table in tables if not table.replicas])
     kept = tuple(table.name for table in tables if not _is_control(table.spec))
+    limits = {alarm.threshold for alarm in alarms}
     # Without a table there is nothing to do.
     parts -= {*([] if kept else [BACKUPS]), *([] if tables else [CLOUDTRAIL])}
     plan = None
@@ -189,7 +190,11 @@ def _describe_place(
         tables=tuple(tables),
         watched=tuple(specs),
         parts=parts,
-        parameters={name: each for name, each in parameters.items() if each.part in parts},
+        parameters={
+            name: each
+            for name, each in parameters.items()
+            if each.part in parts and (name in limits or not (each.part == ALARMS and each.low))
+        },
         alarms=tuple(alarms),
         targets=tuple(target for table in tables for target in _targets(table, parts)),
         backups=plan,

@@ -59,29 +59,41 @@ def unapplied(using, name):
     return [each for each in found if "TTL" not in each and "point-in-time" not in each]
 
 
-@pytest.mark.parametrize("parts", [[], ALL], ids=["usual", "all"])
-def test_cfn_lint_finds_nothing_in_the_project(project, parts):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{}, {"with_": ALL, "without": ["alarms"]}], ids=["usual", "all"]
+)
+def test_cfn_lint_finds_nothing_in_the_project(project, options):
     project()
-    found = template(with_=parts)
+    found = template(**options)
     assert not findings(found)
     assert all("Default" in each for each in found["Parameters"].values())
 
 
-@pytest.mark.parametrize("without", [[], ["alarms"], ["alarms", "dashboard"]])
-def test_cfn_lint_finds_nothing_with_everything_on(project, orders, without):
-    """Provisioned, with streams, keys, tags, local and global indexes, every part; and less."""
+@pytest.mark.slow
+def test_cfn_lint_finds_nothing_with_everything_on(project, orders):
+    """Provisioned, with streams, keys, tags, local and global indexes, and every part."""
     project(**EVERYTHING)
-    assert not findings(template(with_=ALL, without=without))
+    assert not findings(template(with_=ALL))
 
 
-def test_cfn_lint_finds_nothing_in_global_tables(project, orders):
-    """Provisioned or not, with and without reads that are scaled; and in the other region."""
+def test_cfn_lint_finds_nothing_with_less(project, orders):
+    """Of one table, and without alarms and dashboard."""
+    name = project(**EVERYTHING)
+    table = [f"{name.removesuffix('dynamo-stores')}orders"]
+    assert not findings(template(table=table, with_=ALL))
+    assert not findings(template(table=table, without=["alarms", "dashboard"]))
+
+
+@pytest.mark.parametrize("changes", [{}, {"BILLING_MODE": "PAY_PER_REQUEST"}], ids=["units", "not"])
+def test_cfn_lint_finds_nothing_in_global_tables(project, orders, changes):
+    """With and without reads that are scaled; and in the other region."""
     others = {"west": {**EVERYTHING, "REGION": "us-west-2", "ENCRYPTION_KEY": None}}
-    for changes in ({}, {"BILLING_MODE": "PAY_PER_REQUEST"}):
-        project(others, **{**EVERYTHING, **changes, "FAILOVER": "west"})
-        for parts in ([], ALL):
-            assert not findings(template(using=["default"], with_=parts))
-        assert not findings(template(using=["west"], with_=ALL), "us-west-2")
+    project(others, **{**EVERYTHING, **changes, "FAILOVER": "west"})
+    less = {"without": ["alarms", "dashboard"]}
+    for parts in ([], ALL):
+        assert not findings(template(using=["default"], with_=parts, **less))
+    assert not findings(template(using=["west"], with_=ALL, **less), "us-west-2")
 
 
 def test_tables_of_a_stack_match_their_models(project, ministack, client, orders):
