@@ -113,7 +113,7 @@ class Command(BaseCommand):
     def _diff(self, work: list[_Work]) -> None:
         different = []
         for each in work:
-            with command_errors():
+            with command_errors("AWS"):
                 different += each.differences()
         if different:
             raise CommandError("AWS differs:\n  " + "\n  ".join(different))
@@ -122,7 +122,7 @@ class Command(BaseCommand):
     def _apply(self, work: list[_Work], *, interactive: bool) -> None:
         planned: list[tuple[str, Callable[[], object]]] = []
         for each in work:
-            with command_errors():
+            with command_errors("AWS"):
                 planned += each.plan()
         if not planned:
             self._line("Nothing differs.")
@@ -136,7 +136,7 @@ class Command(BaseCommand):
             for number, (sentence, run) in enumerate(planned):
                 self._line(f"{number + 1} of {len(planned)}: {sentence}")
                 try:
-                    with command_errors():
+                    with command_errors("AWS"):
                         run()
                 except CommandError as exc:
                     raise CommandError(_failure(sentence, exc, planned[number + 1 :])) from exc
