@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.parsers import ResponseParserError
 
 from .. import clock
 from ..calls.account import get_account
@@ -67,6 +69,22 @@ class Services:
             self._clients[service] = self._make(service)
         return self._clients[service]
 
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise StoreError with advice where an engine on this machine lacks a service."""
+        try:
+            yield
+        except (ResponseParserError, EndpointConnectionError, ClientError) as exc:
+            # A refusal has a name, unlike the status of an answer that AWS would not give.
+            is_refusal = isinstance(exc, ClientError) and not code_of(exc).isdigit()
+            if self._url is None or not is_loopback(self._url) or is_refusal:
+                raise
+            raise StoreError(
+                f"The engine at {self._url} does not answer as AWS does. It may have no "
+                "CloudWatch, SNS, Application Auto Scaling or AWS Backup: leave parts out (such as "
+                "--without alarms --without dashboard), or name another one by --endpoint-url."
+            ) from exc
+
     def _make(self, service: str) -> Any:
         credentials: dict[str, str] = {}
         is_local = self._url is not None and is_loopback(self._url)
@@ -92,12 +110,13 @@ def steps(deployment: Deployment, services: Services) -> list[Step]:
     Raises botocore's errors, and StoreError for a table that a plan needs and that does not exist
     when its step runs.
     """
-    return [
-        *_alarms(deployment, services),
-        *_dashboard(deployment, services),
-        *_targets(deployment, services),
-        *_backups(deployment, services),
-    ]
+    with services.explained():
+        return [
+            *_alarms(deployment, services),
+            *_dashboard(deployment, services),
+            *_targets(deployment, services),
+            *_backups(deployment, services),
+        ]
 
 
 def _found(read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any] | None:

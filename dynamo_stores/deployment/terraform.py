@@ -1,7 +1,7 @@
 """
 The document of Terraform, for a file whose name ends in ``.tf.json``.
 
-The arguments are those of the provider ``hashicorp/aws``, version 5 or newer.
+The arguments are those of the provider ``hashicorp/aws``, version 6 or newer.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .parameters import (
     VPC_ENDPOINT,
     Parameter,
 )
+from .scaling import ScalingTarget
 from .trail import trail_policy
 
 _REGION = "${data.aws_region.current.id}"
@@ -64,6 +65,10 @@ class _Document:
         self._of = deployment
         self._labels = labels(table.name for table in deployment.tables)
         self._resources: dict[str, dict[str, Any]] = {}
+        self._target_labels = labels(_target_name(each) for each in deployment.targets)
+        self._regions = list(
+            dict.fromkeys(each.region for table in deployment.tables for each in table.replicas)
+        )
         self._data: dict[str, dict[str, Any]] = {
             "aws_region": {"current": {}},
             "aws_caller_identity": {"current": {}},
@@ -74,6 +79,7 @@ class _Document:
         of = self._of
         for table in of.tables:
             self._add("aws_dynamodb_table", self._labels[table.name], **self._table(table))
+            self._replicas(table)
         if of.has(ALARMS):
             self._alarms()
         if of.has(DASHBOARD):
@@ -97,8 +103,12 @@ class _Document:
             found["//"] = " ".join(of.notes)
         found["terraform"] = {
             "required_version": ">= 1.5",
-            "required_providers": {"aws": {"source": "hashicorp/aws", "version": ">= 5.0"}},
+            "required_providers": {"aws": {"source": "hashicorp/aws", "version": ">= 6.0"}},
         }
+        if self._regions:
+            found["provider"] = {
+                "aws": [{"alias": region, "region": region} for region in self._regions]
+            }
         if of.parameters:
             found["variable"] = {
                 variable(name): _variable(each) for name, each in of.parameters.items()
@@ -135,26 +145,50 @@ class _Document:
         if spec.ttl is not None:
             found["ttl"] = {"attribute_name": spec.ttl, "enabled": True}
         found |= self._options(options)
-        if table.replicas:
-            found["replica"] = [self._replica(each.region, each.options) for each in table.replicas]
         found = _literal(found)
         if (key := self._key(options)) is not None:
             found["server_side_encryption"]["kms_key_arn"] = key
-        for block, replica in zip(found.get("replica", ()), table.replicas, strict=True):
-            if (key := self._key(replica.options)) is not None:
-                block["kms_key_arn"] = key
         found["lifecycle"] = {"prevent_destroy": True, **self._ignored(table)}
         return found
 
+    def _replicas(self, table: Table) -> None:
+        # Not as blocks of the table: auto scaling, which provisioned ones need first, needs it.
+        for replica in table.replicas:
+            options = replica.options
+            found: dict[str, Any] = {
+                "provider": f"aws.{replica.region}",
+                "global_table_arn": self._arn(table.name),
+            }
+            if options.point_in_time_recovery is not None:
+                found["point_in_time_recovery"] = options.point_in_time_recovery
+            if options.deletion_protection is not None:
+                found["deletion_protection_enabled"] = options.deletion_protection
+            if options.tags:
+                found["tags"] = _literal(dict(options.tags))
+            if options.table_class is not None:
+                found["table_class_override"] = options.table_class
+            if (key := self._key(options, replica.region)) is not None:
+                found["kms_key_arn"] = key
+            names = self._target_labels
+            if policies := [
+                f"aws_appautoscaling_policy.{names[_target_name(each)]}"
+                for each in self._of.targets
+                if each.table == table.name
+            ]:
+                found["depends_on"] = policies
+            found["lifecycle"] = {"prevent_destroy": True}
+            label = f"{self._labels[table.name]}_{replica.region.replace('-', '_')}"
+            self._add("aws_dynamodb_table_replica", label, **found)
+
     def _ignored(self, table: Table) -> dict[str, Any]:
+        names = ["replica"] if table.replicas else []
         scales = table.spec.config.scaling.enabled or table.replicas or self._of.has(AUTO_SCALING)
-        if not (table.is_provisioned and scales):
-            return {}
-        names = ["read_capacity", "write_capacity"]
-        if any(index.is_global for index in table.spec.indexes):
-            # Its capacity cannot be ignored apart.
-            names.append("global_secondary_index")
-        return {"ignore_changes": names}
+        if table.is_provisioned and scales:
+            names += ["read_capacity", "write_capacity"]
+            if any(index.is_global for index in table.spec.indexes):
+                # Its capacity cannot be ignored apart.
+                names.append("global_secondary_index")
+        return {"ignore_changes": names} if names else {}
 
     @staticmethod
     def _options(options: TableOptions) -> dict[str, Any]:
@@ -173,24 +207,16 @@ class _Document:
             found["table_class"] = options.table_class
         return found
 
-    @staticmethod
-    def _replica(region: str, options: TableOptions) -> dict[str, Any]:
-        found: dict[str, Any] = {"region_name": region, "propagate_tags": True}
-        if options.point_in_time_recovery is not None:
-            found["point_in_time_recovery"] = options.point_in_time_recovery
-        if options.deletion_protection is not None:
-            found["deletion_protection_enabled"] = options.deletion_protection
-        return found
-
-    def _key(self, options: TableOptions) -> str | None:
-        """Return the ARN of a key of the customer, which may be looked up."""
+    def _key(self, options: TableOptions, region: str = "") -> str | None:
+        """Return the ARN of a key of the customer, which may be looked up in its region."""
         key = options.encryption_key
         if "SSESpecification" not in options.as_request() or key in AWS_MANAGED or key is None:
             return None
         if key.startswith("arn:") and ":alias/" not in key:
             return key
-        label = labels([key])[key]
-        self._data.setdefault("aws_kms_key", {})[label] = {"key_id": key}
+        label = labels([key])[key] + (f"_{region.replace('-', '_')}" if region else "")
+        found = {"key_id": key, **({"provider": f"aws.{region}"} if region else {})}
+        self._data.setdefault("aws_kms_key", {})[label] = found
         return f"${{data.aws_kms_key.{label}.arn}}"
 
     def _alarms(self) -> None:
@@ -231,9 +257,8 @@ class _Document:
             )  # fmt: skip
 
     def _targets(self) -> None:
-        names = labels(f"{each.resource_id}/{each.kind}" for each in self._of.targets)
         for each in self._of.targets:
-            label = names[f"{each.resource_id}/{each.kind}"]
+            label = self._target_labels[_target_name(each)]
             self._add(
                 "aws_appautoscaling_target", label,
                 service_namespace="dynamodb",
@@ -357,6 +382,10 @@ class _Document:
 
     def _arn(self, name: str) -> str:
         return f"${{aws_dynamodb_table.{self._labels[name]}.arn}}"
+
+
+def _target_name(target: ScalingTarget) -> str:
+    return f"{target.resource_id}/{target.kind}"
 
 
 def _variable(each: Parameter) -> dict[str, Any]:

@@ -9,9 +9,8 @@ import pytest
 from django.core.management import CommandError
 
 from dynamo_stores.calls.control import get_control
-from dynamo_stores.conf import get_config
 from dynamo_stores.infrastructure.tables import wanted_tables
-from dynamo_stores.testing import FaultProxy
+from dynamo_stores.testing import EmbeddedEngine, FaultProxy
 from tests.deployment.conftest import CLOUDWATCH, infrastructure
 from tests.helpers.replicating import ReplicatingTables
 
@@ -198,7 +197,7 @@ def test_replicas_are_added_where_failover_wants_them(project, ministack):
             {"west": west}, ENDPOINT_URL=relay.url, STREAM="NEW_AND_OLD_IMAGES", FAILOVER="west"
         )
         options = {"using": ["default"], "table": [name], "without": ["alarms", "dashboard"]}
-        assert f"add a replica of {name} in us-west-2" in diff(**options)
+        assert f"not done: add a replica of {name} in us-west-2" in diff(**options)
         apply(**options)
         assert relay.changes == [("Create", "us-west-2")]
         assert diff(**options) == []
@@ -210,9 +209,12 @@ def test_parts_of_documents_alone_are_refused(project):
         infrastructure("--diff", with_=["vpc-endpoint"])
 
 
-def test_a_local_engine_gets_all_requests(project, dynamo_engine):
-    """It has no CloudWatch, and nothing goes to AWS instead."""
-    name = project()
-    with pytest.raises(CommandError):
-        infrastructure("--diff", table=[name], without=["alarms"])
-    assert get_config("default").endpoint_url == dynamo_engine
+@pytest.mark.parametrize("without", [["alarms"], ["dashboard"]])
+def test_a_local_engine_gets_all_requests(project, ministack, without):
+    """One without CloudWatch and SNS is named, and nothing goes to AWS instead."""
+    name = project(ENDPOINT_URL=ministack)
+    apply(table=[name], without=["alarms", "dashboard"])
+    with EmbeddedEngine() as engine:
+        (line,) = diff(table=[name], without=without, endpoint_url=engine.url)
+    assert line.startswith(f"could not be compared: The engine at {engine.url} does not answer")
+    assert "--endpoint-url" in line

@@ -13,7 +13,7 @@ from dynamo_stores.infrastructure.tables import wanted_tables
 from tests.deployment.conftest import EVERYTHING, KEY, infrastructure
 
 ALL = ["auto-scaling", "backups", "vpc-endpoint", "cloudtrail"]
-# The provider's arguments, by its documentation (hashicorp/aws 5 and 6): a type, or those of a
+# The provider's arguments, by its documentation (hashicorp/aws 6): a type, or those of a
 # block. Of a list of blocks the one element here is each of them.
 INDEX = {
     "name": str, "hash_key": str, "range_key": str, "projection_type": str,
@@ -34,12 +34,11 @@ SCHEMA = {
         "server_side_encryption": {"enabled": bool, "kms_key_arn": str},
         "stream_enabled": bool, "stream_view_type": str, "deletion_protection_enabled": bool,
         "table_class": str, "tags": dict,
-        "replica": [
-            {
-                "region_name": str, "kms_key_arn": str, "point_in_time_recovery": bool,
-                "propagate_tags": bool, "deletion_protection_enabled": bool,
-            }
-        ],
+    },
+    "aws_dynamodb_table_replica": {
+        "provider": str, "global_table_arn": str, "kms_key_arn": str,
+        "point_in_time_recovery": bool, "deletion_protection_enabled": bool,
+        "table_class_override": str, "tags": dict,
     },
     "aws_cloudwatch_metric_alarm": {
         "alarm_name": str, "alarm_description": str, "namespace": str, "metric_name": str,
@@ -168,35 +167,64 @@ def test_tables_are_those_of_the_models(everything):
         assert of["server_side_encryption"] == {"enabled": True, "kms_key_arn": KEY}
         assert of["tags"] == {"team": "a $${b} 'c'", "stage": "test"}
         assert of["lifecycle"]["prevent_destroy"]
-        is_control = spec.name.endswith("-control")
-        assert bool(of.get("replica")) != is_control
         assert of["billing_mode"] == spec.billing_mode
 
 
-def test_a_key_of_kms_is_looked_up_by_its_alias(everything):
-    (label,) = everything["data"]["aws_kms_key"]
-    assert everything["data"]["aws_kms_key"][label] == {"key_id": "alias/shop"}
-    replicas = [
-        each["replica"][0]
-        for each in everything["resource"]["aws_dynamodb_table"].values()
-        if "replica" in each
-    ]
-    assert {each["kms_key_arn"] for each in replicas} == {f"${{data.aws_kms_key.{label}.arn}}"}
+def test_replicas_are_made_after_the_auto_scaling_that_they_need(everything):
+    """In the other region, with the key that is found there by its alias."""
+    tables = everything["resource"]["aws_dynamodb_table"]
+    replicas = everything["resource"]["aws_dynamodb_table_replica"]
+    assert len(replicas) == len(tables) - 1  # none of the control table
+    assert everything["provider"] == {"aws": [{"alias": "us-west-2", "region": "us-west-2"}]}
+    ((label, data),) = everything["data"]["aws_kms_key"].items()
+    assert data == {"key_id": "alias/shop", "provider": "aws.us-west-2"}
+    for each in replicas.values():
+        assert each["kms_key_arn"] == f"${{data.aws_kms_key.{label}.arn}}"
+        assert each["provider"] == "aws.us-west-2"
+        table = each["global_table_arn"].split(".")[1]
+        assert "replica" in tables[table]["lifecycle"]["ignore_changes"]
+        policies = everything["resource"]["aws_appautoscaling_policy"]
+        of = tables[table]["name"]
+        wanted = [
+            f"aws_appautoscaling_policy.{name}"
+            for name in policies
+            if everything["resource"]["aws_appautoscaling_target"][name]["resource_id"].split("/")[
+                1
+            ]
+            == of
+        ]
+        assert wanted
+        assert sorted(each["depends_on"]) == sorted(wanted)
+
+
+def terraform(folder, *arguments):
+    """Return what Terraform says about the document in a folder; it asks no registry."""
+    return subprocess.run(
+        ["terraform", f"-chdir={folder}", *arguments, "-no-color"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
 
 
 @pytest.mark.skipif(shutil.which("terraform") is None, reason="Terraform is not installed.")
 def test_terraform_reads_it(everything, tmp_path):
     """Its parser alone: the provider's schema would come from Terraform's registry."""
     (tmp_path / "main.tf.json").write_text(json.dumps(everything))
-
-    def get():
-        return subprocess.run(
-            ["terraform", f"-chdir={tmp_path}", "get", "-no-color"],
-            capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
-
-    done = get()
-    assert done.returncode == 0, done.stderr
+    assert terraform(tmp_path, "get").returncode == 0
     wrong = {**everything, "variable": {"a": {"defalt": 1}}}
     (tmp_path / "main.tf.json").write_text(json.dumps(wrong))
-    assert get().returncode != 0
+    assert terraform(tmp_path, "get").returncode != 0
+
+
+@pytest.mark.skipif(shutil.which("terraform") is None, reason="Terraform is not installed.")
+def test_terraform_accepts_the_defaults_and_refuses_wrong_values(everything, tmp_path):
+    """Variables need no provider."""
+    variables = {"variable": everything["variable"], "output": {"a": {"value": "${var.vpc_id}"}}}
+    (tmp_path / "main.tf.json").write_text(json.dumps(variables))
+    for values, is_right in (
+        ([], True),
+        (["vpc_id=vpc-12", "alarm_email=ops@example.com", "throttle_events=3"], True),
+        (["alarm_email=nobody"], False),
+        (["throttle_events=0"], False),
+    ):
+        done = terraform(tmp_path, "plan", "-input=false", *(f"-var={each}" for each in values))
+        assert (done.returncode == 0) is is_right, done.stderr

@@ -546,8 +546,16 @@ def test_beat_must_look_for_tables_that_are_stuck(tables):
         assert not is_found()
     finally:
         current_app.conf.beat_schedule = before
-    with override_settings(DYNAMO_STORES={"default": notify}):
-        assert "dynamo_stores.roll_up_status" in beat_schedule()
+    off = {"REPORTS": {"ENABLED": False}}
+    for default, is_planned in (
+        (notify, True),
+        # With a sink, for the metric of raised tables.
+        ({**off, "BILLING_MODE": "PROVISIONED"}, True),
+        ({**off, "BILLING_MODE": "PROVISIONED", "METRICS": {"SINKS": []}}, False),
+        (off, False),
+    ):
+        with override_settings(DYNAMO_STORES={"default": default}):
+            assert ("dynamo_stores.roll_up_status" in beat_schedule()) is is_planned
 
 
 def test_a_process_that_is_killed_leaves_the_rest_to_others(notified, dynamo_clock):

@@ -111,10 +111,7 @@ class Command(BaseCommand):
             self.stdout.write(FORMATS[name](found[0]))
 
     def _diff(self, work: list[_Work]) -> None:
-        different = []
-        for each in work:
-            with command_errors("AWS"):
-                different += each.differences()
+        different = [line for each in work for line in each.differences()]
         if different:
             raise CommandError("AWS differs:\n  " + "\n  ".join(different))
         self._line("Nothing differs.")
@@ -167,16 +164,19 @@ class _Work:
             except CommandError as exc:
                 # Its first line is a title.
                 found += [line.strip() for line in str(exc).splitlines()[1:]]
-        found += [sentence for sentence, _ in self._replicas()]
-        return found + [f"not done: {step.sentence}" for step in self._steps()]
+        try:
+            with command_errors("AWS"):
+                found += [f"not done: {sentence}" for sentence, _ in self._replicas()]
+                found += [f"not done: {step.sentence}" for step in self._steps()]
+        except CommandError as exc:
+            found.append(f"could not be compared: {exc}")
+        return found
 
     def plan(self) -> list[tuple[str, Callable[[], object]]]:
         """Return the steps, each as a sentence and what does it."""
-        return [
-            *self._of_tables(),
-            *self._replicas(),
-            *((s.sentence, s.run) for s in self._steps()),
-        ]
+        others = [(step.sentence, step.run) for step in self._steps()]
+        # Replicas of provisioned tables need auto scaling first.
+        return [*self._of_tables(), *others, *self._replicas()]
 
     def verify(self) -> None:
         """Raise CommandError if a table differs from its model."""
