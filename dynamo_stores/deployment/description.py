@@ -129,6 +129,8 @@ def describe(
     """
     parts = frozenset([*with_, *(each for each in USUAL if each not in without)])
     parameters = chosen_parameters(parts, values or {})
+    if is_named:
+        using = list(dict.fromkeys(spec.using for spec in specs))
     places: dict[Any, list[str]] = {}
     for each in [*using, *(spec.using for spec in specs)]:
         here = places.setdefault(_place(each), [])

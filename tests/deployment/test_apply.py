@@ -32,10 +32,12 @@ def apply(**options):
     return infrastructure("--apply", interactive=False, **options).out
 
 
-def test_apply_makes_all_that_diff_names_and_may_be_repeated(project, ministack, client):
+@pytest.mark.parametrize("engine", ["ministack", "moto"])
+def test_apply_makes_all_that_diff_names_and_may_be_repeated(project, engine, request, client):
     """Tables with all options, alarms, topic with mail, and the dashboard."""
+    url = request.getfixturevalue(engine)
     name = project(
-        ENDPOINT_URL=ministack, STREAM="NEW_IMAGE", POINT_IN_TIME_RECOVERY=True,
+        ENDPOINT_URL=url, STREAM="NEW_IMAGE", POINT_IN_TIME_RECOVERY=True,
         METRICS={"SINKS": [CLOUDWATCH], "NAMESPACE": "Shop"},
     )  # fmt: skip
     mail = {"parameter": ["AlarmEmail=ops@example.com"]}
@@ -51,7 +53,7 @@ def test_apply_makes_all_that_diff_names_and_may_be_repeated(project, ministack,
     assert printed.endswith("All is set.\n")
     assert diff(**mail) == []
     assert apply(**mail) == "Nothing differs.\n"
-    cloudwatch = client("cloudwatch", ministack)
+    cloudwatch = client("cloudwatch", url)
     (alarm,) = cloudwatch.describe_alarms(AlarmNames=[f"{name}-breaker-open"])["MetricAlarms"]
     assert (alarm["Namespace"], alarm["MetricName"]) == ("Shop", "breaker_open")
     assert alarm["Dimensions"] == [
@@ -59,9 +61,7 @@ def test_apply_makes_all_that_diff_names_and_may_be_repeated(project, ministack,
     ]  # fmt: skip
     (topic,) = alarm["AlarmActions"]
     assert topic.endswith(f":{name}-alarms")
-    (mailed,) = client("sns", ministack).list_subscriptions_by_topic(TopicArn=topic)[
-        "Subscriptions"
-    ]
+    (mailed,) = client("sns", url).list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
     assert mailed["Endpoint"] == "ops@example.com"
 
 

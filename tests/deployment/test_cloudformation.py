@@ -165,7 +165,8 @@ def test_global_tables_are_accepted(project, ministack, client):
 
 
 def test_aliases_of_two_regions_are_two_documents(project):
-    project({"west": {"REGION": "us-west-2"}})
+    name = project({"west": {"REGION": "us-west-2"}})
+    assert template(table=[f"{name.removesuffix('dynamo-stores')}forum-posts"])["Resources"]
     with pytest.raises(CommandError, match=r"are of several regions.*by --using"):
         infrastructure("--format", "cloudformation")
 
