@@ -52,7 +52,9 @@ def test_apply_makes_all_that_diff_names_and_may_be_repeated(project, engine, re
     assert f"create the alarm {name}-breaker-open" in done
     assert printed.endswith("All is set.\n")
     assert diff(**mail) == []
-    assert apply(**mail) == "Nothing differs.\n"
+    again = apply(**mail)
+    assert again.endswith("Nothing differs.\n")
+    assert "1 of" not in again
     cloudwatch = client("cloudwatch", url)
     (alarm,) = cloudwatch.describe_alarms(AlarmNames=[f"{name}-breaker-open"])["MetricAlarms"]
     assert (alarm["Namespace"], alarm["MetricName"]) == ("Shop", "breaker_open")
@@ -92,6 +94,23 @@ def test_what_others_changed_is_named_and_set_again(project, ministack, client):
     assert diff() == []
     assert diff(parameter=["ThrottleEvents=11"])
     assert diff(without=["alarms", "dashboard"]) == []
+
+
+def test_what_a_table_cannot_become_stops_nothing_else(project, settings, ministack):
+    """A stream is not removed without permission; the exit status says that it is there."""
+    url = {"ENDPOINT_URL": ministack}
+    name = project(**url, STREAM="NEW_IMAGE", DELETION_PROTECTION=False)
+    options = {"table": [name], "without": ["dashboard"]}
+    apply(table=[name], without=["alarms", "dashboard"])
+    default = settings.DYNAMO_STORES["default"]
+    changed = {**default, "STREAM": "OFF", "DELETION_PROTECTION": True}
+    settings.DYNAMO_STORES = {"default": changed}
+    with pytest.raises(CommandError, match="its stream is NEW_IMAGE, expected OFF") as failed:
+        apply(**options)
+    assert "deletion protection" not in str(failed.value)
+    assert diff(**options) == [f"{name}: its stream is NEW_IMAGE, expected OFF"]
+    with pytest.raises(CommandError, match="its stream is NEW_IMAGE, expected OFF"):
+        apply(**options)
 
 
 def test_scaling_targets_are_set_and_compared(project, moto, client):

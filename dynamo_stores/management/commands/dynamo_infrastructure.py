@@ -26,6 +26,10 @@ from ..tables import (
     interruptible,
 )
 
+# How dynamo_update_tables says that it leaves differences, and which.
+_DIFFER = "Tables still differ"
+_LEFT = ("not without --allow-removal", "in a later run", "not possible")
+
 
 class Command(BaseCommand):
     help = (
@@ -122,6 +126,7 @@ class Command(BaseCommand):
             with command_errors("AWS"):
                 planned += each.plan()
         if not planned:
+            self._verify(work)
             self._line("Nothing differs.")
             return
         self._line("The plan:")
@@ -137,9 +142,13 @@ class Command(BaseCommand):
                         run()
                 except CommandError as exc:
                     raise CommandError(_failure(sentence, exc, planned[number + 1 :])) from exc
+        self._verify(work)
+        self._line("All is set.")
+
+    @staticmethod
+    def _verify(work: list[_Work]) -> None:
         for each in work:
             each.verify()
-        self._line("All is set.")
 
     def _line(self, line: str) -> None:
         self.stdout.write(line)
@@ -190,24 +199,44 @@ class _Work:
             if not exists:
                 found.append((f"create the table {spec.name}", self._runs("create", spec)))
                 continue
-            printed = self._dry_run(spec)
-            if printed:
-                sentence = f"change the table {spec.name}: {'; '.join(printed)}"
+            if changes := self._changes(spec):
+                sentence = f"change the table {spec.name}: {'; '.join(changes)}"
                 found.append((sentence, self._runs("update", spec)))
         return found
 
-    def _dry_run(self, spec: TableSpec) -> list[str]:
-        """Return what dynamo_update_tables would change; what it would not is a CommandError."""
+    def _changes(self, spec: TableSpec) -> list[str]:
+        """Return what dynamo_update_tables would change, and print what it would not."""
         out = io.StringIO()
-        call_command(
-            "dynamo_update_tables", table=[spec.name], using=[spec.using], dry_run=True, stdout=out
-        )
-        return [line.strip() for line in out.getvalue().splitlines() if line.startswith("  ")]
+        try:
+            call_command(
+                "dynamo_update_tables",
+                table=[spec.name],
+                using=[spec.using],
+                dry_run=True,
+                stdout=out,
+            )
+        except CommandError as exc:
+            if not str(exc).startswith(_DIFFER):
+                raise
+        lines = [line.strip() for line in out.getvalue().splitlines() if line.startswith("  ")]
+        for line in lines:
+            if line.startswith(_LEFT):
+                self._write(f"{spec.name}: {line}")
+        return [line for line in lines if not line.startswith(_LEFT)]
 
     def _runs(self, what: str, spec: TableSpec) -> Callable[[], object]:
         if what == "create":
             return lambda: self._tables("dynamo_create_tables", [spec])
-        return lambda: self._tables("dynamo_update_tables", [spec], interactive=False)
+        return lambda: self._update(spec)
+
+    def _update(self, spec: TableSpec) -> None:
+        try:
+            self._tables("dynamo_update_tables", [spec], interactive=False)
+        except CommandError as exc:
+            if not str(exc).startswith(_DIFFER):
+                raise
+            # The comparison at the end says so, after the other steps.
+            self._write(f"  {exc}")
 
     def _tables(self, command: str, specs: list[TableSpec], **options: Any) -> None:
         for using in dict.fromkeys(spec.using for spec in specs):
