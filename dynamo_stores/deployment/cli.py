@@ -56,6 +56,15 @@ def _lines(of: Deployment) -> Iterator[str]:
     for note in of.notes:
         yield f"# {note}"
     yield "set -eu"
+    yield "# AWS refuses some requests for seconds after what they need was created."
+    yield "retry() {"
+    yield "  TRIES=0"
+    yield '  until "$@"; do'
+    yield "    TRIES=$((TRIES + 1))"
+    yield '    [ "$TRIES" -lt 6 ] || return 1'
+    yield '    sleep "${RETRY_WAIT:-10}"'
+    yield "  done"
+    yield "}"
     for table in of.tables:
         yield from _table(table)
     if of.has(ALARMS):
@@ -106,7 +115,7 @@ def _table(table: Table) -> Iterator[str]:
             "TableName": spec.name,
             "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
         }
-        yield _command("dynamodb", "update-continuous-backups", request) + " >/dev/null"
+        yield f"retry {_command('dynamodb', 'update-continuous-backups', request)} >/dev/null"
 
 
 def _replicas(table: Table) -> Iterator[str]:
@@ -187,8 +196,6 @@ def _backups(of: Deployment) -> Iterator[str]:
     create = _command("backup", "create-backup-plan", {"BackupPlan": request})
     yield 'if [ "$PLAN" = None ]; then'
     yield f"  PLAN=$({create} --query BackupPlanId --output text)"
-    yield "  # A new role is known to other services after some seconds."
-    yield '  sleep "${ROLE_WAIT:-15}"'
     for table in plan.tables:
         describe = f"aws dynamodb describe-table --table-name {shlex.quote(table)}"
         yield f"  ARN=$({describe} --query Table.TableArn --output text)"
@@ -201,7 +208,7 @@ def _backups(of: Deployment) -> Iterator[str]:
             "Resources": [_variable("ARNS")],
         },
     }
-    yield f"  {_command('backup', 'create-backup-selection', selection)} >/dev/null"
+    yield f"  retry {_command('backup', 'create-backup-selection', selection)} >/dev/null"
     yield "fi"
 
 

@@ -196,18 +196,21 @@ def _alarms(of: Deployment, services: Services) -> Iterator[Step]:
 
 
 def _different(has: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Return the names of the arguments that differ."""
-    return [name for name, value in wanted.items() if _plain(has.get(name)) != _plain(value)]
+    """Return the names of the arguments that differ; AWS may add some of its own."""
+    return [name for name, value in wanted.items() if not _is_as(has.get(name), value)]
 
 
-def _plain(value: Any) -> Any:
-    """Return a value so that equal ones compare so, whatever the order of lists is."""
-    if isinstance(value, list):
-        return sorted(json.dumps(_plain(each), sort_keys=True) for each in value)
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else value
+def _is_as(has: Any, wanted: Any) -> bool:
+    """Return whether a value is as wanted, in whatever order lists are."""
+    if isinstance(wanted, Mapping):
+        return isinstance(has, Mapping) and not _different(has, wanted)
+    if isinstance(wanted, list):
+        return (
+            isinstance(has, list)
+            and len(has) == len(wanted)
+            and all(any(_is_as(one, each) for one in has) for each in wanted)
+        )
+    return bool(has == wanted)
 
 
 def _dashboard(of: Deployment, services: Services) -> Iterator[Step]:
@@ -317,8 +320,9 @@ class _Backups:
 
     def steps(self) -> Iterator[Step]:
         name, client = self._name, self._client
-        vault = _found(lambda: client.describe_backup_vault(BackupVaultName=name))
-        if vault is None:
+        # DescribeBackupVault of one that does not exist is answered as if it were not allowed.
+        vaults = _pages(client, "list_backup_vaults", "BackupVaultList")
+        if all(each["BackupVaultName"] != name for each in vaults):
             yield Step(
                 f"create the vault {name} of AWS Backup",
                 lambda: client.create_backup_vault(BackupVaultName=name),

@@ -23,6 +23,7 @@ aws() {
     printf '%s\036' "$word"
   done >> "$CALLS"
   printf '\035' >> "$CALLS"
+  [ "$2" != "$FAILING" ] || return 254
   case "$EXISTING$2 $*" in
     describe-table*Table.TableArn*) echo "arn:aws:dynamodb:eu-west-1:123456789012:table/$4" ;;
     describe-table*|describe-backup-vault*|head-bucket*|get-trail*) return 255 ;;
@@ -47,16 +48,17 @@ aws() {
 def calls(tmp_path):
     """``calls(script)`` runs a script, and returns the words of each of its AWS commands."""
 
-    def run(script, *, existing=False):
-        """With ``existing``, all is there already."""
+    def run(script, *, existing=False, failing=""):
+        """With ``existing``, all is there already; ``failing`` is an operation that never works."""
         log = tmp_path / "calls"
         log.unlink(missing_ok=True)
         done = subprocess.run(
             ["sh"], input=_AWS + script, capture_output=True, text=True, check=False, timeout=600,
-            env={**os.environ, "CALLS": str(log), "ROLE_WAIT": "0",
-                 "EXISTING": "+" if existing else ""},
+            env={**os.environ, "CALLS": str(log), "RETRY_WAIT": "0",
+                 "EXISTING": "+" if existing else "",
+                 "FAILING": failing or "none"},
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode == 0) == (not failing), done.stderr
         return [each.split("\036")[:-1] for each in log.read_text().split("\035")[:-1]]
 
     return run
@@ -125,6 +127,15 @@ def test_each_command_is_a_request_that_botocore_knows(project, orders, script, 
     again = {operation for _, operation, *_ in calls(text, existing=True)}
     changing = {each for each in again if each.startswith(("create", "update"))}
     assert changing == {"create-topic", "update-continuous-backups"}
+
+
+def test_what_aws_refuses_at_first_is_requested_again(project, script, calls):
+    """Six times at most; then the script ends with an error."""
+    name = project(POINT_IN_TIME_RECOVERY=True)
+    text = script(table=[name], without=["alarms", "dashboard"])
+    made = [operation for _, operation, *_ in calls(text, failing="update-continuous-backups")]
+    assert made.count("update-continuous-backups") == 6
+    assert made[-1] == "update-continuous-backups"
 
 
 def test_tables_and_alarms_of_its_requests_match_the_models(
