@@ -20,6 +20,7 @@ from .cache.backend import DynamoDBCache
 from .capacity.scale_down import reconcile
 from .exceptions import CALL_ERRORS, ConfigurationError, StoreUnavailable
 from .monitoring.notifications.sources import check as check_notifications
+from .monitoring.notifications.sources import is_checked
 from .monitoring.roll_up import roll_up
 from .monitoring.schedules import follow
 
@@ -128,7 +129,7 @@ def _rolled_up() -> list[str]:
     return [
         using
         for using in conf.aliases()
-        if conf.get_config(using).reports.enabled or conf.get_config(using).notify.is_on
+        if conf.get_config(using).reports.enabled or is_checked(using)
     ]
 
 
@@ -139,8 +140,8 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
     Cleanup runs every ``CLEANUP_INTERVAL`` if an alias of a cache has the expiry index. Without
     it a cleanup is a Scan of the whole table, and DynamoDB's own TTL deletes for free. Tables are
     lowered every ``RECONCILE_INTERVAL`` in any case, because they can be raised by command. Reports
-    are summed up once a minute if an alias has them enabled, or has ``NOTIFY``. Messages expire
-    after their interval.
+    are summed up once a minute if an alias has them enabled, has ``NOTIFY``, or has provisioned
+    tables and a sink in ``METRICS``. Messages expire after their interval.
 
     Raises ConfigurationError while the settings are being loaded: it reads them.
     """

@@ -1,1 +1,1 @@
-"""What a deployment needs beside the tables, made from the models and settings."""
+"""What AWS needs beside the code: tables, alarms, dashboards and backups, from the settings."""

@@ -27,14 +27,14 @@ _START = 10.0
 
 
 @contextmanager
-def command_errors() -> Iterator[None]:
-    """Turn errors of DynamoDB and of the settings into a CommandError with one sentence."""
+def command_errors(service: str = "DynamoDB") -> Iterator[None]:
+    """Turn errors of the service and of the settings into a CommandError with one sentence."""
     try:
         yield
     except ClientError as exc:
         error = exc.response.get("Error", {})
         raise CommandError(
-            f"DynamoDB refused {exc.operation_name}: {error.get('Message') or error.get('Code')}"
+            f"{service} refused {exc.operation_name}: {error.get('Message') or error.get('Code')}"
         ) from exc
     except (StoreError, BotoCoreError) as exc:
         raise CommandError(str(exc)) from exc

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .dashboard import create_dashboard, dashboard_json
     from .exporter import flush_metrics
     from .health import perform_health_check
     from .monitor import Monitor, monitor_operation
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CloudWatchMetricsPublisher",
     "Monitor",
+    "create_dashboard",
+    "dashboard_json",
     "flush_metrics",
     "monitor_operation",
     "perform_health_check",
@@ -21,6 +24,8 @@ __all__ = [
 _MODULES = {
     "CloudWatchMetricsPublisher": "sinks.cloudwatch",
     "Monitor": "monitor",
+    "create_dashboard": "dashboard",
+    "dashboard_json": "dashboard",
     "flush_metrics": "exporter",
     "monitor_operation": "monitor",
     "perform_health_check": "health",

@@ -69,6 +69,10 @@ FAMILIES = {
             "Changes of capacity that this process made.",
         ),
         Family(
+            "scale_down_checks", "counter", "", ("state",),
+            "Checks of the raised tables: ok, or stuck if one should have been lowered.",
+        ),
+        Family(
             "failovers", "counter", "", ("table", "state"),
             "Changes to the other alias (begun), and back (ended).",
         ),

@@ -18,10 +18,12 @@ from django.test import Client
 from django.urls import reverse
 from moto.server import ThreadedMotoServer
 
+from dynamo_stores.calls.counters import get_counters
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.monitoring import CloudWatchMetricsPublisher, Monitor, exporter, flush_metrics
+from dynamo_stores.monitoring.cloudwatch_metrics import of_library
 from dynamo_stores.monitoring.exporter import get_exporters
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import find_free_port
@@ -188,6 +190,18 @@ def make_session():
     session = botocore.session.Session()
     session.set_credentials("AKIDOFTHEALIAS", "secret")
     return session
+
+
+def test_checks_of_raised_tables_are_published_by_what_alarms_ask_for(published, statistics):
+    """All of them, and those that found a stuck table."""
+    using = published()
+    for state in ("ok", "stuck", "ok"):
+        get_counters(using).add("scale_down_checks", state)
+    CacheStore(using).get("absent")
+    assert flush_metrics(using, seconds=60)
+    for name, count in (("scale_down_checks", 3), ("stuck_scale_downs", 1)):
+        metric = of_library(using, name)
+        assert statistics(metric.name, **dict(metric.dimensions))[1] == count
 
 
 def test_a_batch_that_was_accepted_is_not_sent_again(moto, published, statistics, caplog):

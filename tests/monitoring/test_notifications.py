@@ -26,6 +26,7 @@ from dynamo_stores.capacity.usage import Usage
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.monitoring.health import perform_health_check
+from dynamo_stores.monitoring.meter import get_meter
 from dynamo_stores.monitoring.notifications.ledger import AT_ONCE, WINDOW
 from dynamo_stores.monitoring.notifications.notifier import get_notifier
 from dynamo_stores.monitoring.notifications.sources import check
@@ -310,6 +311,30 @@ def test_capacity_and_its_maximum(alias, dynamo_capacity, provisioned, run, unti
     assert received[2].fields["deadline"] < later
 
 
+def test_checks_for_stuck_tables_are_counted_for_the_sinks(alias, provisioned, settings):
+    """Without NOTIFY, too; an alias without provisioned tables or sinks is not checked."""
+    using, table, _ = provisioned()
+    sinks = {"METRICS": {"SINKS": ["dynamo_stores.monitoring.sinks.LoggingSink"]}}
+    settings.DYNAMO_STORES = {
+        **settings.DYNAMO_STORES,
+        "on_demand": {**settings.DYNAMO_STORES["default"], **sinks},
+        using: {**settings.DYNAMO_STORES[using], **sinks},
+    }
+    records, now = CapacityRecords(using), time.time()
+    decision = {"at": now, "code": "raised", "why": "w", "from": {}, "to": {}}
+    records.record_raise(describe(using, table), now + 600, decision)
+
+    def checks(using):
+        return get_meter(using).snapshot().counters.get("scale_down_checks", {})
+
+    assert check(using) == check("on_demand") == check("default") == 0
+    assert checks(using) == {("ok",): 1.0}
+    with FakeClock(now + 1000):
+        assert check(using) == 1
+    assert checks(using) == {("ok",): 1.0, ("stuck",): 1.0}
+    assert checks("on_demand") == checks("default") == {}
+
+
 def test_a_table_that_may_not_be_lowered_is_stuck(alias, provisioned, settings):
     """Although it is tried, and the deadline moves on."""
     received.clear()
@@ -521,8 +546,16 @@ def test_beat_must_look_for_tables_that_are_stuck(tables):
         assert not is_found()
     finally:
         current_app.conf.beat_schedule = before
-    with override_settings(DYNAMO_STORES={"default": notify}):
-        assert "dynamo_stores.roll_up_status" in beat_schedule()
+    off = {"REPORTS": {"ENABLED": False}}
+    for default, is_planned in (
+        (notify, True),
+        # With a sink, for the metric of raised tables.
+        ({**off, "BILLING_MODE": "PROVISIONED"}, True),
+        ({**off, "BILLING_MODE": "PROVISIONED", "METRICS": {"SINKS": []}}, False),
+        (off, False),
+    ):
+        with override_settings(DYNAMO_STORES={"default": default}):
+            assert ("dynamo_stores.roll_up_status" in beat_schedule()) is is_planned
 
 
 def test_a_process_that_is_killed_leaves_the_rest_to_others(notified, dynamo_clock):

@@ -10,7 +10,9 @@ from django.dispatch import receiver
 
 from ... import clock
 from ...calls.breaker import State
-from ...conf import DEFAULT_ALIAS, get_config
+from ...calls.counters import get_counters
+from ...conf import DEFAULT_ALIAS, get_config, provisioned_aliases
+from ...exceptions import TABLE_MISSING, ConfigurationError, code_of
 from ...signals import breaker_state_changed, capacity_changed, capacity_decided, failed_over
 from ..formatting import span
 from . import messages
@@ -121,21 +123,49 @@ def _on_failover(
         notifier.submit(make, FAILOVER_ENDED)
 
 
+def is_checked(using: str) -> bool:
+    """Return whether :func:`check` has something to do: for ``NOTIFY``, or for a metric."""
+    config = get_config(using)
+    return config.notify.is_on or (bool(config.metrics.sinks) and using in provisioned_aliases())
+
+
 def check(using: str = DEFAULT_ALIAS) -> int:
     """
-    Tell which tables of the alias should have been lowered and were not, once for each raise, and
-    what was left out earlier; return the number of such tables. For a periodic task.
+    Look for tables of the alias that should have been lowered and were not; return their number.
 
-    Raises StoreUnavailable, and ConfigurationError without a control table.
+    ``NOTIFY`` is told once for each raise, and of what was left out earlier. The check is counted
+    for the metric ``scale_down_checks``. Nothing is read unless :func:`is_checked`. For a periodic
+    task.
+
+    Raises StoreUnavailable, and with ``NOTIFY`` ConfigurationError without a control table.
     """
-    if not get_config(using).notify.is_on:
+    if not is_checked(using):
         return 0
+    notifies = get_config(using).notify.is_on
+    if notifies:
+        from .notifier import get_notifier
+
+        get_notifier(using).submit_overdue()
+    now = clock.now()
+    try:
+        stuck = _stuck(using, now)
+    except ConfigurationError as exc:
+        if notifies or code_of(exc) != TABLE_MISSING:
+            raise
+        return 0
+    get_counters(using).add("scale_down_checks", "stuck" if stuck else "ok")
+    if notifies:
+        for submit in stuck:
+            get_notifier(using).submit(submit, STUCK)
+    return len(stuck)
+
+
+def _stuck(using: str, now: float) -> list[partial[messages.News]]:
+    """Return the messages about tables that should have been lowered."""
     from ...capacity.records import CapacityRecords, DirectRecords
     from ..status import is_overdue
-    from .notifier import get_notifier
 
-    notifier, now, found = get_notifier(using), clock.now(), 0
-    notifier.submit_overdue()
+    found = []
     tables = CapacityRecords(using).tables()
     for table, record in DirectRecords(using).get_many(tables).items():
         if record.deadline is None:
@@ -143,13 +173,11 @@ def check(using: str = DEFAULT_ALIAS) -> int:
         late = is_overdue(record.deadline, now)
         if not late and record.decision.get("code") not in _LASTING:
             continue
-        found += 1
         why = "nothing runs dynamo_reconcile" if late else str(record.decision.get("why", ""))
-        notifier.submit(
+        found.append(
             partial(
                 messages.stuck, using, table, now, deadline=record.deadline, why=why,
                 generation=record.generation, is_overdue=late,
-            ),
-            STUCK,
+            )
         )  # fmt: skip
     return found

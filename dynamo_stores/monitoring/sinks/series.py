@@ -25,6 +25,7 @@ _PARTS: Final[Mapping[str, tuple[str, str, Collection[str], bool]]] = {
     "write_units": ("consumed_units", "kind", ("write",), True),
     "hits": ("cache_lookups", "result", ("hit",), True),
     "misses": ("cache_lookups", "result", ("miss",), True),
+    "stuck_scale_downs": ("scale_down_checks", "state", ("stuck",), True),
 }
 # By metric: its sets of labels, each of which makes custom metrics. The alias is in all of them.
 DIMENSIONS: Final[Mapping[str, Sequence[Sequence[str]]]] = {
@@ -38,6 +39,8 @@ DIMENSIONS: Final[Mapping[str, Sequence[Sequence[str]]]] = {
     "breaker_open": [["table"]],
     "capacity_changes": [["table"]],
     "failovers": [["table"]],
+    "scale_down_checks": [[]],
+    "stuck_scale_downs": [[]],
     "hits": [[]],
     "misses": [[]],
     "rate_limit_refusals": [[]],
@@ -161,7 +164,7 @@ class Pending:
         if len(metric.dimensions) > _MOST_DIMENSIONS or not abs(metric.value) <= _LARGEST:
             self.drop(1)
             return
-        dimensions = {_name(name): _text(text) for name, text in metric.dimensions}
+        dimensions = {_name(name): as_dimension(text) for name, text in metric.dimensions}
         series = Series(_name(metric.name), metric.unit, tuple(dimensions.items()))
         key, values = (series, _minute_of(metric.at)), Values({metric.value: 1})
         with self._lock:
@@ -244,8 +247,8 @@ class _Wanted(NamedTuple):
         return (labels[place] in values) is is_in
 
     def series(self, using: str, labels: Labels) -> Series:
-        chosen = ((name, _text(labels[place])) for name, place in self.labels)
-        return Series(self.name, self.unit, ((ALIAS, _text(using)), *chosen))
+        chosen = ((name, as_dimension(labels[place])) for name, place in self.labels)
+        return Series(self.name, self.unit, ((ALIAS, as_dimension(using)), *chosen))
 
 
 def _wanted(dimensions: Mapping[str, Sequence[Sequence[str]]]) -> Iterator[_Wanted]:
@@ -291,10 +294,10 @@ def _minute_of(moment: float) -> int:
 
 def _name(text: str) -> str:
     # This member of a line of the Embedded Metric Format is its own.
-    return "aws" if (found := _text(text, _MOST_NAME)) == "_aws" else found
+    return "aws" if (found := as_dimension(text, _MOST_NAME)) == "_aws" else found
 
 
-def _text(text: str, most: int = _MOST_TEXT) -> str:
+def as_dimension(text: str, most: int = _MOST_TEXT) -> str:
     """Return a text as CloudWatch allows it: printable ASCII, not empty."""
     found = text[:most]
     if not (found.isascii() and found.isprintable()):
