@@ -29,6 +29,7 @@ MODULES = [
     "cache",
     "capacity",
     "client",
+    "cost",
     "decorators",
     "monitoring",
     "monitoring.notifications",

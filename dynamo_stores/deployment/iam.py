@@ -20,8 +20,11 @@ from ..exceptions import ConfigurationError
 from ..infrastructure.options import AWS_MANAGED, AWS_OWNED
 from ..infrastructure.tables import TableSpec
 from ..models import DATA_ACTIONS
+from ..monitoring.dashboard import local_endpoint, region_of
 from ..monitoring.sinks.cloudwatch import CloudWatchSink
 from ..monitoring.sinks.xray import XRaySink
+from .description import Deployment, Table
+from .parameters import ALARMS, DASHBOARD
 
 WEB, WORKER, DEPLOYER = "web", "worker", "deployer"
 ROLES: Final = (WEB, WORKER, DEPLOYER)
@@ -43,6 +46,15 @@ _ON_CONTROL = {
         ["BatchWriteItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"]
     ),
 }
+_TO_REPLICATE = (
+    *("BatchWriteItem", "CreateTable", "CreateTableReplica", "DeleteItem", "GetItem"),
+    *("PutItem", "Query", "Scan", "UpdateItem"),
+)
+_ON_PLANS = (
+    *("CreateBackupPlan", "CreateBackupSelection", "DeleteBackupSelection", "GetBackupPlan"),
+    *("GetBackupSelection", "ListBackupSelections", "UpdateBackupPlan"),
+)
+_ON_BACKUP_ROLE = ("AttachRolePolicy", "CreateRole", "GetRole", "PassRole")
 _OF_STREAMS = ("DescribeStream", "GetRecords", "GetShardIterator")
 # What DynamoDB needs of a key to create a table with it.
 _TO_CREATE = ("CreateGrant", "Encrypt", "GenerateDataKey", "ReEncryptFrom", "ReEncryptTo")
@@ -75,24 +87,63 @@ class Grant(NamedTuple):
 Places = Callable[[str], Place]
 
 
-def policy(role: str, specs: Iterable[TableSpec], place_of: Places) -> dict[str, Any]:
+def policy(role: str, deployments: Iterable[Deployment], place_of: Places) -> dict[str, Any]:
     """
-    Return the policy document of ``role`` for the tables ``specs``; ``place_of`` returns the place
-    of an alias. Its JSON is at most 6,144 characters, or IAM takes it only in parts.
+    Return the policy document of ``role``; ``place_of`` returns the place of an alias.
 
     Raises ConfigurationError if ``role_actions`` of a model has an unknown role or action.
     """
     if role not in ROLES:
         raise ConfigurationError(f"There is no role {role!r}; expected {', '.join(ROLES)}.")
-    specs = list(specs)
-    found: set[Grant] = set()
+    deployments, found = list(deployments), set[Grant]()
+    specs = [spec for each in deployments for spec in each.watched]
     for spec in specs:
         place = place_of(spec.using)
         found |= _of_deployer(spec, place) if role == DEPLOYER else _of_process(role, spec, place)
         found |= _of_key(role, spec, place)
     for using in dict.fromkeys(spec.using for spec in specs):
         found |= _of_alias(role, using, specs, place_of(using))
+    if role == DEPLOYER:
+        for each in deployments:
+            found |= _of_parts(each, place_of)
     return {"Version": "2012-10-17", "Statement": _statements(found)}
+
+
+def place_in(account: str | None) -> Places:
+    """
+    Return a function from an alias to its place, in ``account`` unless ``ROLE_ARN`` names another.
+
+    That raises ConfigurationError if nothing says the account, or the region.
+    """
+
+    def place_of(using: str) -> Place:
+        role = get_config(using).role_arn
+        found = role.split(":")[4] if role else account
+        if found is None and local_endpoint(using) is not None:
+            found = "0" * 12
+        if found is None:
+            raise ConfigurationError(
+                "A policy names the account of its tables. Give it by --account; "
+                "'aws sts get-caller-identity' prints it."
+            )
+        region = region_of(using)
+        return Place(_partition_of(region), region, found)
+
+    return place_of
+
+
+def _partition_of(region: str) -> str:
+    begins = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+    return next((name for start, name in begins.items() if region.startswith(start)), "aws")
+
+
+def render(role: str | None, deployments: Iterable[Deployment], account: str | None) -> str:
+    """Return the policy of ``role`` as JSON, or those of all roles by name."""
+    deployments, place_of = list(deployments), place_in(account)
+    if role is not None:
+        return json.dumps(policy(role, deployments, place_of), indent=2)
+    found = {each: policy(each, deployments, place_of) for each in ROLES}
+    return json.dumps(found, indent=2)
 
 
 def length_of(document: Mapping[str, Any]) -> int:
@@ -163,6 +214,76 @@ def _of_deployer(spec: TableSpec, place: Place) -> set[Grant]:
     if options.tags is not None:
         actions |= {"ListTagsOfResource", "TagResource"}
     return {Grant(f"dynamodb:{action}", place.table(spec.name)) for action in actions}
+
+
+def _of_parts(of: Deployment, place_of: Places) -> set[Grant]:
+    """Return the grants for what ``dynamo_infrastructure --apply`` sets beside the tables."""
+    place = place_of((*of.aliases, *(spec.using for spec in of.watched))[0])
+    role, found = place._replace(region=""), set[Grant]()
+    for table in of.tables:
+        found |= _of_replicas(table, place_of(table.spec.using))
+    if of.has(ALARMS):
+        # Names of alarms begin with that of their table, or of the stores' table.
+        names = {spec.name for spec in of.watched} | {of.base}
+        alarms = [place.arn("cloudwatch", f"alarm:{name}-*") for name in names]
+        found |= {Grant("cloudwatch:PutMetricAlarm", each) for each in alarms}
+        found.add(Grant("cloudwatch:DescribeAlarms", place.arn("cloudwatch", "alarm:*")))
+        if not of.value("AlarmTopicArn"):
+            topic = place.arn("sns", of.topic_name)
+            found |= {
+                Grant(f"sns:{action}", topic)
+                for action in ("CreateTopic", "ListSubscriptionsByTopic", "Subscribe")
+            }
+            found.add(Grant("sns:ListTopics", "*"))
+    if of.has(DASHBOARD):
+        dashboard = role.arn("cloudwatch", f"dashboard/{of.dashboard_name}")
+        found |= {Grant(f"cloudwatch:{action}Dashboard", dashboard) for action in ("Get", "Put")}
+    if of.targets:
+        scaling = "application-autoscaling"
+        target = place.arn(scaling, "scalable-target/*")
+        found |= {
+            Grant(f"{scaling}:DescribeScalableTargets", "*"),
+            Grant(f"{scaling}:DescribeScalingPolicies", "*"),
+            Grant(f"{scaling}:PutScalingPolicy", target),
+            Grant(f"{scaling}:RegisterScalableTarget", target),
+            _service_role(role, "dynamodb.application-autoscaling"),
+        }
+    if of.backups is not None:
+        vault = place.arn("backup", f"backup-vault:{of.backups.name}")
+        plans = place.arn("backup", "backup-plan:*")
+        own = role.arn("iam", f"role/{of.backups.name}")
+        found |= {Grant(f"backup:{action}", plans) for action in _ON_PLANS}
+        found |= {Grant(f"iam:{action}", own) for action in _ON_BACKUP_ROLE}
+        found |= {
+            Grant(f"backup:{action}", "*") for action in ("ListBackupPlans", "ListBackupVaults")
+        }
+        found |= {
+            Grant("backup:CreateBackupVault", vault),
+            Grant("backup-storage:MountCapsule", "*"),
+        }
+    return found
+
+
+def _of_replicas(table: Table, place: Place) -> set[Grant]:
+    if not table.replicas:
+        return set()
+    # DynamoDB fills a replica in the name of the caller.
+    # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/V2gt_IAM.html
+    found = {
+        Grant(f"dynamodb:{action}", place._replace(region=replica.region).table(table.name))
+        for replica in table.replicas
+        for action in _TO_REPLICATE
+    }
+    return {*found, _service_role(place._replace(region=""), "replication.dynamodb")}
+
+
+def _service_role(place: Place, service: str) -> Grant:
+    name = f"{service}.amazonaws.com"
+    return Grant(
+        "iam:CreateServiceLinkedRole",
+        place.arn("iam", f"role/aws-service-role/{name}/*"),
+        json.dumps({"StringLike": {"iam:AWSServiceName": name}}),
+    )
 
 
 def _of_key(role: str, spec: TableSpec, place: Place) -> set[Grant]:

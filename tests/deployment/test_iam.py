@@ -7,10 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from django.core.management import CommandError
 
 from dynamo_stores.deployment import iam
+from dynamo_stores.deployment.description import describe
 from dynamo_stores.exceptions import ConfigurationError
 from dynamo_stores.infrastructure.tables import IndexSpec, KeySchema, TableSpec, wanted_tables
+from tests.helpers.commands import run
 
 PLACE = iam.Place("aws", "eu-west-1", "123456789012")
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:alarms"
@@ -23,6 +26,7 @@ EVERYTHING = {
     "POINT_IN_TIME_RECOVERY": True,
     "TAGS": {"team": "forum"},
     "ENCRYPTION_KEY": KEY,
+    "parts": ["auto-scaling", "backups"],
     "METRICS": {
         "NAMESPACE": "Forum",
         "SINKS": [
@@ -37,11 +41,11 @@ EVERYTHING = {
 def policies(settings):
     """``policies(**changes)``: the policies of the project with these settings, by role."""
 
-    def make(**changes):
+    def make(parts=(), **changes):
         base = {**settings.DYNAMO_STORES["default"], "TABLE_PREFIX": "", **changes}
         settings.DYNAMO_STORES = {"default": base}
-        specs = wanted_tables()
-        return {role: iam.policy(role, specs, lambda using: PLACE) for role in iam.ROLES}
+        found = describe(wanted_tables(), ["default"], with_=parts)
+        return {role: iam.policy(role, found, lambda using: PLACE) for role in iam.ROLES}
 
     return make
 
@@ -94,20 +98,26 @@ def test_only_what_has_no_resource_is_allowed_on_all(policies, changes):
         assert not [action for action, _ in found if "*" in action]
         assert {action for action, resource in found if resource == "*"} <= {
             "application-autoscaling:DescribeScalableTargets",
+            "application-autoscaling:DescribeScalingPolicies",
+            "backup-storage:MountCapsule",
+            "backup:ListBackupPlans",
+            "backup:ListBackupVaults",
             "cloudwatch:PutMetricData",
             "dynamodb:DescribeLimits",
             "dynamodb:ListStreams",
+            "sns:ListTopics",
             "xray:PutTelemetryRecords",
             "xray:PutTraceSegments",
         }
         assert iam.length_of(document) <= iam.MOST_CHARACTERS
 
 
-def test_by_default_only_tables_are_used(policies):
-    """And the roles of processes change none."""
+def test_by_default_processes_only_use_tables(policies):
+    """And change none; the deployer sets alarms and a dashboard, too."""
     for role, document in policies().items():
         actions = {action for action, _ in grants(document)}
-        assert {action.partition(":")[0] for action in actions} == {"dynamodb"}
+        services = {action.partition(":")[0] for action in actions}
+        assert services == {"dynamodb", *(["cloudwatch", "sns"] if role == "deployer" else [])}
         assert ("dynamodb:UpdateTable" in actions) == (role == "deployer")
 
 
@@ -145,7 +155,8 @@ def spec(role_actions):
 
 
 def actions(role, found):
-    document = iam.policy(role, [spec(found)], lambda using: PLACE)
+    found = describe([spec(found)], [], without=["alarms", "dashboard"])
+    document = iam.policy(role, found, lambda using: PLACE)
     return {
         (action.partition(":")[2], resource.rpartition(":")[2])
         for action, resource in grants(document)
@@ -182,3 +193,46 @@ def test_wrong_role_actions_are_explained(wrong):
         actions("web", wrong)
     with pytest.raises(ConfigurationError, match="There is no role 'cron'; expected web,"):
         iam.policy("cron", [], lambda using: PLACE)
+
+
+def test_the_command_prints_one_policy_or_all(settings):
+    """The account is that of the option; a document of all roles has them by name."""
+    settings.DYNAMO_STORES = {"default": {"REGION": "eu-west-1"}}
+    everything = json.loads(run("dynamo_infrastructure", format="iam", account="123456789012"))
+    assert [*everything] == ["web", "worker", "deployer"]
+    one = run("dynamo_infrastructure", format="iam", account="123456789012", role="web")
+    assert json.loads(one) == everything["web"]
+    assert "arn:aws:dynamodb:eu-west-1:123456789012:table/dynamo-stores" in one
+
+
+def test_the_command_needs_an_account(settings):
+    settings.DYNAMO_STORES = {"default": {"REGION": "eu-west-1"}}
+    with pytest.raises(CommandError, match="names the account of its tables"):
+        run("dynamo_infrastructure", format="iam")
+    with pytest.raises(CommandError, match="'12' is not an id of an account; expected twelve"):
+        run("dynamo_infrastructure", "--format=iam", "--account=12")
+    with pytest.raises(CommandError, match="--role and --account are for --format iam"):
+        run("dynamo_infrastructure", format="cli", role="web")
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov"), ("eu-west-1", "aws")],
+)
+def test_partitions(settings, region, partition):
+    settings.DYNAMO_STORES = {"default": {"REGION": region}}
+    assert iam.place_in("123456789012")("default").partition == partition
+
+
+def test_replicas_are_filled_for_the_deployer(settings):
+    """In the other region; and DynamoDB's own role may be created."""
+    settings.DYNAMO_STORES = {
+        "default": {"REGION": "eu-west-1", "FAILOVER": "other"},
+        "other": {"REGION": "eu-central-1"},
+    }
+    found = describe(wanted_tables(), ["default"])
+    documents = {role: iam.policy(role, found, iam.place_in("1" * 12)) for role in iam.ROLES}
+    replica = f"arn:aws:dynamodb:eu-central-1:{'1' * 12}:table/dynamo-stores"
+    assert ("dynamodb:CreateTableReplica", replica) in grants(documents["deployer"])
+    assert ("dynamodb:CreateTableReplica", replica) not in grants(documents["web"])
+    assert ("dynamodb:GetItem", replica) in grants(documents["web"])

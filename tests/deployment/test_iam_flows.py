@@ -17,6 +17,7 @@ from dynamo_stores import tasks
 from dynamo_stores.cache import DynamoDBCache
 from dynamo_stores.conf import get_config
 from dynamo_stores.deployment import iam
+from dynamo_stores.deployment.description import describe
 from dynamo_stores.infrastructure.tables import wanted_tables
 from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.stores import (
@@ -62,7 +63,8 @@ def deployed(default_alias, dynamo_engine, settings):
     def use(role, **changes):
         base = {**default_alias, "TABLE_PREFIX": prefix, **SETTINGS, **changes}
         settings.DYNAMO_STORES = {"default": base}
-        document = iam.policy(role, wanted_tables(), lambda using: PLACE)
+        found = describe(wanted_tables(), ["default"])
+        document = iam.policy(role, found, lambda using: PLACE)
         with AuthorizingRelay(dynamo_engine, document) as relay:
             settings.DYNAMO_STORES = {"default": {**base, "ENDPOINT_URL": relay.url}}
             yield relay

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from argparse import ArgumentParser
+import re
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ...calls.control import get_control
 from ...deployment.description import Deployment, describe, place_name
 from ...deployment.formats import FORMATS
+from ...deployment.iam import MOST_CHARACTERS, ROLES, length_of, place_in, policy, render
 from ...deployment.parameters import CLOUDTRAIL, OPTIONAL, PARAMETERS, USUAL, VPC_ENDPOINT
 from ...deployment.requests import Services, Step, steps
 from ...infrastructure.replicas import Replication
@@ -40,7 +42,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         what = parser.add_mutually_exclusive_group(required=True)
-        what.add_argument("--format", choices=[*FORMATS], help="Print a document; ask AWS nothing.")
+        what.add_argument(
+            "--format", choices=[*FORMATS, "iam"], help="Print a document; ask AWS nothing."
+        )
         what.add_argument("--diff", action="store_true", help="Print what differs at AWS.")
         what.add_argument("--apply", action="store_true", help="Set what differs at AWS.")
         parser.add_argument(
@@ -66,6 +70,15 @@ class Command(BaseCommand):
             help=f"Another default; may be repeated: {', '.join(p.name for p in PARAMETERS)}.",
         )
         parser.add_argument(
+            "--role", choices=ROLES, help="Of --format iam: only the policy of this role."
+        )
+        parser.add_argument(
+            "--account",
+            type=_account,
+            metavar="ID",
+            help="Of --format iam: the id of the AWS account.",
+        )
+        parser.add_argument(
             "--endpoint-url",
             metavar="URL",
             help="The endpoint of CloudWatch and the others, for --diff and --apply (default: that "
@@ -88,6 +101,11 @@ class Command(BaseCommand):
             )
         for note in dict.fromkeys(note for each in found for note in each.notes):
             self.stderr.write(f"Note: {note}")
+        if options["format"] == "iam":
+            self._print_policies(found, options["role"], options["account"])
+            return
+        if options["role"] or options["account"]:
+            raise CommandError("--role and --account are for --format iam.")
         if options["format"] is not None:
             self._print(options["format"], found)
             return
@@ -101,6 +119,19 @@ class Command(BaseCommand):
             self._diff(work)
         else:
             self._apply(work, interactive=options["interactive"])
+
+    def _print_policies(
+        self, found: list[Deployment], role: str | None, account: str | None
+    ) -> None:
+        with command_errors():
+            place_of = place_in(account)
+            for each in ROLES:
+                if (length := length_of(policy(each, found, place_of))) > MOST_CHARACTERS:
+                    self.stderr.write(
+                        f"Note: the policy of {each} has {length:,} characters, and IAM takes "
+                        f"{MOST_CHARACTERS:,} in one. Divide its statements, or use --table."
+                    )
+            self.stdout.write(render(role, found, account))
 
     def _print(self, name: str, found: list[Deployment]) -> None:
         if len(found) > 1:
@@ -154,6 +185,12 @@ class Command(BaseCommand):
         self.stdout.write(line)
         # Tables take minutes, and the progress may be read from a file.
         self.stdout.flush()
+
+
+def _account(text: str) -> str:
+    if not re.fullmatch(r"\d{12}", text):
+        raise ArgumentTypeError(f"{text!r} is not an id of an account; expected twelve digits.")
+    return text
 
 
 class _Work:
