@@ -33,6 +33,7 @@ pytest_plugins = [
     "tests.helpers.forum_tables",
     "tests.helpers.items",
     "tests.helpers.limits",
+    "tests.helpers.moto_server",
     "tests.helpers.notifications",
     "tests.helpers.outcomes",
     "tests.helpers.plain_tables",

@@ -10,7 +10,6 @@ import boto3
 import pytest
 from celery import current_app
 from django.core.management import CommandError
-from moto.server import ThreadedMotoServer
 
 from dynamo_stores.capacity.auto_scaling import ScalableTarget, get_auto_scaling
 from dynamo_stores.capacity.records import CapacityRecords
@@ -22,14 +21,10 @@ from dynamo_stores.testing import FakeClock
 from tests.helpers.capacity import named, reason
 
 
-@pytest.fixture(scope="module")
-def auto_scaling():
+@pytest.fixture
+def auto_scaling(moto):
     """The endpoint of an Application Auto Scaling that holds targets."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    return moto
 
 
 def register(endpoint, table, index="GSI1", maximum=50, minimum=5):

@@ -9,7 +9,6 @@ import time
 import boto3
 import pytest
 from django.core.management import CommandError, call_command
-from moto.server import ThreadedMotoServer
 
 from dynamo_stores.conf import get_config
 from dynamo_stores.cost.cloudwatch import cloudwatch_load, read_cloudwatch
@@ -17,16 +16,6 @@ from dynamo_stores.exceptions import StoreError
 from dynamo_stores.testing import find_free_port
 
 FAKE = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-
-
-@pytest.fixture(scope="module")
-def moto():
-    """The URL of a CloudWatch."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import boto3
 import pytest
 from django.core.management import call_command
-from moto.server import ThreadedMotoServer
 from pynamodb.attributes import NumberAttribute, TTLAttribute, UnicodeAttribute
 from pynamodb.indexes import (
     AllProjection,
@@ -69,16 +68,6 @@ def ministack():
     """The URL of ministack with the other services."""
     with FullEngine() as engine:
         yield engine.url
-
-
-@pytest.fixture(scope="session")
-def moto():
-    """The URL of moto."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

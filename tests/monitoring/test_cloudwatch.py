@@ -16,7 +16,6 @@ from django.conf import settings
 from django.core.signals import request_finished
 from django.test import Client
 from django.urls import reverse
-from moto.server import ThreadedMotoServer
 
 from dynamo_stores.calls.counters import get_counters
 from dynamo_stores.calls.observer import measuring
@@ -32,16 +31,6 @@ from tests.helpers.peers import Peer, response
 
 CLOUDWATCH = "dynamo_stores.monitoring.sinks.cloudwatch.CloudWatchSink"
 FAKE = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-
-
-@pytest.fixture(scope="module")
-def moto():
-    """The URL of a CloudWatch."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

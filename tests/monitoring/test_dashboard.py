@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import ConfigurationError
@@ -17,16 +16,6 @@ from tests.monitoring.test_cloudwatch import CLOUDWATCH
 SINK = {"SINKS": [CLOUDWATCH], "NAMESPACE": "Shop"}
 
 
-@pytest.fixture
-def cloudwatch(monkeypatch):
-    """The URL of a CloudWatch, which is the endpoint of everything."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 def lines(body):
     """Return namespace, metric and dimensions of all lines of all graphs."""
     return [
@@ -36,9 +25,9 @@ def lines(body):
     ]
 
 
-def test_a_dashboard_needs_no_argument(settings, default_alias, cloudwatch):
+def test_a_dashboard_needs_no_argument(settings, default_alias, moto):
     """Its name is that of the stores' table; CloudWatch finds no mistake in it."""
-    settings.DYNAMO_STORES = {"default": {**default_alias, "ENDPOINT_URL": cloudwatch}}
+    settings.DYNAMO_STORES = {"default": {**default_alias, "ENDPOINT_URL": moto}}
     answer = create_dashboard()
     assert answer["DashboardValidationMessages"] == []
     assert create_dashboard("again")["ResponseMetadata"]["HTTPStatusCode"] == 200

@@ -12,7 +12,6 @@ import sys
 import boto3
 import pytest
 from django.core.management import CommandError, call_command
-from moto.server import ThreadedMotoServer
 
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.infrastructure.live import read_recovery, read_tags
@@ -38,16 +37,6 @@ def embedded():
     """The URL of an engine that has backups."""
     with EmbeddedEngine() as engine:
         yield engine.url
-
-
-@pytest.fixture(scope="module")
-def moto():
-    """The URL of another one, with S3 and Application Auto Scaling, that describes restores."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

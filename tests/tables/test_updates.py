@@ -13,7 +13,6 @@ import time
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
-from moto.server import ThreadedMotoServer
 
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.exceptions import ConfigurationError, StoreUnavailable
@@ -535,21 +534,18 @@ def test_the_billing_mode_is_switched_with_its_indexes(table, embedded, wanted):
 
 
 @pytest.fixture
-def kms(monkeypatch):
+def kms(monkeypatch, moto):
     """A KMS with one key under an alias; returns the ARN of the key."""
     import boto3
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", moto)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
     client = boto3.client("kms", region_name="us-east-1")
     arn = client.create_key()["KeyMetadata"]["Arn"]
     client.create_alias(AliasName="alias/tables", TargetKeyId=arn)
     yield arn
-    server.stop()
+    client.delete_alias(AliasName="alias/tables")
 
 
 def test_the_alias_of_a_key_is_the_key(table, embedded, kms):
