@@ -11,8 +11,9 @@ from .. import clock
 from ..concurrency.per_process import PerProcess
 from ..exceptions import store_error
 from .connection import Connection, table_of
+from .policy import time_left
 
-# Seconds for connecting, and for each wait for the answer.
+# Seconds for connecting, and for each wait for the answer; fewer near the end of a deadline.
 DIRECT_SECONDS = 2.0
 
 
@@ -28,7 +29,8 @@ class DirectConnection(Connection):
         """
         request.setdefault("ReturnConsumedCapacity", "NONE")
         try:
-            return await self._send(operation, request, clock.monotonic() + DIRECT_SECONDS)
+            until = clock.monotonic() + time_left(DIRECT_SECONDS)
+            return await self._send(operation, request, until)
         except Exception as exc:
             failure = store_error(
                 exc,

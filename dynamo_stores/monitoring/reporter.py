@@ -28,6 +28,7 @@ from ..cache.store.statistics import get_lookups
 from ..calls.breaker import State
 from ..calls.connection import get_connection
 from ..calls.counters import get_counters
+from ..calls.policy import deadline
 from ..capacity.usage import MINUTES, minute_of
 from ..concurrency.per_process import PerProcess
 from ..conf import get_config
@@ -39,6 +40,9 @@ from .report import BreakerReport, Report
 from .report_store import ReportStore
 
 logger = logging.getLogger(__name__)
+
+# A report is not begun with less time, in seconds.
+_SHORTEST = 0.01
 
 # Seconds from the first call to the first report, and from an event to its report.
 _FIRST, _GATHER = 1.0, 2.0
@@ -251,4 +255,7 @@ def publish_last_reports(**kwargs: Any) -> None:
         time_left()
         for reporter in _reporters.all():
             if reporter.has_published() and reporter.meter.unanswered_since is None:
-                reporter.publish(has_ended=True)
+                if (left := time_left()) < _SHORTEST:
+                    return
+                with deadline(left):
+                    reporter.publish(has_ended=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import pytest
 
 from dynamo_stores.calls import observer
+from dynamo_stores.calls.direct import DIRECT_SECONDS
+from dynamo_stores.calls.policy import deadline
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.monitoring import correlation, ending, monitor_operation
@@ -18,6 +21,8 @@ from dynamo_stores.monitoring.exporter import (
     get_exporters,
 )
 from dynamo_stores.monitoring.meter import get_meter
+from dynamo_stores.monitoring.report_store import ReportStore
+from dynamo_stores.monitoring.reporter import get_reporter, publish_last_reports
 from dynamo_stores.stores import CacheStore
 from tests.monitoring.test_metrics import KEEPS, Keeps, metrics  # noqa: F401 - a fixture
 
@@ -205,3 +210,35 @@ def test_the_end_of_a_process_has_one_time_for_all(dynamo_clock, monkeypatch):
     dynamo_clock.advance(20.0)
     assert ending.time_left() == 1.5
     assert len(begun) == 2
+
+
+def test_last_reports_of_all_aliases_share_the_time_of_the_end(alias, dynamo_faults, monkeypatch):
+    """An alias whose DynamoDB hangs takes what is left of it; the next one sends nothing then."""
+    monkeypatch.setattr(ending, "_until", None)
+    settings = {"ENDPOINT_URL": dynamo_faults.url, "REPORTS": {"INTERVAL": 3600.0}}
+    names = [alias(**settings) for _ in range(2)]
+    for using in names:
+        CacheStore(using).get("k")
+        get_reporter(using).publish()
+        assert get_reporter(using).has_published()
+    dynamo_faults.clear()
+    dynamo_faults.hang("UpdateItem")
+    started = time.monotonic()
+    publish_last_reports()
+    assert dynamo_faults.requests["UpdateItem"] == 1
+    # Two seconds for each of them otherwise.
+    assert time.monotonic() - started < DIRECT_SECONDS
+
+
+def test_the_direct_connection_ends_with_a_deadline(alias, dynamo_faults):
+    """A shorter one than its own time."""
+    using = alias(ENDPOINT_URL=dynamo_faults.url)
+    store = ReportStore(using)
+    store.all()
+    dynamo_faults.clear()
+    dynamo_faults.hang("Query")
+    with deadline(0.2), pytest.raises(StoreUnavailable):
+        store.all()
+    with deadline(0.0), pytest.raises(StoreUnavailable):
+        store.all()
+    assert dynamo_faults.requests["Query"] == 1

@@ -173,9 +173,10 @@ class Notifier:
 
 
 def _wait(notifiers: list[Notifier], seconds: float) -> None:
-    # Real time, also with the fake clock of a test.
+    # Real time, also with the fake clock of a test, which is not that of the other threads.
+    until = clock.monotonic() + seconds
     for _ in range(math.ceil(seconds / _STEP)):
-        if all(each.is_idle for each in notifiers):
+        if all(each.is_idle for each in notifiers) or clock.monotonic() >= until:
             return
         threading.Event().wait(_STEP)
 
