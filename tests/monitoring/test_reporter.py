@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -305,8 +306,9 @@ def test_failed_conditions_are_not_errors(reporting):
     assert sum(each.errors for each in report.calls.values()) == 0
 
 
-def test_latencies_are_those_of_calls(reporting, dynamo_faults):
+def test_latencies_are_those_of_calls(reporting, dynamo_faults, monkeypatch):
     """With their retries and the waits between them, also of those that failed."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
     using = reporting(
         ENDPOINT_URL=dynamo_faults.url, RETRY={"MAX_RETRIES": 1, "DELAY": 0.3, "MAX_DELAY": 0.3}
     )
