@@ -196,10 +196,16 @@ def _backups(of: Deployment) -> Iterator[str]:
     create = _command("backup", "create-backup-plan", {"BackupPlan": request})
     yield 'if [ "$PLAN" = None ]; then'
     yield f"  PLAN=$({create} --query BackupPlanId --output text)"
+    yield "fi"
+    query = f"BackupSelectionsList[?SelectionName=='{plan.name}'].SelectionId | [0]"
+    find = f'aws backup list-backup-selections --backup-plan-id "$PLAN" --query {shlex.quote(query)}'
+    yield f"SELECTION=$({find} --output text)"
+    yield 'if [ "$SELECTION" = None ]; then'
+    yield "  ARNS="
     for table in plan.tables:
         describe = f"aws dynamodb describe-table --table-name {shlex.quote(table)}"
         yield f"  ARN=$({describe} --query Table.TableArn --output text)"
-        yield '  ARNS="${ARNS:-}${ARNS:+\\",\\"}$ARN"'
+        yield '  ARNS="$ARNS${ARNS:+\\",\\"}$ARN"'
     selection = {
         "BackupPlanId": _variable("PLAN"),
         "BackupSelection": {

@@ -176,6 +176,22 @@ def test_a_backup_plan_is_set_and_compared(project, ministack, client):
     assert {each.rpartition("/")[2] for each in found} == wanted
 
 
+def test_the_role_of_backups_gets_the_policies_that_it_lacks(project, ministack, client):
+    """Without them, as where it was only created, each backup fails."""
+    name = project(ENDPOINT_URL=ministack)
+    options = {"with_": ["backups"], "without": ["alarms", "dashboard"]}
+    apply(**options)
+    iam, role = client("iam", ministack), {"RoleName": f"{name}-backups"}
+    first, _ = iam.list_attached_role_policies(**role)["AttachedPolicies"]
+    iam.detach_role_policy(**role, PolicyArn=first["PolicyArn"])
+    lacks = f"attach the policies of AWS Backup to the role {name}-backups"
+    assert diff(**options) == [f"not done: {lacks}"]
+    apply(**options)
+    assert diff(**options) == []
+    attached = iam.list_attached_role_policies(**role)["AttachedPolicies"]
+    assert first["PolicyArn"] in {each["PolicyArn"] for each in attached}
+
+
 def test_a_failure_leaves_what_was_done_and_names_the_rest(project, ministack):
     """A table without TTL; the next run does the rest."""
     with FaultProxy(ministack) as relay:
