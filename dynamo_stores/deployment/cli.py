@@ -243,7 +243,8 @@ def _vpc_endpoint(of: Deployment) -> Iterator[str]:
 
 def _trail(of: Deployment) -> Iterator[str]:
     name = of.trail_name
-    prefix = plain(name.lower().replace("_", "-"), 40)
+    # A name of 63 characters at most, with the account and the longest region.
+    prefix = plain(name.lower().replace("_", "-").lstrip("-"), 35)
     yield ""
     yield from _account()
     yield from _region()

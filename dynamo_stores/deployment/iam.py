@@ -24,6 +24,7 @@ from ..monitoring.dashboard import local_endpoint, region_of
 from ..monitoring.sinks.cloudwatch import CloudWatchSink
 from ..monitoring.sinks.xray import XRaySink
 from .description import Deployment, Table
+from .names import begin_of_alarms
 from .parameters import ALARMS, DASHBOARD
 
 WEB, WORKER, DEPLOYER = "web", "worker", "deployer"
@@ -227,7 +228,7 @@ def _of_parts(of: Deployment, place_of: Places) -> set[Grant]:
     if of.has(ALARMS):
         # Names of alarms begin with that of their table, or of the stores' table.
         names = {spec.name for spec in of.watched} | {of.base}
-        alarms = [place.arn("cloudwatch", f"alarm:{name}-*") for name in names]
+        alarms = [place.arn("cloudwatch", f"alarm:{begin_of_alarms(name)}*") for name in names]
         found |= {Grant("cloudwatch:PutMetricAlarm", each) for each in alarms}
         found.add(Grant("cloudwatch:DescribeAlarms", place.arn("cloudwatch", "alarm:*")))
         if not of.value("AlarmTopicArn"):

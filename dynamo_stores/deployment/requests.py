@@ -205,6 +205,8 @@ def _is_as(has: Any, wanted: Any) -> bool:
     if isinstance(wanted, Mapping):
         return isinstance(has, Mapping) and not _different(has, wanted)
     if isinstance(wanted, list):
+        # An empty one may be left out.
+        has = [] if has is None else has
         return (
             isinstance(has, list)
             and len(has) == len(wanted)

@@ -44,7 +44,7 @@ def test_apply_makes_all_that_diff_names_and_may_be_repeated(project, engine, re
     before = diff(**mail)
     assert f"{name}: does not exist" in before
     assert f"not done: create the topic {name}-alarms" in before
-    assert f"not done: create the alarm {name}-GSI1-read-throttles" in before
+    assert f"not done: create the alarm {name}-read-throttles-GSI1" in before
     assert f"not done: create the dashboard {name}" in before
     printed = apply(**mail)
     plan, done = printed.split("1 of ", 1)
@@ -80,6 +80,8 @@ def test_what_others_changed_is_named_and_set_again(project, ministack, client):
         "AlarmDescription", "TreatMissingData",
     )  # fmt: skip
     cloudwatch.put_metric_alarm(**{each: found[each] for each in kept}, Threshold=99.0)
+    silent = f"{name}-write-throttles"
+    cloudwatch.disable_alarm_actions(AlarmNames=[silent])
     body = json.loads(cloudwatch.get_dashboard(DashboardName=name)["DashboardBody"])
     body["widgets"].pop()
     cloudwatch.put_dashboard(DashboardName=name, DashboardBody=json.dumps(body))
@@ -88,6 +90,7 @@ def test_what_others_changed_is_named_and_set_again(project, ministack, client):
     assert diff() == [
         f"{name}: its deletion protection is off, expected on",
         f"not done: change the alarm {alarm}: Threshold",
+        f"not done: change the alarm {silent}: ActionsEnabled",
         f"not done: change the dashboard {name}",
     ]
     assert f"change the table {name}: switch deletion protection on" in apply()

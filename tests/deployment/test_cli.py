@@ -159,6 +159,16 @@ def test_a_backup_plan_without_a_selection_gets_it(project, script, calls):
     assert "create-backup-plan" in {operation for _, operation, *_ in made}
 
 
+def test_the_bucket_of_a_trail_has_a_name_that_s3_takes(project, script, calls):
+    """63 characters at most, also in the region with the longest name; a letter first."""
+    project(TABLE_PREFIX="_", TABLE_NAME=30 * "Orders_")
+    text = script(with_=["cloudtrail"], without=["alarms", "dashboard"])
+    (made,) = [each for each in calls(text) if each[:2] == ["s3", "mb"]]
+    bucket = made[2].removeprefix("s3://")
+    assert bucket.startswith("orders-")
+    assert len(bucket.replace("eu-west-1", "ap-southeast-1")) <= 63
+
+
 def test_tables_and_alarms_of_its_requests_match_the_models(
     project, script, calls, ministack, client
 ):
