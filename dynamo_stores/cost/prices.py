@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,9 @@ MILLION = Decimal(1_000_000)
 # Files are small; a larger one is another file.
 _MOST_BYTES = 2**20
 _HOURS = (Decimal(600), Decimal(800))
+# What is divided by.
+_ABOVE_ZERO = frozenset(["on_demand.read", "on_demand.write", "years", "gib"])
+_LEAST = Decimal("0.000001")
 _T = TypeVar("_T")
 
 
@@ -152,7 +155,9 @@ def money(amount: Decimal, currency: str) -> str:
 
 def rounded(amount: Decimal, digits: int = 2) -> Decimal:
     """Return ``amount`` rounded half up, as bills are."""
-    return amount.quantize(Decimal(1).scaleb(-digits), rounding="ROUND_HALF_UP")
+    # With all its digits, however many they are.
+    context = Context(prec=max(28, amount.adjusted() + digits + 2))
+    return amount.quantize(Decimal(1).scaleb(-digits), rounding="ROUND_HALF_UP", context=context)
 
 
 def read_prices(
@@ -230,14 +235,17 @@ class _Reader:
 
     def number(self, name: str) -> Decimal:
         value = self.values.get(name)
+        part = self._where.rpartition(".")[2]
+        least = _LEAST if {name, f"{part}.{name}"} & _ABOVE_ZERO else Decimal(0)
         try:
             if isinstance(value, bool) or not isinstance(value, str | Decimal):
                 raise ValueError
             number = Decimal(value)
-            if not (number.is_finite() and 0 <= number < 10**12):
+            if not (number.is_finite() and least <= number < 10**12):
                 raise ValueError
         except (InvalidOperation, ValueError):
-            raise self._wrong(name, 'a number, 0 or more, such as "0.25"') from None
+            wanted = f'a number, {least:f} or more, such as "0.25"'
+            raise self._wrong(name, wanted) from None
         return number
 
     def text(self, name: str) -> str:
