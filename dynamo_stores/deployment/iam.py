@@ -318,11 +318,17 @@ def _of_alias(role: str, using: str, specs: Iterable[TableSpec], place: Place) -
         found.add(Grant("sts:AssumeRole", config.role_arn))
     if role == DEPLOYER:
         return found
-    if any(each.using == using and each.billing_mode == "PROVISIONED" for each in specs):
+    # Settings of single tables are theirs.
+    scaling = [
+        each.config.scaling
+        for each in specs
+        if each.using == using and each.billing_mode == "PROVISIONED"
+    ]
+    if scaling:
         found.add(Grant("application-autoscaling:DescribeScalableTargets", "*"))
-        if config.scaling.enabled:
+        if any(each.enabled or each.schedule is not None for each in scaling):
             found.add(Grant("dynamodb:DescribeLimits", "*"))
-        if config.scaling.auto_scaling == "raise_minimum":
+        if any(each.auto_scaling == "raise_minimum" for each in scaling):
             found.add(
                 Grant(
                     "application-autoscaling:RegisterScalableTarget",
