@@ -108,8 +108,8 @@ class RedisServerless:
 class Prices:
     """
     The prices of ``region`` in ``currency``: storage, replicas' storage, backups and point-in-time
-    recovery per GB and month. ``factor`` is what they were multiplied by. ``name``, ``date`` and
-    ``source`` are those of the file.
+    recovery per GB and month. They are those of ``price_region``, multiplied by ``factor``.
+    ``name``, ``date`` and ``source`` are those of the file.
     """
 
     name: str
@@ -130,6 +130,13 @@ class Prices:
     redis_nodes: tuple[RedisNode, ...] = ()
     redis_serverless: tuple[RedisServerless, ...] = ()
     factor: Decimal = Decimal(1)
+    price_region: str = ""
+
+    @property
+    def place(self) -> str:
+        """The region, and the one whose prices are taken if it is another."""
+        other = self.price_region not in ("", self.region)
+        return f"{self.region} at the prices of {self.price_region}" if other else self.region
 
     @property
     def days_per_month(self) -> Decimal:
@@ -192,6 +199,7 @@ def read_prices(
         prices = _prices(values, found, region or wanted, file)
     except RecursionError:
         raise ConfigurationError(f"The price file {file} is nested too deeply.") from None
+    prices = replace(prices, price_region=wanted)
     return prices if factor == 1 else _multiplied(prices, factor)
 
 

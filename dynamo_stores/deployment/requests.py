@@ -33,6 +33,10 @@ from .scaling import SERVICE, ScalingTarget
 _ALARMS_PER_REQUEST, _RESOURCES_PER_REQUEST = 100, 25
 # Requests, a second or more apart, until AWS Backup knows a new role.
 _ROLE_ATTEMPTS = 10
+# Of a scaling target: nothing of it is suspended.
+_ACTING = dict.fromkeys(
+    ("DynamicScalingInSuspended", "DynamicScalingOutSuspended", "ScheduledScalingSuspended"), False
+)
 _MISSING = frozenset(
     [
         "ResourceNotFound", "ResourceNotFoundException", "DashboardNotFoundError", "NoSuchEntity",
@@ -273,9 +277,9 @@ def _target(
     what = f"{target.kind.lower()} units of {target.resource_id}"
 
     def register() -> None:
-        client.register_scalable_target(**target.target_request())
+        client.register_scalable_target(**target.target_request(), SuspendedState=_ACTING)
 
-    if has is None or not _is_between(target, has):
+    if has is None or not _is_between(target, has) or any(has.get("SuspendedState", {}).values()):
         limits = f"between {target.minimum} and {target.maximum}"
         yield Step(f"scale the {what} {limits} by Application Auto Scaling", register)
     wanted = target.policy_request()
@@ -283,7 +287,8 @@ def _target(
         # It replaces the one that there is, whatever its name is.
         wanted["PolicyName"] = policy["PolicyName"]
     tracking = (policy or {}).get("TargetTrackingScalingPolicyConfiguration", {})
-    if _different(tracking, target.tracking()):
+    # Without scaling in, what was raised stays, and is paid for.
+    if _different(tracking, target.tracking()) or tracking.get("DisableScaleIn"):
         yield Step(
             f"aim at {target.percent:g} % of the {what}",
             lambda: client.put_scaling_policy(**wanted),

@@ -147,6 +147,37 @@ def test_scaling_targets_are_set_and_compared(project, moto, client):
     assert {each["TargetValue"] for each in tracking} == {70.0}
 
 
+def test_scaling_that_is_suspended_or_never_lowers_differs(project, moto, client):
+    """Raised capacity would stay, or none would be raised."""
+    name = project(ENDPOINT_URL=moto, BILLING_MODE="PROVISIONED")
+    options = {"with_": ["auto-scaling"], "without": ["alarms", "dashboard"], "table": [name]}
+    apply(**options)
+    key = {
+        "ServiceNamespace": "dynamodb", "ResourceId": f"table/{name}",
+        "ScalableDimension": "dynamodb:table:ReadCapacityUnits",
+    }  # fmt: skip
+    scaling = client("application-autoscaling", moto)
+    scaling.register_scalable_target(**key, SuspendedState={"DynamicScalingInSuspended": True})
+    (policy,) = [
+        each
+        for each in scaling.describe_scaling_policies(
+            ServiceNamespace="dynamodb", ResourceId=f"table/{name}"
+        )["ScalingPolicies"]
+        if each["ScalableDimension"] == key["ScalableDimension"]
+    ]
+    tracking = {**policy["TargetTrackingScalingPolicyConfiguration"], "DisableScaleIn": True}
+    scaling.put_scaling_policy(
+        **key, PolicyName=policy["PolicyName"], PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration=tracking,
+    )  # fmt: skip
+    assert [each.partition(" by ")[0] for each in diff(**options)] == [
+        f"not done: scale the read units of table/{name} between 5 and 100",
+        f"not done: aim at 70 % of the read units of table/{name}",
+    ]
+    apply(**options)
+    assert diff(**options) == []
+
+
 def test_a_backup_plan_is_set_and_compared(project, ministack, client):
     """With its vault, role and selection; another schedule, and a copy, are changes."""
     name = project(ENDPOINT_URL=ministack)
