@@ -87,9 +87,9 @@ def read_schedule(text: str) -> Schedule:
                 str(name): tuple((int(read), int(write)) for read, write in by_hour)
                 for name, by_hour in values["minima"].items()
             },
-            str(values["zone"]),
+            ZoneInfo(str(values["zone"])).key,
         )
-    except (AttributeError, LookupError, TypeError) as exc:
+    except (AttributeError, LookupError, OSError, TypeError) as exc:
         raise ValueError("This is no schedule.") from exc
     if any(len(by_hour) != HOURS_OF_WEEK for by_hour in found.minima.values()):
         raise ValueError("A schedule has 168 hours.")

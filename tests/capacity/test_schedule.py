@@ -242,7 +242,8 @@ def test_a_minimum_is_a_floor_of_lowering():
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"minima": 1, "zone": "UTC"}', '{"minima": {"": [[1]]}, "zone": ""}',
-             '{"minima": {"": [[1, 2]]}, "zone": "UTC"}'],
+             '{"minima": {"": [[1, 2]]}, "zone": "UTC"}', '{"minima": {}, "zone": "Mars/Olympus"}',
+             '{"minima": {}, "zone": "../UTC"}', '{"minima": {}, "zone": ""}'],
 )  # fmt: skip
 def test_another_text_is_no_schedule(text):
     with pytest.raises(ValueError):  # noqa: PT011 - any of them
