@@ -171,7 +171,10 @@ def learn(peaks: Peaks, table: str, resources: Iterable[str], config: ScalingCon
             pair = [0, 0]
             for place in range(2) if len(known) >= LEAST_WEEKS else ():
                 used = percentile(
-                    [max(peaks[hour].get(full, (0.0, 0.0))[place] for hour in week) for week in known]
+                    [
+                        max(peaks[hour].get(full, (0.0, 0.0))[place] for hour in week)
+                        for week in known
+                    ]
                 )
                 units = math.ceil(used / config.target_utilization - 1e-9)
                 if units > bases[place]:

@@ -198,7 +198,9 @@ def _backups(of: Deployment) -> Iterator[str]:
     yield f"  PLAN=$({create} --query BackupPlanId --output text)"
     yield "fi"
     query = f"BackupSelectionsList[?SelectionName=='{plan.name}'].SelectionId | [0]"
-    find = f'aws backup list-backup-selections --backup-plan-id "$PLAN" --query {shlex.quote(query)}'
+    find = (
+        f'aws backup list-backup-selections --backup-plan-id "$PLAN" --query {shlex.quote(query)}'
+    )
     yield f"SELECTION=$({find} --output text)"
     yield 'if [ "$SELECTION" = None ]; then'
     yield "  ARNS="

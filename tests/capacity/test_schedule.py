@@ -152,9 +152,7 @@ def test_hours_that_begin_at_half_past_are_learnt():
     def used(week, hour):
         return {"t": (14.0 if hour == 2 else 1.0, 0.0)}
 
-    schedule = learn(
-        peaks(2, used), "t", [""], config("learnt", schedule_time_zone="Asia/Kolkata")
-    )
+    schedule = learn(peaks(2, used), "t", [""], config("learnt", schedule_time_zone="Asia/Kolkata"))
     for moment in (busy + 1, busy + 1801, busy + HOUR - 1):
         assert schedule.at(table(), moment) == {("", "Read"): 20}
     assert schedule.at(table(), busy - 1801) == schedule.at(table(), busy + HOUR + 1801) == {}

@@ -103,7 +103,7 @@ def test_a_table_is_raised_ahead_of_the_hour_and_lowered_at_its_end(scheduled, n
 
 def test_hours_that_begin_at_half_past(scheduled, now):
     """In Kolkata, 08:00 is 02:30 in UTC; the hour before was decided about, too."""
-    using, table, _ = scheduled(
+    using, _, _ = scheduled(
         {"mon 08:00-09:00": {"READ": 50}}, SCHEDULE_TIME_ZONE="Asia/Kolkata", **ACTS
     )
     now.advance(HOUR + 3000)

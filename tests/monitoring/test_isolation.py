@@ -73,7 +73,7 @@ def test_a_sink_that_raises_when_asked_whether_it_wants_operations(metrics, capl
 
 def test_an_observer_that_raises_when_asked_is_left_out(metrics):  # noqa: F811
     """What others count, and what they want, is not lost by it."""
-    using, sink = metrics()
+    using, _ = metrics()
 
     def broken():
         raise ValueError
