@@ -165,11 +165,11 @@ def unsubscribe(observer: Observer) -> None:
 
 def forget_recorders() -> None:
     """Ask for recorders again: those of another process, or other settings, are not to be used."""
-    global _recorder_of
-    # Before the others change: another thread may store what it was just given.
+    global _recorder_of, _recorders
     found = {*_observers.values()}
     _recorder_of = next(iter(found)) if len(found) == 1 else None
-    _recorders.clear()
+    # Not cleared: another thread may store what it was just given.
+    _recorders = {}
 
 
 def record(using: str, table: str, operation: str, seconds: float, consumed: Any) -> bool:
@@ -177,16 +177,14 @@ def record(using: str, table: str, operation: str, seconds: float, consumed: Any
     Record a call that was answered at its first attempt; return whether that is all: nobody wants
     its measurement. Never raises.
     """
-    make = _recorder_of
+    # The recorders first: what is made for those that were just forgotten is not kept.
+    recorders, make = _recorders, _recorder_of
+    if make is None or (_wanting and is_every_operation_observed()):
+        return False
     try:
-        if make is None:
-            return False
-        for wanted in _wanting:
-            if wanted():
-                return False
-        found = _recorders.get(using)
+        found = recorders.get(using)
         if found is None:
-            found = _recorders[using] = make(using)
+            found = recorders[using] = make(using)
         found(table, operation, seconds, consumed)
     except Exception:  # noqa: BLE001 - it is logged
         _log_failure("calls")
@@ -261,12 +259,12 @@ def is_observed() -> bool:
 
 def is_every_operation_observed() -> bool:
     """Return whether an observer wants every operation; never raises."""
-    try:
-        for wanted in _wanting:
+    for wanted in _wanting:
+        try:
             if wanted():
                 return True
-    except Exception:  # noqa: BLE001 - it is logged
-        _log_failure("operations")
+        except Exception:  # noqa: BLE001 - it is logged
+            _log_failure("operations")
     return False
 
 

@@ -21,7 +21,7 @@ async def pages(
     With ``units_per_second`` the pages are requested so slowly that they consume no more. Each
     answer's ``LastEvaluatedKey`` can be used as ``ExclusiveStartKey`` to resume.
     """
-    request = {**request, "ReturnConsumedCapacity": "TOTAL"}
+    request = {**request, "ReturnConsumedCapacity": "INDEXES"}
     while True:
         started = clock.monotonic()
         page = await call(dict(request))

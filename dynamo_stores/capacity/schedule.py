@@ -27,6 +27,8 @@ AHEAD = 600.0
 LEAST_WEEKS, PERCENTILE = 2, 0.8
 # The days that are learnt from, as long as hours are kept.
 DAYS = 35
+# In hours since the epoch.
+_FIRST_MONDAY = 96
 # Of a table and all its indexes.
 EVERY = "*"
 # The highest units a second by hour since the epoch, and by ``table`` or ``table/index``.
@@ -85,9 +87,9 @@ def read_schedule(text: str) -> Schedule:
                 str(name): tuple((int(read), int(write)) for read, write in by_hour)
                 for name, by_hour in values["minima"].items()
             },
-            str(values["zone"]),
+            ZoneInfo(str(values["zone"])).key,
         )
-    except (AttributeError, LookupError, TypeError) as exc:
+    except (AttributeError, LookupError, OSError, TypeError) as exc:
         raise ValueError("This is no schedule.") from exc
     if any(len(by_hour) != HOURS_OF_WEEK for by_hour in found.minima.values()):
         raise ValueError("A schedule has 168 hours.")
@@ -150,9 +152,14 @@ def learn(peaks: Peaks, table: str, resources: Iterable[str], config: ScalingCon
     An hour that was not measured in two weeks has no minimum; one in which the base is enough has
     none either.
     """
-    hours: dict[int, list[int]] = {}
+    zone = config.schedule_time_zone
+    # By hour of the week and by week: an hour may come twice where the time zone changes.
+    hours: dict[int, dict[int, list[int]]] = {}
     for hour in peaks:
-        hours.setdefault(hour_of_week(hour * HOUR, config.schedule_time_zone), []).append(hour)
+        # Zones that are off by half an hour have two of their hours in one.
+        for slot in {hour_of_week(hour * HOUR, zone), hour_of_week((hour + 1) * HOUR - 1, zone)}:
+            week = round((hour - slot - _FIRST_MONDAY) / HOURS_OF_WEEK)
+            hours.setdefault(slot, {}).setdefault(week, []).append(hour)
     bases = (config.base_read_capacity, config.base_write_capacity)
     maxima = (config.max_read_capacity, config.max_write_capacity)
     minima = {}
@@ -160,10 +167,15 @@ def learn(peaks: Peaks, table: str, resources: Iterable[str], config: ScalingCon
         full = f"{table}/{name}" if name else table
         by_hour = []
         for slot in range(HOURS_OF_WEEK):
-            known = hours.get(slot, [])
+            known = hours.get(slot, {}).values()
             pair = [0, 0]
             for place in range(2) if len(known) >= LEAST_WEEKS else ():
-                used = percentile([peaks[hour].get(full, (0.0, 0.0))[place] for hour in known])
+                used = percentile(
+                    [
+                        max(peaks[hour].get(full, (0.0, 0.0))[place] for hour in week)
+                        for week in known
+                    ]
+                )
                 units = math.ceil(used / config.target_utilization - 1e-9)
                 if units > bases[place]:
                     pair[place] = min(units, maxima[place])
@@ -188,6 +200,11 @@ def next_hour(moment: float, zone: str) -> float:
     local = datetime.fromtimestamp(moment, ZoneInfo(zone))
     whole = local.minute * 60 + local.second + local.microsecond / 1e6
     return round(moment + HOUR - whole, 3)
+
+
+def hour_of(moment: float, zone: str) -> int:
+    """Return the number of the zone's hour of ``moment``, one more than that of the hour before."""
+    return int(next_hour(moment, zone) // HOUR) - 1
 
 
 def plan_scheduled(

@@ -37,7 +37,16 @@ from .description import Quota, TableCapacity, read_limits
 from .history import Decisions
 from .planner import Plan
 from .records import CapacityRecords
-from .schedule import AHEAD, HOUR, Peaks, Schedule, given, learn, plan_scheduled, read_schedule
+from .schedule import (
+    AHEAD,
+    Peaks,
+    Schedule,
+    given,
+    hour_of,
+    learn,
+    plan_scheduled,
+    read_schedule,
+)
 from .update import apply, as_decision, describe, raise_until
 
 logger = logging.getLogger(__name__)
@@ -191,7 +200,7 @@ def _follow(
     now: float,
     read_peaks: Callable[[], Peaks],
 ) -> Plan | None:
-    kept, hour = schedules.get(table), int((now + AHEAD) // HOUR)
+    kept, hour = schedules.get(table), hour_of(now + AHEAD, config.schedule_time_zone)
     if kept.done >= hour or not schedules.take(table, hour):
         return None
     plan = Plan("unavailable", f"the schedule of {table} could not be followed")

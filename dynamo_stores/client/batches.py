@@ -177,7 +177,7 @@ class Batches:
         await self._wait_before_batch()
         table = next(iter(batch.values())).table
         raw = [each.raw for each in batch.values()]
-        request = {"RequestItems": {table: raw}, "ReturnConsumedCapacity": "TOTAL"}
+        request = {"RequestItems": {table: raw}, "ReturnConsumedCapacity": "INDEXES"}
         try:
             answer = await self._requests.ask("BatchWriteItem", request)
         except StoreError as exc:

@@ -157,6 +157,9 @@ DOTTED_PATH = Rule(
 MAPPING = Rule("a dict", lambda value: isinstance(value, Mapping))
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
 def _are_tags(value: Any) -> bool:
     # "Tagging restrictions" of the DynamoDB Developer Guide.
     return (
@@ -168,6 +171,7 @@ def _are_tags(value: Any) -> bool:
             and 1 <= len(key) <= 128
             and len(text) <= 256
             and not key.lower().startswith("aws:")
+            and _CONTROL.search(key + text) is None
             for key, text in value.items()
         )
     )
@@ -184,7 +188,7 @@ ENCRYPTION_KEY = Rule(
 )
 TAGS = Rule(
     "a dict of at most 50 tags, keys (1 to 128 characters, not beginning with 'aws:') and values "
-    "(0 to 256 characters)",
+    "(0 to 256 characters), without control characters",
     _are_tags,
 )
 PATHS = Rule(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,9 @@ MILLION = Decimal(1_000_000)
 # Files are small; a larger one is another file.
 _MOST_BYTES = 2**20
 _HOURS = (Decimal(600), Decimal(800))
+# What is divided by.
+_ABOVE_ZERO = frozenset(["on_demand.read", "on_demand.write", "years", "gib"])
+_LEAST = Decimal("0.000001")
 _T = TypeVar("_T")
 
 
@@ -105,8 +108,8 @@ class RedisServerless:
 class Prices:
     """
     The prices of ``region`` in ``currency``: storage, replicas' storage, backups and point-in-time
-    recovery per GB and month. ``factor`` is what they were multiplied by. ``name``, ``date`` and
-    ``source`` are those of the file.
+    recovery per GB and month. They are those of ``price_region``, multiplied by ``factor``.
+    ``name``, ``date`` and ``source`` are those of the file.
     """
 
     name: str
@@ -127,6 +130,13 @@ class Prices:
     redis_nodes: tuple[RedisNode, ...] = ()
     redis_serverless: tuple[RedisServerless, ...] = ()
     factor: Decimal = Decimal(1)
+    price_region: str = ""
+
+    @property
+    def place(self) -> str:
+        """The region, and the one whose prices are taken if it is another."""
+        other = self.price_region not in ("", self.region)
+        return f"{self.region} at the prices of {self.price_region}" if other else self.region
 
     @property
     def days_per_month(self) -> Decimal:
@@ -152,7 +162,9 @@ def money(amount: Decimal, currency: str) -> str:
 
 def rounded(amount: Decimal, digits: int = 2) -> Decimal:
     """Return ``amount`` rounded half up, as bills are."""
-    return amount.quantize(Decimal(1).scaleb(-digits), rounding="ROUND_HALF_UP")
+    # With all its digits, however many they are.
+    context = Context(prec=max(28, amount.adjusted() + digits + 2))
+    return amount.quantize(Decimal(1).scaleb(-digits), rounding="ROUND_HALF_UP", context=context)
 
 
 def read_prices(
@@ -187,6 +199,7 @@ def read_prices(
         prices = _prices(values, found, region or wanted, file)
     except RecursionError:
         raise ConfigurationError(f"The price file {file} is nested too deeply.") from None
+    prices = replace(prices, price_region=wanted)
     return prices if factor == 1 else _multiplied(prices, factor)
 
 
@@ -230,14 +243,17 @@ class _Reader:
 
     def number(self, name: str) -> Decimal:
         value = self.values.get(name)
+        part = self._where.rpartition(".")[2]
+        least = _LEAST if {name, f"{part}.{name}"} & _ABOVE_ZERO else Decimal(0)
         try:
             if isinstance(value, bool) or not isinstance(value, str | Decimal):
                 raise ValueError
             number = Decimal(value)
-            if not (number.is_finite() and 0 <= number < 10**12):
+            if not (number.is_finite() and least <= number < 10**12):
                 raise ValueError
         except (InvalidOperation, ValueError):
-            raise self._wrong(name, 'a number, 0 or more, such as "0.25"') from None
+            wanted = f'a number, {least:f} or more, such as "0.25"'
+            raise self._wrong(name, wanted) from None
         return number
 
     def text(self, name: str) -> str:

@@ -53,6 +53,7 @@ class CostReport:
                 "source": prices.source,
                 "currency": prices.currency,
                 "region": prices.region,
+                "price_region": prices.price_region,
                 "factor": str(prices.factor),
             },
             "load": {

@@ -44,7 +44,7 @@ class Alarm:
 
     def as_request(self, threshold: Any, topic: Any) -> dict[str, Any]:
         """Return the arguments of PutMetricAlarm, which CloudFormation has by the same names."""
-        request: dict[str, Any] = {
+        return {
             "AlarmName": self.name,
             "AlarmDescription": self.text,
             "Namespace": self.metric.namespace,
@@ -56,14 +56,13 @@ class Alarm:
             "Threshold": threshold,
             "ComparisonOperator": self.comparison,
             "TreatMissingData": self.missing,
+            "ActionsEnabled": True,
             "AlarmActions": [topic],
             "OKActions": [topic],
-        }
-        if self.metric.dimensions:
-            request["Dimensions"] = [
+            "Dimensions": [
                 {"Name": name, "Value": value} for name, value in self.metric.dimensions
-            ]
-        return request
+            ],
+        }
 
 
 def alarms_of_table(spec: TableSpec) -> list[Alarm]:
@@ -94,7 +93,8 @@ def _throttles(spec: TableSpec) -> Iterator[Alarm]:
         where = f"the index {index} of {spec.name}" if index else spec.name
         for kind in ("Read", "Write"):
             yield Alarm(
-                alarm_name(spec.name, *([index] if index else []), f"{kind.lower()}-throttles"),
+                # At the end: orders-items may be a table, and an index of the table orders.
+                alarm_name(spec.name, f"{kind.lower()}-throttles", *([index] if index else [])),
                 f"DynamoDB throttles {kind.lower()}s of {where}.",
                 of_table(f"{kind}ThrottleEvents", spec.name, index=index),
                 "ThrottleEvents",

@@ -196,10 +196,18 @@ def _backups(of: Deployment) -> Iterator[str]:
     create = _command("backup", "create-backup-plan", {"BackupPlan": request})
     yield 'if [ "$PLAN" = None ]; then'
     yield f"  PLAN=$({create} --query BackupPlanId --output text)"
+    yield "fi"
+    query = f"BackupSelectionsList[?SelectionName=='{plan.name}'].SelectionId | [0]"
+    find = (
+        f'aws backup list-backup-selections --backup-plan-id "$PLAN" --query {shlex.quote(query)}'
+    )
+    yield f"SELECTION=$({find} --output text)"
+    yield 'if [ "$SELECTION" = None ]; then'
+    yield "  ARNS="
     for table in plan.tables:
         describe = f"aws dynamodb describe-table --table-name {shlex.quote(table)}"
         yield f"  ARN=$({describe} --query Table.TableArn --output text)"
-        yield '  ARNS="${ARNS:-}${ARNS:+\\",\\"}$ARN"'
+        yield '  ARNS="$ARNS${ARNS:+\\",\\"}$ARN"'
     selection = {
         "BackupPlanId": _variable("PLAN"),
         "BackupSelection": {
@@ -237,7 +245,8 @@ def _vpc_endpoint(of: Deployment) -> Iterator[str]:
 
 def _trail(of: Deployment) -> Iterator[str]:
     name = of.trail_name
-    prefix = plain(name.lower().replace("_", "-"), 40)
+    # A name of 63 characters at most, with the account and the longest region.
+    prefix = plain(name.lower().replace("_", "-").lstrip("-"), 35)
     yield ""
     yield from _account()
     yield from _region()

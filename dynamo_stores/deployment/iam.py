@@ -24,6 +24,7 @@ from ..monitoring.dashboard import local_endpoint, region_of
 from ..monitoring.sinks.cloudwatch import CloudWatchSink
 from ..monitoring.sinks.xray import XRaySink
 from .description import Deployment, Table
+from .names import begin_of_alarms
 from .parameters import ALARMS, DASHBOARD
 
 WEB, WORKER, DEPLOYER = "web", "worker", "deployer"
@@ -54,7 +55,9 @@ _ON_PLANS = (
     *("CreateBackupPlan", "CreateBackupSelection", "DeleteBackupSelection", "GetBackupPlan"),
     *("GetBackupSelection", "ListBackupSelections", "UpdateBackupPlan"),
 )
-_ON_BACKUP_ROLE = ("AttachRolePolicy", "CreateRole", "GetRole", "PassRole")
+_ON_BACKUP_ROLE = (
+    *("AttachRolePolicy", "CreateRole", "GetRole", "ListAttachedRolePolicies", "PassRole"),
+)
 _OF_STREAMS = ("DescribeStream", "GetRecords", "GetShardIterator")
 # What DynamoDB needs of a key to create a table with it.
 _TO_CREATE = ("CreateGrant", "Encrypt", "GenerateDataKey", "ReEncryptFrom", "ReEncryptTo")
@@ -225,7 +228,7 @@ def _of_parts(of: Deployment, place_of: Places) -> set[Grant]:
     if of.has(ALARMS):
         # Names of alarms begin with that of their table, or of the stores' table.
         names = {spec.name for spec in of.watched} | {of.base}
-        alarms = [place.arn("cloudwatch", f"alarm:{name}-*") for name in names]
+        alarms = [place.arn("cloudwatch", f"alarm:{begin_of_alarms(name)}*") for name in names]
         found |= {Grant("cloudwatch:PutMetricAlarm", each) for each in alarms}
         found.add(Grant("cloudwatch:DescribeAlarms", place.arn("cloudwatch", "alarm:*")))
         if not of.value("AlarmTopicArn"):
@@ -315,11 +318,17 @@ def _of_alias(role: str, using: str, specs: Iterable[TableSpec], place: Place) -
         found.add(Grant("sts:AssumeRole", config.role_arn))
     if role == DEPLOYER:
         return found
-    if any(each.using == using and each.billing_mode == "PROVISIONED" for each in specs):
+    # Settings of single tables are theirs.
+    scaling = [
+        each.config.scaling
+        for each in specs
+        if each.using == using and each.billing_mode == "PROVISIONED"
+    ]
+    if scaling:
         found.add(Grant("application-autoscaling:DescribeScalableTargets", "*"))
-        if config.scaling.enabled:
+        if any(each.enabled or each.schedule is not None for each in scaling):
             found.add(Grant("dynamodb:DescribeLimits", "*"))
-        if config.scaling.auto_scaling == "raise_minimum":
+        if any(each.auto_scaling == "raise_minimum" for each in scaling):
             found.add(
                 Grant(
                     "application-autoscaling:RegisterScalableTarget",

@@ -33,6 +33,10 @@ from .scaling import SERVICE, ScalingTarget
 _ALARMS_PER_REQUEST, _RESOURCES_PER_REQUEST = 100, 25
 # Requests, a second or more apart, until AWS Backup knows a new role.
 _ROLE_ATTEMPTS = 10
+# Of a scaling target: nothing of it is suspended.
+_ACTING = dict.fromkeys(
+    ("DynamicScalingInSuspended", "DynamicScalingOutSuspended", "ScheduledScalingSuspended"), False
+)
 _MISSING = frozenset(
     [
         "ResourceNotFound", "ResourceNotFoundException", "DashboardNotFoundError", "NoSuchEntity",
@@ -205,6 +209,8 @@ def _is_as(has: Any, wanted: Any) -> bool:
     if isinstance(wanted, Mapping):
         return isinstance(has, Mapping) and not _different(has, wanted)
     if isinstance(wanted, list):
+        # An empty one may be left out.
+        has = [] if has is None else has
         return (
             isinstance(has, list)
             and len(has) == len(wanted)
@@ -271,9 +277,9 @@ def _target(
     what = f"{target.kind.lower()} units of {target.resource_id}"
 
     def register() -> None:
-        client.register_scalable_target(**target.target_request())
+        client.register_scalable_target(**target.target_request(), SuspendedState=_ACTING)
 
-    if has is None or not _is_between(target, has):
+    if has is None or not _is_between(target, has) or any(has.get("SuspendedState", {}).values()):
         limits = f"between {target.minimum} and {target.maximum}"
         yield Step(f"scale the {what} {limits} by Application Auto Scaling", register)
     wanted = target.policy_request()
@@ -281,7 +287,8 @@ def _target(
         # It replaces the one that there is, whatever its name is.
         wanted["PolicyName"] = policy["PolicyName"]
     tracking = (policy or {}).get("TargetTrackingScalingPolicyConfiguration", {})
-    if _different(tracking, target.tracking()):
+    # Without scaling in, what was raised stays, and is paid for.
+    if _different(tracking, target.tracking()) or tracking.get("DisableScaleIn"):
         yield Step(
             f"aim at {target.percent:g} % of the {what}",
             lambda: client.put_scaling_policy(**wanted),
@@ -329,6 +336,8 @@ class _Backups:
             )
         if _found(lambda: self._iam.get_role(RoleName=name)) is None:
             yield Step(f"create the role {name} of AWS Backup", self._create_role)
+        elif self._lacks_policies():
+            yield Step(f"attach the policies of AWS Backup to the role {name}", self._attach)
         if self._plan_id is None:
             yield Step(f"create the backup plan {name}", self._create_plan)
         elif not self._is_as_wanted(self._plan_id):
@@ -374,6 +383,16 @@ class _Backups:
 
     def _create_role(self) -> None:
         self._iam.create_role(RoleName=self._name, AssumeRolePolicyDocument=json.dumps(ASSUME_ROLE))
+        self._attach()
+
+    def _lacks_policies(self) -> bool:
+        found = _pages(
+            self._iam, "list_attached_role_policies", "AttachedPolicies", RoleName=self._name
+        )
+        attached = {each["PolicyArn"].partition(":policy/")[2] for each in found}
+        return not attached.issuperset(MANAGED_POLICIES)
+
+    def _attach(self) -> None:
         partition = self._arn().split(":")[1]
         for policy in MANAGED_POLICIES:
             self._iam.attach_role_policy(

@@ -341,7 +341,7 @@ class _Document:
         bucket = "${aws_s3_bucket.trail.id}"
         self._add(
             "aws_s3_bucket", "trail",
-            bucket_prefix=plain(name.lower().replace("_", "-"), 30) + "-",
+            bucket_prefix=plain(name.lower().replace("_", "-").lstrip("-"), 30) + "-",
             lifecycle={"prevent_destroy": True},
         )  # fmt: skip
         self._add(

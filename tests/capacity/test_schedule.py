@@ -145,6 +145,29 @@ def test_learnt_from_the_same_hours_of_past_weeks():
     assert read_schedule(schedule.as_text()) == schedule
 
 
+def test_hours_that_begin_at_half_past_are_learnt():
+    """02:30 to 03:30 in UTC is the hour from 08:00 on in Kolkata: both hours of UTC count."""
+    busy = MONDAY + 2 * HOUR - WEEK
+
+    def used(week, hour):
+        return {"t": (14.0 if hour == 2 else 1.0, 0.0)}
+
+    schedule = learn(peaks(2, used), "t", [""], config("learnt", schedule_time_zone="Asia/Kolkata"))
+    for moment in (busy + 1, busy + 1801, busy + HOUR - 1):
+        assert schedule.at(table(), moment) == {("", "Read"): 20}
+    assert schedule.at(table(), busy - 1801) == schedule.at(table(), busy + HOUR + 1801) == {}
+
+
+def test_an_hour_that_came_twice_is_of_one_week():
+    """On 31 October 2032, 02:00 comes twice in Vienna."""
+    twice = datetime(2032, 10, 31, 0, tzinfo=UTC).timestamp()
+    found = {int(twice // HOUR) + hour: {"t": (50.0, 0.0)} for hour in (0, 1)}
+    vienna = config("learnt", schedule_time_zone="Europe/Vienna")
+    assert learn(found, "t", [""], vienna).at(table(), twice) == {}
+    found[int((twice - WEEK) // HOUR)] = {"t": (50.0, 0.0)}
+    assert learn(found, "t", [""], vienna).at(table(), twice) == {("", "Read"): 72}
+
+
 def test_one_week_in_five_that_was_busier_does_not_count():
     """Two weeks do; and an hour that was measured in one week only has no minimum."""
 
@@ -217,7 +240,8 @@ def test_a_minimum_is_a_floor_of_lowering():
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"minima": 1, "zone": "UTC"}', '{"minima": {"": [[1]]}, "zone": ""}',
-             '{"minima": {"": [[1, 2]]}, "zone": "UTC"}'],
+             '{"minima": {"": [[1, 2]]}, "zone": "UTC"}', '{"minima": {}, "zone": "Mars/Olympus"}',
+             '{"minima": {}, "zone": "../UTC"}', '{"minima": {}, "zone": ""}'],
 )  # fmt: skip
 def test_another_text_is_no_schedule(text):
     with pytest.raises(ValueError):  # noqa: PT011 - any of them

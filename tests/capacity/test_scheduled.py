@@ -101,6 +101,21 @@ def test_a_table_is_raised_ahead_of_the_hour_and_lowered_at_its_end(scheduled, n
     assert decisions(using) == ["scheduled", "lowered"]
 
 
+def test_hours_that_begin_at_half_past(scheduled, now):
+    """In Kolkata, 08:00 is 02:30 in UTC; the hour before was decided about, too."""
+    using, _, _ = scheduled(
+        {"mon 08:00-09:00": {"READ": 50}}, SCHEDULE_TIME_ZONE="Asia/Kolkata", **ACTS
+    )
+    now.advance(HOUR + 3000)
+    assert follow(using) == []
+    now.advance(1790)
+    assert follow(using) == []
+    now.advance(20)
+    (decided,) = follow(using)
+    assert decided.plan.changes[""].read == 50
+    assert follow(using) == []
+
+
 def test_dry_by_default(scheduled, now):
     """What would be done is recorded, once an hour, and nothing is changed."""
     using, table, relay = scheduled(OFFICE)

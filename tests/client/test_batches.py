@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from dynamo_stores.calls.observer import measuring
+from dynamo_stores.calls.observer import measuring, recording
 from dynamo_stores.calls.policy import deadline
 from dynamo_stores.client import Delete, Put, get_dynamodb_client
 from dynamo_stores.exceptions import (
@@ -41,6 +41,13 @@ def relayed(client, alias, dynamo_faults):
             CIRCUIT_BREAKER={"ENABLED": False},
         )
     )
+
+
+def test_writes_of_an_index_are_counted_for_it(client):
+    """Not for the table. A total has both in one figure."""
+    with recording() as found:
+        client.batch_operations([Put("posts", {"id": "a", "parent": "b", "at": 1})])
+    assert [each.request["ReturnConsumedCapacity"] for each in found] == ["INDEXES"]
 
 
 def test_thousands_of_operations_on_two_tables(client):

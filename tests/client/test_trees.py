@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dynamo_stores.calls.observer import measuring
+from dynamo_stores.calls.observer import measuring, recording
 from dynamo_stores.client import Put
 from dynamo_stores.exceptions import InvalidRequestError
 
@@ -55,6 +55,14 @@ def test_calls_for_each_level(chat):
         with measuring() as found:
             chat.read_tree("posts", "root", **how)
         assert [each.operation for each in found] == expected
+
+
+def test_reads_of_the_index_are_counted_for_it(chat):
+    """Not for the table: an index without reads looks unused. A total has them in one figure."""
+    with recording() as found:
+        chat.read_tree("posts", "root", **BELOW)
+    asked = {each.request["ReturnConsumedCapacity"] for each in found if each.operation == "Query"}
+    assert asked == {"INDEXES"}
 
 
 def test_max_depth(chat):

@@ -73,6 +73,7 @@ def test_everything_is_optional():
         ),
         ({"STREAM": "ON"}, "expected 'NEW_AND_OLD_IMAGES' or 'NEW_IMAGE' or "),
         ({"TAGS": {"aws:team": "a"}}, "expected a dict of at most 50 tags, keys (1 to 128 "),
+        ({"TAGS": {"team": "\0HOME\0"}}, "expected a dict of at most 50 tags"),
         ({"TAGS": {"team": 1}}, "expected a dict of at most 50 tags"),
         (
             {"ENCRYPTION_KEY": "tables"},

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,16 @@ def test_nothing_measured_says_what_to_do(reporting, settings, now):
     text = run("dynamo_cost")
     assert "Nothing is measured yet: the task dynamo_stores.roll_up_status must run" in text
     assert "No day was measured." in run("dynamo_cost", "--by-day")
+
+
+@pytest.mark.parametrize("many", ["1E15", "1E-90000"])
+def test_absurd_loads_and_factors(many):
+    """Sums of more digits than decimals usually have, and of less than anything."""
+    arguments = [f"--{name}={many}" for name in ("writes-per-day", "storage-mb", "factor")]
+    (found,) = json.loads(run("dynamo_cost", *arguments, "--json"))["costs"]
+    total = sum(Decimal(line["amount"]) for line in found["lines"])
+    assert (total > 10**20) == (many == "1E15")
+    assert "Total: " in run("dynamo_cost", *arguments)
 
 
 @pytest.mark.parametrize(

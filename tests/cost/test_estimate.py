@@ -230,6 +230,8 @@ def test_another_region():
         read_prices(region="eu-west-1")
     prices = read_prices(region="eu-west-1", price_region="us-east-1", factor=D("1.2"))
     assert prices.region == "eu-west-1"
+    assert prices.place == "eu-west-1 at the prices of us-east-1"
+    assert read_prices(region="us-west-2").place == "us-west-2"
     assert prices.on_demand.write == D("0.75")
     assert prices.hours_per_month == 730
     assert prices.streams.free == 2_500_000
@@ -254,6 +256,10 @@ def test_another_region():
         ({"storage": "1e400"}, "expected a number"),
         ({"on_demand": []}, "on_demand' in the price file .* expected an object"),
         ({"on_demand": {"read": "1"}}, "on_demand.write' in the price file .* is missing"),
+        ({"on_demand": {"read": "0", "write": "1", "replicated_write": "1"}}, "0.000001 or more"),
+        ({"on_demand": {"read": "1", "write": 0, "replicated_write": "1"}}, "0.000001 or more"),
+        ({"reserved": [{"years": "0"}]}, "reserved.years' in the price file .* is '0'; expected a"),
+        ({"redis": {"nodes": [{"engine": "a", "type": "b", "gib": 0}]}}, "0.000001 or more"),
         ({"reserved": [1]}, "expected a list of objects"),
         ({"redis": {"nodes": [{"engine": 1}]}}, "redis.nodes.engine'"),
     ],

@@ -44,7 +44,7 @@ def test_apply_makes_all_that_diff_names_and_may_be_repeated(project, engine, re
     before = diff(**mail)
     assert f"{name}: does not exist" in before
     assert f"not done: create the topic {name}-alarms" in before
-    assert f"not done: create the alarm {name}-GSI1-read-throttles" in before
+    assert f"not done: create the alarm {name}-read-throttles-GSI1" in before
     assert f"not done: create the dashboard {name}" in before
     printed = apply(**mail)
     plan, done = printed.split("1 of ", 1)
@@ -80,6 +80,8 @@ def test_what_others_changed_is_named_and_set_again(project, ministack, client):
         "AlarmDescription", "TreatMissingData",
     )  # fmt: skip
     cloudwatch.put_metric_alarm(**{each: found[each] for each in kept}, Threshold=99.0)
+    silent = f"{name}-write-throttles"
+    cloudwatch.disable_alarm_actions(AlarmNames=[silent])
     body = json.loads(cloudwatch.get_dashboard(DashboardName=name)["DashboardBody"])
     body["widgets"].pop()
     cloudwatch.put_dashboard(DashboardName=name, DashboardBody=json.dumps(body))
@@ -88,6 +90,7 @@ def test_what_others_changed_is_named_and_set_again(project, ministack, client):
     assert diff() == [
         f"{name}: its deletion protection is off, expected on",
         f"not done: change the alarm {alarm}: Threshold",
+        f"not done: change the alarm {silent}: ActionsEnabled",
         f"not done: change the dashboard {name}",
     ]
     assert f"change the table {name}: switch deletion protection on" in apply()
@@ -144,6 +147,37 @@ def test_scaling_targets_are_set_and_compared(project, moto, client):
     assert {each["TargetValue"] for each in tracking} == {70.0}
 
 
+def test_scaling_that_is_suspended_or_never_lowers_differs(project, moto, client):
+    """Raised capacity would stay, or none would be raised."""
+    name = project(ENDPOINT_URL=moto, BILLING_MODE="PROVISIONED")
+    options = {"with_": ["auto-scaling"], "without": ["alarms", "dashboard"], "table": [name]}
+    apply(**options)
+    key = {
+        "ServiceNamespace": "dynamodb", "ResourceId": f"table/{name}",
+        "ScalableDimension": "dynamodb:table:ReadCapacityUnits",
+    }  # fmt: skip
+    scaling = client("application-autoscaling", moto)
+    scaling.register_scalable_target(**key, SuspendedState={"DynamicScalingInSuspended": True})
+    (policy,) = [
+        each
+        for each in scaling.describe_scaling_policies(
+            ServiceNamespace="dynamodb", ResourceId=f"table/{name}"
+        )["ScalingPolicies"]
+        if each["ScalableDimension"] == key["ScalableDimension"]
+    ]
+    tracking = {**policy["TargetTrackingScalingPolicyConfiguration"], "DisableScaleIn": True}
+    scaling.put_scaling_policy(
+        **key, PolicyName=policy["PolicyName"], PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration=tracking,
+    )  # fmt: skip
+    assert [each.partition(" by ")[0] for each in diff(**options)] == [
+        f"not done: scale the read units of table/{name} between 5 and 100",
+        f"not done: aim at 70 % of the read units of table/{name}",
+    ]
+    apply(**options)
+    assert diff(**options) == []
+
+
 def test_a_backup_plan_is_set_and_compared(project, ministack, client):
     """With its vault, role and selection; another schedule, and a copy, are changes."""
     name = project(ENDPOINT_URL=ministack)
@@ -174,6 +208,22 @@ def test_a_backup_plan_is_set_and_compared(project, ministack, client):
     )["BackupSelection"]["Resources"]
     wanted = {spec.name for spec in wanted_tables()} - {f"{name}-control"}
     assert {each.rpartition("/")[2] for each in found} == wanted
+
+
+def test_the_role_of_backups_gets_the_policies_that_it_lacks(project, ministack, client):
+    """Without them, as where it was only created, each backup fails."""
+    name = project(ENDPOINT_URL=ministack)
+    options = {"with_": ["backups"], "without": ["alarms", "dashboard"]}
+    apply(**options)
+    iam, role = client("iam", ministack), {"RoleName": f"{name}-backups"}
+    first, _ = iam.list_attached_role_policies(**role)["AttachedPolicies"]
+    iam.detach_role_policy(**role, PolicyArn=first["PolicyArn"])
+    lacks = f"attach the policies of AWS Backup to the role {name}-backups"
+    assert diff(**options) == [f"not done: {lacks}"]
+    apply(**options)
+    assert diff(**options) == []
+    attached = iam.list_attached_role_policies(**role)["AttachedPolicies"]
+    assert first["PolicyArn"] in {each["PolicyArn"] for each in attached}
 
 
 def test_a_failure_leaves_what_was_done_and_names_the_rest(project, ministack):

@@ -24,6 +24,7 @@ aws() {
   done >> "$CALLS"
   printf '\035' >> "$CALLS"
   [ "$2" != "$FAILING" ] || return 254
+  if [ "$2" = "$LACKING" ]; then echo None; return; fi
   case "$EXISTING$2 $*" in
     describe-table*Table.TableArn*) echo "arn:aws:dynamodb:eu-west-1:123456789012:table/$4" ;;
     describe-table*|describe-backup-vault*|head-bucket*|get-trail*) return 255 ;;
@@ -32,7 +33,7 @@ aws() {
     get-caller-identity*Account) echo 123456789012 ;;
     get-caller-identity*) echo arn:aws:iam::123456789012:user/a ;;
     create-topic*) echo arn:aws:sns:eu-west-1:123456789012:alarms ;;
-    list-backup-plans*) echo None ;;
+    list-backup-plans*|list-backup-selections*) echo None ;;
     create-backup-plan*) echo plan-1 ;;
     get*) echo eu-west-1 ;;
     describe-time-to-live*) echo DISABLED ;;
@@ -48,15 +49,19 @@ aws() {
 def calls(tmp_path):
     """``calls(script)`` runs a script, and returns the words of each of its AWS commands."""
 
-    def run(script, *, existing=False, failing=""):
-        """With ``existing``, all is there already; ``failing`` is an operation that never works."""
+    def run(script, *, existing=False, failing="", lacking=""):
+        """
+        With ``existing``, all is there already, but for what the operation ``lacking`` lists;
+        ``failing`` is an operation that never works.
+        """
         log = tmp_path / "calls"
         log.unlink(missing_ok=True)
         done = subprocess.run(
             ["sh"], input=_AWS + script, capture_output=True, text=True, check=False, timeout=600,
             env={**os.environ, "CALLS": str(log), "RETRY_WAIT": "0",
                  "EXISTING": "+" if existing else "",
-                 "FAILING": failing or "none"},
+                 "FAILING": failing or "none", "LACKING": lacking or "none",
+                 "ARNS": "of something else"},
         )  # fmt: skip
         assert (done.returncode == 0) == (not failing), done.stderr
         return [each.split("\036")[:-1] for each in log.read_text().split("\035")[:-1]]
@@ -136,6 +141,32 @@ def test_what_aws_refuses_at_first_is_requested_again(project, script, calls):
     made = [operation for _, operation, *_ in calls(text, failing="update-continuous-backups")]
     assert made.count("update-continuous-backups") == 6
     assert made[-1] == "update-continuous-backups"
+
+
+def test_a_backup_plan_without_a_selection_gets_it(project, script, calls):
+    """The script ended between both: with the plan alone, nothing is backed up."""
+    name = project()
+    text = script(with_=["backups"], without=["alarms", "dashboard"])
+    made = calls(text, existing=True, lacking="list-backup-selections")
+    (selection,) = [
+        document for _, operation, document in requests(made)
+        if operation == "create-backup-selection"
+    ]  # fmt: skip
+    assert selection["BackupPlanId"] == "some-id"
+    wanted = [spec.name for spec in wanted_tables() if spec.name != f"{name}-control"]
+    assert len(selection["BackupSelection"]["Resources"]) == len(wanted)
+    made = calls(text, failing="create-backup-selection")
+    assert "create-backup-plan" in {operation for _, operation, *_ in made}
+
+
+def test_the_bucket_of_a_trail_has_a_name_that_s3_takes(project, script, calls):
+    """63 characters at most, also in the region with the longest name; a letter first."""
+    project(TABLE_PREFIX="_", TABLE_NAME=30 * "Orders_")
+    text = script(with_=["cloudtrail"], without=["alarms", "dashboard"])
+    (made,) = [each for each in calls(text) if each[:2] == ["s3", "mb"]]
+    bucket = made[2].removeprefix("s3://")
+    assert bucket.startswith("orders-")
+    assert len(bucket.replace("eu-west-1", "ap-southeast-1")) <= 63
 
 
 def test_tables_and_alarms_of_its_requests_match_the_models(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -11,6 +12,8 @@ from django.core.management import CommandError, call_command
 
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.conf import get_config
+from dynamo_stores.deployment.alarms import alarms_of_table
+from dynamo_stores.deployment.names import begin_of_alarms, logical_ids
 from dynamo_stores.infrastructure.tables import differences, read_table, wanted_tables
 from dynamo_stores.monitoring.metrics import FAMILIES
 from dynamo_stores.monitoring.sinks.series import DIMENSIONS
@@ -327,3 +330,26 @@ class Silent:
 
     def flush(self):
         pass
+
+
+def test_alarms_of_an_index_and_of_a_table_of_the_same_words(project):
+    """An index GSI1 of a table, and a table that is named as both together."""
+    name = project()
+    specs = [each for each in wanted_tables() if each.name == name]
+    specs.append(dataclasses.replace(specs[0], name=f"{name}-GSI1"))
+    names = [alarm.name for spec in specs for alarm in alarms_of_table(spec)]
+    assert len(names) == len({*names})
+
+
+def test_names_of_255_characters(project):
+    """As long as a table's may be: ids have 255 characters at most, and policies match."""
+    project()
+    long = "a" * 255
+    (name, other) = logical_ids([long, "b" * 255]).values()
+    assert name != other
+    assert len(f"{name}TableStreamArn") <= 255
+    spec = dataclasses.replace(wanted_tables()[0], name=long)
+    for alarm in alarms_of_table(spec):
+        assert len(alarm.name) == 255
+        assert alarm.name.startswith(begin_of_alarms(long))
+    assert begin_of_alarms("orders") == "orders-"

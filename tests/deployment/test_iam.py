@@ -236,3 +236,26 @@ def test_replicas_are_filled_for_the_deployer(settings):
     assert ("dynamodb:CreateTableReplica", replica) in grants(documents["deployer"])
     assert ("dynamodb:CreateTableReplica", replica) not in grants(documents["web"])
     assert ("dynamodb:GetItem", replica) in grants(documents["web"])
+
+
+@pytest.mark.parametrize("scaling", [{"ENABLED": True}, {"SCHEDULE": "learnt"}])
+def test_settings_of_a_single_table_are_followed(policies, settings, scaling):
+    """The quota is read to scale it, and the minimum of auto scaling is raised."""
+    one = {"BILLING_MODE": "PROVISIONED", "SCALING": {**scaling, "AUTO_SCALING": "raise_minimum"}}
+    name = settings.DYNAMO_STORES["default"].get("TABLE_NAME", "dynamo-stores")
+    for role in (iam.WEB, iam.WORKER):
+        allowed = {action for action, _ in grants(policies(TABLES={name: one})[role])}
+        assert "dynamodb:DescribeLimits" in allowed
+        assert "application-autoscaling:RegisterScalableTarget" in allowed
+
+
+def test_another_alias_that_is_asked_is_named(settings, capsys):
+    """Without its tables in the policy, a failover is refused."""
+    default = settings.DYNAMO_STORES["default"]
+    west = {**default, "REGION": "us-west-2"}
+    settings.DYNAMO_STORES = {"default": {**default, "FAILOVER": "west"}, "west": west}
+    arguments = ("dynamo_infrastructure", "--format=iam", "--account=123456789012")
+    run(*arguments, "--using=default")
+    assert "the tables of 'west', FAILOVER of 'default'" in capsys.readouterr().err
+    run(*arguments, "--using=default", "--using=west")
+    assert "FAILOVER" not in capsys.readouterr().err

@@ -72,6 +72,7 @@ def test_a_sink_that_raises_when_asked_whether_it_wants_operations(metrics, capl
 
 
 def test_an_observer_that_raises_when_asked_is_left_out(metrics):  # noqa: F811
+    """What others count, and what they want, is not lost by it."""
     using, _ = metrics()
 
     def broken():
@@ -80,8 +81,40 @@ def test_an_observer_that_raises_when_asked_is_left_out(metrics):  # noqa: F811
     observer.subscribe_operations(print, every=broken)
     try:
         assert CacheStore(using).get("missing") is None
+        with observer.recording() as found:
+            assert CacheStore(using).get("missing") is None
     finally:
         observer.unsubscribe_operations(print)
+    assert len(found) == 1
+    assert get_meter(using).snapshot().total("operations") == 2
+
+
+def test_a_recorder_that_was_being_made_is_forgotten(dynamo_clock):
+    """As where settings change meanwhile: the counts of the old meter are published no more."""
+    made, kept = [], []
+
+    def recorder_of(using):
+        if not made:
+            # What another thread may do at this moment.
+            observer.forget_recorders()
+        made.append(kept if made else [])
+        return lambda *call: made[-1].append(call)
+
+    def each(measurement):
+        raise AssertionError(measurement)
+
+    others = dict(observer._observers)
+    observer._observers.clear()
+    observer.subscribe(each, recorder_of=recorder_of)
+    try:
+        for _ in range(2):
+            assert observer.record("default", "t", "GetItem", 0.1, None)
+    finally:
+        observer.unsubscribe(each)
+        for other, of in others.items():
+            observer.subscribe(other, recorder_of=of)
+    assert len(made) == 2
+    assert len(kept) == 1
 
 
 def test_the_context_of_a_sink_raises_at_the_end_of_a_block(metrics):  # noqa: F811

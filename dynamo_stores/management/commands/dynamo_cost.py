@@ -292,7 +292,7 @@ def _lines(report: CostReport) -> Iterator[str]:
 def _heading(report: CostReport) -> Iterator[str]:
     prices, load = report.prices, report.load
     times = "" if prices.factor == 1 else f", multiplied by {prices.factor}"
-    yield f"Prices: {prices.name}, {prices.region}, {prices.date}{times}. Source: {prices.source}."
+    yield f"Prices: {prices.name}, {prices.place}, {prices.date}{times}. Source: {prices.source}."
     if not load.is_measured:
         yield "Load: assumptions from the command line."
         return

@@ -12,6 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from ...calls.control import get_control
+from ...conf import get_config
 from ...deployment.description import Deployment, describe, place_name
 from ...deployment.formats import FORMATS
 from ...deployment.iam import MOST_CHARACTERS, ROLES, length_of, place_in, policy, render
@@ -123,6 +124,14 @@ class Command(BaseCommand):
     def _print_policies(
         self, found: list[Deployment], role: str | None, account: str | None
     ) -> None:
+        chosen = dict.fromkeys(spec.using for each in found for spec in each.watched)
+        for using in chosen:
+            other = get_config(using).failover
+            if other is not None and other not in chosen:
+                self.stderr.write(
+                    f"Note: processes also ask the tables of {other!r}, FAILOVER of {using!r}, "
+                    f"which are not in these policies. Add --using {other}, or another policy."
+                )
         with command_errors():
             place_of = place_in(account)
             for each in ROLES:
