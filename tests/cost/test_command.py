@@ -107,7 +107,8 @@ def test_what_would_be(measured):
     text = run("dynamo_cost", "--replicas=2", "--backups", "--point-in-time-recovery",
                "--price-region=us-east-1", "--factor=1.5")  # fmt: skip
     assert "Writes in replicas:     2 × (174,240 × 30.42) / 1,000,000 × $0.9375" in text  # noqa: RUF001
-    assert "multiplied by 1.5" in text
+    assert ", us-east-1, 2026-10-02, multiplied by 1.5. Source:" in text
+    assert "What could be saved" in text
 
 
 def test_a_sample_tells_what_it_cost(measured, capsys):
