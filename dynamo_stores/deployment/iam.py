@@ -52,7 +52,9 @@ _ON_PLANS = (
     *("CreateBackupPlan", "CreateBackupSelection", "DeleteBackupSelection", "GetBackupPlan"),
     *("GetBackupSelection", "ListBackupSelections", "UpdateBackupPlan"),
 )
-_ON_BACKUP_ROLE = ("AttachRolePolicy", "CreateRole", "GetRole", "PassRole")
+_ON_BACKUP_ROLE = (
+    *("AttachRolePolicy", "CreateRole", "GetRole", "ListAttachedRolePolicies", "PassRole"),
+)
 _OF_STREAMS = ("DescribeStream", "GetRecords", "GetShardIterator")
 # What DynamoDB needs of a key to create a table with it.
 _TO_CREATE = ("CreateGrant", "Encrypt", "GenerateDataKey", "ReEncryptFrom", "ReEncryptTo")

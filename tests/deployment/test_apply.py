@@ -144,6 +144,20 @@ def test_scaling_targets_are_set_and_compared(project, moto, client):
     assert {each["TargetValue"] for each in tracking} == {70.0}
 
 
+def test_a_role_that_lacks_a_policy_gets_it(project, ministack, client):
+    """As after an --apply that failed between the role and its policies."""
+    name = project(ENDPOINT_URL=ministack)
+    options = {"with_": ["backups"], "without": ["alarms", "dashboard"]}
+    apply(**options)
+    iam, role = client("iam", ministack), f"{name}-backups"
+    policy = "service-role/AWSBackupServiceRolePolicyForRestores"
+    iam.detach_role_policy(RoleName=role, PolicyArn=f"arn:aws:iam::aws:policy/{policy}")
+    assert diff(**options) == [f"not done: attach {policy} to the role {role}"]
+    apply(**options)
+    assert diff(**options) == []
+    assert len(iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]) == 2
+
+
 def test_a_backup_plan_is_set_and_compared(project, ministack, client):
     """With its vault, role and selection; another schedule, and a copy, are changes."""
     name = project(ENDPOINT_URL=ministack)
