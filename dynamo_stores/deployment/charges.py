@@ -17,14 +17,17 @@ _FREE_METRICS = 50
 def charges(of: Deployment) -> Iterator[str]:
     """Yield a sentence for each part that costs something; the tables have ``dynamo_cost``."""
     if count := len(of.alarms):
-        yield f"{count} alarms cost about {count * _ALARM:.2f} USD a month. --without alarms."
+        yield (
+            f"{count} alarms cost about {count * _ALARM:.2f} USD a month; --without alarms leaves "
+            "them out."
+        )
     if of.has(DASHBOARD):
         widgets = of.dashboard("us-east-1")["widgets"]
         metrics = sum(len(each["properties"].get("metrics", ())) for each in widgets)
         if metrics > _FREE_METRICS:
             yield (
-                f"The dashboard has {metrics} metrics, and costs about {_DASHBOARD} USD a month. "
-                "--without dashboard."
+                f"The dashboard has {metrics} metrics, and costs about {_DASHBOARD} USD a month; "
+                "--without dashboard leaves it out."
             )
     if of.has(BACKUPS) and of.backups is not None:
         yield (
