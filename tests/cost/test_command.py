@@ -136,7 +136,10 @@ def test_nothing_measured_says_what_to_do(reporting, settings, now):
     using = reporting(REPORTS={"INTERVAL": 36_000.0})
     settings.DYNAMO_STORES = {"default": settings.DYNAMO_STORES[using]}
     text = run("dynamo_cost")
-    assert "Nothing is measured yet: the task dynamo_stores.roll_up_status must run" in text
+    assert "Nothing is measured yet: the task dynamo_stores.roll_up_status (Celery" in text
+    assert "Other modes and a managed Redis are compared once" in text
+    assert "Reserved" not in text
+    assert "What could be saved is found from 24 measured hours on." in text
     assert "No day was measured." in run("dynamo_cost", "--by-day")
 
 

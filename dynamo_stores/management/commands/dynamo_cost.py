@@ -270,6 +270,7 @@ def _lines(report: CostReport) -> Iterator[str]:
     if report.has_load:
         yield from _compared(report)
     else:
+        yield ""
         yield "Other modes and a managed Redis are compared once reads and writes are known."
     if load.is_measured:
         yield ""
