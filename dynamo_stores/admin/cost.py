@@ -100,7 +100,10 @@ class AliasCost:
     def modes(self) -> list[tuple[str, str, str]]:
         """Name, cost in a month, and reason of each mode, the cheapest first."""
         money = self.report.prices.money
-        return [(each.name, money(each.amount), each.why) for each in self.report.comparison.modes]
+        return [
+            (each.name, money(each.amount), self.report.about(each))
+            for each in self.report.comparison.modes
+        ]
 
     @property
     def redis(self) -> list[tuple[str, str, str]]:

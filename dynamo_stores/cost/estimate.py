@@ -196,10 +196,12 @@ def _by_size(
 
 def number(value: Decimal) -> str:
     """Return a number for people: whole from 1,000 on, else to three significant digits."""
+    if not value:
+        return "0"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     if abs(value) >= 1:
         text = f"{value:.2f}"
     else:
-        text = f"{value:.3g}" if not value or abs(value) >= Decimal("0.0001") else "under 0.0001"
+        text = f"{value:.3g}" if abs(value) >= Decimal("0.0001") else "under 0.0001"
     return text.rstrip("0").rstrip(".") if "." in text and text[-1].isdigit() else text

@@ -29,8 +29,9 @@ from .load import ITEM_OVERHEAD, HourUse, Load, ResourceLoad, TableLoad, Use, us
 # Hours that are measured at most: 35 days, as long as they are kept.
 MOST_DAYS = 35
 NO_FIGURES = (
-    "Nothing is measured yet: the task dynamo_stores.roll_up_status must run each minute (Celery "
-    "beat), and processes must report. CloudWatch (--cloudwatch) and assumptions do without."
+    "Nothing is measured yet: the task dynamo_stores.roll_up_status (Celery beat) or "
+    "dynamo_reconcile (cron) must run each minute, and processes must report. CloudWatch "
+    "(--cloudwatch) and assumptions do without."
 )
 SIZES = "Sizes and item counts are those of DescribeTable, which are up to six hours old at AWS."
 Describe = Callable[[str], TableCapacity | None]

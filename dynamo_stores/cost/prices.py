@@ -107,9 +107,9 @@ class RedisServerless:
 @dataclass(frozen=True)
 class Prices:
     """
-    The prices of ``region`` in ``currency``: storage, replicas' storage, backups and point-in-time
-    recovery per GB and month. They are those of ``price_region``, multiplied by ``factor``.
-    ``name``, ``date`` and ``source`` are those of the file.
+    The prices for ``region`` in ``currency``: storage, replicas' storage, backups and point-in-time
+    recovery per GB and month. They are those of ``price_region``, which may be another one,
+    multiplied by ``factor``. ``name``, ``date`` and ``source`` are those of the file.
     """
 
     name: str
@@ -117,6 +117,7 @@ class Prices:
     source: str
     currency: str
     region: str
+    price_region: str
     hours_per_month: Decimal
     on_demand: Units
     provisioned: Units
@@ -130,18 +131,18 @@ class Prices:
     redis_nodes: tuple[RedisNode, ...] = ()
     redis_serverless: tuple[RedisServerless, ...] = ()
     factor: Decimal = Decimal(1)
-    price_region: str = ""
-
-    @property
-    def place(self) -> str:
-        """The region, and the one whose prices are taken if it is another."""
-        other = self.price_region not in ("", self.region)
-        return f"{self.region} at the prices of {self.price_region}" if other else self.region
 
     @property
     def days_per_month(self) -> Decimal:
         """The days of a month."""
         return self.hours_per_month / 24
+
+    @property
+    def title(self) -> str:
+        """What they are, as text: the name, the region, the date, and what was changed."""
+        of = "" if self.region == self.price_region else f", taken for {self.region}"
+        times = "" if self.factor == 1 else f", multiplied by {self.factor}"
+        return f"{self.name}, {self.price_region}, {self.date}{of}{times}"
 
     def money(self, amount: Decimal) -> str:
         """Return an amount to the cent, or small ones to four digits: ``$12.30``, ``$0.0375``."""
@@ -196,14 +197,15 @@ def read_prices(
         )
     found = _Reader(file, f"regions.{wanted}", _part(regions, wanted, file))
     try:
-        prices = _prices(values, found, region or wanted, file)
+        prices = _prices(values, found, region or wanted, wanted, file)
     except RecursionError:
         raise ConfigurationError(f"The price file {file} is nested too deeply.") from None
-    prices = replace(prices, price_region=wanted)
     return prices if factor == 1 else _multiplied(prices, factor)
 
 
-def _prices(values: Mapping[str, Any], found: _Reader, region: str, file: Path) -> Prices:
+def _prices(
+    values: Mapping[str, Any], found: _Reader, region: str, price_region: str, file: Path
+) -> Prices:
     whole = _Reader(file, "", values)
     hours = whole.number("hours_per_month")
     if not _HOURS[0] <= hours <= _HOURS[1]:
@@ -218,6 +220,7 @@ def _prices(values: Mapping[str, Any], found: _Reader, region: str, file: Path) 
         source=whole.text("source"),
         currency=whole.text("currency"),
         region=region,
+        price_region=price_region,
         hours_per_month=hours,
         on_demand=found.part("on_demand").made(Units),
         provisioned=found.part("provisioned").made(Units),

@@ -11,7 +11,7 @@ from .days import Day, by_day
 from .estimate import Line, estimate, number, total
 from .load import Load
 from .measured import Measured
-from .modes import Comparison, break_even_utilization, compare
+from .modes import Comparison, Mode, break_even_utilization, compare
 from .prices import Prices, rounded
 from .redis import RedisCost, on_redis
 from .sample import Sample
@@ -38,6 +38,18 @@ class CostReport:
     def measured_share(self) -> Decimal:
         """How much of a month was measured, 0 to 1 (or more)."""
         return self.load.measured_hours / self.prices.hours_per_month
+
+    @property
+    def has_load(self) -> bool:
+        """Whether reads and writes are known: assumed, or measured in an hour at least."""
+        return not self.load.is_measured or self.load.first is not None
+
+    def about(self, mode: Mode) -> str:
+        """Return what is behind the amount of a mode, as text."""
+        if not mode.upfront:
+            return mode.why
+        fee = self.prices.money(mode.upfront)
+        return f"with {fee} due at once spread over the term; {mode.why}"
 
     def of_table(self, table: str) -> Decimal:
         """Return the cost of one table in a month."""

@@ -52,10 +52,16 @@ def _unless(test: str, command: str) -> str:
 def _lines(of: Deployment) -> Iterator[str]:
     yield "#!/bin/sh"
     yield f"# Creates the tables of {of.base}, and what watches them."
-    yield "# The region and the account are those of the AWS command line."
+    if of.region is None:
+        yield "# The region and the account are those of the AWS command line."
+    else:
+        yield "# The region is that of the settings; the account is that of the AWS command line."
     for note in of.notes:
         yield f"# {note}"
     yield "set -eu"
+    if of.region is not None:
+        region = shlex.quote(of.region)
+        yield f"export AWS_REGION={region} AWS_DEFAULT_REGION={region}"
     yield "# AWS refuses some requests for seconds after what they need was created."
     yield "retry() {"
     yield "  TRIES=0"

@@ -82,9 +82,10 @@ class _Template:
             self._vpc_endpoint()
         if of.has(CLOUDTRAIL):
             self._trail()
+        where = f" in {of.region}" if of.region else ""
         found: dict[str, Any] = {
             "AWSTemplateFormatVersion": "2010-09-09",
-            "Description": f"Tables of {of.base}, and what watches them.",
+            "Description": f"Tables of {of.base}{where}, and what watches them.",
         }
         if of.notes:
             found["Metadata"] = {"Notes": [*of.notes]}

@@ -67,12 +67,14 @@ class Deployment:
     """
     What is to exist in one place.
 
-    ``base`` begins the names of what belongs to no table. ``tables`` are created here, ``watched``
-    are also the tables that are replicas here. ``parts`` are the wanted ones, see
-    :mod:`.parameters`. ``notes`` are sentences about what was left out, and why.
+    ``region`` is that of the settings, None if these leave it to botocore. ``base`` begins the
+    names of what belongs to no table. ``tables`` are created here, ``watched`` are also the tables
+    that are replicas here. ``parts`` are the wanted ones, see :mod:`.parameters`. ``notes`` are
+    sentences about what was left out, and why.
     """
 
     base: str
+    region: str | None
     aliases: tuple[str, ...]
     tables: tuple[Table, ...]
     watched: tuple[TableSpec, ...]
@@ -168,7 +170,8 @@ def _describe_place(
     *,
     is_named: bool,
 ) -> Deployment:
-    base = specs[0].name if is_named else get_config((using or [specs[0].using])[0]).store_table
+    config = get_config((using or [specs[0].using])[0])
+    base = specs[0].name if is_named else config.store_table
     tables = [_table(spec, parts) for spec in specs if not _is_elsewhere(spec, parts)]
     alarms: list[Alarm] = []
     notes: list[str] = []
@@ -188,6 +191,7 @@ def _describe_place(
         plan = BackupPlan(plain(f"{base}-backups", _LONGEST_VAULT), kept)
     return Deployment(
         base=base,
+        region=config.region,
         aliases=tuple(using),
         tables=tuple(tables),
         watched=tuple(specs),

@@ -21,8 +21,6 @@ from ..infrastructure.options import AWS_MANAGED, AWS_OWNED
 from ..infrastructure.tables import TableSpec
 from ..models import DATA_ACTIONS
 from ..monitoring.dashboard import local_endpoint, region_of
-from ..monitoring.sinks.cloudwatch import CloudWatchSink
-from ..monitoring.sinks.xray import XRaySink
 from .description import Deployment, Table
 from .names import begin_of_alarms
 from .parameters import ALARMS, DASHBOARD
@@ -337,12 +335,10 @@ def _of_alias(role: str, using: str, specs: Iterable[TableSpec], place: Place) -
             )
     if config.notify.topic:
         found.add(Grant("sns:Publish", config.notify.topic))
-    sinks = [import_string(path) for path in config.metrics.sinks]
-    if any(issubclass(each, CloudWatchSink) for each in sinks):
-        namespace = {"StringEquals": {"cloudwatch:namespace": config.metrics.namespace}}
-        found.add(Grant("cloudwatch:PutMetricData", "*", json.dumps(namespace)))
-    if any(issubclass(each, XRaySink) for each in sinks):
-        found |= {Grant(f"xray:Put{what}", "*") for what in ("TelemetryRecords", "TraceSegments")}
+    namespace = json.dumps({"StringEquals": {"cloudwatch:namespace": config.metrics.namespace}})
+    for action in {each for path in config.metrics.sinks for each in import_string(path).actions}:
+        of_metrics = action == "cloudwatch:PutMetricData"
+        found.add(Grant(action, "*", namespace) if of_metrics else Grant(action, "*"))
     return found
 
 

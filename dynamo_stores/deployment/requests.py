@@ -336,8 +336,8 @@ class _Backups:
             )
         if _found(lambda: self._iam.get_role(RoleName=name)) is None:
             yield Step(f"create the role {name} of AWS Backup", self._create_role)
-        elif self._lacks_policies():
-            yield Step(f"attach the policies of AWS Backup to the role {name}", self._attach)
+        elif lacking := self._lacking():
+            yield Step(f"attach {', '.join(lacking)} to the role {name}", self._attach)
         if self._plan_id is None:
             yield Step(f"create the backup plan {name}", self._create_plan)
         elif not self._is_as_wanted(self._plan_id):
@@ -385,12 +385,13 @@ class _Backups:
         self._iam.create_role(RoleName=self._name, AssumeRolePolicyDocument=json.dumps(ASSUME_ROLE))
         self._attach()
 
-    def _lacks_policies(self) -> bool:
-        found = _pages(
+    def _lacking(self) -> list[str]:
+        """Return the policies that the role does not have, as after a step that failed."""
+        answers = _pages(
             self._iam, "list_attached_role_policies", "AttachedPolicies", RoleName=self._name
         )
-        attached = {each["PolicyArn"].partition(":policy/")[2] for each in found}
-        return not attached.issuperset(MANAGED_POLICIES)
+        has = {each["PolicyArn"].partition(":policy/")[2] for each in answers}
+        return [policy for policy in MANAGED_POLICIES if policy not in has]
 
     def _attach(self) -> None:
         partition = self._arn().split(":")[1]

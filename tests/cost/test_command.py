@@ -108,7 +108,8 @@ def test_what_would_be(measured):
     text = run("dynamo_cost", "--replicas=2", "--backups", "--point-in-time-recovery",
                "--price-region=us-east-1", "--factor=1.5")  # fmt: skip
     assert "Writes in replicas:     2 × (174,240 × 30.42) / 1,000,000 × $0.9375" in text  # noqa: RUF001
-    assert "multiplied by 1.5" in text
+    assert ", us-east-1, 2026-10-02, multiplied by 1.5. Source:" in text
+    assert "What could be saved" in text
 
 
 def test_a_sample_tells_what_it_cost(measured, capsys):
@@ -136,7 +137,10 @@ def test_nothing_measured_says_what_to_do(reporting, settings, now):
     using = reporting(REPORTS={"INTERVAL": 36_000.0})
     settings.DYNAMO_STORES = {"default": settings.DYNAMO_STORES[using]}
     text = run("dynamo_cost")
-    assert "Nothing is measured yet: the task dynamo_stores.roll_up_status must run" in text
+    assert "Nothing is measured yet: the task dynamo_stores.roll_up_status (Celery" in text
+    assert "Other modes and a managed Redis are compared once" in text
+    assert "Reserved" not in text
+    assert "What could be saved is found from 24 measured hours on." in text
     assert "No day was measured." in run("dynamo_cost", "--by-day")
 
 

@@ -230,8 +230,9 @@ def test_another_region():
         read_prices(region="eu-west-1")
     prices = read_prices(region="eu-west-1", price_region="us-east-1", factor=D("1.2"))
     assert prices.region == "eu-west-1"
-    assert prices.place == "eu-west-1 at the prices of us-east-1"
-    assert read_prices(region="us-west-2").place == "us-west-2"
+    assert prices.title == (
+        "AWS list prices, us-east-1, 2026-10-02, taken for eu-west-1, multiplied by 1.2"
+    )
     assert prices.on_demand.write == D("0.75")
     assert prices.hours_per_month == 730
     assert prices.streams.free == 2_500_000

@@ -97,6 +97,7 @@ def test_each_command_is_a_request_that_botocore_knows(project, orders, script, 
         parameter=["VpcId=vpc-12", "RouteTableIds=rtb-1,rtb-2", "BackupCopyRegion=eu-west-3",
                    "AlarmEmail=ops@example.com"],
     )  # fmt: skip
+    assert "\nexport AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1\n" in text
     made = calls(text)
     found = list(requests(made))
     for service, operation, document in found:

@@ -266,6 +266,32 @@ def test_a_project_without_a_sink_is_told_so(project):
     json.loads(printed.out)
 
 
+def test_what_it_costs_is_said_before_it_exists(project):
+    """Not with policies, nor with a comparison."""
+    name = project()
+    printed = infrastructure("--format", "cloudformation", with_=["backups", "cloudtrail"])
+    count = len(resources(json.loads(printed.out), "CloudWatch::Alarm"))
+    assert f"{count} alarms cost about {count / 10:.2f} USD a month" in printed.err
+    assert "and costs about 3 USD a month" in printed.err
+    assert "is kept for 35 days, and costs about 0.10 USD a month for each GB" in printed.err
+    assert "about 1 USD for a million reads and writes of items" in printed.err
+    small = infrastructure(
+        "--format", "cloudformation", table=[f"{name}-control"], without=["alarms"]
+    )
+    assert "USD" not in small.err
+    assert infrastructure("--format", "iam", account="123456789012").err == ""
+
+
+def test_the_region_of_the_settings_is_named(project):
+    project(REGION="eu-west-1")
+    assert (
+        " in eu-west-1, "
+        in json.loads(infrastructure("--format", "cloudformation").out)["Description"]
+    )
+    project(REGION=None)
+    assert " in " not in json.loads(infrastructure("--format", "cloudformation").out)["Description"]
+
+
 def test_auto_scaling_stands_aside_for_the_library(project, orders):
     """Left out where SCALING is on, unless both work together; on demand there is none."""
     name = project(

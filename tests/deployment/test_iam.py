@@ -13,6 +13,7 @@ from dynamo_stores.deployment import iam
 from dynamo_stores.deployment.description import describe
 from dynamo_stores.exceptions import ConfigurationError
 from dynamo_stores.infrastructure.tables import IndexSpec, KeySchema, TableSpec, wanted_tables
+from dynamo_stores.monitoring.sinks import Sink
 from tests.helpers.commands import run
 
 PLACE = iam.Place("aws", "eu-west-1", "123456789012")
@@ -35,6 +36,12 @@ EVERYTHING = {
         ],
     },
 }
+
+
+class FirehoseSink(Sink):
+    """A sink of a project, which says what it calls."""
+
+    actions = ("firehose:PutRecord",)
 
 
 @pytest.fixture
@@ -127,6 +134,16 @@ def test_metrics_are_limited_to_their_namespace(policies):
         "StringEquals": {"cloudwatch:namespace": "Forum"}
     }
     assert ("sns:Publish", TOPIC) in found
+
+
+def test_sinks_of_a_project_say_what_they_call(policies):
+    metrics = {"SINKS": ["tests.deployment.test_iam.FirehoseSink"]}
+    found = policies(METRICS=metrics)
+    assert [("firehose:PutRecord", "*") in grants(found[role]) for role in iam.ROLES] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_keys_are_used_by_dynamodb_alone(policies):

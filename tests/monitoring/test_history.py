@@ -17,6 +17,7 @@ from dynamo_stores.monitoring.reporter import get_reporter
 from dynamo_stores.monitoring.roll_up import roll_up
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FakeClock
+from tests.helpers.commands import run as run_command
 from tests.helpers.forking import in_processes
 
 MINUTE = Period({"t": {"GetItem": {30: 5, 31: 1}}}, {"hit": 3})
@@ -67,6 +68,15 @@ def test_sums():
     assert hour.peak == {"t": (2.0, 0.1)}
     assert total([hour, hour]).use == {"t": Usage(360.0, 12.0)}
     assert total([hour, hour]).peak == hour.peak
+
+
+def test_the_command_of_cron_sums_up_too(reporting, now):
+    """Of tables on demand as well: it is what the charts and the costs are made from."""
+    using, minute = reporting(REPORTS={"INTERVAL": 36_000.0}), minute_of(now.now())
+    now.advance(120)
+    report(using, now, 1, minute, MINUTE)
+    assert run_command("dynamo_reconcile", using=[using]) == "No table is due.\n"
+    assert History(using).minutes(minute, minute)[minute].events == MINUTE.events
 
 
 def test_minutes_that_are_over_are_written_once(reporting, now):

@@ -29,6 +29,15 @@ from django.core.cache import cache
 cache.set("k", {"a": 1}, 60)
 print(cache.get("k"), dynamo_stores.__file__)
 """
+LOAD = """
+import django
+from django.core.management import get_commands, load_command_class
+django.setup()
+for name, app in get_commands().items():
+    if app == "dynamo_stores":
+        load_command_class(app, name).create_parser("manage.py", name)
+        print(name)
+"""
 VISIT = """
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -164,3 +173,14 @@ def test_a_new_project_works_by_the_quickstart(wheel, run, dynamo_engine):
         "200",
         "200",
     ]
+
+
+def test_commands_need_no_extra(run):
+    """Each command can be loaded with the packages that the wheel requires, and no others."""
+    (run.folder / "settings.py").write_text(
+        f'{SETTINGS}INSTALLED_APPS = ["dynamo_stores"]\n'
+        'DYNAMO_STORES = {"default": {"TABLE_NAME": "none", "REGION": "eu-west-1"}}\n'
+    )
+    loaded = run("-c", LOAD, DJANGO_SETTINGS_MODULE="settings").split()
+    assert "dynamo_infrastructure" in loaded
+    assert "dynamo_local" in loaded

@@ -20,6 +20,7 @@ from ...cost.prices import read_prices, rounded
 from ...cost.report import CostReport, cost_report
 from ...cost.sample import Sample, sample
 from ...cost.settings import prices_of
+from ...cost.waste import LEAST_HOURS
 from ...monitoring.formatting import count_of, exact
 from ..options import between, check_options, whole_between
 from ..tables import add_choice_of_tables, chosen_tables, command_errors, for_each_alias
@@ -254,8 +255,7 @@ def _changed(load: Load, options: dict[str, Any]) -> Load:
 
 
 def _lines(report: CostReport) -> Iterator[str]:
-    prices, load = report.prices, report.load
-    money = prices.money
+    load, money = report.load, report.prices.money
     yield from _heading(report)
     yield ""
     resources = {line.resource for line in report.lines}
@@ -267,11 +267,30 @@ def _lines(report: CostReport) -> Iterator[str]:
             if line.resource == resource:
                 yield f"  {line.what + ':':<{width + 1}} {line.arithmetic} = {money(line.amount)}"
     yield f"Total: {money(rounded(report.total))} a month ({money(report.total)} before rounding)."
+    if report.has_load:
+        yield from _compared(report)
+    else:
+        yield ""
+        yield "Other modes and a managed Redis are compared once reads and writes are known."
+    if load.is_measured:
+        yield ""
+        if report.waste:
+            yield "What could be saved:"
+        elif load.measured_hours < LEAST_HOURS:
+            yield f"What could be saved is found from {LEAST_HOURS} measured hours on."
+        else:
+            yield "No waste was found in these figures."
+        for waste in report.waste:
+            saving = "" if waste.saving is None else f" Up to {money(waste.saving)} a month."
+            yield f"  {waste.resource}: {waste.message} {waste.advice}{saving}"
+
+
+def _compared(report: CostReport) -> Iterator[str]:
+    money = report.prices.money
     yield ""
     yield "The same units in other modes, without storage and the like:"
     for mode in report.comparison.modes:
-        upfront = f", {money(mode.upfront)} of it at once" if mode.upfront else ""
-        yield f"  {mode.name}: {money(mode.amount)}{upfront} ({mode.why})"
+        yield f"  {mode.name}: {money(mode.amount)} ({report.about(mode)})"
     yield from report.advice()
     yield ""
     if report.redis:
@@ -281,18 +300,11 @@ def _lines(report: CostReport) -> Iterator[str]:
             yield f"  {each.name}: {each.arithmetic} = {money(each.amount)}{failover}"
     else:
         yield "The price file has no prices of a managed Redis for this region."
-    if load.is_measured:
-        yield ""
-        yield "What could be saved:" if report.waste else "No waste was found in these figures."
-        for waste in report.waste:
-            saving = "" if waste.saving is None else f" Up to {money(waste.saving)} a month."
-            yield f"  {waste.resource}: {waste.message} {waste.advice}{saving}"
 
 
 def _heading(report: CostReport) -> Iterator[str]:
     prices, load = report.prices, report.load
-    times = "" if prices.factor == 1 else f", multiplied by {prices.factor}"
-    yield f"Prices: {prices.name}, {prices.place}, {prices.date}{times}. Source: {prices.source}."
+    yield f"Prices: {prices.title}. Source: {prices.source}."
     if not load.is_measured:
         yield "Load: assumptions from the command line."
         return

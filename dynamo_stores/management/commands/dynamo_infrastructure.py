@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...calls.control import get_control
 from ...conf import get_config
+from ...deployment.charges import charges
 from ...deployment.description import Deployment, describe, place_name
 from ...deployment.formats import FORMATS
 from ...deployment.iam import MOST_CHARACTERS, ROLES, length_of, place_in, policy, render
@@ -100,11 +101,14 @@ class Command(BaseCommand):
                 values=_values(_list(options["parameter"])),
                 is_named=bool(table),
             )
-        for note in dict.fromkeys(note for each in found for note in each.notes):
-            self.stderr.write(f"Note: {note}")
         if options["format"] == "iam":
             self._print_policies(found, options["role"], options["account"])
             return
+        notes = [note for each in found for note in each.notes]
+        if not options["diff"]:
+            notes += [note for each in found for note in charges(each)]
+        for note in dict.fromkeys(notes):
+            self.stderr.write(f"Note: {note}")
         if options["role"] or options["account"]:
             raise CommandError("--role and --account are for --format iam.")
         if options["format"] is not None:

@@ -22,8 +22,8 @@ from ..tables import add_choice_of_aliases, chosen_aliases, command_errors, for_
 class Command(BaseCommand):
     help = (
         "Raises tables ahead of the hours for which a schedule wants more, lowers the capacity of "
-        "every table that is due, and prints each decision. Running it twice, or together with "
-        "Celery, is safe."
+        "every table that is due, and prints each decision. Also sums up the reports of the "
+        "processes. Running it twice, or together with Celery, is safe."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -88,8 +88,9 @@ class Command(BaseCommand):
 
     @staticmethod
     def _follow(using: str) -> list[Decided]:
-        if using in conf.provisioned_aliases() and conf.get_config(using).reports.enabled:
-            # Without Celery beat nobody else sums up the use, which decides about the capacity.
+        if conf.get_config(using).reports.enabled:
+            # Without Celery beat nobody else sums up the use, which decides about the capacity,
+            # and is what dynamo_cost and the status pages show.
             roll_up(using)
         return follow(using)
 

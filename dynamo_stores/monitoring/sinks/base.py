@@ -77,6 +77,9 @@ class Sink:
 
     # Seconds between exports; None for METRICS["INTERVAL"].
     interval: float | None = None
+    # The actions of IAM that it calls, such as "xray:PutTraceSegments", for the policies that
+    # ``dynamo_infrastructure`` prints. They are allowed on every resource.
+    actions: tuple[str, ...] = ()
 
     def __init__(self, using: str, options: Mapping[str, Any]) -> None:
         self.using = using

@@ -196,6 +196,8 @@ class CloudWatchSink(Sink):
     answer (3); ``ENDPOINT_URL``, for tests.
     """
 
+    actions = ("cloudwatch:PutMetricData",)
+
     def __init__(self, using: str, options: Mapping[str, Any]) -> None:
         super().__init__(using, options)
         self.publisher = CloudWatchMetricsPublisher(

@@ -22,6 +22,8 @@ class XRaySink(Sink):
     middleware makes. Blocks of ``monitor_operation`` are subsegments.
     """
 
+    actions = ("xray:PutTelemetryRecords", "xray:PutTraceSegments")
+
     def wants_operations(self) -> bool:
         return _parent() is not None
 
