@@ -43,7 +43,7 @@ check-project: $(STAMP)
 ## make coverage [ARGS=tests/cache]: the tests, with the coverage of dynamo_stores
 coverage: $(STAMP)
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report= $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report= --cov-fail-under=0 $(ARGS)
 	@$(BIN)/python -m coverage report
 
 ## make dist: wheel and sdist in dist/, checked, and installed in an empty environment
