@@ -20,7 +20,8 @@ from .place import FAMILY, Refused, local
 from .price import MOST, MOST_METRICS, MOST_READS, MOST_WRITES, price
 
 ACCOUNT = "123456789012"
-FAKE = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
+# DynamoDB Local keeps the tables of each access key apart; this is the one of local engines.
+FAKE = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": "us-east-1"}
 
 
 def start(*arguments, **environment):
