@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types check check-project local docs docs-links benchmark mutants soak clean
+.PHONY: demo test lint types check check-project coverage dist smoke local docs docs-links benchmark \
+	mutants soak clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "dynamo-stores needs Python 3.11 or newer; this is %d.%d. Name another: make PYTHON=python3.12 …" % v[:2])'
@@ -38,6 +39,24 @@ check-project: $(STAMP)
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	AWS_REGION=us-east-1 SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
 		$(BIN)/python -W error manage.py check --deploy --fail-level WARNING
+
+## make coverage [ARGS=tests/cache]: the tests, with the coverage of dynamo_stores
+coverage: $(STAMP)
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report= --cov-fail-under=0 $(ARGS)
+	@$(BIN)/python -m coverage report
+
+## make dist: wheel and sdist in dist/, checked, and installed in an empty environment
+dist: $(STAMP)
+	@$(BIN)/python .ci/dist.py
+
+## make smoke [ENDPOINT=http://127.0.0.1:8000]: everything once, on tables that are removed; on an
+## embedded engine, or a DynamoDB on this machine. AWS=1: in an account at AWS, after its number was
+## typed or given as SMOKE_CONSENT, for less than a cent. LEFTOVERS=list, LEFTOVERS=remove: the
+## tables of runs that were killed
+smoke: $(STAMP)
+	@$(BIN)/python -m tests.smoke $(if $(AWS),--aws) $(if $(ENDPOINT),--endpoint $(ENDPOINT)) \
+		$(if $(LEFTOVERS),--leftovers $(LEFTOVERS))
 
 ## make local: a DynamoDB for development on 127.0.0.1:8400
 local: $(STAMP)

@@ -160,10 +160,12 @@ def test_importing_everything_opens_nothing():
         sys.addaudithook(audit)
         import dynamo_stores
         modules = [m.name for m in pkgutil.walk_packages(dynamo_stores.__path__, "dynamo_stores.")]
-        # The framework under the throttles and the toolbar read settings when they are imported,
-        # and pages of the admin are for projects that are set up.
+        # The framework under the throttles, the toolbar and old versions of django-health-check
+        # read settings when they are imported, and pages of the admin are for projects that are
+        # set up.
         later = (
             "dynamo_stores.ratelimit.rest_framework",
+            "dynamo_stores.monitoring.django_health_check",
             "dynamo_stores.admin.",
             "dynamo_stores.monitoring.panel",
         )
