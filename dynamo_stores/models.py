@@ -27,6 +27,7 @@ Model               PK                                 SK                    Mod
 ==================  =================================  ====================  =======================
 CapacityRecord      ``CAP#<table>``                    ``RECORD``            capacity.records
 CapacityClaim       ``CAP#<table>``                    ``CLAIM``             capacity.records
+ScheduleItem        ``CAP#<table>``                    ``SCHEDULE``          capacity.scheduled
 CapacityTables      ``CAPACITY``                       ``TABLES``            capacity.records
 DemandItem          ``CAP#<table>``                    ``DEMAND#<process>``  capacity.demand
 DecisionItem        ``DECISIONS``                      ``<ms>#<table>``      capacity.history

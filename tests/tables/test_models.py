@@ -25,6 +25,7 @@ from dynamo_stores.calls.server_time import ServerClock
 from dynamo_stores.capacity.demand import DemandItem
 from dynamo_stores.capacity.history import DecisionItem
 from dynamo_stores.capacity.records import CapacityClaim, CapacityRecord, CapacityTables
+from dynamo_stores.capacity.scheduled import ScheduleItem
 from dynamo_stores.capacity.usage import UsageItem
 from dynamo_stores.conf import get_config
 from dynamo_stores.dedupe.items import DedupeJob, ResultPart
@@ -57,6 +58,7 @@ KINDS = [
     (keys.heartbeat, keys.heartbeat("0a"), Heartbeat),
     (keys.capacity, keys.capacity("t", keys.RECORD), CapacityRecord),
     (keys.capacity, keys.capacity("t", keys.CLAIM), CapacityClaim),
+    (keys.capacity, keys.capacity("t", keys.SCHEDULE), ScheduleItem),
     (keys.capacity_tables, keys.capacity_tables(), CapacityTables),
     (keys.demand, keys.demand("t", "host#1"), DemandItem),
     (keys.decision, keys.decision(1, "t"), DecisionItem),
