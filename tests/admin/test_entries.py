@@ -31,7 +31,7 @@ def entry(client, key, **fields):
 
 def test_hits_of_all_processes_are_summed_up(reporting, log_in):
     """By their reports; without lookups no rate is claimed."""
-    using = reporting()
+    using, unused = reporting(), reporting()
     own, store = get_reporter(using).report(), ReportStore(using)
     for number in range(2):
         store.publish(replace(own, host=f"host{number}", cache_hits=30, cache_misses=10))
@@ -39,7 +39,7 @@ def test_hits_of_all_processes_are_summed_up(reporting, log_in):
     found = json.loads(watcher.get(page("cache", format="json")).content)
     (row,) = [each for each in found["hits"] if each["using"] == using]
     assert (row["hits"], row["misses"], row["rate"], row["processes"]) == (60, 20, 0.75, 3)
-    (empty,) = [each for each in found["hits"] if each["using"] == "default"]
+    (empty,) = [each for each in found["hits"] if each["using"] == unused]
     assert empty["rate"] is None
     html = watcher.get(page("cache")).text
     assert "75 %" in html
