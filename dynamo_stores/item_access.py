@@ -13,7 +13,8 @@ from .calls.breaker import BreakerStatus, CircuitBreaker
 from .calls.connection import Caller, TableConnection
 from .calls.policy import deadline
 from .calls.server_time import ServerClock, Times
-from .concurrency.effects import Verb, together
+from .concurrency.effects import Verb
+from .concurrency.together import together
 from .conf import DEFAULT_ALIAS, get_config
 from .exceptions import CONDITION_FAILED, StoreUnavailable, code_of
 from .expressions import Change, Condition, to_arguments

@@ -7,6 +7,7 @@ return what is still unprocessed at the deadline.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 import warnings
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from ..concurrency.effects import run, together
+from ..concurrency.effects import Computation, run
+from ..concurrency.together import together
 from ..conf.rules import NOT_NEGATIVE, POSITIVE
 from ..exceptions import (
     ConfigurationError,
@@ -323,7 +325,8 @@ def execute_in_parallel(
     """
 
     async def call(item: T) -> R:
-        return function(item)
+        found: R = await Computation(functools.partial(function, item))
+        return found
 
     return run(together(items, call, max_concurrency=max_concurrency))
 

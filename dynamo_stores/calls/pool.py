@@ -22,7 +22,7 @@ from typing import Any
 from botocore import exceptions as botocore
 
 from .. import clock
-from ..concurrency.effects import Effect
+from ..concurrency.effects import Effect, Reading
 from ..concurrency.flights import finish
 from ..concurrency.own_thread import OwnThread
 from .wire import Answer, DamagedAnswerError, Endpoint, Reader
@@ -72,29 +72,33 @@ class _Stream:
             self._poll = select.poll()
             self._poll.register(self.sock, select.POLLIN)
 
-    def send(self, data: bytes, until: float) -> None:
-        left = _left(until)
+    @property
+    def can_poll(self) -> bool:
+        """Whether its thread can wait for several of them at once."""
+        return self._poll is not None
+
+    def send_some(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Send what can be sent at once; return the rest."""
         try:
             count = self.sock.send(data)
         except BlockingIOError:
-            count = 0
-        if count < len(data):
+            return data
+        return b"" if count == len(data) else memoryview(data)[count:]
+
+    def send(self, data: bytes | memoryview, until: float) -> None:
+        left = _left(until)
+        if rest := self.send_some(data):
             self.sock.settimeout(left)
             try:
-                self.sock.sendall(memoryview(data)[count:])
+                self.sock.sendall(rest)
             finally:
                 self.sock.setblocking(False)
 
-    async def asend(self, data: bytes, until: float) -> None:
+    async def asend(self, data: bytes | memoryview, until: float) -> None:
         left = _left(until)
-        try:
-            count = self.sock.send(data)
-        except BlockingIOError:
-            count = 0
-        if count < len(data):
+        if rest := self.send_some(data):
             async with asyncio.timeout(left):
-                loop = asyncio.get_running_loop()
-                await loop.sock_sendall(self.sock, memoryview(data)[count:])
+                await asyncio.get_running_loop().sock_sendall(self.sock, rest)
 
     def receive(self, until: float) -> int:
         # An answer that trickles in has the time of one that does not.
@@ -151,7 +155,7 @@ class _Sent(Effect[None]):
         await self._stream.asend(self._data, self._until)
 
 
-class _Received(Effect[int]):
+class _Received(Reading[int]):
     """
     Bytes have arrived in the buffer: their number, 0 at the end of the connection. Raises
     TimeoutError or OSError.
@@ -163,6 +167,13 @@ class _Received(Effect[int]):
         self._stream = stream
         self._until = until
 
+    def begin(self) -> tuple[int, float] | None:
+        stream = self._stream
+        return (stream.sock.fileno(), self._until) if stream.can_poll else None
+
+    def end(self) -> int:
+        return self._stream.sock.recv_into(self._stream.buffer)
+
     def run(self) -> int:
         return self._stream.receive(self._until)
 
@@ -170,18 +181,26 @@ class _Received(Effect[int]):
         return await self._stream.areceive(self._until)
 
 
-class _Asked(Effect[int]):
+class _Asked(_Received):
     """A request is sent, and the first bytes of the answer have arrived: as both of the others."""
 
-    __slots__ = ("_data", "_stream", "_until")
+    __slots__ = ("_data",)
 
     def __init__(self, stream: _Stream, data: bytes, until: float) -> None:
         self._stream = stream
-        self._data = data
         self._until = until
+        self._data: bytes | memoryview = data
+
+    def begin(self) -> tuple[int, float] | None:
+        _left(self._until)
+        if self._data:
+            self._data = self._stream.send_some(self._data)
+        # What the system does not take at once is for a thread that may wait.
+        return None if self._data else super().begin()
 
     def run(self) -> int:
-        self._stream.send(self._data, self._until)
+        if self._data:
+            self._stream.send(self._data, self._until)
         return self._stream.receive(self._until)
 
     async def arun(self) -> int:
@@ -406,7 +425,10 @@ def _closing(base: type[socket.socket]) -> type[socket.socket]:
     """Return a class of sockets that close without a warning when nothing refers to them."""
 
     # Pools are dropped when settings change and after a fork, and an exception from outside may
-    # come before any caller can close a connection.
+    # come before any caller can close a connection. It cannot come within the system's close().
+    if issubclass(base, _SystemSocket):
+        return type("Socket", (base,), {"__del__": _SystemSocket.close})
+
     class Socket(base):  # type: ignore[misc, valid-type]
         def __del__(self) -> None:
             with contextlib.suppress(AttributeError):

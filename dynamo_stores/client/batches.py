@@ -11,7 +11,8 @@ from ..calls.batches import MAX_WRITES, AdaptiveDelayCalculator, chunks
 from ..calls.item_size import MAX_BATCH_BYTES, MAX_ITEM_BYTES, item_size
 from ..calls.observer import units_of
 from ..calls.policy import time_left
-from ..concurrency.effects import Wait, together
+from ..concurrency.effects import Wait
+from ..concurrency.together import together
 from ..conf.rules import POSITIVE
 from ..exceptions import (
     BatchIncompleteError,

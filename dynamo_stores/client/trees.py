@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..concurrency.effects import Verb, together
+from ..concurrency.effects import Verb
+from ..concurrency.together import together
 from ..exceptions import InvalidRequestError
 from .values import from_raw_item, identity_of, to_raw
 

@@ -9,18 +9,15 @@ an event loop, where none of them blocks. A verb holds no lock while it awaits.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
 import functools
 import inspect
-import threading
-from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from .. import clock
-from ..exceptions import ConfigurationError, StoreError, copy_of
+from ..exceptions import StoreError, copy_of
 from .flights import Flight, Gate
 from .threads import in_thread
 
@@ -54,10 +51,28 @@ class Effect(Generic[T]):
         return (yield self)
 
 
-def run(verb: Verb[T]) -> T:
-    """Run the verb in this thread and return its result."""
+class Reading(Effect[T]):
+    """An effect that ends when bytes come; meanwhile its thread may do something else."""
+
+    __slots__ = ()
+
+    def begin(self) -> tuple[int, float] | None:
+        """
+        Begin it: return the file descriptor of the bytes, and the monotonic time until which to
+        wait for them. None if :meth:`run` is to do what is left. Raises OSError.
+        """
+        raise NotImplementedError
+
+    def end(self) -> T:
+        """Return the result; bytes have come. Raises BlockingIOError if not, or another OSError."""
+        raise NotImplementedError
+
+
+def run(verb: Verb[T], effect: Effect[Any] | None = None) -> T:
+    """Run the verb in this thread; return its result. ``effect`` is awaited already, if given."""
     try:
-        effect = verb.send(None)
+        if effect is None:
+            effect = verb.send(None)
         while isinstance(effect, Effect):
             try:
                 result = effect.run()
@@ -69,7 +84,7 @@ def run(verb: Verb[T]) -> T:
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
     except BaseException:
-        _close(verb)
+        drop(verb)
         raise
 
 
@@ -91,13 +106,14 @@ async def arun(verb: Verb[T]) -> T:
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
     except BaseException:
-        _close(verb)
+        drop(verb)
         raise
 
 
-def _close(verb: Verb[Any]) -> None:
-    # An exception from outside may come between two effects. It ends the verb, which can await
-    # nothing any more: each attempt to await is an error, and the verb cleans up what is left.
+def drop(verb: Verb[Any]) -> None:
+    """End a verb that can await nothing any more: it cleans up."""
+    # An exception from outside may come between two effects. Each attempt to await is an error
+    # then, after which the verb cleans up what is left.
     for _ in range(_CLEAN_UPS):
         try:
             verb.close()
@@ -275,92 +291,3 @@ class Computation(Effect[Any]):
             self.error = exc
             raise
         return self._value
-
-
-async def together(
-    items: Iterable[T], verb: Callable[[T], Verb[R]], *, max_concurrency: int
-) -> list[R]:
-    """
-    Return the results of ``verb(item)`` for all items in their order, at most ``max_concurrency``
-    of them at a time.
-
-    The first error is raised as soon as the verbs under way have ended; no new one is started after
-    it. Context variables (the deadline among them) are copied.
-    """
-    if not isinstance(max_concurrency, int) or max_concurrency < 1:
-        raise ConfigurationError(f"max_concurrency is {max_concurrency!r}; expected 1 or more.")
-    todo = list(items) if not isinstance(items, Sequence) else items
-    if len(todo) <= 1 or max_concurrency == 1:
-        return [await verb(item) for item in todo]
-    return await _Together(todo, verb, min(max_concurrency, len(todo)))
-
-
-class _Together(Effect[list[R]]):
-    def __init__(
-        self, items: Sequence[Any], verb: Callable[[Any], Verb[R]], max_concurrency: int
-    ) -> None:
-        self._items = items
-        self._verb = verb
-        self._most = max_concurrency
-
-    def run(self) -> list[R]:
-        todo, found = iter(enumerate(self._items)), {}
-        errors: list[BaseException] = []
-
-        def work() -> None:
-            for number, item in todo:
-                if errors:
-                    return
-                try:
-                    found[number] = run(self._verb(item))
-                except BaseException as exc:  # noqa: BLE001 - raised in the caller's thread
-                    errors.append(exc)
-
-        others = []
-        try:
-            # This thread works, too; if no other one can start, alone.
-            with contextlib.suppress(RuntimeError):
-                for _ in range(self._most - 1):
-                    context = contextvars.copy_context()
-                    other = threading.Thread(
-                        target=context.run, args=(work,), name="dynamo-stores-side", daemon=True
-                    )
-                    other.start()
-                    others.append(other)
-            contextvars.copy_context().run(work)
-        finally:
-            for other in others:
-                other.join()
-        if errors:
-            raise errors[0]
-        return [found[number] for number in range(len(self._items))]
-
-    async def arun(self) -> list[R]:
-        todo = iter(enumerate(self._items))
-        found: dict[int, R] = {}
-        has_failed = False
-
-        async def work() -> None:
-            nonlocal has_failed
-            for number, item in todo:
-                if has_failed:
-                    return
-                try:
-                    found[number] = await arun(self._verb(item))
-                except BaseException:
-                    has_failed = True
-                    raise
-
-        workers = [asyncio.ensure_future(work()) for _ in range(self._most)]
-        try:
-            await asyncio.wait(workers)
-        except BaseException:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-            raise
-        # Of several errors the first is raised; the others are looked at, so that none is logged.
-        errors = [error for worker in workers if (error := worker.exception()) is not None]
-        if errors:
-            raise errors[0]
-        return [found[number] for number in range(len(self._items))]

@@ -157,7 +157,7 @@ def test_nothing_is_claimed_that_an_unavailable_dynamodb_could_not_tell(reportin
                 "DynamoDB does not answer at endpoint 127.0.0.1:9, region us-east-"
             )
             assert re.search(
-                r"since [\d:]+ UTC: connection refused. Calls fail at once; next try at [\d:]+ UTC",
+                r"since [-\d: ]+ UTC: connection refused. Calls fail at once; next try at [-\d: ]+ UTC",
                 first,
             )
             for claim in (

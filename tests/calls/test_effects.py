@@ -19,10 +19,10 @@ from dynamo_stores.concurrency.effects import (
     Wait,
     arun,
     run,
-    together,
     twins,
 )
 from dynamo_stores.concurrency.flights import AGAIN, Flights, Gate, Lead
+from dynamo_stores.concurrency.together import together
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.testing import FakeClock
 

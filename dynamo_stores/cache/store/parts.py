@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from ...concurrency.effects import together
+from ...concurrency.together import together
 from ...exceptions import StoreUnavailable
 from ...expressions import exists, put, remove
 from ...item_access import ConditionFailed, Items

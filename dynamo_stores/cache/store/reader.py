@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ... import clock, keys
 from ...calls.policy import time_left
-from ...concurrency.effects import together
+from ...concurrency.together import together
 from ...exceptions import StoreUnavailable
 from ...item_access import Items
 from ...keys import ItemKey

@@ -10,8 +10,9 @@ from typing import Any
 from ... import clock, keys
 from ...calls.background import BackgroundWork
 from ...calls.batches import MAX_WRITES
-from ...concurrency.effects import PLAIN_TYPES, Prepare, Verb, arun, run, together, twins
+from ...concurrency.effects import PLAIN_TYPES, Prepare, Verb, arun, run, twins
 from ...concurrency.per_process import PerProcess
+from ...concurrency.together import together
 from ...conf import DEFAULT_ALIAS, get_config
 from ...item_access import Items, Store, raw_keys
 from ...keys import ItemKey

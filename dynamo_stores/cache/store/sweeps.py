@@ -9,7 +9,8 @@ from typing import Any
 from ... import clock, keys
 from ...calls.background import BackgroundWork, Pace, Write
 from ...calls.pages import pages
-from ...concurrency.effects import Verb, together
+from ...concurrency.effects import Verb
+from ...concurrency.together import together
 from ...expressions import equals, exists, missing, to_arguments
 from ...item_access import ConditionFailed, Items
 from ...keys import ItemKey

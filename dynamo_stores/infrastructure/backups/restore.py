@@ -18,7 +18,8 @@ from ...calls.batches import batch_write
 from ...calls.connection import get_connection
 from ...calls.control import get_control
 from ...calls.item_size import item_size
-from ...concurrency.effects import Verb, run, together
+from ...concurrency.effects import Verb, run
+from ...concurrency.together import together
 from ...exceptions import (
     CONDITION_FAILED,
     TABLE_IN_USE,

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from ...concurrency.effects import Verb, Wait, run, together
+from ...concurrency.effects import Verb, Wait, run
+from ...concurrency.together import Aside, together
 
 T = TypeVar("T")
 
@@ -37,6 +38,8 @@ class Together:
         async def one(item: T) -> None:
             try:
                 self.check()
+                # Compressing and encrypting take longer than requests.
+                await Aside()
                 await verb(item)
             except _Ended:
                 return

@@ -1,0 +1,202 @@
+"""Verbs that take turns in one thread, against servers that answer when the test says."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+from botocore import exceptions as botocore
+
+from dynamo_stores.concurrency import together as side_by_side
+from dynamo_stores.concurrency.effects import Effect, run
+from dynamo_stores.concurrency.together import together
+from tests.calls.conftest import REQUEST
+from tests.helpers.faults import interrupt_often
+from tests.helpers.peers import Peer, answering, make_certificate, response
+
+
+class Call(Effect):
+    """Calls a function that blocks."""
+
+    def __init__(self, function):
+        self.run = function
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def contexts(request, tmp_path):
+    """The TLS contexts of server and client, or None."""
+    if request.param == "plain":
+        return None, None
+    path = tmp_path / "server.pem"
+    return make_certificate(path), ssl.create_default_context(cafile=path)
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    """Return a function after which no thread may be started for verbs."""
+
+    def forbid(error=AssertionError):
+        def refuse(*args, **kwargs):
+            raise error("can't start new thread")
+
+        class Threading:
+            Thread = refuse
+
+        monkeypatch.setattr(side_by_side, "threading", Threading)
+
+    return forbid
+
+
+def requests_of(pool, *, seconds=60.0, size=2):
+    """Return a verb that sends a request whose body ends with the item; it returns the answer."""
+
+    async def verb(item):
+        body = (b"%d" % item).rjust(size)
+        request = REQUEST.replace(b"2\r\n\r\n{}", b"%d\r\n\r\n%b" % (size, body))
+        return (await pool.send(request, time.monotonic() + seconds, False)).body
+
+    return verb
+
+
+@contextlib.contextmanager
+def connected(make_pool, serve, count, contexts=(None, None)):
+    """A server, and a pool with so many connections to it."""
+    with Peer(serve, contexts[0]) as peer:
+        pool = make_pool(peer.url, contexts[1])
+        for link in [run(pool._connect(time.monotonic() + 60)) for _ in range(count)]:
+            pool._keep_open(link)
+        try:
+            yield peer, pool
+        finally:
+            pool.close()
+
+
+def test_requests_are_under_way_at_once_without_another_thread(contexts, make_pool, no_threads):
+    """Each connection answers when both have a request; large answers come in pieces."""
+    both = threading.Barrier(2)
+
+    def serve(peer, connection, number):
+        while True:
+            body = peer.receive(connection)
+            both.wait(60)
+            connection.sendall(response(body * 100_000))
+
+    with connected(make_pool, serve, 2, contexts) as (peer, pool):
+        no_threads()
+        found = run(together(range(8), requests_of(pool), max_concurrency=2))
+        assert found == [b" %d" % item * 100_000 for item in range(8)]
+        assert (peer.connections, len(peer.requests)) == (2, 8)
+
+
+def test_a_request_that_hangs_takes_no_answer_from_another(make_pool):
+    """It ends at its deadline; meanwhile the others are answered, and new ones sent."""
+
+    def serve(peer, connection, number):
+        while (body := peer.receive(connection)) != b"51":
+            connection.sendall(response(body))
+        peer.ended.wait(60)
+
+    async def verb(item):
+        try:
+            return await requests_of(pool, seconds=1.0 if item == 51 else 60.0)(item)
+        except botocore.ReadTimeoutError:
+            return "late"
+
+    with connected(make_pool, serve, 2) as (_, pool):
+        found = run(together([51, *range(52, 60)], verb, max_concurrency=2))
+        assert found == ["late", *(b"%d" % item for item in range(52, 60))]
+        # The connection of the one that hung is closed.
+        assert len(pool._idle) == 1
+
+
+def test_an_answer_that_came_in_time_is_read_however_busy_the_thread_is(make_pool):
+    """Its deadline passes while another verb computes, which does not let it take its turn."""
+    with connected(make_pool, answering(response(b"in time")), 2) as (_, pool):
+
+        async def verb(item):
+            answer = await requests_of(pool, seconds=0.5 if item else 60.0)(item)
+            time.sleep(0 if item else 1.0)
+            return answer
+
+        assert run(together([0, 1], verb, max_concurrency=2)) == [b"in time"] * 2
+
+
+def test_a_verb_that_waits_for_something_else_goes_on_in_a_thread(make_pool):
+    """All of them do at once, after a request of each, and their threads take the next ones."""
+    all_here = threading.Barrier(3)
+    idents = set()
+
+    async def verb(item):
+        answer = await requests_of(pool)(item)
+        await Call(lambda: all_here.wait(60))
+        idents.add(threading.get_ident())
+        return answer, await requests_of(pool)(item)
+
+    with connected(make_pool, answering(response(b"x")), 3) as (_, pool):
+        assert run(together(range(12), verb, max_concurrency=3)) == [(b"x", b"x")] * 12
+        assert len(idents) == 3
+        assert threading.get_ident() in idents
+        assert not [each for each in threading.enumerate() if each.name == "dynamo-stores-side"]
+
+
+def test_where_no_thread_starts_one_verb_follows_the_other(make_pool, no_threads):
+    """As at the end of the interpreter."""
+
+    async def verb(item):
+        await Call(lambda: None)
+        return await requests_of(pool)(item)
+
+    with connected(make_pool, answering(response(b"x")), 1) as (peer, pool):
+        no_threads(RuntimeError)
+        assert run(together(range(5), verb, max_concurrency=3)) == [b"x"] * 5
+        assert peer.connections == 1
+
+
+def test_a_request_that_is_not_taken_at_once_holds_nobody_up(make_pool):
+    """The server reads the large one when it has answered the small one."""
+    is_answered = threading.Event()
+
+    def serve(peer, connection, number):
+        while head := connection.recv(len(REQUEST), socket.MSG_PEEK):
+            if b" %d\r\n" % size in head:
+                assert is_answered.wait(60)
+            peer.receive(connection)
+            connection.sendall(response(b"x"))
+
+    async def verb(item):
+        answer = await requests_of(pool, size=2 if item else size)(item)
+        if item:
+            is_answered.set()
+        return answer
+
+    size = 30_000_000
+    with connected(make_pool, serve, 2) as (_, pool):
+        assert run(together([0, 1], verb, max_concurrency=2)) == [b"x", b"x"]
+
+
+def test_exceptions_from_outside_leave_no_connection_behind(make_pool, monkeypatch, no_threads):
+    """At any step of the verbs and of what drives them in one thread."""
+    with connected(make_pool, answering(response(b"x")), 3) as (_, pool):
+        # They come to threads that are just being started, too, which do not start then.
+        no_threads(RuntimeError)
+
+        def work():
+            assert run(together(range(6), requests_of(pool), max_concurrency=3)) == [b"x"] * 6
+
+        work()
+        before = len(os.listdir("/proc/self/fd"))
+        interrupt_often(monkeypatch, work)
+        work()
+        gc.collect()
+        assert len(pool._idle) <= 3
+        # The server closes its sides, which are in this process, too.
+        deadline = time.monotonic() + 30
+        while len(os.listdir("/proc/self/fd")) > before + 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(os.listdir("/proc/self/fd")) <= before + 2
