@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from .. import signals
@@ -309,6 +310,7 @@ def _log_failure(what: str) -> None:
         _logging.is_on = False
 
 
+_TABLE_NAME, _CAPACITY_UNITS = itemgetter("TableName"), itemgetter("CapacityUnits")
 _INDEXED = ("GlobalSecondaryIndexes", "LocalSecondaryIndexes")
 
 
@@ -325,10 +327,23 @@ def units_in(consumed: Any) -> dict[str, float]:
     return units
 
 
+def units_in_all(answers: Sequence[Any]) -> dict[str, float]:
+    """Return the units in the ``ConsumedCapacity`` of answers, each of which may be None."""
+    # Totals of one table, which most calls request, are added up without a call for each.
+    if set(map(type, answers)) == {dict} and set(map(len, answers)) == {2}:
+        with suppress(KeyError):
+            if len(set(map(_TABLE_NAME, answers))) == 1:
+                return {_name_of(answers[0]): float(sum(map(_CAPACITY_UNITS, answers)))}
+    units: dict[str, float] = {}
+    for consumed in answers:
+        if consumed:
+            add_units(units, consumed)
+    return units
+
+
 def add_units(units: dict[str, float], consumed: Any) -> None:
     """Add the units in ``ConsumedCapacity`` to ``units``."""
     if type(consumed) is dict and len(consumed) == 2:
-        # A total, which most calls request.
         _add(units, _name_of(consumed), consumed)
         return
     for each in (consumed,) if isinstance(consumed, Mapping) else consumed:

@@ -157,54 +157,39 @@ class _Sent(Effect[None]):
 
 class _Received(Reading[int]):
     """
-    Bytes have arrived in the buffer: their number, 0 at the end of the connection. Raises
-    TimeoutError or OSError.
+    Bytes have arrived in the buffer, after ``request`` was sent: their number, 0 at the end of the
+    connection. Raises TimeoutError or OSError.
     """
 
-    __slots__ = ("_stream", "_until")
+    __slots__ = ("_request", "_stream", "_until")
 
-    def __init__(self, stream: _Stream, until: float) -> None:
+    def __init__(self, stream: _Stream, until: float, request: bytes = b"") -> None:
         self._stream = stream
         self._until = until
+        # What is not sent yet.
+        self._request: bytes | memoryview = request
 
     def begin(self) -> tuple[int, float] | None:
+        _left(self._until)
         stream = self._stream
-        return (stream.sock.fileno(), self._until) if stream.can_poll else None
+        if self._request:
+            self._request = stream.send_some(self._request)
+        # What the system does not take at once is for a thread that may wait.
+        if self._request or not stream.can_poll:
+            return None
+        return stream.sock.fileno(), self._until
 
     def end(self) -> int:
         return self._stream.sock.recv_into(self._stream.buffer)
 
     def run(self) -> int:
+        if self._request:
+            self._stream.send(self._request, self._until)
         return self._stream.receive(self._until)
 
     async def arun(self) -> int:
-        return await self._stream.areceive(self._until)
-
-
-class _Asked(_Received):
-    """A request is sent, and the first bytes of the answer have arrived: as both of the others."""
-
-    __slots__ = ("_data",)
-
-    def __init__(self, stream: _Stream, data: bytes, until: float) -> None:
-        self._stream = stream
-        self._until = until
-        self._data: bytes | memoryview = data
-
-    def begin(self) -> tuple[int, float] | None:
-        _left(self._until)
-        if self._data:
-            self._data = self._stream.send_some(self._data)
-        # What the system does not take at once is for a thread that may wait.
-        return None if self._data else super().begin()
-
-    def run(self) -> int:
-        if self._data:
-            self._stream.send(self._data, self._until)
-        return self._stream.receive(self._until)
-
-    async def arun(self) -> int:
-        await self._stream.asend(self._data, self._until)
+        if self._request:
+            await self._stream.asend(self._request, self._until)
         return await self._stream.areceive(self._until)
 
 
@@ -256,7 +241,7 @@ class Link:
                 self._has_begun = False
                 self._tls.write(request)
                 request = self._outgoing.read()
-            count = await _Asked(self._stream, request, until)
+            count = await _Received(self._stream, until, request)
         except TimeoutError:
             raise
         except OSError as exc:

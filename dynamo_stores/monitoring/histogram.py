@@ -8,8 +8,10 @@ use: the latencies of one operation are in some twenty of them.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from math import ceil, log2
+from functools import partial
 
 # Counts by bucket.
 Buckets = dict[int, int]
@@ -17,36 +19,27 @@ Buckets = dict[int, int]
 # Buckets for each doubling.
 _SCALE = 4
 _MICROSECONDS = 1e6
-# Values below a microsecond, and those above 19 hours.
+# Values up to a microsecond, and those above 19 hours.
 LOWEST, HIGHEST = 0, 144
-_MOST = 2.0 ** (HIGHEST / _SCALE)
-
-
-def bucket_of(seconds: float) -> int:
-    """Return the bucket of a value."""
-    microseconds = seconds * _MICROSECONDS
-    if not microseconds > 1.0:
-        return LOWEST
-    return HIGHEST if microseconds >= _MOST else ceil(log2(microseconds) * _SCALE)
-
-
-def buckets_of(values: Iterable[float]) -> Buckets:
-    """Return the counts of values by bucket."""
-    found: Buckets = {}
-    for seconds in values:
-        # As bucket_of, without a call for each value.
-        microseconds = seconds * _MICROSECONDS
-        if 1.0 < microseconds < _MOST:
-            bucket = ceil(log2(microseconds) * _SCALE)
-        else:
-            bucket = bucket_of(seconds)
-        found[bucket] = found.get(bucket, 0) + 1
-    return found
 
 
 def bound_of(bucket: int) -> float:
     """Return the largest value of a bucket, in seconds."""
     return float(2 ** (bucket / _SCALE) / _MICROSECONDS)
+
+
+_BOUNDS = [bound_of(bucket) for bucket in range(HIGHEST)]
+_bucket_of = partial(bisect_left, _BOUNDS)
+
+
+def bucket_of(seconds: float) -> int:
+    """Return the bucket of a value."""
+    return _bucket_of(seconds)
+
+
+def buckets_of(values: Iterable[float]) -> Buckets:
+    """Return the counts of values by bucket."""
+    return Counter(map(_bucket_of, values))
 
 
 def add(buckets: Buckets, others: Mapping[int, int]) -> None:

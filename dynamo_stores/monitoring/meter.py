@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,14 +58,9 @@ class _Distribution:
         return Distribution(self.count, self.total, dict(self.buckets))
 
 
-class _Plain:
-    """Operations of one kind on one table that were answered at their first attempt."""
-
-    __slots__ = ("seconds", "units")
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.units: dict[str, float] = {}
+# A call that was answered at its first attempt: when it ended, with its table, operation, seconds
+# and ConsumedCapacity.
+_Answer = tuple[float, str, str, float, Any]
 
 
 class _Counted:
@@ -94,9 +89,8 @@ class Meter:
         self.when_throttled: Callable[[], None] = _nothing
         self._counted: dict[tuple[str, str], _Counted] = {}
         self._monitored: dict[tuple[str, str], _Distribution] = {}
-        # What is not counted yet, each with its time: calls that were answered at their first
-        # attempt, with their table, operation, seconds and ConsumedCapacity; and measurements.
-        self._answers: deque[tuple[float, str, str, float, Any]] = deque()
+        # What is not counted yet.
+        self._answers: deque[_Answer] = deque()
         self._pending: deque[tuple[float, Measurement]] = deque()
         self._operations: deque[Operation] = deque()
         self._blocks: deque[tuple[str, str, float]] = deque()
@@ -233,39 +227,33 @@ class Meter:
 
     def _count_answers(self) -> None:
         # They are the many; those of one minute are added up together.
-        answers, plain = self._answers, dict[tuple[str, str], _Plain]()
-        if not answers:
+        answers = self._answers
+        taken = [answers.popleft() for _ in range(len(answers))]
+        if not taken:
             return
-        latest = answers[0][0]
-        throttled, minute = self.tally.throttling(), minute_of(latest)
-        with contextlib.suppress(IndexError):
-            while True:
-                at, table, operation, seconds, consumed = answers.popleft()
-                if table in throttled or minute_of(at) != minute:
-                    measurement = observer.answered(
-                        self.using, table, operation, seconds, 1, consumed, 0.0
-                    )
-                    self._count(at, measurement)
-                    continue
-                found = plain.get((table, operation))
-                if found is None:
-                    found = plain[table, operation] = _Plain()
-                latest = at
-                found.seconds.append(seconds)
-                if consumed:
-                    observer.add_units(found.units, consumed)
+        throttled, begin = self.tally.throttling(), minute_of(taken[0][0]) * 60.0
+        plain: defaultdict[tuple[str, str], list[_Answer]] = defaultdict(list)
+        for answer in taken:
+            at, table, operation, seconds, consumed = answer
+            if begin <= at < begin + 60.0 and table not in throttled:
+                plain[table, operation].append(answer)
+                continue
+            measurement = observer.answered(self.using, table, operation, seconds, 1, consumed, 0.0)
+            self._count(at, measurement)
         for key, found in plain.items():
-            self._count_plain(latest, *key, found)
+            self._count_plain(*key, found)
 
-    def _count_plain(self, at: float, table: str, operation: str, found: _Plain) -> None:
-        counted, count = self._counted_of(table, operation), len(found.seconds)
+    def _count_plain(self, table: str, operation: str, answers: list[_Answer]) -> None:
+        times, _, _, seconds, consumed = zip(*answers, strict=True)
+        counted, count = self._counted_of(table, operation), len(answers)
         for errors in (counted.attempts, counted.operations):
             errors[""] = errors.get("", 0) + count
-        for name, used in found.units.items():
+        units = observer.units_in_all(consumed)
+        for name, used in units.items():
             counted.units[name] = counted.units.get(name, 0.0) + used
-        buckets = buckets_of(found.seconds)
-        counted.seconds.add_all(count, sum(found.seconds), buckets)
-        self.tally.count_plain(at, table, operation, count, buckets, found.units)
+        buckets = buckets_of(seconds)
+        counted.seconds.add_all(count, sum(seconds), buckets)
+        self.tally.count_plain(times[-1], table, operation, count, buckets, units)
 
     def _counted_of(self, table: str, operation: str) -> _Counted:
         found = self._counted.get((table, operation))

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import secrets
 import threading
+from collections import Counter
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -184,3 +185,30 @@ def test_a_recorder_chooses():
         store.get("k")
         store.set("k", 1)
     assert names(recorder) == ["PutItem"]
+
+
+def consumed(table, units, **others):
+    return {"TableName": table, "CapacityUnits": units, **others}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [],
+        [None, None],
+        [consumed("t", 0.5), consumed("t", 1.0)],
+        [consumed("t", 0.5), None, consumed("t", 1.0)],
+        [consumed("t", 0.5), consumed("u", 1.0)],
+        [consumed("arn:aws:dynamodb:us-east-1:1:table/t", 2.0)] * 3,
+        [{"TableName": "t", "ReadCapacityUnits": 1.0}] * 2,
+        [[consumed("t", 0.5), consumed("u", 3.0)], consumed("t", 1.0)],
+        [consumed("t", 2.0, Table={"CapacityUnits": 1.5},
+                  GlobalSecondaryIndexes={"G": {"CapacityUnits": 0.5}})] * 2,
+    ],
+)  # fmt: skip
+def test_units_of_many_answers_are_those_of_each(answers):
+    """Whichever way they are added up."""
+    expected: Counter[str] = Counter()
+    for each in answers:
+        expected.update(observer.units_in(each))
+    assert Counter(observer.units_in_all(answers)) == expected
