@@ -14,7 +14,7 @@ import os
 import random
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -182,11 +182,11 @@ class Exporters:
         self.config = get_config(using).metrics
         meter = get_meter(using)
         self.all = [Exporter(sink, meter) for sink in _make(using)]
-        _ask(
+        self.asked = [
             each
             for each in self.all
             if type(each.sink).wants_operations is not Sink.wants_operations
-        )
+        ]
 
     @property
     def has_started(self) -> bool:
@@ -298,30 +298,31 @@ def _start(using: str) -> None:
         each.start()
 
 
-# Those whose sinks may want operations.
-_asked: tuple[Exporter, ...] = ()
-_asking = threading.Lock()
+# The exporters whose sinks may want operations, once the first call has made all sinks.
+_asked: list[list[Exporter]] = []
 
 
-def _ask(exporters: Iterable[Exporter]) -> None:
+def _ask_again() -> None:
     global _asked
-    with _asking:
-        _asked = (*_asked, *exporters)
+    # Not cleared: another thread may add those that it has just found.
+    _asked = []
 
 
-def _ask_none() -> None:
-    # Also after a fork, when another thread may have held the lock.
-    global _asked, _asking
-    _asked, _asking = (), threading.Lock()
+os.register_at_fork(after_in_child=_ask_again)
+when_changed(_ask_again)
 
 
-os.register_at_fork(after_in_child=_ask_none)
-when_changed(_ask_none)
+def _ask(asked: list[list[Exporter]]) -> None:
+    sinks = [using for using in aliases() if get_config(using).metrics.sinks]
+    asked.append([each for using in sinks for each in get_exporters(using).asked])
 
 
 def _wants_operations() -> bool:
     # For each call.
-    for exporter in _asked:
+    asked = _asked
+    if not asked:
+        _ask(asked)
+    for exporter in asked[0]:
         try:
             if exporter.sink.wants_operations():
                 return True

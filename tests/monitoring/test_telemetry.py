@@ -59,6 +59,14 @@ def points(monkeypatch):
     provider.shutdown()
 
 
+def test_the_first_operation_of_a_process_has_a_span(alias, spans, points):
+    """The sinks are made before it is recorded."""
+    using = alias(METRICS={"SINKS": [OTEL], "INTERVAL": 3600.0})
+    CacheStore(using).get("k")
+    assert len(spans()) == 1
+    assert sum(each.count for each in points()["db.client.operation.duration"]) == 1
+
+
 def test_a_span_for_each_operation(metrics, spans, points):  # noqa: F811
     """A child of the present span, with what DynamoDB's conventions name; sync and async."""
     using, _ = metrics(sinks=[OTEL])
