@@ -1,4 +1,9 @@
-"""What measuring costs a ``get``: the same calls without it, with reports, and with sinks."""
+"""
+What measuring costs a ``get``: the same calls without it, with reports, and with sinks.
+
+An answer that the engine gave once comes from memory after that: the system's time for sockets
+varies by more than what is measured.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,9 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
+from ..calls import pool
 from ..monitoring.meter import MOST_PENDING
 from .benchmark.operations import Plan
 from .benchmark.processes import python, result_of
@@ -70,8 +76,36 @@ def main() -> None:
     import sys
 
     request = json.load(sys.stdin)
+    pool._Stream = _FromMemory  # type: ignore[misc]
     logging.disable(logging.CRITICAL)
     print(json.dumps(_measure(**request)))  # noqa: T201 - the answer to the command
+
+
+class _FromMemory(pool._Stream):
+    """A connection whose answers to requests with the same body come from memory."""
+
+    _known: ClassVar[dict[bytes, bytes]] = {}
+    _body = b""
+    _has_begun = False
+
+    def send(self, data: bytes | memoryview, until: float) -> None:
+        self._body, self._has_begun = bytes(data).partition(b"\r\n\r\n")[2], False
+        if self._body not in self._known:
+            super().send(data, until)
+
+    def receive(self, until: float) -> int:
+        if self._has_begun:
+            # It comes in several pieces, which are not kept.
+            self._known.pop(self._body, None)
+            return super().receive(until)
+        self._has_begun = True
+        answer = self._known.get(self._body)
+        if answer is None:
+            count = super().receive(until)
+            self._known[self._body] = bytes(self.view[:count])
+            return count
+        self.view[: len(answer)] = answer
+        return len(answer)
 
 
 def _measure(
