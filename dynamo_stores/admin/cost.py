@@ -82,8 +82,11 @@ class AliasCost:
 
     @property
     def total(self) -> str:
-        """The cost in a month, to the cent."""
-        return self.report.prices.money(rounded(self.report.total))
+        """The cost in a month, to the cent, so far as it is known."""
+        if not self.rows:
+            return "not known"
+        amount = self.report.prices.money(rounded(self.report.total))
+        return f"{amount} a month" + ("" if self.report.has_load else ", without reads and writes")
 
     @property
     def period(self) -> str:

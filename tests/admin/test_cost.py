@@ -96,6 +96,7 @@ def test_nothing_measured_says_so(quiet, watcher, now):
     quiet()
     html = watcher.get(page("cost")).text
     assert "Nothing is measured yet" in html
+    assert re.search(r"Alias default: \$[\d.]+ a month, without reads and writes", html)
     assert "by day" not in html
 
 
@@ -126,7 +127,9 @@ def test_a_table_that_cannot_be_described_is_not_counted(quiet, watcher, now, dy
     found = read(watcher)
     assert found["tables"] == {}
     assert any(each.startswith("Not known, and not counted: ") for each in found["problems"])
-    assert "No table is known." in watcher.get(page("cost")).text
+    html = watcher.get(page("cost")).text
+    assert "No table is known." in html
+    assert "Alias default: not known" in html
 
 
 def test_a_region_without_prices(quiet, watcher, now, settings):

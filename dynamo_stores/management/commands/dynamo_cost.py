@@ -266,7 +266,9 @@ def _lines(report: CostReport) -> Iterator[str]:
         for line in report.lines:
             if line.resource == resource:
                 yield f"  {line.what + ':':<{width + 1}} {line.arithmetic} = {money(line.amount)}"
-    yield f"Total: {money(rounded(report.total))} a month ({money(report.total)} before rounding)."
+    known = "" if report.has_load else ", without reads and writes"
+    amounts = f"{money(rounded(report.total))} a month ({money(report.total)} before rounding)"
+    yield f"Total: {amounts}{known}."
     if report.has_load:
         yield from _compared(report)
     else:
