@@ -211,17 +211,17 @@ class _Turns(Generic[R]):
         """Wait for bytes for any of the verbs, and resume those that have some, or no time left."""
         first = min(until for _, _, until in self._waiting.values())
         left = max(0, math.ceil((first - clock.monotonic()) * 1000))
-        if ready := [fileno for fileno, _ in self._poll.poll(left)]:
-            for fileno in ready:
-                turn, reading, _ = self._waiting[fileno]
-                resume = _outcome_of(turn.verb, reading)
+        ready = {fileno for fileno, _ in self._poll.poll(left)}
+        now = clock.monotonic() if ready else first
+        for fileno, (turn, reading, until) in list(self._waiting.items()):
+            resume: Callable[[], Effect[Any]] | None = None
+            if fileno in ready:
                 # It may have been readable for a moment only.
-                if resume is not None:
-                    self._resume(fileno, turn, resume)
-            return
-        for fileno, (turn, _, until) in list(self._waiting.items()):
-            if until <= first:
-                self._resume(fileno, turn, functools.partial(turn.verb.throw, TimeoutError()))
+                resume = _outcome_of(turn.verb, reading)
+            elif until <= now:
+                resume = functools.partial(turn.verb.throw, TimeoutError())
+            if resume is not None:
+                self._resume(fileno, turn, resume)
 
     def _resume(self, fileno: int, turn: _Turn[R], resume: Callable[[], Effect[Any]]) -> None:
         del self._waiting[fileno]

@@ -127,6 +127,51 @@ def test_an_answer_that_came_in_time_is_read_however_busy_the_thread_is(make_poo
         assert run(together([0, 1], verb, max_concurrency=2)) == [b"in time"] * 2
 
 
+def test_an_answer_in_pieces_that_came_in_time_is_read_as_well(make_pool):
+    """All of its bytes are here when its deadline passes."""
+    is_busy, body = threading.Event(), b"x" * 100_000
+
+    def serve(peer, connection, number):
+        while int(peer.receive(connection)) == 0:
+            connection.sendall(response(b"x"))
+        assert is_busy.wait(60)
+        connection.sendall(response(body))
+
+    async def verb(item):
+        answer = await requests_of(pool, seconds=60.0 if item == 0 else 1.0)(item)
+        if item == 0:
+            is_busy.set()
+            time.sleep(2.0)
+        return answer
+
+    with connected(make_pool, serve, 2) as (_, pool):
+        assert run(together([0, 1], verb, max_concurrency=2)) == [b"x", body]
+
+
+def test_a_request_ends_at_its_deadline_while_others_are_answered(make_pool):
+    """Whenever the thread looks, one of them has its answer."""
+
+    def serve(peer, connection, number):
+        while peer.receive(connection) != b"99":
+            time.sleep(0.01 + 0.02 * number)
+            connection.sendall(response(b"x"))
+        peer.ended.wait(60)
+
+    ended = []
+
+    async def verb(item):
+        try:
+            await requests_of(pool, seconds=0.5 if item == 99 else 60.0)(item)
+            time.sleep(0.05)
+        except botocore.ReadTimeoutError:
+            pass
+        ended.append(item)
+
+    with connected(make_pool, serve, 3) as (_, pool):
+        run(together([99, *range(10, 50)], verb, max_concurrency=3))
+        assert ended.index(99) < 25
+
+
 def test_a_verb_that_waits_for_something_else_goes_on_in_a_thread(make_pool):
     """All of them do at once, after a request of each, and their threads take the next ones."""
     all_here = threading.Barrier(3)
