@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import gc
 import os
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 
 import pytest
 from botocore import exceptions as botocore
@@ -172,6 +174,72 @@ def test_a_request_ends_at_its_deadline_while_others_are_answered(make_pool):
         assert ended.index(99) < 25
 
 
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_the_error_of_what_makes_a_verb_is_raised(in_thread):
+    """Also where a thread goes on with it, which has the context variables of the caller."""
+    variable = contextvars.ContextVar("variable")
+    variable.set("set")
+    other, failed = threading.get_ident(), threading.Event()
+
+    def make(item):
+        assert variable.get(None) == "set"
+        if item < 2:
+            return verb(item)
+        failed.set()
+        raise KeyError("of the maker", item)
+
+    async def verb(item):
+        # Either this thread or the other one begins the last one.
+        await Call(lambda: None if (threading.get_ident() != other) is in_thread else wait())
+
+    def wait():
+        assert failed.wait(60)
+
+    with pytest.raises(KeyError, match="of the maker"):
+        run(together(range(3), make, max_concurrency=2))
+
+
+def test_what_ends_the_thread_is_not_hidden_by_an_error():
+    """Such as Ctrl-C, while the verb of another thread has failed already."""
+    both, threads = threading.Barrier(2), []
+
+    def fail():
+        threads.append(threading.current_thread())
+        both.wait(60)
+        raise ValueError
+
+    def stop():
+        both.wait(60)
+        threads[0].join(60)
+        raise KeyboardInterrupt
+
+    async def verb(item):
+        await Call(stop if item else fail)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(together([0, 1], verb, max_concurrency=2))
+
+
+def test_items_that_are_made_when_asked_for():
+    """A sequence is not read by several threads."""
+
+    class Lazy(Sequence):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, number):
+            time.sleep(0.02)
+            if number >= 6:
+                raise IndexError
+            return number
+
+    async def verb(item):
+        await Call(lambda: None)
+        return item
+
+    assert run(together(Lazy(), verb, max_concurrency=3)) == list(range(6))
+
+
 def test_a_verb_that_waits_for_something_else_goes_on_in_a_thread(make_pool):
     """All of them do at once, after a request of each, and their threads take the next ones."""
     all_here = threading.Barrier(3)
@@ -201,6 +269,27 @@ def test_where_no_thread_starts_one_verb_follows_the_other(make_pool, no_threads
         no_threads(RuntimeError)
         assert run(together(range(5), verb, max_concurrency=3)) == [b"x"] * 5
         assert peer.connections == 1
+
+
+def test_where_no_thread_starts_a_verb_may_wait_for_what_another_does(make_pool, no_threads):
+    """Such as the end of its request, where few may be under way."""
+    is_answered = threading.Event()
+
+    async def verb(item):
+        answer = await requests_of(pool)(item)
+        if not item:
+            is_answered.set()
+            return answer
+        return await Call(lambda: is_answered.wait(2)) and answer
+
+    def serve(peer, connection, number):
+        while body := peer.receive(connection):
+            time.sleep(0 if int(body) else 0.5)
+            connection.sendall(response(body))
+
+    with connected(make_pool, serve, 3) as (_, pool):
+        no_threads(RuntimeError)
+        assert run(together(range(3), verb, max_concurrency=3)) == [b" 0", b" 1", b" 2"]
 
 
 def test_a_request_that_is_not_taken_at_once_holds_nobody_up(make_pool):
