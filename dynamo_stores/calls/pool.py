@@ -170,9 +170,9 @@ class _Received(Reading[int]):
         self._request: bytes | memoryview = request
 
     def begin(self) -> tuple[int, float] | None:
-        _left(self._until)
         stream = self._stream
         if self._request:
+            _left(self._until)
             self._request = stream.send_some(self._request)
         # What the system does not take at once is for a thread that may wait.
         if self._request or not stream.can_poll:

@@ -33,13 +33,13 @@ async def together(
     Return the results of ``verb(item)`` for all items in their order, at most ``max_concurrency``
     of them at a time.
 
-    The first error is raised as soon as the verbs under way have ended; no new one is started after
-    it. Context variables (the deadline among them) are copied. A verb that computes for long awaits
-    :class:`Aside` first.
+    The first error is raised as soon as the verbs under way have ended, or one such as
+    KeyboardInterrupt instead; no new one is started after it. Context variables (the deadline among
+    them) are copied. A verb that computes for long awaits :class:`Aside` first.
     """
     if not isinstance(max_concurrency, int) or max_concurrency < 1:
         raise ConfigurationError(f"max_concurrency is {max_concurrency!r}; expected 1 or more.")
-    todo = list(items) if not isinstance(items, Sequence) else items
+    todo = list(items)
     if len(todo) <= 1 or max_concurrency == 1:
         return [await verb(item) for item in todo]
     return await _Together(todo, verb, min(max_concurrency, len(todo)))
@@ -151,8 +151,8 @@ class _Turns(Generic[R]):
                 # One that could not start is not.
                 if thread.is_alive():
                     thread.join()
-        if self._errors:
-            raise self._errors[0]
+        if errors := self._errors:
+            raise next((each for each in errors if not isinstance(each, Exception)), errors[0])
         return [self._found[number] for number in range(self._count)]
 
     def _begin(self) -> None:
@@ -180,8 +180,12 @@ class _Turns(Generic[R]):
                 self._expect(turn, effect, *begun)
                 return
             rest = functools.partial(within, run, verb, effect)
-            if self._places > 1 and self._start_thread(turn, rest):
-                return
+            if self._places > 1:
+                if self._start_thread(turn, rest):
+                    return
+                # It may wait for what the others do.
+                while self._waiting:
+                    self._wait()
             self._found[turn.number] = rest()
         except StopIteration as done:
             self._found[turn.number] = done.value
@@ -211,17 +215,21 @@ class _Turns(Generic[R]):
         """Wait for bytes for any of the verbs, and resume those that have some, or no time left."""
         first = min(until for _, _, until in self._waiting.values())
         left = max(0, math.ceil((first - clock.monotonic()) * 1000))
-        if ready := [fileno for fileno, _ in self._poll.poll(left)]:
-            for fileno in ready:
-                turn, reading, _ = self._waiting[fileno]
-                resume = _outcome_of(turn.verb, reading)
+        ready = {fileno for fileno, _ in self._poll.poll(left)}
+        now = clock.monotonic() if ready else first
+        for fileno, waiting in list(self._waiting.items()):
+            # One that no thread takes over waits for the others.
+            if self._waiting.get(fileno) is not waiting:
+                continue
+            turn, reading, until = waiting
+            resume: Callable[[], Effect[Any]] | None = None
+            if fileno in ready:
                 # It may have been readable for a moment only.
-                if resume is not None:
-                    self._resume(fileno, turn, resume)
-            return
-        for fileno, (turn, _, until) in list(self._waiting.items()):
-            if until <= first:
-                self._resume(fileno, turn, functools.partial(turn.verb.throw, TimeoutError()))
+                resume = _outcome_of(turn.verb, reading)
+            elif until <= now:
+                resume = functools.partial(turn.verb.throw, TimeoutError())
+            if resume is not None:
+                self._resume(fileno, turn, resume)
 
     def _resume(self, fileno: int, turn: _Turn[R], resume: Callable[[], Effect[Any]]) -> None:
         del self._waiting[fileno]
@@ -237,7 +245,7 @@ class _Turns(Generic[R]):
             for number, item in self._todo:
                 if self._errors:
                     return
-                self._run(number, functools.partial(context.copy().run, run, self._verb(item)))
+                self._run(number, functools.partial(context.copy().run, self._whole, item))
 
         try:
             thread = threading.Thread(target=work, name="dynamo-stores-side", daemon=True)
@@ -249,6 +257,9 @@ class _Turns(Generic[R]):
             return False
         self._places -= 1
         return True
+
+    def _whole(self, item: Any) -> R:
+        return run(self._verb(item))
 
     def _run(self, number: int, call: Callable[[], R]) -> None:
         try:

@@ -242,6 +242,7 @@ class Meter:
             self._count(at, measurement)
         for key, found in plain.items():
             self._count_plain(*key, found)
+        self.tally.count_outcome(taken[-1][0], is_answered=True)
 
     def _count_plain(self, table: str, operation: str, answers: list[_Answer]) -> None:
         times, _, _, seconds, consumed = zip(*answers, strict=True)

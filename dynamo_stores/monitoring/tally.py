@@ -76,9 +76,9 @@ class Tally:
     ) -> None:
         """
         Count ``count`` operations that were answered at their first attempt, in the minute of
-        ``at``, with their latencies by bucket and their units. The table does not throttle.
+        ``at``, with their latencies by bucket and their units. The table does not throttle. Their
+        outcome is not counted.
         """
-        self.count_outcome(at, is_answered=True)
         self._attempts[table] += count
         add(self._buckets_of(at, table, operation), buckets)
         if units:

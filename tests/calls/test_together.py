@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import gc
 import os
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 
 import pytest
 from botocore import exceptions as botocore
@@ -127,6 +129,117 @@ def test_an_answer_that_came_in_time_is_read_however_busy_the_thread_is(make_poo
         assert run(together([0, 1], verb, max_concurrency=2)) == [b"in time"] * 2
 
 
+def test_an_answer_in_pieces_that_came_in_time_is_read_as_well(make_pool):
+    """All of its bytes are here when its deadline passes."""
+    is_busy, body = threading.Event(), b"x" * 100_000
+
+    def serve(peer, connection, number):
+        while int(peer.receive(connection)) == 0:
+            connection.sendall(response(b"x"))
+        assert is_busy.wait(60)
+        connection.sendall(response(body))
+
+    async def verb(item):
+        answer = await requests_of(pool, seconds=60.0 if item == 0 else 1.0)(item)
+        if item == 0:
+            is_busy.set()
+            time.sleep(2.0)
+        return answer
+
+    with connected(make_pool, serve, 2) as (_, pool):
+        assert run(together([0, 1], verb, max_concurrency=2)) == [b"x", body]
+
+
+def test_a_request_ends_at_its_deadline_while_others_are_answered(make_pool):
+    """Whenever the thread looks, one of them has its answer."""
+
+    def serve(peer, connection, number):
+        while peer.receive(connection) != b"99":
+            time.sleep(0.01 + 0.02 * number)
+            connection.sendall(response(b"x"))
+        peer.ended.wait(60)
+
+    ended = []
+
+    async def verb(item):
+        try:
+            await requests_of(pool, seconds=0.5 if item == 99 else 60.0)(item)
+            time.sleep(0.05)
+        except botocore.ReadTimeoutError:
+            pass
+        ended.append(item)
+
+    with connected(make_pool, serve, 3) as (_, pool):
+        run(together([99, *range(10, 50)], verb, max_concurrency=3))
+        assert ended.index(99) < 25
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_the_error_of_what_makes_a_verb_is_raised(in_thread):
+    """Also where a thread goes on with it, which has the context variables of the caller."""
+    variable = contextvars.ContextVar("variable")
+    variable.set("set")
+    other, failed = threading.get_ident(), threading.Event()
+
+    def make(item):
+        assert variable.get(None) == "set"
+        if item < 2:
+            return verb(item)
+        failed.set()
+        raise KeyError("of the maker", item)
+
+    async def verb(item):
+        # Either this thread or the other one begins the last one.
+        await Call(lambda: None if (threading.get_ident() != other) is in_thread else wait())
+
+    def wait():
+        assert failed.wait(60)
+
+    with pytest.raises(KeyError, match="of the maker"):
+        run(together(range(3), make, max_concurrency=2))
+
+
+def test_what_ends_the_thread_is_not_hidden_by_an_error():
+    """Such as Ctrl-C, while the verb of another thread has failed already."""
+    both, threads = threading.Barrier(2), []
+
+    def fail():
+        threads.append(threading.current_thread())
+        both.wait(60)
+        raise ValueError
+
+    def stop():
+        both.wait(60)
+        threads[0].join(60)
+        raise KeyboardInterrupt
+
+    async def verb(item):
+        await Call(stop if item else fail)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(together([0, 1], verb, max_concurrency=2))
+
+
+def test_items_that_are_made_when_asked_for():
+    """A sequence is not read by several threads."""
+
+    class Lazy(Sequence):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, number):
+            time.sleep(0.02)
+            if number >= 6:
+                raise IndexError
+            return number
+
+    async def verb(item):
+        await Call(lambda: None)
+        return item
+
+    assert run(together(Lazy(), verb, max_concurrency=3)) == list(range(6))
+
+
 def test_a_verb_that_waits_for_something_else_goes_on_in_a_thread(make_pool):
     """All of them do at once, after a request of each, and their threads take the next ones."""
     all_here = threading.Barrier(3)
@@ -156,6 +269,27 @@ def test_where_no_thread_starts_one_verb_follows_the_other(make_pool, no_threads
         no_threads(RuntimeError)
         assert run(together(range(5), verb, max_concurrency=3)) == [b"x"] * 5
         assert peer.connections == 1
+
+
+def test_where_no_thread_starts_a_verb_may_wait_for_what_another_does(make_pool, no_threads):
+    """Such as the end of its request, where few may be under way."""
+    is_answered = threading.Event()
+
+    async def verb(item):
+        answer = await requests_of(pool)(item)
+        if not item:
+            is_answered.set()
+            return answer
+        return await Call(lambda: is_answered.wait(2)) and answer
+
+    def serve(peer, connection, number):
+        while body := peer.receive(connection):
+            time.sleep(0 if int(body) else 0.5)
+            connection.sendall(response(body))
+
+    with connected(make_pool, serve, 3) as (_, pool):
+        no_threads(RuntimeError)
+        assert run(together(range(3), verb, max_concurrency=3)) == [b" 0", b" 1", b" 2"]
 
 
 def test_a_request_that_is_not_taken_at_once_holds_nobody_up(make_pool):

@@ -376,6 +376,18 @@ def test_a_call_belongs_to_the_time_of_throttling_in_which_it_was_made(dynamo_cl
     assert meter.tally.calls()["t"] == Calls(2, 0, 1)
 
 
+def test_the_last_answer_is_the_last_of_all_tables(dynamo_clock: FakeClock):
+    """Whichever of them are counted together, also those of two minutes."""
+    meter = Meter("default")
+    meter.record_answer("a", "GetItem", 0.1, None)
+    for table, seconds in (("a", 0.1), ("b", 0.1), ("a", 30.0), ("a", 0.1), ("b", 60.0)):
+        dynamo_clock.advance(seconds)
+        meter.record_answer(table, "GetItem", 0.1, None)
+        if seconds > 1:
+            assert meter.tally.answered_at == clock.now()
+    assert meter.tally.calls() == {"a": Calls(4, 0, 0), "b": Calls(2, 0, 0)}
+
+
 def test_throttling_is_reported_with_its_begin_and_the_units_asked_for(reporting, dynamo_faults):
     """A retry asks for nothing more; a throttled attempt costs what the last served one cost."""
     using = reporting(
