@@ -18,6 +18,7 @@ from .rules import (
     HEADER,
     HEADERS,
     HOURS,
+    NAMESPACE,
     NETWORKS,
     NOT_NEGATIVE,
     PATHS,
@@ -165,7 +166,7 @@ class MetricsConfig:
     """``METRICS``: where measurements go, and how often."""
 
     sinks: tuple[str, ...] = setting(("dynamo_stores.monitoring.sinks.LoggingSink",), PATHS, 90)
-    namespace: str = setting("DynamoDBStore", FILLED_TEXT, 91)
+    namespace: str = setting("DynamoDBStore", NAMESPACE, 91)
     sampling_rate: float = setting(
         1.0, Rule("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1), 92
     )

@@ -90,6 +90,18 @@ BOOLEAN = Rule("True or False", lambda value: isinstance(value, bool))
 FILLED_TEXT = Rule(
     "a string that is not empty", lambda value: isinstance(value, str) and value != ""
 )
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html
+NAMESPACE = Rule(
+    "a string of 1 to 255 printable ASCII characters that does not begin with 'AWS/' or ':'",
+    lambda value: (
+        isinstance(value, str)
+        and 0 < len(value) <= 255
+        and value.isascii()
+        and value.isprintable()
+        and value.strip() != ""
+        and not value.startswith(("AWS/", ":"))
+    ),
+)
 # "Naming rules" of the DynamoDB Developer Guide; the length is that of prefix and name.
 _NAME = re.compile(r"[A-Za-z0-9_.-]*")
 PREFIX_NAME = Rule(

@@ -80,6 +80,8 @@ def test_everything_is_optional():
             "expected 'AWS_OWNED', 'aws/dynamodb', or the id, the alias",
         ),
         ({"TABLE_CLASS": "GLACIER"}, "expected 'STANDARD' or 'STANDARD_INFREQUENT_ACCESS', or No"),
+        ({"METRICS": {"NAMESPACE": "AWS/Shop"}}, "expected a string of 1 to 255 printable ASCII"),
+        ({"METRICS": {"NAMESPACE": "Bücher"}}, "that does not begin with 'AWS/' or ':'."),
         ({"BILLING_MODE": "FREE"}, "expected 'PAY_PER_REQUEST' or 'PROVISIONED'"),
     ],
 )
