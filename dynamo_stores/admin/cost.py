@@ -195,11 +195,15 @@ def _capacities(status: AliasStatus) -> Iterator[tuple[str, TableCapacity]]:
 
 def _row(table: TableLoad, report: CostReport) -> TableRow:
     money = report.prices.money
+
+    def units(kind: str) -> str:
+        return number(table.units(kind)) if report.has_load else "not known"
+
     return TableRow(
         table.table,
         "on demand" if table.is_on_demand else "provisioned",
-        number(table.units("read")),
-        number(table.units("write")),
+        units("read"),
+        units("write"),
         f"{number(table.gb)} GB",
         money(report.of_table(table.table)),
         tuple((line, money(line.amount)) for line in report.lines if line.table == table.table),

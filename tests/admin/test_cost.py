@@ -97,6 +97,7 @@ def test_nothing_measured_says_so(quiet, watcher, now):
     html = watcher.get(page("cost")).text
     assert "Nothing is measured yet" in html
     assert re.search(r"Alias default: \$[\d.]+ a month, without reads and writes", html)
+    assert html.count('data-label="Reads a day">not known<') == 2
     assert "by day" not in html
 
 
