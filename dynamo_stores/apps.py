@@ -26,6 +26,7 @@ class DynamoStoresConfig(AppConfig):
             from . import celery_receivers  # noqa: F401 - the import connects them
         for name, *tags in (
             ("check_settings",),
+            ("check_models",),
             ("check_tables",),
             ("check_references",),
             ("check_caches", checks.Tags.caches),

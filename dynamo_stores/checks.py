@@ -19,14 +19,15 @@ from . import conf
 from .cache import options
 from .cache.store import codecs
 from .calls.environment import has_profile, has_region
+from .conf.functions import is_coroutine_function
 from .conf.groups import BreakerConfig, RateLimitConfig, ScalingConfig
-from .conf.rules import Problem, settings_of
+from .conf.rules import Problem, settings_of, suggestion
 from .exceptions import ConfigurationError
 from .infrastructure.references import declaring_models, reference_of
 from .middleware import AdviceMiddleware
-from .models import concrete_models, name_in_model
+from .models import concrete_models, mistake_of, mistaken_models, name_in_model
 from .monitoring.sinks.base import Sink
-from .ratelimit import decorators as limits
+from .ratelimit import problems as limits
 from .ratelimit.middleware import RateLimitMiddleware
 
 
@@ -46,14 +47,17 @@ def check_settings(app_configs: Any = None, **kwargs: object) -> Iterable[checks
 
 def _find_sink_problems() -> Iterator[Problem]:
     for using in conf.aliases():
-        for path in conf.get_config(using).metrics.sinks:
+        metrics = conf.get_config(using).metrics
+        for path in metrics.sinks:
             try:
                 found = import_string(path)
                 is_sink = isinstance(found, type) and issubclass(found, Sink)
                 what = "" if is_sink else "it is no subclass of dynamo_stores.monitoring.sinks.Sink"
             except Exception as exc:  # noqa: BLE001 - a module of the project may raise anything
                 what = str(exc).removesuffix(".")
-            if what:
+            if not what:
+                yield from _unknown_sink_options(using, path, found, metrics.options.get(path, {}))
+            else:
                 yield Problem(
                     "dynamo_stores.E163",
                     f"DYNAMO_STORES[{using!r}]['METRICS']['SINKS'] has {path!r}; expected the "
@@ -62,9 +66,28 @@ def _find_sink_problems() -> Iterator[Problem]:
                 )
 
 
+def _unknown_sink_options(
+    using: str, path: str, sink: type[Sink], given: Mapping[str, Any]
+) -> Iterator[Problem]:
+    # A subclass may have further options, so those of its parent are not its own.
+    known: tuple[str, ...] | None = vars(sink).get("option_names")
+    if known is None:
+        return
+    for name in given:
+        if name not in known:
+            yield Problem(
+                "dynamo_stores.E164",
+                f"DYNAMO_STORES[{using!r}]['METRICS']['OPTIONS'][{path!r}] has no option {name!r}"
+                f"{suggestion(name, known)}",
+                f"Known: {', '.join(known) or 'none'}.",
+            )
+
+
 def _why_not_a_receiver(found: object) -> str:
     if not callable(found):
         return f"it is {type(found).__name__}"
+    if is_coroutine_function(found):
+        return "it is a coroutine function"
     try:
         inspect.signature(found).bind(None)
     except TypeError as exc:
@@ -89,7 +112,7 @@ def _find_function_problems() -> Iterator[Problem]:
                 "dynamo_stores.E157",
                 f"DYNAMO_STORES[{using!r}]['NOTIFY']['FUNCTION'] is {path!r}; expected a function: "
                 f"{what}.",
-                "Name a function that takes one argument, a Notification.",
+                "Name a plain function that takes one argument, a Notification.",
             )
 
 
@@ -137,7 +160,7 @@ def check_limits(app_configs: Any = None, **kwargs: object) -> Iterable[checks.C
     with contextlib.suppress(Exception):
         # Views are decorated when they are imported; Django's own checks report import errors.
         _ = get_resolver().url_patterns
-    found = _errors(list(limits.problems))
+    found = _errors(limits.find_problems())
     for name, why in _IGNORED.items():
         if conf.ratelimit_setting(name) is not None:
             found.append(
@@ -289,6 +312,24 @@ def check_references(app_configs: Any = None, **kwargs: object) -> Iterable[chec
                 hint = "See docs/backups.md, References."
                 found.append(checks.Error(str(exc), hint=hint, id="dynamo_stores.E131"))
     return found
+
+
+def check_models(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
+    """
+    Return an Error for each model of an installed app that lacks what a table needs; a Warning for
+    one without ``Meta``, which may be a base of models elsewhere.
+    """
+    return [
+        checks.Error(mistake_of(model), hint="See docs/tables.md.", id="dynamo_stores.E132")
+        if hasattr(model, "Meta")
+        else checks.Warning(
+            mistake_of(model),
+            hint="If models elsewhere inherit from it, silence this check. See docs/tables.md.",
+            id="dynamo_stores.W023",
+        )
+        for model in mistaken_models()
+        if apps.get_containing_app_config(model.__module__)
+    ]
 
 
 # Less similar names are those of other tables.

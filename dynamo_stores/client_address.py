@@ -14,6 +14,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from .conf import DEFAULT_ALIAS, get_config, imported, ratelimit_setting
+from .conf.functions import call
 from .exceptions import ConfigurationError
 
 IPv4_MASK, IPv6_MASK = 32, 64
@@ -96,13 +97,19 @@ def get_ip(request: HttpRequest, using: str = DEFAULT_ALIAS) -> str:
     )
 
 
+def has_own_function() -> bool:
+    """Return whether a function of the project finds the address."""
+    source = ratelimit_setting("IP_META_KEY") or ""
+    return callable(source) or "." in source
+
+
 def get_address(request: HttpRequest, using: str = DEFAULT_ALIAS) -> Any:
     """Return the client's address. Raises ConfigurationError if the request has none."""
     source = ratelimit_setting("IP_META_KEY")
     if not source:
         return client_address(request.META, get_config(using).rate_limit.trusted_proxies)
-    if callable(source) or "." in source:
-        text = imported(source)(request)
+    if has_own_function():
+        text = call("RATELIMIT_IP_META_KEY", imported(source), request)
     else:
         text = request.META.get(source, "")
     found = parse_address(str(text or ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 
 class Clock:
@@ -46,6 +47,11 @@ def use(clock: Clock) -> Clock:
 def now_ms() -> int:
     """Return whole milliseconds since the epoch, rounded down."""
     return int(now() * 1000)
+
+
+def as_seconds(moment: Any) -> float:
+    """Return a time of DynamoDB in seconds since the epoch; botocore's client parses them."""
+    return float(moment.timestamp() if hasattr(moment, "timestamp") else moment)
 
 
 def sleep(seconds: float) -> None:

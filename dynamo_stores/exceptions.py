@@ -39,6 +39,8 @@ from typing import Any, TypeVar
 from botocore import exceptions as botocore
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 
+from .invalid_requests import advice_on
+
 E = TypeVar("E", bound=BaseException)
 
 
@@ -212,6 +214,11 @@ class ThrottlingReason:
         """The index's name in the ARN, or ``""`` for the table itself."""
         return self._part(3)
 
+    @property
+    def is_curable(self) -> bool:
+        """Whether more provisioned capacity of the table or the index ends such throttles."""
+        return not self.reason.endswith((HOT_PARTITION, ACCOUNT_LIMIT, ON_DEMAND_MAXIMUM))
+
     def _part(self, number: int) -> str:
         parts = self.resource.rpartition(":")[2].split("/")
         return parts[number] if parts[0] == "table" and len(parts) > number else ""
@@ -247,8 +254,8 @@ class BatchIncompleteError(StoreError):
     an error of the caller, after which the same operations would fail again.
 
     ``leftovers`` are those of the first ``read`` operations that were not written, without those
-    that a later one replaced; the operations after them were not read. ``written`` is the number
-    of operations that were written.
+    that a later one replaced; the operations after them were not read. One that is not valid is the
+    last of them. ``written`` is the number of operations that were written.
     """
 
     def __init__(
@@ -273,6 +280,10 @@ TABLE_MISSING = "ResourceNotFoundException"
 TABLE_IN_USE = "ResourceInUseException"
 LIMIT_EXCEEDED = "LimitExceededException"
 NOT_ALLOWED = "AccessDeniedException"
+# The ends of the names of reasons for throttling that more provisioned capacity does not end.
+HOT_PARTITION = "KeyRangeThroughputExceeded"
+ACCOUNT_LIMIT = "AccountLimitExceeded"
+ON_DEMAND_MAXIMUM = "MaxOnDemandThroughputExceeded"
 THROTTLING_CODES = frozenset(
     [
         "ProvisionedThroughputExceededException", "RequestLimitExceeded", "RequestThrottled",
@@ -315,6 +326,7 @@ _NO_CREDENTIALS = (
     botocore.TokenRetrievalError,
 )
 _SET_CREDENTIALS = "Set them by environment, profile or role, as for every AWS client."
+_CHECK_ENDPOINT = "Check ENDPOINT_URL, and proxies on the way."
 _WRONG_CONFIGURATION = (
     botocore.ConfigNotFound,
     botocore.ConfigParseError,
@@ -322,22 +334,6 @@ _WRONG_CONFIGURATION = (
     botocore.InvalidConfigError,
     botocore.InvalidRegionError,
     botocore.ProfileNotFound,
-)
-# Sentences of DynamoDB that quote no key and no value begin like this.
-_HARMLESS = (
-    "The provided key element does not match the schema",
-    "The table does not have the specified index",
-)
-# Others quote only names and placeholders of the request.
-_NAMES_ONLY = (
-    "Attribute name is a reserved keyword",
-    "ExpressionAttributeNames unused in expressions",
-    "ExpressionAttributeValues unused in expressions",
-    "attribute value used in expression is not defined",
-    "attribute name used in the document path is not defined",
-    "cannot include multiple operations on one item",
-    "Missing the key ",
-    "Type mismatch for key ",
 )
 _MAX_SENTENCE = 300
 
@@ -404,7 +400,9 @@ def unavailable(
             return OperationTimeoutError(f"{where} got no answer in time{_details(place)}.")
         case botocore.HTTPClientError() | botocore.ConnectionError():
             details = _details(system_error(exc) or type(exc).__name__, place)
-            return StoreUnavailable(f"{where} got no answer{details}.")
+            # An endpoint that speaks plain HTTP, or has another certificate, may not be DynamoDB's.
+            advice = f" {_CHECK_ENDPOINT}" if isinstance(exc, botocore.SSLError) else ""
+            return StoreUnavailable(f"{where} got no answer{details}.{advice}")
         case _ if _lacks_credentials(exc):
             details = _details(type(exc).__name__, place)
             return StoreRefused(
@@ -464,12 +462,9 @@ def _misconfigured(
             f"{operation} on {table}: an item exceeds DynamoDB's limit of 400 KB; nothing was "
             "written."
         )
-    is_shown = message.startswith(_HARMLESS) or any(each in message for each in _NAMES_ONLY)
-    sentence = f" {message.removesuffix('.')}." if is_shown else ""
     return InvalidRequestError(
         f"{operation} on {table} of the alias {using!r} is not valid for DynamoDB"
-        f"{_details(place)}.{sentence} Compare the table with its model ('manage.py "
-        "dynamo_verify') and correct the arguments; DynamoDB's message is in the __cause__."
+        f"{_details(place)}. {advice_on(message)} DynamoDB's message is in the __cause__."
     )
 
 
@@ -498,8 +493,8 @@ def _from_response(response: Mapping[str, Any], where: str, place: str) -> Store
     if code.isdigit():
         # botocore has the status for the code if the body has none.
         return StoreRefused(
-            f"{where} was not answered by DynamoDB{_details(f'HTTP {code}', place)}. Check "
-            "ENDPOINT_URL, and proxies on the way."
+            f"{where} was not answered by DynamoDB{_details(f'HTTP {code}', place)}. "
+            f"{_CHECK_ENDPOINT}"
         )
     return None
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import string
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from .exceptions import ConfigurationError
 
+R = TypeVar("R")
 _FORMATTER = string.Formatter()
 
 
@@ -21,11 +22,11 @@ def key_maker(
     """
     Return the function that makes a key from the arguments of a call.
 
-    ``template`` is such a function, or a format string of the parameters of ``signature``. Raises
-    ConfigurationError if the format string does not match them.
+    ``template`` is such a function (:func:`with_defaults`), or a format string of the parameters of
+    ``signature``. Raises ConfigurationError if the format string does not match them.
     """
     if callable(template):
-        return template
+        return with_defaults(template, signature)
     known = list(signature.parameters)
     try:
         named = {
@@ -54,3 +55,55 @@ def key_maker(
         return _FORMATTER.vformat(template, (), bound.arguments)
 
     return make
+
+
+def with_defaults(function: Callable[..., R], signature: inspect.Signature) -> Callable[..., R]:
+    """
+    Return ``function``, called with the arguments of a call and the defaults of the parameters of
+    ``signature`` that the call leaves out.
+
+    Arguments stay positional or by name, as they were passed. A function that does not take the
+    defaults gets what was passed.
+    """
+    try:
+        own = inspect.signature(function)
+    except ValueError:
+        # Some functions that are written in C have no signature.
+        return function
+
+    def call(*args: Any, **kwargs: Any) -> R:
+        for more, named in _completed(signature, args, kwargs):
+            if _takes(own, more, named):
+                return function(*more, **named)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _completed(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Return the arguments with the defaults: by position where that is possible, and by name."""
+    try:
+        passed = signature.bind(*args, **kwargs).arguments
+    except TypeError:
+        # The call of the decorated function raises it.
+        return []
+    positional, by_place, by_name = list(args), dict(kwargs), dict(kwargs)
+    for place, (name, parameter) in enumerate(signature.parameters.items()):
+        if name in passed or parameter.default is parameter.empty:
+            continue
+        by_name[name] = parameter.default
+        if parameter.kind is parameter.KEYWORD_ONLY or place != len(positional):
+            by_place[name] = parameter.default
+        else:
+            positional.append(parameter.default)
+    return [(tuple(positional), by_place), (args, by_name)]
+
+
+def _takes(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True

@@ -21,7 +21,7 @@ from django.utils.deprecation import MiddlewareMixin
 from .calls.policy import deadline
 from .conf import get_config
 from .exceptions import CircuitBreakerOpenError, LockError, StoreUnavailable, retry_after_of
-from .monitoring.correlation import correlated
+from .monitoring.correlation import ATTRIBUTE, correlated, id_or_new
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,9 @@ class CorrelationMiddleware(_ContextMiddleware):
     """
 
     def _context(self, request: HttpRequest) -> AbstractContextManager[Any]:
-        return correlated(request.headers.get(get_config().metrics.correlation_header))
+        found = id_or_new(request.headers.get(get_config().metrics.correlation_header))
+        setattr(request, ATTRIBUTE, found)
+        return correlated(found)
 
     def _finish(self, response: HttpResponseBase, entered: Any) -> HttpResponseBase:
         response[get_config().metrics.correlation_header] = entered

@@ -49,8 +49,9 @@ when they are used.
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Self, cast
 
@@ -174,14 +175,51 @@ class DynamoModel(Model):
 
 def concrete_models() -> list[type[DynamoModel]]:
     """Return the models that have a table, without those bound to other aliases."""
-    found: list[type[DynamoModel]] = []
+    return [model for model in _models() if not mistake_of(model)]
+
+
+def mistaken_models() -> list[type[DynamoModel]]:
+    """Return the models that lack what a table needs. One with subclasses is only their base."""
+    return [
+        model
+        for model in _models()
+        if mistake_of(model) and all(each.is_bound for each in model.__subclasses__())
+    ]
+
+
+def _models() -> Iterator[type[DynamoModel]]:
     waiting = list(DynamoModel.__subclasses__())
     while waiting:
         model = waiting.pop(0)
         waiting += model.__subclasses__()
-        if not model.is_bound and hasattr(model, "Meta"):
-            found.append(model)
-    return found
+        if not model.is_bound:
+            yield model
+
+
+def mistake_of(model: type[DynamoModel]) -> str:
+    """Return what ``model`` lacks to have a table, and what to add; ``""`` if it lacks nothing."""
+    path = path_of(model)
+    if not hasattr(model, "Meta"):
+        return f"{path} has no class Meta. Add {_A_META}."
+    if inspect.getattr_static(model.Meta, "table_name", None) is None:
+        names = [name for name in dir(model.Meta) if not name.startswith("_")]
+        similar = difflib.get_close_matches("table_name", names, 1)
+        instead = f", but {similar[0]!r}" if similar else ""
+        return f"{path} has no table_name in its class Meta{instead}. Expected {_A_META}."
+    if not any(each.is_hash_key for each in model.get_attributes().values()):
+        return (
+            f"{path} has no attribute with hash_key=True, the partition key of its table. Add one, "
+            "such as key = UnicodeAttribute(hash_key=True)."
+        )
+    return ""
+
+
+_A_META = 'class Meta: table_name = "…"'
+
+
+def path_of(model: type) -> str:
+    """Return the dotted path of a class."""
+    return f"{model.__module__}.{model.__qualname__}"
 
 
 def name_in_model(model: type[DynamoModel]) -> str | None:

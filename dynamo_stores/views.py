@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
@@ -69,15 +70,22 @@ def metrics(request: HttpRequest) -> HttpResponse:
     from .monitoring.sinks.prometheus import OPENMETRICS, TEXT, page
 
     openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
-    return HttpResponse(
-        page(sinks, openmetrics=openmetrics), content_type=OPENMETRICS if openmetrics else TEXT
-    )
+    try:
+        text = page(sinks, openmetrics=openmetrics)
+    except (ImproperlyConfigured, OSError) as exc:
+        # Prometheus shows such an answer as a failed scrape.
+        logger.warning("The metrics of this host's processes cannot be read: %s", exc)
+        return HttpResponse(
+            f"The metrics cannot be read: {exc}\n", content_type="text/plain", status=503
+        )
+    return HttpResponse(text, content_type=OPENMETRICS if openmetrics else TEXT)
 
 
 def _may_read(request: HttpRequest, config: MetricsConfig) -> bool:
     kind, _, sent = request.headers.get("Authorization", "").partition(" ")
-    if config.token and kind.lower() == "bearer":
-        return constant_time_compare(sent.strip(), config.token)
+    is_bearer = kind.lower() == "bearer"
+    if config.token and is_bearer and constant_time_compare(sent.strip(), config.token):
+        return True
     if not config.allow:
         return False
     try:

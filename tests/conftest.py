@@ -19,11 +19,12 @@ from django.test import override_settings
 from hypothesis import settings
 
 from dynamo_stores.cache import DynamoDBCache
+from dynamo_stores.cache.options import CacheOptions
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.calls.observer import measuring
-from dynamo_stores.calls.policy import deadline
 from dynamo_stores.infrastructure.tables import wanted_tables
 from dynamo_stores.models import StoreItem
+from dynamo_stores.ratelimit import problems
 from dynamo_stores.stores import CacheStore
 
 pytest_plugins = [
@@ -146,6 +147,13 @@ def true_units(_bills_like_the_service: bool) -> None:
         pytest.skip("This engine reports index writes for items that are not in the index.")
 
 
+@pytest.fixture(autouse=True)
+def _limits_of_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checks know the limited views of the project, and none of another test."""
+    monkeypatch.setattr(problems, "problems", dict(problems.problems))
+    monkeypatch.setattr(problems, "names", dict(problems.names))
+
+
 @pytest.fixture
 def alias(default_alias: dict[str, Any], tables: None, settings: Any) -> Callable[..., str]:
     """``alias(ENDPOINT_URL=…)`` makes another alias for the same tables and returns its name."""
@@ -177,8 +185,7 @@ def make_cache(tables: None) -> Iterator[Callable[..., DynamoDBCache]]:
     yield make
     # All aliases of the tests use the same tables; scans of other tests would read left-over items.
     for prefix in prefixes:
-        with deadline(300.0):
-            CacheStore("default", prefix=prefix).clear()
+        CacheStore("default", prefix=prefix, options=CacheOptions(operation_timeout=60.0)).clear()
 
 
 @pytest.fixture

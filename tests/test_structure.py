@@ -59,8 +59,11 @@ def test_a_web_process_imports_what_it_uses():
     assert not imported & {
         "celery",
         "django.contrib.admin",
+        "dynamo_stores.cache.store.sweeps",
+        "dynamo_stores.capacity.planner",
         "dynamo_stores.capacity.scale_up",
         "dynamo_stores.checks",
+        "dynamo_stores.monitoring.notifications.messages",
         "dynamo_stores.monitoring.snapshot",
         "dynamo_stores.ratelimit.decorators",
         "dynamo_stores.tasks",

@@ -12,7 +12,7 @@ from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from ..exceptions import ConfigurationError
-from ..key_templates import key_maker
+from ..key_templates import key_maker, with_defaults
 from .stampede import StampedeProtection
 
 P = ParamSpec("P")
@@ -45,10 +45,11 @@ def cached(
 
     ``key`` and each of ``tags`` is a template of the function's parameters
     (``"profile:{user.pk}"``). Instead, ``key``, or ``tags`` as a whole, may be a function of the
-    same arguments. The function may be a coroutine function. With ``STAMPEDE_LEASE`` one of all
-    callers computes (:meth:`DynamoDBCache.get_or_set`). ``function.cache_key(…)`` returns the key
-    of a call, to delete it. Raises ConfigurationError if a template names no parameter, or none of
-    the function's.
+    same arguments, with the defaults of those that a call leaves out. The function may be a
+    coroutine function. With ``STAMPEDE_LEASE`` one of all callers computes
+    (:meth:`DynamoDBCache.get_or_set`). ``function.cache_key(…)`` returns the key of a call, to
+    delete it. Raises ConfigurationError if a template names no parameter, or none of the
+    function's.
     """
 
     def decorate(function: Callable[P, R_co]) -> CachedFunction[P, R_co]:
@@ -91,8 +92,10 @@ def cached(
 def _tags_maker(
     tags: Iterable[str] | Callable[..., Iterable[str]] | None, signature: inspect.Signature
 ) -> Callable[..., Iterable[str] | None]:
-    if tags is None or callable(tags):
-        return tags or (lambda *args, **kwargs: None)
+    if tags is None:
+        return lambda *args, **kwargs: None
+    if callable(tags):
+        return with_defaults(tags, signature)
     if isinstance(tags, str):
         raise ConfigurationError(f"tags is the string {tags!r}; expected a list of templates.")
     makers = [key_maker(tag, signature, needs_parameters=False) for tag in tags]

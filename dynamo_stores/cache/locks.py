@@ -8,16 +8,16 @@ import math
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 from .. import clock, keys
+from ..calls.counters import get_counters
 from ..calls.policy import time_left
 from ..concurrency.effects import Wait, arun, run
 from ..conf import DEFAULT_ALIAS
-from ..conf.rules import POSITIVE
+from ..conf.rules import check_seconds
 from ..exceptions import (
     CircuitBreakerOpenError,
-    ConfigurationError,
     LockError,
     StoreError,
     StoreUnavailable,
@@ -347,10 +347,10 @@ class _BaseLock:
         renew: bool = True,
         sleep: float = _LONGEST_WAIT,
     ) -> None:
-        _check_seconds("timeout", timeout)
-        _check_seconds("sleep", sleep)
+        check_seconds("timeout", timeout)
+        check_seconds("sleep", sleep)
         if blocking_timeout is not None and blocking_timeout != 0:
-            _check_seconds("blocking_timeout", blocking_timeout)
+            check_seconds("blocking_timeout", blocking_timeout)
         self.timeout = timeout
         self.blocking = blocking
         self.blocking_timeout = blocking_timeout
@@ -380,11 +380,15 @@ class _BaseLock:
             self.blocking if blocking is None else blocking,
             self.blocking_timeout if blocking_timeout is None else blocking_timeout,
         )
+        has_waited = False
         try:
             while (left := await self._try(holding)) is not None:
                 seconds = wait(left)
                 if seconds < 0:
                     return False
+                if self._is_held and not has_waited:
+                    has_waited = True
+                    get_counters(self._locks.using).add("waits", "lock")
                 await Wait(seconds)
                 if time_left(1.0) < _SHORTEST_ATTEMPT:
                     return False
@@ -433,7 +437,7 @@ class _BaseLock:
         return self._holding is not None and await self._holding.is_owner()
 
     async def _extend(self, seconds: float) -> bool:
-        _check_seconds("seconds", seconds)
+        check_seconds("seconds", seconds)
         return self._holding is not None and await self._holding.extend(seconds)
 
     async def _release(self) -> bool:
@@ -568,8 +572,3 @@ def _call(method: weakref.WeakMethod[Callable[[], bool]]) -> bool:
 
 def _log_loss() -> None:
     logger.warning("A lock was lost before it was released: its lease ended, and was not renewed.")
-
-
-def _check_seconds(name: str, value: Any) -> None:
-    if not POSITIVE.accepts(value):
-        raise ConfigurationError(f"{name} is {value!r}; expected {POSITIVE.expected}, in seconds.")

@@ -30,7 +30,7 @@ from ..conf.rules import (
 from ..exceptions import ConfigurationError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CacheOptions:
     """``OPTIONS`` of a cache in ``CACHES``."""
 

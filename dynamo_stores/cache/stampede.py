@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from .. import clock
+from ..calls.counters import get_counters
 from ..concurrency.effects import Computation, Prepare, Wait, arun, run
 from ..exceptions import StoreUnavailable
 from ..keys import lease as lease_key
@@ -128,7 +129,7 @@ async def get_or_compute(
     leases = LeaseItems(store.using, store.prefix, store.options, lease_key)
     holding = Holding(leases, key, store.options.stampede_lease)
     waits, until = Waits(_FIRST_WAIT, _LONGEST_WAIT), clock.monotonic() + _longest_wait(store)
-    value = reader.value_of(found)
+    value, has_waited = reader.value_of(found), False
     try:
         while value is MISSING or _is_due(store, found):
             left = await holding.take()
@@ -141,6 +142,9 @@ async def get_or_compute(
                 remaining = until - clock.monotonic()
                 if remaining <= 0:
                     return await compute.alone(found)
+                if not has_waited:
+                    has_waited = True
+                    get_counters(store.using).add("waits", "computation")
                 await Wait(min(waits.next(left), remaining))
                 found = await reader.find(key, strongly=True, expired=True)
                 value = reader.value_of(found)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import botocore
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
@@ -32,6 +33,13 @@ _STS_ATTEMPTS = 2
 _STS_REGION = "us-east-1"
 # Of the methods client() and create_client().
 _MODULES = ("boto3.session", "botocore.session")
+# Options of clients that are the library's own, whatever a session has.
+_OWN_OPTIONS = frozenset(
+    [
+        "connect_timeout", "max_pool_connections", "parameter_validation", "read_timeout",
+        "retries", "tcp_keepalive", "user_agent_extra",
+    ]
+)  # fmt: skip
 
 
 class Account:
@@ -49,14 +57,31 @@ class Account:
         self.client_factory: Callable[..., Any] | None = None
         self._using = using
         self._config = config
+        self.session: Session
         if config.session is None:
-            self.session = Session(profile=config.profile)
+            self.session = _OwnSession(profile=config.profile)
         else:
             self.session = self._session_of_function(config.session)
         if config.role_arn is not None:
             # The function's session may be in use elsewhere.
             source, self.session = self.session, copy.copy(self.session)
             self.session._credentials = self._role(source, config.role_arn)  # type: ignore[attr-defined]
+
+    @property
+    def obstacle(self) -> str:
+        """Why its requests must go through botocore's client, ``""`` if they need not."""
+        if self.client_factory is not None:
+            return "SESSION makes clients"
+        # Proxies, a client certificate, a region and so on, for all clients of the session.
+        config, plain = self.session.get_default_client_config() or Config(), Config()
+        given = [
+            name
+            for name in Config.OPTION_DEFAULTS
+            if name not in _OWN_OPTIONS and getattr(config, name) != getattr(plain, name)
+        ]
+        if not given:
+            return ""
+        return f"the session of SESSION has a configuration of its clients ({', '.join(given)})"
 
     def credentials(self) -> Any:
         """Return botocore's credentials, None if it finds none; this may take seconds."""
@@ -85,7 +110,7 @@ class Account:
                 "clients, which cannot be used with ROLE_ARN; expected a session."
             )
         self.client_factory = found
-        return Session()
+        return _OwnSession()
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
@@ -141,6 +166,30 @@ class Account:
                 )
             return StoreUnavailable(f"{where}: AWS STS failed ({code}).")
         return StoreUnavailable(f"{where}: AWS STS did not answer ({type(exc).__name__}).")
+
+
+class _OwnSession(Session):
+    """
+    A session that registers botocore's own handlers when its first client is made. That takes as
+    long as a hundred requests of the library's own transport, which needs none of them.
+
+    Functions that initialize each session may make clients, and may add handlers after botocore's
+    or remove some of them: if there are any, botocore's are registered at once.
+    """
+
+    def __init__(self, profile: str | None = None) -> None:
+        at_once = bool(getattr(botocore, "_INITIALIZERS", None))
+        # Copies of a session have the same handlers, so they share the list, which is then empty.
+        self._unregistered = [] if at_once else [True]
+        self._registering = threading.Lock()
+        super().__init__(profile=profile, include_builtin_handlers=at_once)
+
+    def create_client(self, *args: Any, **kwargs: Any) -> Any:
+        with self._registering:
+            if self._unregistered:
+                self._register_builtin_handlers(self._events)  # type: ignore[attr-defined]
+                self._unregistered.clear()
+        return super().create_client(*args, **kwargs)
 
 
 def _session_in(found: Any) -> Session | None:

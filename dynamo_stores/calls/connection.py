@@ -248,7 +248,7 @@ class Connection(PynamoConnection):
             logger.log(
                 logging.INFO if new is State.HALF_OPEN else logging.WARNING,
                 "The circuit breaker of table %s went from %s to %s%s.",
-                table, old, new, f" after {error}" if error else "",
+                table, old, new, f" after {error}" if error and new is State.OPEN else "",
                 extra={"dynamodb_table": table, "dynamodb_using": self.using},
             )  # fmt: skip
             try:

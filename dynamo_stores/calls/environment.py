@@ -60,7 +60,7 @@ class Environment:
         self._user_agent = _user_agent(session)
         self._account = self._find_account()
         self.endpoint = self._resolve(self._account)
-        self.obstacle = self._find_obstacle(account)
+        self.obstacle = self._find_obstacle()
 
     @property
     def has_credentials(self) -> bool:
@@ -138,9 +138,7 @@ class Environment:
         region = schemes[0].get("signingRegion", self._region)
         return Endpoint(found.url, region, self._user_agent)
 
-    def _find_obstacle(self, account: Account) -> str:
-        if account.client_factory is not None:
-            return "SESSION makes clients"
+    def _find_obstacle(self) -> str:
         scheme = "https" if self.endpoint.is_tls else "http"
         if get_environ_proxies(self.endpoint.url).get(scheme):
             return "the environment names a proxy"
@@ -149,6 +147,7 @@ class Environment:
         return ""
 
 
+_RULE_SET = "endpoint-rule-set-1"
 # An endpoint on this machine needs no real credentials, and is sent none.
 _INVENTED = Credentials("local", "local")
 # The seconds before their end from which credentials are not used any more.
@@ -220,8 +219,10 @@ def _user_agent(session: Session) -> str:
 
 def _rules(session: Session) -> EndpointProvider:
     loader = session.get_component("data_loader")
+    # Not load_service_model(), which first lists the folders of all services.
+    version = loader.determine_latest_version("dynamodb", _RULE_SET)
     return EndpointProvider(
-        loader.load_service_model("dynamodb", "endpoint-rule-set-1"), loader.load_data("partitions")
+        loader.load_data(f"dynamodb/{version}/{_RULE_SET}"), loader.load_data("partitions")
     )
 
 

@@ -167,10 +167,13 @@ def unsubscribe(observer: Observer) -> None:
 def forget_recorders() -> None:
     """Ask for recorders again: those of another process, or other settings, are not to be used."""
     global _recorder_of, _recorders
-    found = {*_observers.values()}
-    _recorder_of = next(iter(found)) if len(found) == 1 else None
-    # Not cleared: another thread may store what it was just given.
-    _recorders = {}
+    seen = None
+    # Again if another thread has changed the observers meanwhile: a lock would not survive a fork.
+    while (found := tuple(_observers.values())) != seen:
+        _recorder_of = found[0] if len({*found}) == 1 else None
+        # Not cleared: another thread may store what it was just given.
+        _recorders = {}
+        seen = found
 
 
 def record(using: str, table: str, operation: str, seconds: float, consumed: Any) -> bool:
@@ -224,7 +227,11 @@ def unsubscribe_operations(observer: OperationObserver) -> None:
 
 def _set_wanting() -> None:
     global _wanting
-    _wanting = tuple(each for each in _operation_observers.values() if each is not _never)
+    seen = None
+    # As in forget_recorders().
+    while (found := tuple(_operation_observers.values())) != seen:
+        _wanting = tuple(each for each in found if each is not _never)
+        seen = found
 
 
 def _always() -> bool:

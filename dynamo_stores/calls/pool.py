@@ -443,7 +443,10 @@ def _left(until: float) -> float:
 async def _addresses(host: str, port: int, until: float) -> list[Any]:
     """Look up the addresses of a name until then. A verb. Raises TimeoutError or OSError."""
     with contextlib.suppress(OSError, UnicodeError):
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        # For a name as text Python imports its codec of international names, which takes longer
+        # than the first request. An address needs none.
+        address, flags = host.encode("ascii"), socket.AI_NUMERICHOST
+        return socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=flags)
 
     def look_up() -> list[Any]:
         try:

@@ -289,15 +289,19 @@ class SharedTransport:
 
     def _make_for(self, account: Account, reason: str) -> LeanTransport | ClientTransport:
         if not reason:
-            environment = Environment(self._config, account)
-            if not environment.obstacle:
-                return LeanTransport(self._using, self._config, self.server_clock, environment)
+            # First, because a client that is configured elsewhere may have a region of its own.
+            reason = account.obstacle
+            if not reason:
+                environment = Environment(self._config, account)
+                if not environment.obstacle:
+                    return LeanTransport(self._using, self._config, self.server_clock, environment)
+                reason = environment.obstacle
             if self._config.transport == "lean":
                 raise ConfigurationError(
                     f"DYNAMO_STORES[{self._using!r}]['TRANSPORT'] is 'lean', but requests must go "
-                    f"through botocore: {environment.obstacle}. Set it to 'auto' or 'botocore'."
+                    f"through botocore: {reason}. Set it to 'auto' or 'botocore'."
                 )
-            self._obstacle = reason = environment.obstacle
+            self._obstacle = reason
         if self._config.transport != "botocore" and not self._control_plane:
             lean = ", or to 'lean' to send them directly, which the tool does not see"
             remedy = "" if reason in (_ARN, self._obstacle) else lean

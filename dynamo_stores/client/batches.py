@@ -90,50 +90,53 @@ class Batches:
         ItemTooLargeError for an operation among the first thousand.
         """
         read = written = 0
+        refused: list[BatchWrite] = []
         left_to_read = iter(operations)
         while True:
+            window: Window = {}
+            first = read
             try:
-                window, count = await self._prepare(itertools.islice(left_to_read, _WINDOW), read)
+                for operation in itertools.islice(left_to_read, _WINDOW):
+                    read += 1
+                    refused = [operation]
+                    identity, request = await self._prepare(operation, f"Operation {read - 1}")
+                    # A later operation takes the place of an earlier one.
+                    window[identity] = request
+                    self._leftovers.pop(identity, None)
+                    refused = []
             except Exception as exc:
                 # An error of the caller, or of the iterable.
-                if not read:
+                if not first:
                     raise
-                raise self._incomplete(read, written, exc) from exc
-            if not count:
+                self._leave(window)
+                raise self._incomplete(read, written, exc, refused) from exc
+            if not window:
                 break
-            read += count
             left = await self._write_window(window)
             written += len(window) - len(left)
-            self._leftovers |= {identity: each.operation for identity, each in left.items()}
+            self._leave(left)
             if self._has_stopped:
                 break
         if self._failure is not None and self._leftovers:
             raise self._incomplete(read, written, self._failure) from self._failure
         return written
 
-    def _incomplete(self, read: int, written: int, why: Exception) -> BatchIncompleteError:
+    def _leave(self, window: Window) -> None:
+        self._leftovers |= {identity: each.operation for identity, each in window.items()}
+
+    def _incomplete(
+        self, read: int, written: int, why: Exception, refused: Iterable[BatchWrite] = ()
+    ) -> BatchIncompleteError:
         reason = str(why) if isinstance(why, StoreError) else f"{type(why).__name__}."
+        leftovers = [*self._leftovers.values(), *refused]
         return BatchIncompleteError(
-            f"{len(self._leftovers)} of the {read} operations that were read were not processed: "
+            f"{len(leftovers)} of the {read} operations that were read were not processed: "
             f"{reason} The attributes 'leftovers' and 'read' of this error say with which to go "
             "on.",
-            leftovers=self._leftovers.values(), written=written, read=read,
+            leftovers=leftovers, written=written, read=read,
         )  # fmt: skip
 
-    async def _prepare(self, operations: Iterable[BatchWrite], first: int) -> tuple[Window, int]:
-        """Return the requests, and how many operations were read."""
-        latest: Window = {}
-        count = 0
-        for operation in operations:
-            identity, request = await self._prepare_one(operation, f"Operation {first + count}")
-            # A later operation takes the place of an earlier one.
-            latest[identity] = request
-            count += 1
-        for identity in latest:
-            self._leftovers.pop(identity, None)
-        return latest, count
-
-    async def _prepare_one(self, operation: BatchWrite, name: str) -> tuple[Identity, _Request]:
+    async def _prepare(self, operation: BatchWrite, name: str) -> tuple[Identity, _Request]:
         if not isinstance(operation, Put | Delete) or operation.condition is not None:
             raise InvalidRequestError(
                 f"{name} is {_described(operation)}; expected Put or Delete without a condition. "
@@ -141,7 +144,10 @@ class Batches:
             )
         requests = self._requests
         table = requests.name_of(operation.table)
-        content = operation.as_request(requests.name_of)
+        try:
+            content = operation.as_request(requests.name_of)
+        except InvalidRequestError as exc:
+            raise InvalidRequestError(f"{name}: {exc}") from exc
         names = await requests.key_names(table)
         if isinstance(operation, Delete):
             key, size = content["Key"], 0

@@ -172,7 +172,8 @@ class DynamoDBClient:
 
         Of ``total_segments``, which are read side by side by so many callers, it reads one.
         """
-        if not 0 <= segment < total_segments:
+        is_whole = isinstance(segment, int) and isinstance(total_segments, int)
+        if not is_whole or not 0 <= segment < total_segments:
             raise InvalidRequestError(
                 f"segment is {segment!r} of {total_segments!r}; expected 0 or more, below "
                 "total_segments."

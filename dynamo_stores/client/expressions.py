@@ -50,7 +50,7 @@ class Expressions:
         if isinstance(change, str):
             self._found["UpdateExpression"] = _text(change, "UpdateExpression")
             return
-        actions = [change] if isinstance(change, Action) else list(change)
+        actions = [change] if isinstance(change, Action) else _list(change)
         if not actions or not all(isinstance(each, Action) for each in actions):
             raise InvalidRequestError(
                 "The change of an update is neither text nor actions of PynamoDB; expected "
@@ -64,8 +64,14 @@ class Expressions:
         if isinstance(projection, str):
             self._found["ProjectionExpression"] = _text(projection, "ProjectionExpression")
         elif projection is not None:
+            names = _list(projection)
+            if not names or not all(isinstance(each, str | Attribute | Path) for each in names):
+                raise InvalidRequestError(
+                    f"projection is {projection!r}; expected an expression, or a list of names and "
+                    "attributes that is not empty."
+                )
             self._found["ProjectionExpression"] = create_projection_expression(
-                list(projection), self._names_of_pynamodb
+                names, self._names_of_pynamodb
             )
 
     def arguments(self) -> dict[str, Any]:
@@ -94,6 +100,11 @@ def _checked(found: Mapping[str, Any] | None, what: str, sign: str) -> dict[str,
                 f"such as '{sign}a'."
             )
     return dict(found or {})
+
+
+def _list(found: Any) -> list[Any]:
+    """Return the elements of a sequence, none for what is not one."""
+    return list(found) if isinstance(found, Sequence) else []
 
 
 def _text(expression: object, name: str) -> str:

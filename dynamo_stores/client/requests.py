@@ -13,6 +13,7 @@ from .. import clock
 from ..calls.batches import batch_get
 from ..calls.connection import Connection, get_connection, table_of
 from ..calls.control import get_control
+from ..calls.policy import time_left
 from ..concurrency.effects import InThread
 from ..concurrency.per_process import PerProcess
 from ..conf import get_config
@@ -80,8 +81,11 @@ class Requests:
         """Return the names of the key attributes of a table, by its name in DynamoDB."""
         known = _schemas.get(self.using)
         if (names := known.get(table)) is None:
+            # Here, because a thread has no deadline in force.
+            seconds = time_left(get_config(self.using).for_table(table).operation_timeout)
+            until = clock.monotonic() + seconds
             with self._noted("DescribeTable", table):
-                names = await InThread(self.using, lambda: self._read_schema(table))
+                names = await InThread(self.using, lambda: self._read_schema(table, until))
             known[table] = names
         return names
 
@@ -113,16 +117,19 @@ class Requests:
             },
         )  # fmt: skip
 
-    def _read_schema(self, table: str) -> tuple[str, ...]:
+    def _read_schema(self, table: str, until: float) -> tuple[str, ...]:
+        config = get_config(self.using)
+        # The same table of the other alias has the same key.
+        other = config.failover
+        name = other and get_config(other).same_table(config, table)
+        left = _seconds_to(until)
+        seconds = min(config.for_table(table).read_timeout, left / 2 if name else left)
         try:
-            description = get_control(self.using).describe(table)
+            description = get_control(self.using).describe(table, seconds=seconds)
         except StoreUnavailable:
-            # The same table of the other alias has the same key.
-            other = get_config(self.using).failover
-            name = other and get_config(other).same_table(get_config(self.using), table)
             if not (other and name):
                 raise
-            description = get_control(other).describe(name)
+            description = get_control(other).describe(name, seconds=_seconds_to(until))
         if description is None:
             raise TableMissingError(
                 f"The table {table!r} of the alias {self.using!r} does not exist "
@@ -150,6 +157,11 @@ def answer_error(exc: ClientError, operation: str, table: str) -> AnswerError:
             code=code, reasons=reasons,
         )  # fmt: skip
     return AnswerError(f"{where} was answered with {code}; see the __cause__.", code=code)
+
+
+def _seconds_to(until: float) -> float:
+    # 0 seconds would be no limit.
+    return max(0.001, until - clock.monotonic())
 
 
 def _reason(found: Mapping[str, Any]) -> CancellationReason:

@@ -34,7 +34,7 @@ def to_raw(value: Any, path: str) -> dict[str, Any]:
     """
     match value:
         case str():
-            return {"S": value}
+            return {"S": _text(value, path)}
         case bool():
             return {"BOOL": value}
         case int() | Decimal():
@@ -71,7 +71,7 @@ def to_raw_item(item: Mapping[str, Any], path: str) -> dict[str, Any]:
             )
         if not name:
             raise InvalidRequestError(f"{path} has an empty name; expected names with content.")
-        found[name] = to_raw(value, f"{path}[{name!r}]")
+        found[_text(name, f"A name of {path}")] = to_raw(value, f"{path}[{name!r}]")
     return found
 
 
@@ -98,6 +98,19 @@ def identity_of(item: Mapping[str, Any], key_names: Iterable[str]) -> tuple[Any,
             )
         found.append((kind, from_raw(item[name])))
     return tuple(found)
+
+
+def _text(value: str, path: str) -> str:
+    try:
+        # Most text needs no copy.
+        if not value.isascii():
+            value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(
+            f"{path} has half of a character (a lone surrogate), which is not UTF-8; expected "
+            "text, or bytes."
+        ) from None
+    return value
 
 
 def _number(value: int | Decimal, path: str) -> str:

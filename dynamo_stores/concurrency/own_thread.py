@@ -11,6 +11,7 @@ from .. import clock
 from ..exceptions import copy_of
 from .effects import Opened
 from .flights import Gate
+from .threads import start
 
 T = TypeVar("T")
 
@@ -27,10 +28,9 @@ class OwnThread(Generic[T]):
         self._error: BaseException | None = None
         self._gates: list[Gate] = []
         self.is_done = False
-        try:
-            threading.Thread(target=self._call, name=f"dynamo-stores-{name}", daemon=True).start()
-        except RuntimeError:
-            # No thread can be started: there are too many, or the interpreter shuts down.
+        if not start(
+            threading.Thread(target=self._call, name=f"dynamo-stores-{name}", daemon=True)
+        ):
             self._call()
 
     async def result(self, until: float) -> T:

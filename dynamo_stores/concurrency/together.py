@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 from .. import clock
 from ..exceptions import ConfigurationError
 from .effects import Effect, Reading, Verb, arun, drop, run
+from .threads import start
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -239,20 +240,32 @@ class _Turns(Generic[R]):
     def _start_thread(self, turn: _Turn[R], rest: Callable[[], R]) -> bool:
         """Let another thread run the rest of a verb, and others after it; False if none starts."""
         context = contextvars.copy_context()
+        # One thread takes it.
+        rests = [rest]
 
         def work() -> None:
-            self._run(turn.number, rest)
+            try:
+                call = rests.pop()
+            except IndexError:
+                return
+            self._run(turn.number, call)
             for number, item in self._todo:
                 if self._errors:
                     return
                 self._run(number, functools.partial(context.copy().run, self._whole, item))
 
+        thread = threading.Thread(target=work, name="dynamo-stores-side", daemon=True)
+        self._threads.append(thread)
+        del self._turns[turn.number]
         try:
-            thread = threading.Thread(target=work, name="dynamo-stores-side", daemon=True)
-            self._threads.append(thread)
-            del self._turns[turn.number]
-            thread.start()
-        except RuntimeError:
+            has_begun = start(thread)
+        except BaseException:
+            # After an exception from outside Python's thread may hang before it calls anything.
+            with contextlib.suppress(IndexError):
+                rests.pop()
+                self._turns[turn.number] = turn
+            raise
+        if not has_begun:
             self._turns[turn.number] = turn
             return False
         self._places -= 1

@@ -66,7 +66,7 @@ NO_DEFAULT_ALIAS = "dynamo_stores.E003"
 C = TypeVar("C")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StoreConfig:
     """One alias of ``DYNAMO_STORES``."""
 
@@ -118,8 +118,8 @@ class StoreConfig:
     tables: dict[str, Any] = setting({}, MAPPING, 19)
 
     # Both are used on every call, so their values are computed once.
-    _names: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
-    _tables: dict[str, Self] = field(default_factory=dict, compare=False, repr=False)
+    _names: dict[str, str] = field(default_factory=dict, repr=False)
+    _tables: dict[str, Self] = field(default_factory=dict, repr=False)
 
     @property
     def names_account(self) -> bool:

@@ -1,7 +1,8 @@
 """
 The groups of settings in ``DYNAMO_STORES``: defaults, rules and the ids of their checks.
 
-Field names are the settings' names in lower case; every duration is in seconds.
+Field names are the settings' names in lower case; every duration is in seconds. No two are
+compared, so none has ``__eq__``, which would add to the start of each process.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from .rules import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RetryConfig:
     """``RETRY``: the number of retries of a call, and the delays before them."""
 
@@ -51,7 +52,7 @@ class RetryConfig:
     max_delay: float = setting(30.0, POSITIVE, 23)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class BreakerConfig:
     """``CIRCUIT_BREAKER``: when to stop sending requests, and for how long."""
 
@@ -66,7 +67,7 @@ class BreakerConfig:
     minimum_calls: int = setting(20, WHOLE_POSITIVE, 38)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ScalingConfig:
     """``SCALING``: capacity units of a provisioned table and of each of its indexes."""
 
@@ -89,7 +90,7 @@ class ScalingConfig:
     schedule_dry_run: bool = setting(True, BOOLEAN, 58)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CacheConfig:
     """``CACHE``: settings of all caches of the alias; the others are in ``CACHES``."""
 
@@ -97,7 +98,7 @@ class CacheConfig:
     expiry_index: bool = setting(False, BOOLEAN, 51)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DedupeConfig:
     """``DEDUPE``: deduplicated jobs."""
 
@@ -121,7 +122,7 @@ PATHS_AND_RATES = Rule(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RateLimitConfig:
     """``RATE_LIMIT``: the default limit, and the limits of resources and paths."""
 
@@ -137,7 +138,7 @@ class RateLimitConfig:
     in_process: bool = setting(False, BOOLEAN, 79)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AdaptiveConfig:
     """``ADAPTIVE``: how a limit is shared between users and background work."""
 
@@ -161,7 +162,7 @@ SINK_OPTIONS = Rule(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class MetricsConfig:
     """``METRICS``: where measurements go, and how often."""
 
@@ -178,7 +179,7 @@ class MetricsConfig:
     allow: tuple[str, ...] = setting((), NETWORKS, 162)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ReportsConfig:
     """``REPORTS``: the reports of each process, for the status pages."""
 
@@ -186,7 +187,7 @@ class ReportsConfig:
     interval: float = setting(60.0, POSITIVE, 94)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class HealthConfig:
     """``HEALTH``: the check of ``health/ready``; ``required``: not ready without DynamoDB."""
 
@@ -195,7 +196,7 @@ class HealthConfig:
     interval: float | None = setting(None, or_none(POSITIVE), 159)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class NotifyConfig:
     """``NOTIFY``: who is told of changes of circuit breakers, capacity and failover."""
 
@@ -236,7 +237,7 @@ CODES = Rule(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AdviceConfig:
     """``ADVICE``: findings of AdviceMiddleware; ``enabled`` None: where ``DEBUG`` is on."""
 
@@ -246,7 +247,7 @@ class AdviceConfig:
     ignore: tuple[str, ...] = setting((), CODES, 173)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CostConfig:
     """``COST``: the price file of estimates, and where its prices are from."""
 

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from ..exceptions import ConfigurationError
+
 
 def proxies_error(value: Any) -> str:
     """Return the error of a value of ``TRUSTED_PROXIES``, ``""`` without one."""
@@ -112,10 +114,41 @@ NAME = Rule(
     f"{PREFIX_NAME.expected} that is not empty",
     lambda value: value != "" and PREFIX_NAME.accepts(value),
 )
+# As botocore has it, which refuses any other host, such as one with '_'.
+_HOST = re.compile(r"(?!-)[A-Z\d-]{1,63}(?<!-)(\.(?!-)[A-Z\d-]{1,63}(?<!-))*\.?", re.I | re.ASCII)
+
+
+def _is_url(value: Any) -> bool:
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        return False
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    if parts.scheme not in ("http", "https"):
+        return False
+    if ":" in host:
+        return not networks_error([host])
+    return _HOST.fullmatch(host) is not None and len(host) <= 255
+
+
 URL = Rule(
-    "a URL such as 'http://127.0.0.1:8400'",
-    lambda value: isinstance(value, str) and value.startswith(("http://", "https://")),
+    "a URL such as 'http://127.0.0.1:8400', with a host of letters, digits, '-' and '.'",
+    _is_url,
 )
+
+
+def check_number(name: str, value: Any, rule: Rule) -> None:
+    """Raise ConfigurationError if the argument ``name`` is not a number as ``rule`` expects."""
+    if not rule.accepts(value):
+        raise ConfigurationError(f"{name} is {value!r}; expected {rule.expected}.")
+
+
+def check_seconds(name: str, value: Any, rule: Rule = POSITIVE) -> None:
+    """Raise ConfigurationError if the argument ``name`` is no duration as ``rule`` expects."""
+    if not rule.accepts(value):
+        raise ConfigurationError(f"{name} is {value!r}; expected {rule.expected}, in seconds.")
 
 
 def is_loopback(url: str) -> bool:
@@ -370,7 +403,10 @@ def setting_problems(
     problems = []
     for name, value in values.items():
         if name not in known:
-            problems.append(_unknown(name, known, where))
+            within = [
+                each for each in groups if each in known and name in settings_of(groups[each])
+            ]
+            problems.append(_unknown(name, known, within, where))
         elif name in groups:
             problems += setting_problems(groups[name], value, f"{where}[{name!r}]")
         elif not (rule := own[name].metadata["rule"]).accepts(value):
@@ -398,16 +434,31 @@ def _unit_of(name: str) -> str:
     return "Durations are in seconds. " if _DURATION.fullmatch(name) else ""
 
 
-def _unknown(name: object, known: list[str], where: str) -> Problem:
+def _unknown(name: object, known: list[str], groups: list[str], where: str) -> Problem:
+    """Return the error of an unknown name, which each of ``groups`` has."""
+    found = suggestion(name, known)
+    if groups:
+        several = f"the groups {', '.join(groups)}" if groups[1:] else f"the group {groups[0]}"
+        paths = " or ".join(f"{where}[{group!r}][{name!r}]" for group in groups)
+        found = f"; it is a setting of {several}: {paths}."
     return Problem(
         UNKNOWN_NAME,
-        f"{where} has no setting {name!r}{suggestion(name, known)}",
+        f"{where} has no setting {name!r}{found}",
         f"Known: {', '.join(known)}.",
     )
+
+
+# Names of so many equal letters at the beginning are nearer than others.
+_SAME_BEGINNING = 4
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:
     """Return ``; did you mean 'NEAREST'?``, or a full stop if no name is similar."""
     by_upper = {str(each).upper(): each for each in known}
-    similar = difflib.get_close_matches(str(name).upper(), list(by_upper), 1, 0.5)
-    return f"; did you mean {by_upper[similar[0]]!r}?" if similar else "."
+    wanted = str(name).upper()
+    similar = difflib.get_close_matches(wanted, list(by_upper), 3, 0.5)
+    if not similar:
+        return "."
+    beginning = wanted[:_SAME_BEGINNING]
+    nearest = next((each for each in similar if each.startswith(beginning)), similar[0])
+    return f"; did you mean {by_upper[nearest]!r}?"

@@ -11,6 +11,7 @@ from asgiref.sync import iscoroutinefunction
 
 from ..conf import DEFAULT_ALIAS
 from ..key_templates import key_maker
+from .jobs import check_ttls
 from .store import DedupeStore
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,12 +28,14 @@ def deduplicated(
     """
     Run the function once for all callers with the same ``key``; the others get its result.
 
-    ``key`` is a template of the parameters (``"report:{day}"``) or a function of them; the
-    function's own name is part of it. Results must be JSON serializable. They are kept for ``ttl``
-    seconds (``DEDUPE["TTL"]``), failures for ``failure_ttl``. Without ``wait`` a call returns None
-    while another one is in progress. For coroutine functions and, under ``@app.task``, for Celery
-    tasks too. Raises the errors of :meth:`DedupeStore.run`.
+    ``key`` is a template of the parameters (``"report:{day}"``) or a function of them, which gets
+    the defaults of those that a call leaves out; the function's own name is part of it. Results
+    must be JSON serializable. They are kept for ``ttl`` seconds (``DEDUPE["TTL"]``), failures for
+    ``failure_ttl``. Without ``wait`` a call returns None while another one is in progress. For
+    coroutine functions and, under ``@app.task``, for Celery tasks too. Raises the errors of
+    :meth:`DedupeStore.run`.
     """
+    check_ttls(ttl, failure_ttl)
 
     def decorate(function: F) -> F:
         make_key = key_maker(key, inspect.signature(function))

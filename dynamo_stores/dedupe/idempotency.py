@@ -20,6 +20,7 @@ from django.views import View
 from ..client_address import request_of
 from ..concurrency.effects import arun, run
 from ..conf import DEFAULT_ALIAS
+from ..conf.rules import WHOLE, check_number, check_seconds
 from ..exceptions import ConfigurationError, StoreUnavailable, retry_after_of
 from .jobs import Jobs
 from .requests import MAX_KEY, client_of, key_of, payload_of
@@ -59,6 +60,8 @@ def idempotent(
     For function views, coroutine functions, class-based views and their methods. On a class it
     runs after the authentication of the class: around the handler, such as ``post``.
     """
+    check_seconds("ttl", ttl)
+    check_number("max_bytes", max_bytes, WHOLE)
     rule = _Rule(ttl, required, field, scope, max_bytes, using)
     return rule.decorate if view is None else rule.decorate(view)
 

@@ -14,7 +14,8 @@ from ..calls.counters import get_counters
 from ..concurrency.effects import Verb, run
 from ..conf import DEFAULT_ALIAS, get_config
 from ..conf.groups import DedupeConfig
-from ..exceptions import CircuitBreakerOpenError, DedupeError
+from ..conf.rules import NOT_NEGATIVE, check_seconds
+from ..exceptions import CALL_ERRORS, CircuitBreakerOpenError, DedupeError
 from ..expressions import Change, Condition, equals, put, remove
 from ..item_access import ConditionFailed, Items
 from ..keys import ItemKey
@@ -122,6 +123,7 @@ class Jobs:
         Store a result of :func:`encode` for ``ttl`` seconds; large ones in parts, which are written
         first. Return False if another fence has the job. A verb.
         """
+        check_ttls(ttl)
         item_key = keys.dedupe_job(key)
         seconds = self.settings.ttl if ttl is None else ttl
         until = end_after(await self.items.learned_times(item_key), seconds)
@@ -149,6 +151,8 @@ class Jobs:
         Store the error for ``ttl`` seconds (0: the next caller runs the job again). Return False if
         another fence has the job. A verb.
         """
+        if ttl is not None:
+            check_seconds("ttl", ttl, NOT_NEGATIVE)
         item_key = keys.dedupe_job(key)
         seconds = self.settings.failure_ttl if ttl is None else ttl
         # An error that no caller can read any more is not stored.
@@ -248,6 +252,14 @@ def _ttl_of_lease(end: int, settings: DedupeConfig) -> Change:
     return put(DedupeJob.ttl, ttl_of(end) + math.ceil(settings.ttl))
 
 
+def check_ttls(ttl: float | None, failure_ttl: float | None = None) -> None:
+    """Raise ConfigurationError for seconds that ``DEDUPE`` would not accept, either."""
+    if ttl is not None:
+        check_seconds("ttl", ttl)
+    if failure_ttl is not None:
+        check_seconds("failure_ttl", failure_ttl, NOT_NEGATIVE)
+
+
 def payload_hash(payload: str) -> str:
     """Return the hash that a job stores of its payload."""
     return hashlib.sha256(payload.encode(errors="surrogatepass")).hexdigest()
@@ -256,7 +268,8 @@ def payload_hash(payload: str) -> str:
 def finish_later(write: Callable[[], Verb[object]], renewal: Renewal) -> None:
     """
     Run the verb ``write``, which stores the outcome of a job, in a thread of its own until it
-    succeeds, for some minutes at most. The lease is renewed meanwhile.
+    succeeds, for some minutes at most. The lease is renewed meanwhile. An error that neither
+    DynamoDB nor the system has raised is logged, and not tried again.
     """
 
     def finish() -> None:
@@ -267,8 +280,14 @@ def finish_later(write: Callable[[], Verb[object]], renewal: Renewal) -> None:
                 try:
                     run(write())
                     break
-                except Exception as exc:  # noqa: BLE001 - tried again
+                except (*CALL_ERRORS, OSError, RuntimeError) as exc:
                     logger.warning("The outcome of a job was not stored; tried again: %s", exc)
+                except Exception:
+                    logger.exception(
+                        "The outcome of a job was not stored, and is not tried again. The next "
+                        "caller runs the job when its lease ends."
+                    )
+                    break
                 pause.wait(wait)
                 wait = min(wait * 2, _LONGEST_WAIT)
         finally:

@@ -12,6 +12,7 @@ from ..calls.counters import get_counters
 from ..concurrency.effects import Computation, Join, Verb, Wait, arun, run, twins
 from ..concurrency.flights import AGAIN, Lead, get_flights
 from ..conf import DEFAULT_ALIAS
+from ..conf.rules import NOT_NEGATIVE, WHOLE_POSITIVE, check_number, check_seconds
 from ..exceptions import DedupeError, DedupeTimeoutError, StoreUnavailable
 from ..item_access import Store
 from ..leases import Renewal, Waits
@@ -19,12 +20,13 @@ from ..models import RawItem
 from ..serialization import load_json
 from .inspection import JobDescription, JobList, describe, list_jobs
 from .items import COMPLETED, FAILED, error_of, state_of
-from .jobs import Jobs, encode, finish_later
+from .jobs import Jobs, check_ttls, encode, finish_later
 
 
 class DedupeStore(Store):
     """
-    Jobs by their ``key``, any string. Durations in seconds.
+    Jobs by their ``key``, any string. Durations in seconds, as ``DEDUPE`` accepts them; for others
+    the methods raise ConfigurationError before they do anything.
 
     A job has an owner for the time of a lease, which a thread renews while the job runs
     (:meth:`run`). Its fence only rises: an owner that lost the job can neither complete nor fail
@@ -142,6 +144,9 @@ class DedupeStore(Store):
         A Scan: each page is a megabyte of all kinds of items (128 read units) or has ``page_size``
         of them. It consumes 1,000 units a second at most.
         """
+        check_number("most_pages", most_pages, WHOLE_POSITIVE)
+        if page_size is not None:
+            check_number("page_size", page_size, WHOLE_POSITIVE)
         return await list_jobs(self.jobs, most_pages, page_size)
 
     async def _release(
@@ -170,6 +175,7 @@ class DedupeStore(Store):
         failure_ttl: float | None,
         wait: bool,
     ) -> Verb[Any]:
+        check_ttls(ttl, failure_ttl)
         runner = _Runner(self.jobs, key, Computation(function), ttl, failure_ttl)
         return runner.run_once() if wait else runner.run_or_skip()
 
@@ -267,6 +273,8 @@ class _Runner:
 
 async def _wait_for(jobs: Jobs, key: str, timeout: float | None, default: Any) -> Any:
     """Return the job's result without running the job. A verb."""
+    if timeout is not None:
+        check_seconds("timeout", timeout, NOT_NEGATIVE)
     until = clock.monotonic() + (jobs.settings.max_wait if timeout is None else timeout)
 
     async def lead() -> Any:

@@ -21,6 +21,7 @@ class Migration(migrations.Migration):
                 "permissions": (
                     ("view_status", "Can view the status of DynamoDB"),
                     ("manage_capacity", "Can reset circuit breakers and change capacity"),
+                    ("manage_data", "Can delete cache entries, reset limits and release jobs"),
                 ),
                 "managed": False,
                 "base_manager_name": "objects",

@@ -11,6 +11,7 @@ from .. import keys
 from ..concurrency.effects import twins
 from ..conf import DEFAULT_ALIAS, get_config
 from ..conf.groups import AdaptiveConfig
+from ..conf.rates import ResourceConfig
 from ..exceptions import ConfigurationError
 from ..item_access import Items, Store
 from ..keys import ItemKey
@@ -238,14 +239,26 @@ class AdaptiveRateLimitStore(Store):
         config = await self._resources.limit_of(resource, key, rate)
         if config.rates is None:
             return None
-        if len(config.rates) > 1 or config.algorithm != "sliding" or config.shards > 1:
-            raise ConfigurationError(
-                f"The adaptive limit of {resource!r} is not valid: expected one rate, algorithm "
-                "'sliding' and one shard."
-            )
+        check_adaptive(resource, config)
         algorithm = _windows(priority, get_config(self.using).adaptive)
         item = _item_key(resource, key, algorithm.sort_key(config.rates))
         return ResolvedLimit(resource, key, config.rates, algorithm, config, item, priority)
+
+
+def check_adaptive(resource: str, config: ResourceConfig) -> None:
+    """Raise ConfigurationError if ``config`` cannot be shared by users and background work."""
+    what = ""
+    if len(config.rates or ()) > 1:
+        what = f"{len(config.rates or ())} rates"
+    elif config.algorithm != "sliding":
+        what = f"the algorithm {config.algorithm!r}"
+    elif config.shards > 1:
+        what = f"{config.shards} shards"
+    if what:
+        raise ConfigurationError(
+            f"The adaptive limit of {resource!r} has {what}; expected one rate, algorithm "
+            "'sliding' and one shard."
+        )
 
 
 def _windows(priority: str, config: AdaptiveConfig) -> SharedWindows:

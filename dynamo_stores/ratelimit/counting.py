@@ -12,7 +12,7 @@ import logging
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .. import clock, keys
@@ -39,7 +39,7 @@ from .algorithms.base import Algorithm, Decision, RateLimitStatus, Write, as_adm
 from .algorithms.windows import Windows
 from .groups import Group, Member
 from .items import RateWindow
-from .memory import Name, get_rate_memory
+from .memory import Name, Taking, get_rate_memory
 
 logger = logging.getLogger(__name__)
 
@@ -185,13 +185,16 @@ class RateCounter:
 
     async def _acquire_one(self, limit: ResolvedLimit, cost: int) -> Any:
         refusals, name = self._memory.refusals, name_of(limit)
-        known = refusals.find(name, cost) or self._take_from_block(limit, name, cost)
+        # What is counted already is given out, also after the table has refused more.
+        known = self._take_from_block(limit, name, cost) or refusals.find(name, cost)
         if known is not None:
             return known
         try:
-            if limit.config.block == 1:
+            longest = limit.config.block
+            taking = self._memory.blocks.begin(name, cost, longest) if longest > 1 else None
+            if taking is None:
                 return await self._acquire_together(limit, name, cost)
-            status = await self._count_block(limit, name, cost)
+            status = await self._count_block(limit, cost, taking)
         except BaseException:
             refusals.end_probe(name)
             raise
@@ -293,29 +296,28 @@ class RateCounter:
     def _take_from_block(
         self, limit: ResolvedLimit, name: Name, cost: int
     ) -> RateLimitStatus | None:
-        algorithm = limit.algorithm
-        if limit.config.block == 1 or not isinstance(algorithm, Windows):
+        if limit.config.block == 1:
             return None
-        times = self._clock.times()
-        if _is_uncertain(times):
-            return None
+        return self._memory.blocks.take(name, cost, self._is_live_for(limit))
 
-        def is_live(state: Any) -> bool:
-            return algorithm.is_live(state, limit.rates, times)
+    def _is_live_for(self, limit: ResolvedLimit) -> Callable[[Any], bool]:
+        """Return a function that returns whether a state of the limit is the present one."""
+        algorithm, times = limit.algorithm, self._clock.times()
+        if not isinstance(algorithm, Windows) or _is_uncertain(times):
+            return lambda state: False
+        return lambda state: algorithm.is_live(state, limit.rates, times)
 
-        return self._memory.blocks.take(name, cost, is_live)
-
-    async def _count_block(self, limit: ResolvedLimit, name: Name, cost: int) -> Any:
-        blocks = self._memory.blocks
-        size = blocks.size_for(name, cost, limit.config.block)
-        block = Member(size)
-        await self._decide(limit, [block])
-        if not block.status.allowed and size > cost:
-            block = Member(cost)
+    async def _count_block(self, limit: ResolvedLimit, cost: int, taking: Taking) -> Any:
+        with taking:
+            block = Member(taking.size)
             await self._decide(limit, [block])
-        if block.status.allowed:
-            blocks.put(name, block.cost - cost, block.state, block.status)
-        return block.status
+            if not block.status.allowed and block.cost > cost:
+                block = Member(cost)
+                await self._decide(limit, [block])
+            if block.status.allowed:
+                left = block.cost - cost
+                taking.put(left, block.state, block.status, self._is_live_for(limit))
+            return block.status
 
     async def _decide(
         self, limit: ResolvedLimit, members: Sequence[Member], *, force: bool = False

@@ -12,26 +12,23 @@ from django.utils.decorators import method_decorator
 
 from ..client_address import request_of
 from ..conf import DEFAULT_ALIAS
+from ..conf.functions import check_not_async
 from ..conf.rates import Rate
-from ..conf.rules import Problem
 from ..exceptions import ConfigurationError
 from . import ALL, UNSAFE
+from .problems import note
 from .requests import (
     Limit,
     acheck,
     aget_arguments,
     check,
-    find_problems,
     get_arguments,
     get_store,
     group_of,
 )
-from .responses import add_headers, refuse, remember, usage_of
+from .responses import add_headers, arefuse, refuse, remember, usage_of
 
 V = TypeVar("V")
-
-# The problems of the decorators' literals, for the system check.
-problems: dict[Problem, None] = {}
 
 
 def ratelimit(
@@ -73,6 +70,10 @@ def ratelimit(
 
     if callable(group):
         raise TypeError("@ratelimit needs arguments, such as @ratelimit(key='ip', rate='5/m').")
+    check_not_async("response of @ratelimit", response)
+
+    # method_decorator decorates anew for each request.
+    noted: set[str] = set()
 
     def decorate(view: Any) -> Any:
         if isinstance(view, type):
@@ -92,7 +93,10 @@ def ratelimit(
             resource=resource,
             using=using,
         )
-        problems.update(dict.fromkeys(find_problems(limit, f"@ratelimit on {group_of(view)}")))
+        where = f"@ratelimit on {group_of(view)}"
+        if where not in noted:
+            noted.add(where)
+            note(limit, response, where)
 
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -107,7 +111,7 @@ def ratelimit(
             request = request_of(args, kwargs, "@ratelimit")
             status, rates = await acheck(limit, request)
             if _record(request, status, rates, shadow=shadow) and block:
-                return _finish(request, refuse(request, status, response))
+                return _finish(request, await arefuse(request, status, response))
             return _finish(request, await view(*args, **kwargs))
 
         return async_wrapper if _is_async(view) else wrapper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 from .. import clock
@@ -273,8 +273,14 @@ def get_rate_memory(using: str) -> RateMemory:
 _SHARE = 8
 
 
+# Seconds after which another thread or task may take a block, if the one that does has no outcome.
+_TAKING_TIMEOUT = 10.0
+
+IsLive = Callable[[Any], bool]
+
+
 class _Block:
-    __slots__ = ("left", "lock", "size", "state", "status")
+    __slots__ = ("left", "lock", "size", "state", "status", "taken_at")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -282,6 +288,32 @@ class _Block:
         self.left = 0
         self.state: Any = None
         self.status: RateLimitStatus | None = None
+        # Since when a thread or task has been taking the next one.
+        self.taken_at: float | None = None
+
+
+class Taking:
+    """The block of ``size`` requests that a thread or task takes; no other takes one meanwhile."""
+
+    __slots__ = ("_block", "size")
+
+    def __init__(self, block: _Block, size: int) -> None:
+        self._block = block
+        self.size = size
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._block.taken_at = None
+
+    def put(self, left: int, state: Any, status: RateLimitStatus, is_live: IsLive) -> None:
+        """Store that ``left`` of it, which was counted in ``state``, are not used yet."""
+        block = self._block
+        with block.lock:
+            # With what was left before, if that was counted in the same bucket.
+            kept = block.left if block.left and is_live(block.state) else 0
+            block.left, block.state, block.status = left + kept, state, status
 
 
 class Blocks:
@@ -290,7 +322,7 @@ class Blocks:
     def __init__(self) -> None:
         self._blocks: BoundedDict[Name, _Block] = BoundedDict(1_000)
 
-    def take(self, name: Name, cost: int, is_live: Any) -> RateLimitStatus | None:
+    def take(self, name: Name, cost: int, is_live: IsLive) -> RateLimitStatus | None:
         """Take ``cost`` from a block whose state ``is_live``; None if it has not enough."""
         block = self._blocks.get(name)
         if block is None:
@@ -301,25 +333,23 @@ class Blocks:
             block.left -= cost
             return block.status
 
-    def size_for(self, name: Name, cost: int, longest: int) -> int:
+    def begin(self, name: Name, cost: int, longest: int) -> Taking | None:
         """
-        Return the size of the next block, at least ``cost``: twice the last one if that was used
-        up, else half of it, at most ``longest`` and an eighth of what remained of the limit.
+        Let the caller take the next block, unless another one does.
+
+        Its size is at least ``cost``: twice the last one if that was used up, else half of it, at
+        most ``longest`` and an eighth of what remained of the limit.
         """
-        block = self._blocks.get_or_put(name, _Block)
+        block, now = self._blocks.get_or_put(name, _Block), clock.monotonic()
         with block.lock:
+            if block.taken_at is not None and now - block.taken_at < _TAKING_TIMEOUT:
+                return None
+            block.taken_at = now
             grown = block.size * 2 if not block.left else block.size // 2
             remaining = (block.status.remaining or 0) if block.status is not None else 0
             block.size = max(1, min(grown, longest, remaining // _SHARE))
-            return max(cost, block.size)
+            return Taking(block, max(cost, block.size))
 
     def forget_items(self, pk: str) -> None:
         """Forget the blocks of the items with the partition key ``pk``."""
         self._blocks.drop_where(lambda name: name[0].pk == pk)
-
-    def put(self, name: Name, left: int, state: Any, status: RateLimitStatus) -> None:
-        """Store that ``left`` of the block that was counted in ``state`` are not used yet."""
-        block = self._blocks.get(name)
-        if block is not None:
-            with block.lock:
-                block.left, block.state, block.status = left, state, status

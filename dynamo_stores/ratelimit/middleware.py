@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponseBase
 
 from ..conf import DEFAULT_ALIAS, get_config, imported, ratelimit_setting
@@ -13,7 +13,7 @@ from ..conf.rates import Rate, parse_resource
 from ..exceptions import RateLimited
 from . import ALL
 from .requests import Limit, acheck, check, matches
-from .responses import add_headers, remember, too_many
+from .responses import add_headers, made_by, remember, too_many
 
 
 class RateLimitMiddleware:
@@ -46,7 +46,8 @@ class RateLimitMiddleware:
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
         limit = limit_of(request)
         if limit is not None and _is_refused(request, *(await acheck(limit, request))):
-            return _refuse(request)
+            # RATELIMIT_VIEW may query a database.
+            return await sync_to_async(_refuse)(request)
         return _with_headers(request, await self._get_response(request))
 
     def process_exception(
@@ -105,8 +106,7 @@ def _answer(request: HttpRequest, refusal: RateLimited) -> HttpResponseBase:
     view = ratelimit_setting("VIEW")
     if not view:
         return too_many(request, refusal.status)
-    answer: HttpResponseBase = imported(view)(request, refusal)
-    return answer
+    return made_by("RATELIMIT_VIEW", imported(view), request, refusal)
 
 
 def _with_headers(request: Any, response: HttpResponseBase) -> HttpResponseBase:

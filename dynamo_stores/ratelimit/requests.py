@@ -7,37 +7,40 @@ Names and meanings are those of django-ratelimit where it has them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest
 
-from ..client_address import get_address, get_ip, is_in
+from ..client_address import get_address, get_ip, has_own_function, is_in
 from ..conf import DEFAULT_ALIAS, get_config, imported, ratelimit_setting
+from ..conf.functions import call, check_not_async, check_result
 from ..conf.rates import (
     Rate,
     ResourceConfig,
-    import_rate,
     is_dotted_path,
     key_error,
-    methods_error,
     parse_resource,
     resolve_rate,
 )
-from ..conf.rules import WHOLE_POSITIVE, Problem, networks_error
+from ..conf.rules import networks_error
 from ..exceptions import ConfigurationError
 from . import ALL
-from .adaptive import PRIORITIES, AdaptiveRateLimitStore
-from .algorithms import algorithm_of
+from .adaptive import AdaptiveRateLimitStore
 from .store import RateLimitStore
 
+_KEY = "key of @ratelimit"
 _ACCESSORS: dict[str, Callable[[HttpRequest, str], Any]] = {
     "get": lambda request, name: request.GET.get(name, ""),
     "post": lambda request, name: request.POST.get(name, ""),
     "header": lambda request, name: request.headers.get(name, ""),
 }
+
+
+# The arguments that may be functions.
+FUNCTIONS = ("key", "rate", "cost", "skip_if", "priority")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,8 @@ class Limit:
     scope: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
+        for each in FUNCTIONS:
+            check_not_async(f"{each} of @ratelimit", getattr(self, each))
         name, methods = self.resource or self.group, _methods(self.method)
         # Each set of methods is counted separately.
         object.__setattr__(self, "scope", f"{name} {methods}" if methods else name)
@@ -93,7 +98,7 @@ def get_arguments(limit: Limit, request: HttpRequest) -> dict[str, Any] | None:
         return None
     if limit.rate is not None or limit.resource is None:
         return _arguments(limit, request, _config(limit, request))
-    config = RateLimitStore(limit.using).get_resource_config(limit.resource)
+    config = get_store(limit).get_resource_config(limit.resource)
     return _arguments(limit, request, config)
 
 
@@ -105,14 +110,15 @@ async def aget_arguments(limit: Limit, request: HttpRequest) -> dict[str, Any] |
         return get_arguments(limit, request)
     if not _applies(limit, request):
         return None
-    config = await RateLimitStore(limit.using).aget_resource_config(limit.resource)
+    config = await get_store(limit).aget_resource_config(limit.resource)
     return _arguments(limit, request, config)
 
 
 def _applies(limit: Limit, request: HttpRequest) -> bool:
     if not ratelimit_setting("ENABLE", True) or not matches(limit.method, request):
         return False
-    return limit.skip_if is None or not imported(limit.skip_if)(request)
+    skip_if = imported(limit.skip_if)
+    return skip_if is None or not call("skip_if of @ratelimit", skip_if, request)
 
 
 def _arguments(
@@ -121,23 +127,35 @@ def _arguments(
     if config is None or config.rates is None:
         return None
     key = get_key(limit.key, limit.group, request, limit.using)
-    if limit.allow and is_in(get_address(request, limit.using), limit.allow):
+    if limit.allow and _is_allowed(get_address(request, limit.using), limit.allow):
         return None
     cost = imported(limit.cost)
     if callable(cost):
-        cost = cost(limit.group, request)
+        cost = call("cost of @ratelimit", cost, limit.group, request)
     arguments = {
         "key": key,
         "rate": config,
         "cost": cost,
         "on_unavailable": _on_unavailable(limit),
     }
-    priority = limit.priority(request) if callable(limit.priority) else limit.priority
+    priority = limit.priority
+    if callable(priority):
+        priority = call("priority of @ratelimit", priority, request)
     return arguments if priority is None else {**arguments, "priority": priority}
 
 
+def _is_allowed(address: Any, allow: Any) -> bool:
+    try:
+        return is_in(address, allow)
+    except (TypeError, ValueError) as exc:
+        raise ConfigurationError(
+            f"allow is {allow!r}; expected a list of networks, such as ['10.0.0.0/8']."
+            f"{networks_error(allow)}"
+        ) from exc
+
+
 def _calls_nothing(limit: Limit) -> bool:
-    """Return whether neither functions nor dotted paths of functions are among the arguments."""
+    """Return whether no function of the project is called, by itself or by its dotted path."""
     rate = limit.rate
     return (
         (limit.key == "ip" or str(limit.key).startswith(("header:", "get:")))
@@ -145,6 +163,7 @@ def _calls_nothing(limit: Limit) -> bool:
         and not (callable(limit.cost) or isinstance(limit.cost, str))
         and not callable(limit.priority)
         and limit.skip_if is None
+        and not has_own_function()
     )
 
 
@@ -166,7 +185,7 @@ def get_key(key: Any, group: str, request: HttpRequest, using: str = DEFAULT_ALI
             "or a function of group and request."
         )
     if callable(key):
-        return str(key(group, request))
+        return str(call(_KEY, key, group, request))
     match key:
         case "ip":
             return get_ip(request, using)
@@ -181,7 +200,7 @@ def get_key(key: Any, group: str, request: HttpRequest, using: str = DEFAULT_ALI
     if colon and accessor in _ACCESSORS:
         return str(_ACCESSORS[accessor](request, name))
     if accessor and not colon and "." in key:
-        return str(imported(key)(group, request))
+        return str(call(_KEY, imported(key), group, request))
     raise ConfigurationError(key_error(key))
 
 
@@ -200,75 +219,32 @@ def group_of(function: Any) -> str:
     return ".".join([*parts, getattr(function, "__qualname__", type(function).__name__)])
 
 
-def find_problems(limit: Limit, where: str) -> Iterable[Problem]:
-    """Yield the problems of a limit's literals, for the system check."""
-    hint = "See docs/limits.md."
-    if not limit.key:
-        yield Problem("dynamo_stores.E120", f"{where}: the key is missing.", hint)
-    elif error := key_error(limit.key):
-        yield Problem("dynamo_stores.E120", f"{where}: {error}", hint)
-    methods = () if limit.method is None or tuple(limit.method) == ALL else limit.method
-    if error := methods_error(methods):
-        yield Problem("dynamo_stores.E125", f"{where}: {error}", hint)
-    if limit.rate is None and limit.resource is None:
-        message = f"{where} has neither a rate nor a resource, so it limits nothing."
-        yield Problem("dynamo_stores.W014", message, "Name one of them. See docs/limits.md.")
-    if limit.rate is not None and not callable(limit.rate):
-        try:
-            if is_dotted_path(limit.rate):
-                import_rate(limit.rate)
-            else:
-                # With a fixed algorithm, because DYNAMO_STORES has checks of its own.
-                config = _parsed(replace(limit, algorithm=limit.algorithm or "sliding"), limit.rate)
-                yield from _cost_problems(limit, config, where)
-        except ConfigurationError as exc:
-            yield Problem("dynamo_stores.E121", f"{where}: {exc}", hint)
-    if not (
-        callable(limit.cost) or is_dotted_path(limit.cost) or WHOLE_POSITIVE.accepts(limit.cost)
-    ):
-        message = (
-            f"{where}: cost is {limit.cost!r}; expected a whole number, 1 or more, a function of "
-            "group and request, or its dotted path."
-        )
-        yield Problem("dynamo_stores.E122", message, hint)
-    if error := networks_error(limit.allow):
-        message = f"{where}: allow is not a list of networks.{error}"
-        yield Problem("dynamo_stores.E123", message, hint)
-    if limit.on_unavailable not in (None, "allow", "deny", "local"):
-        message = f"{where}: on_unavailable is {limit.on_unavailable!r}; expected 'allow', 'deny' "
-        yield Problem("dynamo_stores.E124", message + "or 'local'.", hint)
-    if not (limit.priority in (None, *PRIORITIES) or callable(limit.priority)):
-        message = f"{where}: priority is {limit.priority!r}; expected 'user', 'background' or a "
-        yield Problem("dynamo_stores.E128", message + "function of the request.", hint)
-
-
-def _cost_problems(limit: Limit, config: ResourceConfig, where: str) -> Iterable[Problem]:
-    algorithm = algorithm_of(config)
-    for rate in config.rates or ():
-        most = algorithm.capacity(rate)
-        if WHOLE_POSITIVE.accepts(limit.cost) and 0 < most < limit.cost:
-            message = (
-                f"{where}: cost is {limit.cost}, and the limit {rate} admits at most {most} at "
-                "once, so it refuses every request."
-            )
-            hint = "Raise the limit, for 'gcra' the burst, or lower the cost. See docs/limits.md."
-            yield Problem("dynamo_stores.E122", message, hint)
-
-
 def _config(limit: Limit, request: HttpRequest) -> ResourceConfig | None:
     if limit.rate is None:
         return None
     rate = resolve_rate(limit.rate, limit.group, request)
-    return None if rate is None else _parsed(limit, rate)
+    check_result("rate of @ratelimit", limit.rate, rate)
+    return None if rate is None else parsed(limit, rate)
 
 
-def _parsed(limit: Limit, rate: Any) -> ResourceConfig:
+def parsed(limit: Limit, rate: Any) -> ResourceConfig:
+    """Return ``rate`` with the other arguments of ``limit``. Raises ConfigurationError."""
     if isinstance(rate, ResourceConfig):
         return rate
+    check_algorithm(limit)
     algorithm = limit.algorithm if limit.priority is None else "sliding"
     if algorithm is None:
         algorithm = get_config(limit.using).rate_limit.algorithm
     return parse_resource({"RATE": rate, "ALGORITHM": algorithm, "BURST": limit.burst})
+
+
+def check_algorithm(limit: Limit) -> None:
+    """Raise ConfigurationError if an adaptive limit has an algorithm that cannot be shared."""
+    if limit.priority is not None and limit.algorithm not in (None, "sliding"):
+        raise ConfigurationError(
+            f"algorithm is {limit.algorithm!r}; expected 'sliding', by which limits with a "
+            "priority are counted, or no algorithm."
+        )
 
 
 def _on_unavailable(limit: Limit) -> str | None:

@@ -10,6 +10,7 @@ from .. import clock, keys
 from ..calls.policy import deadline
 from ..concurrency.effects import Computation
 from ..conf import get_config
+from ..conf.functions import check_result
 from ..conf.rates import (
     Rate,
     ResourceConfig,
@@ -53,8 +54,9 @@ class Resources:
         if rate is None:
             return await self.config_of(resource)
         if callable(rate) or is_dotted_path(rate):
-            # The function may read a database.
-            rate = await Computation(functools.partial(resolve_rate, rate, resource, key))
+            # The function may read a database. On an event loop it may be a coroutine function.
+            found = await Computation(functools.partial(resolve_rate, rate, resource, key))
+            rate = check_result("rate", rate, found)
         return parse_resource(rate, algorithm=self.algorithm)
 
     async def config_of(self, resource: str) -> ResourceConfig:

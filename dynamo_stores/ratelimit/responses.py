@@ -7,11 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from .. import clock
 from ..conf import imported, ratelimit_setting
-from ..exceptions import RateLimited
+from ..conf.functions import call, name_of
+from ..exceptions import ConfigurationError, RateLimited
 
 
 def remember(
@@ -72,8 +74,8 @@ def refuse(request: HttpRequest, status: Any, response: Any = None) -> HttpRespo
     ``RATELIMIT_RAISE``, ``RATELIMIT_EXCEPTION_CLASS`` or ``RATELIMIT_VIEW``.
     """
     if response is not None:
-        answer: HttpResponseBase = imported(response)(request, status)
-        return answer
+        function = imported(response)
+        return made_by("response of @ratelimit", function, request, status)
     own = ratelimit_setting("EXCEPTION_CLASS")
     if own is not None:
         kind = imported(own)
@@ -81,6 +83,27 @@ def refuse(request: HttpRequest, status: Any, response: Any = None) -> HttpRespo
     if ratelimit_setting("RAISE", False) or ratelimit_setting("VIEW"):
         raise RateLimited(status=status)
     return too_many(request, status)
+
+
+def made_by(name: str, function: Any, *args: Any) -> HttpResponseBase:
+    """
+    Return the response that ``function``, the value of ``name``, returns for ``args``. Raises
+    ConfigurationError if it is no response.
+    """
+    answer = call(name, function, *args)
+    if not isinstance(answer, HttpResponseBase):
+        raise ConfigurationError(
+            f"{name} is {name_of(function)}, which returned {type(answer).__name__}; expected an "
+            "HttpResponse."
+        )
+    return answer
+
+
+async def arefuse(request: HttpRequest, status: Any, response: Any = None) -> HttpResponseBase:
+    """See :func:`refuse`; ``response`` is called in a thread."""
+    if response is None:
+        return refuse(request, status)
+    return await sync_to_async(refuse)(request, status, response)
 
 
 def too_many(request: HttpRequest, status: Any) -> HttpResponse:

@@ -14,6 +14,7 @@ from rest_framework import throttling
 
 from ..client_address import get_ip
 from ..conf import DEFAULT_ALIAS
+from ..conf.functions import check_result
 from ..conf.rates import Rate, is_dotted_path, parse_rates, resolve_rate
 from .algorithms.base import RateLimitStatus
 from .responses import remember
@@ -64,7 +65,8 @@ class DynamoRateThrottle(throttling.SimpleRateThrottle):  # type: ignore[misc]
 
     def _rates_of(self, request: Any) -> tuple[Rate, ...] | None:
         if callable(self.rate) or is_dotted_path(self.rate):
-            return _parse(resolve_rate(self.rate, self.scope, request))
+            rate = resolve_rate(self.rate, self.scope, request)
+            return _parse(check_result("rate", self.rate, rate))
         if self._rates is None and self.num_requests is not None:
             # A subclass has a parse_rate of its own.
             return (Rate(self.num_requests, self.duration),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import socket
@@ -15,9 +16,14 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
 from urllib.parse import SplitResult, urlsplit
 
+from botocore.session import get_session
+
+from ..conf.rules import WHOLE_POSITIVE, suggestion
 from .engine import HOST
 from .lag import LaggingReplica, TurnTimeoutError, region_of
 from .server import QuietServer
+
+_BATCHES = ("BatchGetItem", "BatchWriteItem")
 
 # The action of a fault on a request; returns True if no answer of the engine is to be sent.
 Act = Callable[["_Handler", bytes], bool]
@@ -34,13 +40,20 @@ class FaultProxy:
     """
     An HTTP relay before an engine that injects faults and the lag of replicas.
 
-    ``url`` is the endpoint to use instead of ``upstream``. ``operation`` is a DynamoDB operation
-    or ``"*"``; ``times`` is the number of requests with the fault, None for all until ``clear``.
-    ``requests`` counts the received requests by operation.
+    ``url`` is the endpoint to use instead of ``upstream``, an ``http`` URL. ``operation`` is an
+    operation of DynamoDB or its streams, or ``"*"``; ``times`` is the number of requests with the
+    fault, None for all until ``clear``. ``requests`` counts the received requests by operation.
+    Raises ValueError for another URL, operation or number.
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream)
+        # urlsplit() raises ValueError for a port that is no number.
+        if self.upstream.scheme != "http" or not self.upstream.hostname or self.upstream.port == 0:
+            raise ValueError(
+                f"{upstream!r} is not the http URL of an engine; expected one such as "
+                "'http://127.0.0.1:8400'."
+            )
         self.requests: Counter[str] = Counter()
         self.bodies: list[tuple[str, dict[str, Any]]] = []
         self._faults: list[_Fault] = []
@@ -170,6 +183,10 @@ class FaultProxy:
 
     def take_in_part(self, operation: str, items: int, times: int | None = None) -> None:
         """Forward the first ``items`` items of a batch and return the rest as unprocessed."""
+        if operation not in _BATCHES:
+            raise ValueError(
+                f"{operation!r} is not an operation with a batch{suggestion(operation, _BATCHES)}"
+            )
 
         def act(handler: _Handler, request: bytes) -> bool:
             wanted = json.loads(request)
@@ -199,6 +216,15 @@ class FaultProxy:
         self.stop()
 
     def _add(self, operation: str, times: int | None, act: Act) -> None:
+        if operation != "*" and operation not in _operations():
+            raise ValueError(
+                f"{operation!r} is not an operation of DynamoDB"
+                f"{suggestion(operation, sorted(_operations()))}"
+            )
+        if times is not None and not WHOLE_POSITIVE.accepts(times):
+            raise ValueError(
+                f"times is {times!r}; expected the number of requests, 1 or more, or None for all."
+            )
         with self._lock:
             self._faults.append(_Fault(operation, times, act))
 
@@ -212,6 +238,17 @@ class FaultProxy:
                         fault.times -= 1
                     return fault.act
         return None
+
+
+@functools.cache
+def _operations() -> frozenset[str]:
+    loader = get_session().get_component("data_loader")
+    found: set[str] = set()
+    for service in ("dynamodb", "dynamodbstreams"):
+        # Not load_service_model(), which first lists the folders of all services.
+        version = loader.determine_latest_version(service, "service-2")
+        found.update(loader.load_data(f"{service}/{version}/service-2")["operations"])
+    return frozenset(found)
 
 
 class _Server(QuietServer):

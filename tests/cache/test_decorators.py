@@ -46,6 +46,59 @@ def test_a_result_is_computed_once_per_key(backend):
     assert len(calls) == 4
 
 
+def test_key_functions_get_the_defaults(backend):
+    """A call with the default has the same key as one without."""
+    calls = []
+
+    @cached(60, key=lambda year, month, *, full: f"{year}-{month}-{full}")
+    def report(year, month=1, *, full=False):
+        calls.append((year, month, full))
+        return f"{year}-{month}"
+
+    assert [
+        report(2024),
+        report(2024, 1),
+        report(year=2024),
+        report(2024, month=1, full=False),
+    ] == ["2024-1"] * 4
+    assert calls == [(2024, 1, False)]
+    assert report.cache_key(2024, month=2) == "2024-2-False"
+
+
+@pytest.mark.parametrize(
+    ("key", "args", "kwargs", "expected"),
+    [
+        (lambda *args, **kwargs: f"{args}{kwargs}", (1,), {}, "(1, 2){'c': 3}"),
+        (
+            lambda *args, **kwargs: f"{args}{kwargs}",
+            (1, 5, 6),
+            {"d": 7},
+            "(1, 5, 6){'d': 7, 'c': 3}",
+        ),
+        (lambda *args, **kwargs: f"{args}{kwargs}", (), {"a": 1}, "(){'a': 1, 'b': 2, 'c': 3}"),
+        (lambda *args, **kwargs: f"{args}{kwargs}", (1,), {"c": 4, "b": 5}, "(1,){'c': 4, 'b': 5}"),
+        (lambda x, y, **others: f"{x}{y}{others}", (1,), {}, "12{'c': 3}"),
+        (lambda a, *, b, c: f"{a}{b}{c}", (1,), {}, "123"),
+        (lambda a, **others: f"{a}{others}", (1,), {}, "1{'b': 2, 'c': 3}"),
+        (lambda a: f"only {a}", (1,), {}, "only 1"),
+        (str, (1,), {}, "1"),
+        (lambda a, b: f"{a}{b}", (), {}, None),
+    ],
+)
+def test_what_key_functions_get(key, args, kwargs, expected):
+    """Arguments as they were passed, and defaults if the key function takes them."""
+
+    @cached(60, key=key)
+    def function(a, b=2, *more, c=3, **others):
+        return None
+
+    if expected is None:
+        with pytest.raises(TypeError, match="missing 2 required"):
+            function.cache_key(*args, **kwargs)
+    else:
+        assert function.cache_key(*args, **kwargs) == expected
+
+
 def test_coroutine_functions(backend):
     """They are awaited once, and stay coroutine functions."""
     calls = []
@@ -64,7 +117,7 @@ def test_coroutine_functions(backend):
 
 
 def test_tags(make_cache, tables):
-    """Templates of the arguments, or a function of them."""
+    """Templates of the arguments, or a function of them and of the defaults."""
     params = {"BACKEND": "dynamo_stores.cache.DynamoDBCache", "KEY_PREFIX": "cached"}
     calls = []
     with override_settings(CACHES={"default": params}):
@@ -73,8 +126,8 @@ def test_tags(make_cache, tables):
         def one(user):
             calls.append(user)
 
-        @cached(60, key="b:{user}", tags=lambda user: [f"user:{user}"])
-        def other(user):
+        @cached(60, key="b:{user}", tags=lambda user, kind: [f"{kind}:{user}"])
+        def other(user, kind="user"):
             calls.append(user)
 
         for tags in ([], ["user:1"], ["all"]):

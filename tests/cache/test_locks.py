@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -216,14 +217,13 @@ def test_read_modify_write_by_many(cache):
                 with cache.lock("counter", 30):
                     cache.set("n", cache.get("n") + 1)
 
-        threads = [threading.Thread(target=add) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(8) as threads:
+            for done in [threads.submit(add) for _ in range(8)]:
+                done.result()
 
     strong = type(cache)("default", {"KEY_PREFIX": cache.key_prefix})
-    strong._options = {"CONSISTENT_READ": True}
+    # A set that is given up may be carried out later, when another has the lock.
+    strong._options = {"CONSISTENT_READ": True, "OPERATION_TIMEOUT": 30}
     cache = strong
     in_processes(3, work)
     assert cache.get("n") == 72.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import re
 import threading
 import time
 import urllib.parse
@@ -11,14 +13,19 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
+import botocore.handlers
 import botocore.session
 import pytest
+from botocore.config import Config
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
+from dynamo_stores.calls.account import get_account
+from dynamo_stores.calls.client import ClientTransport
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.calls.policy import deadline
+from dynamo_stores.calls.transport import LeanTransport
 from dynamo_stores.client import get_dynamodb_client
 from dynamo_stores.exceptions import (
     ConfigurationError,
@@ -174,6 +181,53 @@ def test_a_role_is_assumed_with_the_credentials_of_the_alias(alias, table, sts, 
     assert (asked["ExternalId"], asked["RoleSessionName"]) == ("customer/1", "web")
 
 
+def test_the_handlers_of_botocore_are_registered_with_the_first_client(
+    alias, table, sts, monkeypatch
+):
+    """Once, also where a role's session is a copy of another."""
+    seen = []
+    handler = ("before-call", lambda model, **kwargs: seen.append(model.name))
+    monkeypatch.setattr(
+        botocore.handlers, "BUILTIN_HANDLERS", [*botocore.handlers.BUILTIN_HANDLERS, handler]
+    )
+    get(alias(ENDPOINT_URL=table.url, PROFILE="one", TRANSPORT="lean"))
+    assert not seen
+    using = alias(ENDPOINT_URL=table.url, PROFILE="two", ROLE_ARN=ROLE, TRANSPORT="botocore")
+    session = get_account(using).session
+    clients = [
+        each.create_client("dynamodb", region_name="eu-west-1", endpoint_url=table.url)
+        for each in (session, copy.copy(session), session)
+    ]
+    for client in clients:
+        client.list_tables()
+    assert sorted(seen) == ["AssumeRole"] + ["ListTables"] * 3
+
+
+def test_functions_that_initialize_sessions_find_the_handlers_of_botocore(alias, sts, monkeypatch):
+    """They may remove a handler, add one that is called after botocore's, and make clients."""
+    event, called, made = "before-call.sts", [], []
+
+    def removed(**kwargs):
+        called.append("removed")
+
+    handlers = [(event, lambda **kwargs: called.append("botocore")), (event, removed)]
+    monkeypatch.setattr(
+        botocore.handlers, "BUILTIN_HANDLERS", [*botocore.handlers.BUILTIN_HANDLERS, *handlers]
+    )
+
+    def initialize(session):
+        session.unregister(event, removed)
+        session.register(event, lambda **kwargs: called.append("application"))
+        made.append(session.create_client("sts"))
+
+    monkeypatch.setattr(botocore, "_INITIALIZERS", [initialize])
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    client = get_account(alias(PROFILE="one")).create_client("sts")
+    client.assume_role(RoleArn=ROLE, RoleSessionName="web")
+    assert made
+    assert called == ["botocore", "application"]
+
+
 def test_a_forked_process_assumes_the_role_itself(alias, table, sts):
     """A session, its locks and its connections are not shared over a fork."""
     using = alias(ENDPOINT_URL=table.url, PROFILE="one", ROLE_ARN=ROLE)
@@ -201,7 +255,7 @@ def test_a_role_that_expires_during_a_run(alias, table, sts):
 
     def go_on():
         while time.monotonic() < until:
-            with deadline(0.3):
+            with deadline(0.8):
                 get(using)
             time.sleep(0.05)
 
@@ -269,6 +323,25 @@ def make_function():
     return create
 
 
+def make_regional_function():
+    def create(service, region_name=None, **kwargs):
+        return boto3.Session(profile_name="two").client(service, region_name="eu-west-1", **kwargs)
+
+    return create
+
+
+def make_configured_session():
+    session = make_botocore_session()
+    session.set_default_client_config(Config(client_cert="client.pem", region_name="eu-west-1"))
+    return session
+
+
+def make_session_with_own_options():
+    session = make_botocore_session()
+    session.set_default_client_config(Config(retries={"max_attempts": 9}, read_timeout=1))
+    return session
+
+
 class Tenants:
     """A factory of an application, with a session that is not the one of its clients."""
 
@@ -309,6 +382,33 @@ def test_the_session_of_the_application_is_used(alias, table, function, key, tra
     assert get(using) == {"k": {"S": "found"}}
     get_control(using).call("ListTables", {})
     assert keys(table) == [key, key]
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (make_regional_function, "SESSION makes clients"),
+        (make_configured_session, r"its clients \(region_name, client_cert\)"),
+    ],
+)
+def test_clients_that_are_configured_elsewhere_go_through_botocore(alias, caplog, function, words):
+    """Their region, proxies and certificate are not left out."""
+    path = f"{__name__}.{function.__name__}"
+    using = alias(ENDPOINT_URL=None, REGION=None, SESSION=path)
+    transport = get_connection(using)._transport.prepare(time.monotonic() + 60)
+    assert isinstance(transport, ClientTransport)
+    assert transport.region == "eu-west-1"
+    assert re.search(words, caplog.text)
+    using = alias(ENDPOINT_URL=None, REGION=None, SESSION=path, TRANSPORT="lean")
+    with pytest.raises(ConfigurationError, match=words):
+        get_connection(using)._transport.prepare(time.monotonic() + 60)
+
+
+def test_options_that_are_the_librarys_own_need_no_client(alias):
+    path = f"{__name__}.make_session_with_own_options"
+    using = alias(ENDPOINT_URL=None, REGION="eu-west-1", SESSION=path)
+    transport = get_connection(using)._transport.prepare(time.monotonic() + 60)
+    assert isinstance(transport, LeanTransport)
 
 
 def test_a_role_is_assumed_from_the_session_of_the_application(alias, table, sts):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 from botocore import exceptions as botocore
 
@@ -122,6 +124,19 @@ def test_an_answer_without_a_code_is_not_dynamodbs(status):
     assert "secret-7" not in str(error)
 
 
+def test_an_endpoint_without_tls_is_named_with_advice():
+    """It may be no endpoint of DynamoDB; that nothing listens there says nothing of it."""
+    cause = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    error = translated(botocore.SSLError(endpoint_url="https://x", error=cause))
+    assert type(error) is StoreUnavailable
+    assert str(error) == (
+        f"GetItem on t got no answer ([ssl: wrong_version_number] wrong version number; {PLACE}). "
+        "Check ENDPOINT_URL, and proxies on the way."
+    )
+    refused = botocore.EndpointConnectionError(endpoint_url="x", error=ConnectionRefusedError())
+    assert "ENDPOINT_URL" not in str(translated(refused))
+
+
 @pytest.mark.parametrize(
     ("operation", "words"),
     [("GetItem", "the table 't' of"), ("BatchGetItem", "the table 't' (or another table of the")],
@@ -144,6 +159,58 @@ def test_an_invalid_request_is_an_error_of_the_configuration():
     error = translated(answer("ValidationException", "Value 'secret-7' is no number"))
     assert type(error) is InvalidRequestError
     assert "secret-7" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (
+            "Invalid UpdateExpression: Attribute name is a reserved keyword; reserved keyword: "
+            "total",
+            "Invalid UpdateExpression: Attribute name is a reserved keyword; reserved keyword: "
+            'total. Write #total instead in the expression, and pass names={"#total": "total"}.',
+        ),
+        (
+            "One or more parameter values are not valid. The AttributeValue for a key attribute "
+            "cannot contain an empty string value. Key: PK",
+            "The key attribute 'PK' is empty. Pass a value that is not empty.",
+        ),
+        (
+            "One or more parameter values are not valid. A value specified for a secondary index "
+            "key is not supported. The AttributeValue for a key attribute cannot contain an empty "
+            "string value. IndexName: GSI1, IndexKey: GSI1PK",
+            "The key attribute 'GSI1PK' is empty.",
+        ),
+        (
+            "Query condition missed key schema element: PK",
+            "The condition does not fit the key at the attribute 'PK'. Compare the partition key "
+            "with =,",
+        ),
+        ("Query key condition not supported", "The condition does not fit the key. Compare"),
+        ("The provided starting key is invalid: secret-7", "Pass last_key of one of its pages"),
+        (
+            "Exclusive Start Key must have same size as table's key schema",
+            "Pass last_key of one of its pages as start",
+        ),
+        (
+            "One or more parameter values were invalid: Cannot update attribute SK. This attribute "
+            "is part of the key",
+            "The key attribute 'SK' of an item cannot be changed.",
+        ),
+        (
+            'Invalid FilterExpression: Syntax error; token: "secret-7", near: "= secret-7 unused '
+            'in expressions"',
+            "An expression has a syntax error. Correct the expression.",
+        ),
+        ("The value secret-7 is not valid", "Correct the arguments."),
+    ],
+)
+def test_an_invalid_request_is_named_with_what_to_change(message, sentence):
+    """By the kind of DynamoDB's message, without the values that it may quote."""
+    text = str(translated(answer("ValidationException", message)))
+    assert f" {sentence}" in text
+    assert text.endswith(" DynamoDB's message is in the __cause__.")
+    assert "secret-7" not in text
 
 
 def test_an_item_over_the_limit_is_too_large():

@@ -473,14 +473,32 @@ def test_transactions_are_never_written_elsewhere(regions, dynamo_faults):
     assert {each.using for each in found} == {using}
 
 
-def test_a_tree_and_a_batch_learn_the_key_of_a_table_from_the_other_alias(regions, dynamo_faults):
-    """In a process that begins while the first does not answer."""
-    using, second = regions()
+@pytest.mark.parametrize("fault", ["reset", "hang"])
+def test_a_tree_and_a_batch_learn_the_key_of_a_table_from_the_other_alias(
+    regions, dynamo_faults, fault
+):
+    """In a process that begins while the first does not answer; within the deadline."""
+    using, second = regions(OPERATION_TIMEOUT=4.0, READ_TIMEOUT=60.0)
     StoreItem.bound_to(second)("p", "s").save()
     client, table = get_dynamodb_client(using), get_config(using).store_table
-    dynamo_faults.reset("*")
+    getattr(dynamo_faults, fault)("*")
+    began = time.monotonic()
     tree = client.read_tree(table, {"PK": "p", "SK": "s"}, children="below")
     assert tree.root.item == {"PK": "p", "SK": "s"}
+    # Half of the time for the key, and half of it for the root; without them READ_TIMEOUT.
+    assert time.monotonic() - began < 30
+
+
+def test_the_key_of_a_table_is_learned_within_the_deadline(alias, dynamo_faults):
+    """Which may be shorter than READ_TIMEOUT, also by the block of a deadline."""
+    using = alias(ENDPOINT_URL=dynamo_faults.url, OPERATION_TIMEOUT=1.0, READ_TIMEOUT=60.0)
+    client, table = get_dynamodb_client(using), get_config(using).store_table
+    dynamo_faults.hang("*")
+    for seconds in (120.0, 0.2):
+        began = time.monotonic()
+        with deadline(seconds), pytest.raises(StoreUnavailable):
+            client.batch_write(table, deletes=[{"PK": "p", "SK": "s"}])
+        assert time.monotonic() - began < 30
 
 
 def test_the_tables_of_models_are_required_in_both_aliases(regions):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import ClientError
@@ -121,6 +123,30 @@ def test_an_observer_that_raises_stops_nothing(dynamo_clock, caplog):
 
 
 @pytest.mark.usefixtures("tables")
+def test_observers_of_threads_that_subscribe_at_once_all_hear(dynamo_clock):
+    """And no change is lost, or fails for a change by another thread."""
+    heard: list[list[Operation]] = [[] for _ in range(8)]
+    observers = [each.append for each in heard]
+
+    def change(found):
+        for _ in range(500):
+            observer.subscribe_operations(found)
+            observer.unsubscribe_operations(found)
+        observer.subscribe_operations(found)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(observers)) as threads:
+            list(threads.map(change, observers))
+        policy().call("GetItem", Script({}, clock=dynamo_clock))
+    finally:
+        sys.setswitchinterval(interval)
+        for each in observers:
+            observer.unsubscribe_operations(each)
+    assert [len(each) for each in heard] == [1] * len(heard)
+
+
 def test_calls_of_stores_are_operations_sync_and_async():
     """A batch too, with the units that it consumed."""
     store = CacheStore()

@@ -17,9 +17,10 @@ from botocore import exceptions as botocore
 
 from dynamo_stores.concurrency import together as side_by_side
 from dynamo_stores.concurrency.effects import Effect, run
+from dynamo_stores.concurrency.own_thread import OwnThread
 from dynamo_stores.concurrency.together import together
 from tests.calls.conftest import REQUEST
-from tests.helpers.faults import interrupt_often
+from tests.helpers.faults import Interrupted, interrupt_often
 from tests.helpers.peers import Peer, answering, make_certificate, response
 
 
@@ -44,12 +45,14 @@ def no_threads(monkeypatch):
     """Return a function after which no thread may be started for verbs."""
 
     def forbid(error=AssertionError):
-        def refuse(*args, **kwargs):
-            raise error("can't start new thread")
+        class Thread(threading.Thread):
+            def start(self):
+                raise error("can't start new thread")
 
         class Threading:
-            Thread = refuse
+            pass
 
+        Threading.Thread = Thread
         monkeypatch.setattr(side_by_side, "threading", Threading)
 
     return forbid
@@ -290,6 +293,62 @@ def test_where_no_thread_starts_a_verb_may_wait_for_what_another_does(make_pool,
     with connected(make_pool, serve, 3) as (_, pool):
         no_threads(RuntimeError)
         assert run(together(range(3), verb, max_concurrency=3)) == [b" 0", b" 1", b" 2"]
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_an_exception_from_outside_while_a_thread_begins(monkeypatch, has_ended):
+    """It is raised, where Python raises another error; nothing is called in this thread, too."""
+    start, go, calls = threading.Thread.start, threading.Event(), []
+
+    def interrupted(thread):
+        start(thread)
+        if has_ended:
+            go.set()
+            thread.join(60)
+        try:
+            raise Interrupted
+        finally:
+            raise RuntimeError("release unlocked lock")
+
+    def call():
+        calls.append(threading.current_thread())
+        go.wait(60)
+
+    async def verb(item):
+        await Call(call)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    ending = threading.Timer(0.2, go.set)
+    start(ending)
+    with pytest.raises(Interrupted):
+        run(together([1, 2], verb, max_concurrency=2))
+    with pytest.raises(Interrupted):
+        OwnThread(call, "test")
+    ending.join(60)
+    assert threading.current_thread() not in calls
+
+
+def test_a_verb_is_ended_whose_thread_never_begins(monkeypatch):
+    """After an exception from outside Python keeps a reference to such a thread."""
+    kept, ended = [], []
+
+    def interrupted(thread):
+        kept.append(thread)
+        raise Interrupted
+
+    async def verb(item):
+        try:
+            await Call(None)
+        finally:
+            ended.append(item)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(Interrupted):
+        run(together([1, 2], verb, max_concurrency=2))
+    assert ended == [1]
+    # It may begin later, and does nothing then.
+    kept[0].run()
+    assert ended == [1]
 
 
 def test_a_request_that_is_not_taken_at_once_holds_nobody_up(make_pool):

@@ -20,7 +20,7 @@ from dynamo_stores.calls.client import ClientTransport
 from dynamo_stores.calls.connection import get_connection
 from dynamo_stores.calls.hooks import find_hook
 from dynamo_stores.calls.transport import LeanTransport
-from dynamo_stores.exceptions import ConfigurationError, StoreRefused
+from dynamo_stores.exceptions import ConfigurationError, StoreRefused, StoreUnavailable
 from tests.helpers.peers import Peer, answering, item_response, response
 
 KEY = {"TableName": "t", "Key": {"k": {"S": "x"}}}
@@ -71,6 +71,15 @@ def test_a_proxy_goes_through_botocore(alias, monkeypatch, caplog):
     using = alias(TRANSPORT="lean", ENDPOINT_URL="https://dynamodb.example", REGION="eu-west-1")
     with pytest.raises(ConfigurationError, match=r"'lean', but .* proxy\. Set it to 'auto'"):
         kind(using)
+
+
+@pytest.mark.parametrize("transport", ["lean", "botocore"])
+def test_https_to_an_engine_that_speaks_http_names_the_setting(alias, dynamo_engine, transport):
+    """As the answer of another server does."""
+    url = dynamo_engine.replace("http:", "https:")
+    using = alias(ENDPOINT_URL=url, TRANSPORT=transport, RETRY={"MAX_RETRIES": 0})
+    with pytest.raises(StoreUnavailable, match=r"got no answer .* Check ENDPOINT_URL, and proxies"):
+        get_connection(using).dispatch("GetItem", dict(KEY))
 
 
 @pytest.mark.parametrize(

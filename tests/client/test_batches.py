@@ -109,15 +109,19 @@ def test_a_wrong_operation_is_found_before_anything_is_written(client, operation
 
 
 def test_a_wrong_operation_after_the_first_thousand(client):
-    """The error says how many operations were carried out before, and which come next."""
-    operations = [*map(node, range(1500)), Put("posts", {})]
-    with pytest.raises(BatchIncompleteError) as caught:
+    """The error has all that was taken from the iterator and not written, with the wrong one."""
+    wrong = node("wrong", n=0.5)
+    operations = iter([*map(node, range(1500)), wrong, *map(node, range(1500, 2200))])
+    with pytest.raises(
+        BatchIncompleteError, match=r"^501 of the 1501 .* Operation 1500: .*float"
+    ) as caught:
         client.batch_operations(operations)
     error = caught.value
-    assert (error.read, error.written, error.leftovers) == (1000, 1000, [])
+    assert (error.read, error.written, len(error.leftovers)) == (1501, 1000, 501)
+    assert error.leftovers[-1] is wrong
     assert isinstance(error.__cause__, InvalidRequestError)
-    assert client.batch_operations(operations[error.read : -1]) == 500
-    assert len(ids(client)) == 1500
+    assert client.batch_operations([*error.leftovers[:-1], *operations]) == 1200
+    assert len(ids(client)) == 2200
 
 
 def test_an_item_that_the_iterable_uses_again(client, relayed, dynamo_faults):
@@ -149,12 +153,13 @@ def test_an_iterable_that_fails_after_the_first_thousand(client):
     """What was written before is not lost from sight."""
 
     def operations():
-        yield from map(node, range(1000))
+        yield from map(node, range(1003))
         raise LookupError("source")
 
     with pytest.raises(BatchIncompleteError, match="LookupError") as caught:
         client.batch_operations(operations())
-    assert (caught.value.read, caught.value.written) == (1000, 1000)
+    assert (caught.value.read, caught.value.written) == (1003, 1000)
+    assert [each.item["id"] for each in caught.value.leftovers] == ["1000", "1001", "1002"]
     assert isinstance(caught.value.__cause__, LookupError)
 
 

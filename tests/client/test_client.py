@@ -76,7 +76,7 @@ def test_put_and_delete_return_the_old_item_if_asked(client):
 
 
 def test_update(client):
-    """In DynamoDB's language and in PynamoDB's; it returns what is asked for."""
+    """In DynamoDB's language and in PynamoDB's; it returns the named attributes."""
     changed = client.update(
         "posts", {"id": "a"}, "SET #t = :t ADD #c :one",
         names={"#t": "title", "#c": "count"}, values={":t": "first", ":one": 1},
@@ -287,6 +287,10 @@ def test_a_transaction_with_a_token_is_carried_out_once(client):
         ),
         (lambda c: c.update("posts", {"id": "a"}, ""), "UpdateExpression is empty"),
         (lambda c: c.update("posts", {"id": "a"}, []), "neither text nor actions"),
+        (lambda c: c.update("posts", {"id": "a"}, 5), "neither text nor actions"),
+        (lambda c: c.get("posts", {"id": "a"}, projection=[]), r"projection is \[\]; expected"),
+        (lambda c: c.get("posts", {"id": "a"}, projection=[1]), r"projection is \[1\]; expected"),
+        (lambda c: c.scan("posts", segment="1", total_segments=2), "segment is '1' of 2"),
         (
             lambda c: c.update("posts", {"id": "a"}, "SET a = :a", returns="NEW"),
             "expected one of NO",
@@ -395,6 +399,32 @@ def test_messages_that_quote_only_names_are_shown(client):
         client.get("posts", {"id": "a"}, projection="id", names={"#x": "x"})
     with pytest.raises(InvalidRequestError, match="multiple operations on one item"):
         client.transact_write([Put("posts", {"id": "a"}), Delete("posts", {"id": "a"})])
+
+
+@pytest.mark.parametrize(
+    ("call", "pattern"),
+    [
+        (
+            lambda client: client.update("posts", {"id": "a"}, "SET total = :n", values={":n": 1}),
+            'pass names={"#total": "total"}',
+        ),
+        (lambda client: client.get("posts", {"id": ""}), "The key attribute 'id' is empty"),
+        (
+            lambda client: list(client.query("lines", "line = :l", values={":l": 1})),
+            # DynamoDB Local does not name the attribute.
+            r"The condition does not fit the key( at the attribute 'order')?\. Compare",
+        ),
+        (
+            lambda client: list(client.scan("lines", start={"order": "secret-7"})),
+            "Pass last_key of one of its pages as start",
+        ),
+    ],
+)
+def test_an_invalid_request_says_what_to_change(client, call, pattern):
+    """Each by the kind of mistake; the values are in the cause alone."""
+    with pytest.raises(InvalidRequestError, match=pattern) as caught:
+        call(client)
+    assert "secret-7" not in str(caught.value)
 
 
 def test_an_unknown_alias_is_found_at_once():

@@ -71,6 +71,8 @@ def test_whole_numbers_are_ints(text, value):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
+        ({"a": ["\ud800"]}, r"item\['a'\]\[0\] has half of a character"),
+        ({"a": {"\udfff": 1}}, r"A name of item\['a'\] has half of a character"),
         ({"a": [1, 1.5]}, r"item\['a'\]\[1\] is a float.*Decimal\(str"),
         ({"a": {"b": set()}}, r"item\['a'\]\['b'\] is a set of nothing"),
         ({"a": {1, "x"}}, "set of int, str; expected a set of strings, of numbers or of bytes"),

@@ -11,15 +11,25 @@ from celery import current_app
 from django.conf import settings as settings_of_django
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
 from django.test import override_settings
+from pynamodb.attributes import UnicodeAttribute
 
 from dynamo_stores.cache import DynamoDBCache
 from dynamo_stores.checks import check_caches
+from dynamo_stores.exceptions import ConfigurationError
+from dynamo_stores.infrastructure.tables import models_of_apps, table_of
+from dynamo_stores.models import DynamoModel
+from dynamo_stores.monitoring.sinks import LoggingSink
 from dynamo_stores.ratelimit.middleware import RateLimitMiddleware
 from dynamo_stores.tasks import beat_schedule, dynamodb_caches
 from forum.models import Post
 
 BACKEND = "dynamo_stores.cache.DynamoDBCache"
+
+
+class MySink(LoggingSink):
+    """It has an option of its own."""
 
 
 def ids():
@@ -30,6 +40,22 @@ def ids():
 def test_the_project_is_clean():
     """No check finds anything."""
     assert ids() == []
+
+
+def test_unknown_options_of_sinks_are_found():
+    """Of a subclass they are not known."""
+    sinks = "dynamo_stores.monitoring.sinks."
+    logs, mine = f"{sinks}LoggingSink", f"{__name__}.MySink"
+    options = {logs: {"JSON": True, "JSNO": True}, mine: {"FORMAT": "x"}}
+    metrics = {"SINKS": [logs, mine, f"{sinks}emf.EMFSink"], "OPTIONS": options}
+    default = {**settings_of_django.DYNAMO_STORES["default"], "METRICS": metrics}
+    with override_settings(DYNAMO_STORES={"default": default}):
+        (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.E164"]
+    assert found.msg == (
+        f"DYNAMO_STORES['default']['METRICS']['OPTIONS']['{logs}'] has no option 'JSNO'; "
+        "did you mean 'JSON'?"
+    )
+    assert found.hint == "Known: JSON."
 
 
 def test_wrong_settings_are_found_with_their_id():
@@ -284,8 +310,9 @@ def test_settings_are_equal_to_the_librarys_defaults():
         "from dynamo_stores import conf\n"
         "from django.conf import settings\n"
         "settings.configure(DYNAMO_STORES=DYNAMO_STORES)\n"
-        "import dataclasses\n"
-        "print(dataclasses.replace(conf.get_config(), endpoint_url=None) == conf.StoreConfig())"
+        "from dataclasses import asdict\n"
+        "mine = {**asdict(conf.get_config()), 'endpoint_url': None}\n"
+        "print(mine == asdict(conf.StoreConfig()))"
     )
     done = settings(code)
     assert done.stdout.strip() == "True", done.stderr
@@ -407,6 +434,78 @@ def test_names_in_tables_that_are_nearly_those_of_models_are_a_warning(default_a
     assert message.endswith("is the name in DynamoDB; expected that in the model, 'forum-posts'.")
     (message,) = found("forum-post")
     assert message.endswith("is the table of no model; did you mean 'forum-posts'?")
+
+
+class WithoutMeta(DynamoModel):
+    key = UnicodeAttribute(hash_key=True)
+
+
+class OnlyABase(DynamoModel):
+    using = "default"
+
+
+class WithoutName(OnlyABase):
+    class Meta:
+        tablename = "books"
+
+    key = UnicodeAttribute(hash_key=True)
+
+
+class WithoutKey(OnlyABase):
+    class Meta:
+        table_name = "books"
+
+    name = UnicodeAttribute()
+
+
+MISTAKES = [
+    (
+        WithoutName,
+        "forum.models.WithoutName has no table_name in its class Meta, but 'tablename'. Expected "
+        'class Meta: table_name = "…".',
+    ),
+    (
+        WithoutKey,
+        "forum.models.WithoutKey has no attribute with hash_key=True, the partition key of its "
+        "table. Add one, such as key = UnicodeAttribute(hash_key=True).",
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "message"), MISTAKES)
+def test_a_model_without_what_a_table_needs_is_an_error(model, message, monkeypatch):
+    """Of a model in an installed app; bases of others may lack it. Commands end with it."""
+    assert ids() == []
+    monkeypatch.setattr(OnlyABase, "__module__", "forum.models")
+    monkeypatch.setattr(model, "__module__", "forum.models")
+    (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.E132"]
+    assert found.msg == message
+    for command in (
+        ["dynamo_create_tables"],
+        ["dynamo_verify"],
+        ["dynamo_verify", "forum"],
+        ["dynamo_status"],
+        ["dynamo_infrastructure", "--format", "terraform"],
+    ):
+        with pytest.raises(CommandError) as refused:
+            call_command(*command)
+        assert str(refused.value) == message
+
+
+def test_a_model_without_meta_may_be_a_base(monkeypatch):
+    """A warning; commands go on without it."""
+    monkeypatch.setattr(WithoutMeta, "__module__", "forum.models")
+    (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.W023"]
+    assert (
+        found.msg == 'forum.models.WithoutMeta has no class Meta. Add class Meta: table_name = "…".'
+    )
+    assert models_of_apps()
+
+
+def test_a_table_of_a_model_without_a_name_is_refused():
+    """Of any model, with its dotted path."""
+    with pytest.raises(ConfigurationError, match=f"{__name__}.WithoutName has no table_name"):
+        table_of(WithoutName)
 
 
 def test_wrong_references_are_an_error(monkeypatch):

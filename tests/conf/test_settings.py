@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from botocore.utils import is_valid_uri
 from django.test import override_settings
 
 from dynamo_stores import conf
@@ -42,6 +43,28 @@ def test_everything_is_optional():
             {"TABEL_NAME": "x"},
             "DYNAMO_STORES['default'] has no setting 'TABEL_NAME'; did you mean 'TABLE_NAME'?",
         ),
+        (
+            {"RETRIES": 5},
+            "DYNAMO_STORES['default'] has no setting 'RETRIES'; did you mean 'RETRY'?",
+        ),
+        ({"PREFIX": "a-"}, "has no setting 'PREFIX'; did you mean 'TABLE_PREFIX'?"),
+        (
+            {"MAX_RETRIES": 5},
+            "DYNAMO_STORES['default'] has no setting 'MAX_RETRIES'; it is a setting of the group "
+            "RETRY: DYNAMO_STORES['default']['RETRY']['MAX_RETRIES'].",
+        ),
+        (
+            {"WINDOW": 60},
+            "it is a setting of the groups CIRCUIT_BREAKER, RATE_LIMIT: "
+            "DYNAMO_STORES['default']['CIRCUIT_BREAKER']['WINDOW'] or "
+            "DYNAMO_STORES['default']['RATE_LIMIT']['WINDOW'].",
+        ),
+        (
+            {"TABLES": {"t": {"MAX_RETRIES": 5}}},
+            "it is a setting of the group RETRY: "
+            "DYNAMO_STORES['default']['TABLES']['t']['RETRY']['MAX_RETRIES'].",
+        ),
+        ({"TABLES": {"t": {"TTL": 5}}}, "DYNAMO_STORES['default']['TABLES']['t'] has no setting"),
         ({"_NAMES": {}}, "DYNAMO_STORES['default'] has no setting '_NAMES'"),
         (
             {"READ_TIMEOUT": "ten"},
@@ -96,6 +119,32 @@ def test_wrong_settings_are_named_with_what_was_expected(settings, message):
         pytest.raises(ConfigurationError, match=r"expected|has no setting"),
     ):
         conf.get_config()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8400", "ftp://engine", "http://", "http://:8400", "http://engine:port",
+        "http://engine:99999", "http://[::1", "http://[x:1]", "http://dynamodb_local:8000",
+        "http://a b", "http://engine\n", "http://-engine", "http://" + "a" * 64, 8400,
+    ],
+)  # fmt: skip
+def test_an_endpoint_that_no_request_can_be_sent_to_is_refused(url):
+    """By the check, and not by an error of botocore with the first request."""
+    (problem,) = problems(ENDPOINT_URL=url)
+    assert "expected a URL such as 'http://127.0.0.1:8400', with a host of" in problem.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8400", "http://localhost", "https://vpce-0a.dynamodb.eu-west-1.vpce.amazonaws.com",
+        "http://[::1]:8400", "http://engine.:8000/", "https://engine/path",
+    ],
+)  # fmt: skip
+def test_an_endpoint_that_botocore_takes_is_accepted(url):
+    assert problems(ENDPOINT_URL=url) == []
+    assert is_valid_uri(url)
 
 
 def test_only_hints_of_durations_name_their_unit():

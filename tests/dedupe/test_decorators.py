@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
+import math
 import secrets
 import threading
 import time
@@ -77,6 +79,19 @@ def test_deduplicated_without_waiting(key):
     assert work(key) == "done"
 
 
+def test_deduplicated_by_a_key_function(key):
+    """It gets the defaults, too, so that a call with the default is the same job."""
+    calls = []
+
+    @deduplicated(key=lambda name, month: f"{name}:{month}")
+    def report(name, month=1):
+        calls.append(month)
+        return month
+
+    assert [report(key), report(key, 1), report(name=key, month=1), report(key, 2)] == [1, 1, 1, 2]
+    assert calls == [1, 2]
+
+
 def test_deduplicated_coroutine_functions(key):
     """They stay such."""
     calls = []
@@ -109,6 +124,36 @@ def test_deduplicated_celery_tasks(key):
 
     assert [work(key), work(name=key), work.apply(args=[key]).get()] == ["done"] * 3
     assert calls == [key]
+
+
+NO_SECONDS = ["60", datetime.timedelta(days=1), -1, math.nan, math.inf, True]
+
+
+@pytest.mark.parametrize("ttl", [*NO_SECONDS, 0])
+@pytest.mark.parametrize("decorator", [deduplicated, idempotent])
+def test_a_ttl_that_is_no_number_above_0_is_refused(decorator, ttl):
+    """When the decorator is applied, so that no work is done whose outcome cannot be stored."""
+    arguments = {"key": "{name}"} if decorator is deduplicated else {}
+    with pytest.raises(ConfigurationError) as refused:
+        decorator(ttl=ttl, **arguments)
+    assert str(refused.value) == f"ttl is {ttl!r}; expected a number above 0, in seconds."
+
+
+@pytest.mark.parametrize("failure_ttl", NO_SECONDS)
+def test_a_failure_ttl_below_0_is_refused(failure_ttl):
+    """0 is allowed."""
+    with pytest.raises(
+        ConfigurationError, match=r"^failure_ttl is .*; expected a number, 0 or more"
+    ):
+        deduplicated(key="{name}", failure_ttl=failure_ttl)
+    deduplicated(key="{name}", failure_ttl=0)(lambda name: name)
+
+
+@pytest.mark.parametrize("max_bytes", ["1", -1, 1.5, None])
+def test_max_bytes_that_are_no_whole_number_are_refused(max_bytes):
+    """When the decorator is applied."""
+    with pytest.raises(ConfigurationError, match=r"^max_bytes is .*; expected a whole number"):
+        idempotent(max_bytes=max_bytes)
 
 
 class Shop:

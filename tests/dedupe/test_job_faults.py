@@ -19,6 +19,7 @@ from dynamo_stores.calls.observer import measuring
 from dynamo_stores.concurrency.effects import run
 from dynamo_stores.decorators import deduplicated, idempotent
 from dynamo_stores.dedupe.items import fence_of
+from dynamo_stores.dedupe.jobs import Jobs
 from dynamo_stores.exceptions import DedupeError, DedupeFailedError, StoreUnavailable
 from dynamo_stores.leases import Renewal
 from dynamo_stores.stores import DedupeStore
@@ -116,6 +117,26 @@ def test_an_outcome_that_was_not_stored_is_stored_later(unsteady, key, dynamo_fa
     assert store.run(key, work) == "done"
     assert calls == [1]
     until(lambda: not any(isinstance(each, Renewal) for each in threading.enumerate()))
+
+
+def test_an_error_of_other_software_is_not_tried_again(unsteady, key, until, monkeypatch, caplog):
+    """It is raised and logged, and the next caller runs the job when its lease ends."""
+    store, tries = DedupeStore(unsteady), []
+
+    async def complete(*args):
+        tries.append(1)
+        raise TypeError("wrong")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Jobs, "complete_encoded", complete)
+        with pytest.raises(TypeError, match="wrong"):
+            store.run(key, lambda: "first")
+        until(lambda: not any(isinstance(each, Renewal) for each in threading.enumerate()))
+    assert len(tries) == 2
+    logged = [each for each in caplog.records if each.name == "dynamo_stores.dedupe.jobs"]
+    assert [each.levelname for each in logged] == ["ERROR"]
+    assert "is not tried again" in logged[0].message
+    assert store.run(key, lambda: "second") == "second"
 
 
 def test_an_interrupted_end_of_a_request_is_stored_later(unsteady, key, dynamo_faults, until):

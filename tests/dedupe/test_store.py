@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import multiprocessing
 import os
 import secrets
@@ -17,6 +18,7 @@ from dynamo_stores import keys
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.dedupe.items import DedupeJob
 from dynamo_stores.exceptions import (
+    ConfigurationError,
     DedupeError,
     DedupeFailedError,
     DedupeTimeoutError,
@@ -249,6 +251,40 @@ def test_ttls(store, key, dynamo_clock: FakeClock):
     assert store.run(key, lambda: 1) == "x" * 10_000
     dynamo_clock.advance(2)
     assert store.run(key, lambda: 1) == 1
+
+
+@pytest.mark.parametrize("wrong", ["60", datetime.timedelta(days=1), -1])
+def test_wrong_durations_are_refused(store, key, wrong):
+    """Before anything is written or run; the job is as it was."""
+    fence, error = store.register(key), ValueError("no")
+    refused = {
+        "ttl": [
+            lambda: store.run(key + "r", pytest.fail, ttl=wrong),
+            lambda: store.run(key + "r", pytest.fail, ttl=wrong, wait=False),
+            lambda: asyncio.run(store.arun(key + "r", pytest.fail, ttl=wrong)),
+            lambda: store.complete(key, 1, fence=fence, ttl=wrong),
+            lambda: asyncio.run(store.acomplete(key, 1, fence=fence, ttl=wrong)),
+            lambda: store.fail(key, error, fence=fence, ttl=wrong),
+            lambda: asyncio.run(store.afail(key, error, fence=fence, ttl=wrong)),
+        ],
+        "failure_ttl": [lambda: store.run(key + "r", pytest.fail, failure_ttl=wrong)],
+        "timeout": [
+            lambda: store.wait_for(key, timeout=wrong),
+            lambda: asyncio.run(store.await_for(key, timeout=wrong)),
+        ],
+        "most_pages": [lambda: store.list_jobs(most_pages=wrong)],
+        "page_size": [lambda: store.list_jobs(most_pages=1, page_size=wrong)],
+    }
+    with measuring() as measurements:
+        for name, calls in refused.items():
+            for call in calls:
+                with pytest.raises(ConfigurationError, match=f"^{name} is .*; expected a .*number"):
+                    call()
+    assert not measurements
+    assert store.is_in_progress(key)
+    assert store.describe(key + "r") is None
+    with pytest.raises(ConfigurationError, match="ttl is 0; expected a number above 0, in seconds"):
+        store.complete(key, 1, fence=fence, ttl=0)
 
 
 def test_waiting_ends(alias, key):

@@ -55,8 +55,9 @@ def read_all(using, table):
 @pytest.fixture
 def make_table(tables):
     """
-    ``make_table(using, read=…, write=…)``: the name of a new table with the key (id, n), an index,
-    and, with units, a provisioned capacity. ``make_table.name()`` is one for a table to come.
+    ``make_table(using, read=…, write=…, index=…)``: the name of a new table with the key (id, n),
+    an index, and, with units, a provisioned capacity. ``make_table.name()`` is one for a table to
+    come.
     """
     made = []
 
@@ -64,7 +65,7 @@ def make_table(tables):
         made.append((using, f"backup-{secrets.token_hex(4)}"))
         return made[-1][1]
 
-    def make(using="default", *, read=None, write=None):
+    def make(using="default", *, read=None, write=None, index=True):
         table = name(using)
         units = {}
         if read is not None:
@@ -72,6 +73,12 @@ def make_table(tables):
                 "ReadCapacityUnits": read,
                 "WriteCapacityUnits": write,
             }
+        by_index = {
+            "IndexName": "by-index",
+            "KeySchema": [{"AttributeName": "by", "KeyType": "HASH"}],
+            "Projection": {"ProjectionType": "KEYS_ONLY"},
+            **units,
+        }
         get_control(using).call(
             "CreateTable",
             {
@@ -83,16 +90,9 @@ def make_table(tables):
                 "AttributeDefinitions": [
                     {"AttributeName": "id", "AttributeType": "S"},
                     {"AttributeName": "n", "AttributeType": "N"},
-                    {"AttributeName": "by", "AttributeType": "S"},
+                    *([{"AttributeName": "by", "AttributeType": "S"}] if index else []),
                 ],
-                "GlobalSecondaryIndexes": [
-                    {
-                        "IndexName": "by-index",
-                        "KeySchema": [{"AttributeName": "by", "KeyType": "HASH"}],
-                        "Projection": {"ProjectionType": "KEYS_ONLY"},
-                        **units,
-                    }
-                ],
+                **({"GlobalSecondaryIndexes": [by_index]} if index else {}),
                 "BillingMode": "PROVISIONED" if units else "PAY_PER_REQUEST",
                 **units,
             },

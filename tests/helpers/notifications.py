@@ -35,6 +35,11 @@ def hang(notification):
     hanging.wait(120)
 
 
+async def asynchronous(notification):
+    """A coroutine function, which nobody awaits."""
+    received.append(notification)
+
+
 not_callable = 1
 
 

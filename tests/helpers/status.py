@@ -18,7 +18,7 @@ from django.urls import reverse
 
 from dynamo_stores.exceptions import CircuitBreakerOpenError, StoreUnavailable
 from dynamo_stores.infrastructure.tables import wanted_tables
-from dynamo_stores.monitoring.reporter import token_of
+from dynamo_stores.monitoring.token import token_of
 from dynamo_stores.stores import CacheStore
 
 HERE = f"{socket.gethostname()[:64]}#{os.getpid()}#{token_of(os.getpid())}"

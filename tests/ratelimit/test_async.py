@@ -7,10 +7,12 @@ import itertools
 import secrets
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.http import HttpResponse
 
+from dynamo_stores.calls.observer import measuring
 from dynamo_stores.decorators import aget_usage, ratelimit
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.ratelimit import counting
@@ -206,6 +208,38 @@ def test_tasks_of_one_key_are_admitted_up_to_the_limit(alias, resource, algorith
 
     assert sum(each.allowed for each in asyncio.run(ask())) == 12
     assert len(get_rate_memory(store.using).groups) == 0
+    store.unset_resource_config(resource)
+
+
+def test_threads_and_tasks_share_the_blocks_of_a_process(alias, resource):
+    """One takes a block at a time, so that all of the limit is given out, in few calls."""
+    store = RateLimitStore(alias(RATE_LIMIT={"OPERATION_TIMEOUT": 30.0, "ON_UNAVAILABLE": "deny"}))
+    store.set_resource_config(resource, {"RATE": "16000/d", "BLOCK": 1000})
+    begin = threading.Barrier(17)
+
+    def work():
+        begin.wait(60)
+        count = 0
+        while store.acquire(resource).allowed:
+            count += 1
+        return count
+
+    async def awork():
+        count = 0
+        while (await store.aacquire(resource)).allowed:
+            count += 1
+        return count
+
+    async def ask():
+        begin.wait(60)
+        return await asyncio.gather(*(awork() for _ in range(8)))
+
+    with measuring() as measurements, ThreadPoolExecutor(16) as threads:
+        in_threads = [threads.submit(work) for _ in range(16)]
+        found = asyncio.run(ask()) + [each.result() for each in in_threads]
+    assert sum(found) == 16_000
+    assert len(measurements) < 4_000
+    assert store.get_status(resource).remaining == 0
     store.unset_resource_config(resource)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 from django.core import checks
@@ -11,9 +12,8 @@ from django.http import HttpResponse
 from django.test import RequestFactory, override_settings
 from django.views import View
 
-from dynamo_stores.decorators import ratelimit
+from dynamo_stores.decorators import adaptive_ratelimit, ratelimit
 from dynamo_stores.exceptions import ConfigurationError, RateLimited
-from dynamo_stores.ratelimit import decorators as limits
 from dynamo_stores.ratelimit.middleware import RateLimitMiddleware
 from dynamo_stores.ratelimit.requests import group_of
 from dynamo_stores.stores import AdaptiveRateLimitStore, RateLimitStore
@@ -54,23 +54,130 @@ def test_unavailable(alias, dynamo_faults, group):
         ({"key": 5, "rate": "1/m"}, "E120"),
         ({"key": "ip", "rate": "1/m", "priority": "backgruond"}, "E128"),
         ({"key": "ip"}, "W014"),
+        ({"key": "ip", "rate": "1/m", "using": "nope"}, "E133"),
     ],
 )
 def test_wrong_literals_are_found_by_a_check(decorator, number):
     """With the view's name; and at the call, if the check was not run."""
-    before = dict(limits.problems)
-    try:
-        view = ratelimit(**decorator)(ok)
-        (found,) = [each for each in checks.run_checks() if each.id == f"dynamo_stores.{number}"]
-        assert "tests.helpers.limits.ok" in found.msg
-        if decorator.get("rate") == "no.such.rate":
-            assert "The rate 'no.such.rate' cannot be imported: No module" in found.msg
-        if number in ("E120", "E121"):
-            with pytest.raises(ImproperlyConfigured):
-                view(get())
-    finally:
-        limits.problems.clear()
-        limits.problems.update(before)
+    view = ratelimit(**decorator)(ok)
+    (found,) = [each for each in checks.run_checks() if each.id == f"dynamo_stores.{number}"]
+    assert "@ratelimit on tests.helpers.limits.ok" in found.msg
+    if number in ("E120", "E121") or "using" in decorator:
+        with pytest.raises(ImproperlyConfigured):
+            view(get())
+
+
+class Skipping:
+    def __call__(self, request, group):
+        return True
+
+
+def takes_one(request):
+    return HttpResponse()
+
+
+def passes_one(function):
+    """A decorator whose function takes one argument less."""
+
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args, None)
+
+    return wrapper
+
+
+HERE = __name__
+RATE, COST = "1/m", 2
+
+
+@pytest.mark.parametrize(
+    ("decorator", "number", "message"),
+    [
+        ({"key": takes_one}, "E120", "takes_one; expected a function of group and request, and it "
+         "cannot be called with them: too many positional arguments."),
+        ({"key": f"{HERE}.takes_one"}, "E120", "key is tests.ratelimit.test_paths.takes_one;"),
+        ({"key": f"{HERE}.RATE"}, "E120", "key is '1/m'; expected a function of group and"),
+        ({"key": "no.such.key"}, "E120", "key is 'no.such.key', which cannot be imported: No"),
+        ({"rate": takes_one}, "E121", "rate is tests.ratelimit.test_paths.takes_one; expected"),
+        ({"rate": f"{HERE}.HERE"}, "E121", "'tests.ratelimit.test_paths' is not a rate"),
+        ({"cost": takes_one}, "E122", "cost is tests.ratelimit.test_paths.takes_one; expected"),
+        ({"cost": f"{HERE}.RATE"}, "E122", "cost is '1/m'; expected a function of group and"),
+        ({"priority": lambda group, request: "user"}, "E128", "expected a function of the request"),
+        ({"skip_if": True}, "E133", "skip_if is True; expected a function of the request, or its"),
+        ({"skip_if": Skipping()}, "E133", "test_paths.Skipping; expected a function of the req"),
+        ({"response": "page.html"}, "E133", "response is 'page.html', which cannot be imported"),
+        ({"response": "page"}, "E133", "response is 'page', which cannot be imported"),
+        ({"response": takes_one}, "E133", "expected a function of the request and the status"),
+        ({"using": "defualt"}, "E133", "using is 'defualt'; expected an alias of DYNAMO_STORES; "
+         "did you mean 'default'?"),
+        ({"priority": "user", "rate": "1/s,5/m"}, "E121", "has 2 rates; expected one rate"),
+        ({"priority": "user", "algorithm": "gcra"}, "E121", "algorithm is 'gcra'; expected 'slid"),
+    ],
+)  # fmt: skip
+def test_the_check_of_arguments_says_what_is_expected(decorator, number, message):
+    """Of functions, names and adaptive limits."""
+    ratelimit(**{"key": "ip", "rate": "1/m", **decorator})(ok)
+    (found,) = [each for each in checks.run_checks() if "@ratelimit on" in each.msg]
+    assert found.id == f"dynamo_stores.{number}"
+    assert message in found.msg
+
+
+@pytest.mark.parametrize(
+    "decorator",
+    [
+        {"key": passes_one(lambda group, request, none: "k")},
+        {"key": functools.partial(lambda none, group, request: "k", None)},
+        {"key": min},
+        {"rate": f"{HERE}.RATE"},
+        {"cost": f"{HERE}.COST"},
+        {"skip_if": f"{HERE}.takes_one"},
+        {"response": lambda *args: HttpResponse()},
+        {"priority": "background", "algorithm": "sliding"},
+    ],
+)
+def test_the_check_of_arguments_finds_nothing_in_valid_ones(decorator):
+    """Wrappers are called with their own arguments; some functions of C have no signature."""
+    ratelimit(**{"key": "ip", "rate": "1/m", **decorator})(ok)
+    assert not [each for each in checks.run_checks() if "@ratelimit on" in each.msg]
+
+
+def test_a_dotted_path_may_name_what_is_made_after_the_view(monkeypatch):
+    """It is imported when the check runs."""
+    ratelimit(key=f"{__name__}.later", rate="1/m")(ok)
+    monkeypatch.setitem(globals(), "later", lambda group, request: "k")
+    assert not [each for each in checks.run_checks() if "@ratelimit on" in each.msg]
+
+
+@pytest.mark.parametrize(
+    ("decorator", "found"),
+    [
+        ({"resource": "serach"}, ["dynamo_stores.W022"]),
+        ({"resource": "search"}, []),
+        ({"resource": "search", "priority": "user"}, ["dynamo_stores.E121"]),
+        ({"resource": "shop", "priority": "user"}, []),
+        ({"resource": "exports"}, []),
+        ({"resource": "api-v2"}, []),
+        ({"resource": "serach", "rate": "1/m"}, []),
+        ({"resource": "serach", "using": "nope"}, ["dynamo_stores.E133"]),
+    ],
+)
+def test_a_misspelt_resource_is_a_warning(default_alias, decorator, found):
+    """If a name in RESOURCES is near; other resources need no entry."""
+    known = {"search": "5/s,100/m", "shop": "10/m", "api-v1": "10/m"}
+    default = {**default_alias, "RATE_LIMIT": {"RESOURCES": known}}
+    ratelimit(**{"key": "ip", **decorator})(ok)
+    with override_settings(DYNAMO_STORES={"default": default}):
+        problems = [each for each in checks.run_checks() if "@ratelimit on" in each.msg]
+    assert [each.id for each in problems] == found
+    if found == ["dynamo_stores.W022"]:
+        assert problems[0].msg.endswith("no resource 'serach'; did you mean 'search'?")
+
+
+def test_an_adaptive_limit_has_no_other_algorithm(group):
+    """The argument had no effect before."""
+    view = adaptive_ratelimit(group, "ip", "5/m", algorithm="gcra")(ok)
+    with pytest.raises(ConfigurationError, match=r"^algorithm is 'gcra'; expected 'sliding'"):
+        view(get())
 
 
 def test_a_method_is_counted_under_the_module_of_its_class():
@@ -123,6 +230,31 @@ def test_a_function_that_is_not_a_view_raises(group):
         ratelimit(group, "ip", "1/m")(lambda: None)()
 
 
+def address_of(request):
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        asyncio.get_running_loop()
+    return request.headers["X-Client"]
+
+
+async def async_address_of(request):
+    return "1.2.3.4"
+
+
+@pytest.mark.parametrize("source", [address_of, f"{__name__}.address_of"])
+def test_an_address_by_a_function(group, source):
+    """RATELIMIT_IP_META_KEY is a function or its path, which async views call in a thread."""
+    view, async_view = (ratelimit(group, "ip", "1/m")(each) for each in (ok, async_ok))
+    with override_settings(RATELIMIT_IP_META_KEY=source):
+        assert view(get(HTTP_X_CLIENT="5.5.5.5")).status_code == 200
+        assert asyncio.run(async_view(get(HTTP_X_CLIENT="5.5.5.5"))).status_code == 429
+        assert asyncio.run(async_view(get(HTTP_X_CLIENT="6.6.6.6"))).status_code == 200
+    with (
+        override_settings(RATELIMIT_IP_META_KEY=async_address_of),
+        pytest.raises(ConfigurationError, match=r"^RATELIMIT_IP_META_KEY is a coroutine function"),
+    ):
+        view(get())
+
+
 @pytest.fixture
 def paths(alias, default_alias):
     """Site-wide limits in the default alias."""
@@ -152,13 +284,7 @@ def test_limits_by_path(paths):
     posted = middleware(requests.post("/page", headers={"X-Token": "t"}))
     assert posted["X-RateLimit-Limit"] == "100"
 
-    async def async_ok(request):
-        return HttpResponse("ok")
-
-    async def run():
-        return (await RateLimitMiddleware(async_ok)(get("/api/x"))).status_code
-
-    assert asyncio.run(run()) == 429
+    assert asyncio.run(RateLimitMiddleware(async_ok)(get("/api/x"))).status_code == 429
 
 
 def test_the_middleware_answers_for_views_that_raise(paths):
@@ -171,6 +297,7 @@ def test_the_middleware_answers_for_views_that_raise(paths):
         assert middleware.process_exception(get(), refusal).status_code == 420
         answers = [middleware(get("/api/x")).status_code for _ in range(3)]
         assert answers == [200, 200, 420]
+        assert asyncio.run(RateLimitMiddleware(async_ok)(get("/api/x"))).status_code == 420
     assert middleware.process_exception(get(), ValueError()) is None
 
 
@@ -189,7 +316,14 @@ def test_wrong_paths_are_found(default_alias, wrong):
         assert "dynamo_stores.E077" in {each.id for each in checks.run_checks()}
 
 
+async def async_ok(request):
+    return HttpResponse("ok")
+
+
 def limited_page(request, refusal):
+    # SQL from the thread of an event loop would be SynchronousOnlyOperation.
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        asyncio.get_running_loop()
     return HttpResponse(f"later, {refusal.status.limit}", status=420)
 
 

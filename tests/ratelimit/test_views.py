@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import json
 import math
@@ -25,6 +26,7 @@ from dynamo_stores.decorators import (
     ratelimit,
 )
 from dynamo_stores.exceptions import ConfigurationError, Ratelimited
+from dynamo_stores.ratelimit.middleware import RateLimitMiddleware
 from dynamo_stores.ratelimit.mixins import RatelimitMixin
 from dynamo_stores.stores import RateLimitStore
 from tests.helpers.limits import get, ok
@@ -311,6 +313,20 @@ def test_cost_skip_and_allow(group):
     assert spared(get(address="2001:db8::5")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("allow", "message"),
+    [
+        ("10.0.0.0/8", r"'10\.0\.0\.0/8'; expected a list .* Expected a list, got str\."),
+        (["10.0.0.0/40"], r"\['10\.0\.0\.0/40'\]; expected a list .* does not appear to be"),
+        (5, r"5; expected a list of networks.* Expected a list, got int\."),
+    ],
+)
+def test_wrong_networks_are_named(group, allow, message):
+    """With the argument and its value."""
+    with pytest.raises(ConfigurationError, match=f"^allow is {message}"):
+        ratelimit(group, "ip", "1/m", allow=allow)(ok)(get())
+
+
 @pytest.mark.parametrize("priority", [None, "user"])
 def test_a_cost_of_the_request_is_never_an_error(group, priority):
     """More than the limit, or less than nothing, is refused; nothing is free."""
@@ -358,6 +374,20 @@ def test_adaptive_views(group):
     assert [users(get()).status_code for _ in range(6)].count(200) == 5
 
 
+def test_an_adaptive_view_of_a_resource(alias, group):
+    """It is counted by buckets, whatever other limits are counted by."""
+    resources = {group: "1/m"}
+    using = alias(RATE_LIMIT={"ALGORITHM": "gcra", "RESOURCES": resources})
+
+    @adaptive_ratelimit(key="ip", resource=group, using=using)
+    async def async_view(request):
+        return HttpResponse("async")
+
+    view = adaptive_ratelimit(key="ip", resource=group, using=using)(ok)
+    assert [view(get()).status_code for _ in range(2)] == [200, 429]
+    assert asyncio.run(async_view(get(address="4.3.2.1"))).status_code == 200
+
+
 def test_a_response_of_ones_own(group):
     """A function of request and status."""
 
@@ -368,6 +398,103 @@ def test_a_response_of_ones_own(group):
     refused = view(get())
     assert (refused.status_code, refused.content) == (503, b"wait 60")
     assert refused["Retry-After"] == "60"
+
+
+async def async_function(*args):
+    return "1/m"
+
+
+class AsyncCallable:
+    async def __call__(self, *args):
+        return "1/m"
+
+
+def returns_a_coroutine(*args):
+    return async_function(*args)
+
+
+@pytest.mark.parametrize("name", ["key", "rate", "cost", "skip_if", "priority", "response"])
+@pytest.mark.parametrize(
+    "function", [async_function, AsyncCallable(), functools.partial(async_function, 1)]
+)
+def test_coroutine_functions_are_refused(group, name, function):
+    """When the decorator is applied: what they return is no key, and always true."""
+    arguments = {"group": group, "key": "ip", "rate": "1/m", name: function}
+    with pytest.raises(ConfigurationError, match=f"^{name} of @ratelimit is a coroutine function"):
+        ratelimit(**arguments)(ok)
+    with pytest.raises(ConfigurationError, match=f"^{name} of @ratelimit is a coroutine function"):
+
+        @ratelimit(**arguments)
+        class Limited(View):
+            pass
+
+
+@pytest.mark.parametrize("name", ["key", "rate", "cost", "skip_if", "response"])
+@pytest.mark.parametrize(
+    "function",
+    [f"{__name__}.async_function", f"{__name__}.returns_a_coroutine", returns_a_coroutine],
+)
+def test_functions_that_return_coroutines_are_refused(group, name, function):
+    """At the request, of sync and async views: nothing else can be known before."""
+    arguments = {"group": group, "key": "ip", "rate": "0/m", name: function}
+
+    @ratelimit(**arguments)
+    async def async_view(request):
+        return HttpResponse("async")
+
+    with pytest.raises(ConfigurationError, match=rf"^{name}.* is .*; expected a plain function\."):
+        ratelimit(**arguments)(ok)(get())
+    with pytest.raises(ConfigurationError, match=rf"^{name}.* is .*; expected a plain function\."):
+        asyncio.run(async_view(get()))
+
+
+def test_a_sync_method_of_a_store_refuses_an_async_rate(group):
+    """Its async twin awaits the function."""
+    with pytest.raises(ConfigurationError, match=r"^rate is a coroutine function, tests\."):
+        RateLimitStore().acquire(group, key="k", rate=async_function)
+    status = asyncio.run(RateLimitStore().aacquire(group, key="k", rate=async_function))
+    assert status.limit == 1
+
+
+def test_the_response_of_an_async_view_is_not_made_on_the_event_loop(group):
+    """It may query a database."""
+
+    def answer(request, status):
+        assert_no_loop()
+        return HttpResponse(status=503)
+
+    @ratelimit(group, "ip", "0/m", response=answer)
+    async def view(request):
+        return HttpResponse("async")
+
+    refused = asyncio.run(view(get()))
+    assert (refused.status_code, refused["Retry-After"]) == (503, "60")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"), [(None, "NoneType"), ("later", "str"), ({"error": 1}, "dict")]
+)
+def test_a_response_function_returns_a_response(group, answer, kind):
+    """Anything else is an error with its name, of the setting for the middleware, too."""
+
+    def page(request, status):
+        return answer
+
+    @ratelimit(group, "ip", "0/m", response=page)
+    async def async_view(request):
+        return HttpResponse("async")
+
+    what = rf"<locals>\.page, which returned {kind}; expected an HttpResponse\."
+    with pytest.raises(ConfigurationError, match=f"^response of @ratelimit is {__name__}.*{what}"):
+        ratelimit(group, "ip", "0/m", response=page)(ok)(get())
+    with pytest.raises(ConfigurationError, match=what):
+        asyncio.run(async_view(get()))
+    middleware = RateLimitMiddleware(ok)
+    with (
+        override_settings(RATELIMIT_VIEW=page),
+        pytest.raises(ConfigurationError, match=f"^RATELIMIT_VIEW is .*{what}"),
+    ):
+        middleware.process_exception(get(), Ratelimited())
 
 
 class CustomError(Exception):

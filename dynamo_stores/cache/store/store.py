@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import clock, keys
 from ...calls.background import BackgroundWork
@@ -20,7 +20,6 @@ from ...models import RawItem
 from ..options import CacheOptions, check_prefix
 from .bulk import Bulk
 from .counters import Counters
-from .description import EntryDescription, describe
 from .invalidation import Validity, checked_tags, is_live
 from .items import LIFE, CacheEntry, expiry_of, stamps_of, tags_of, write_of
 from .near import NearStats, find_near
@@ -29,9 +28,12 @@ from .patterns import compile_pattern, literal_start
 from .reader import MISSING, Reader
 from .recent import get_recent_writes
 from .statistics import get_lookups
-from .sweeps import CacheStats, Matches, Progress, Sweep
 from .values import Values
 from .writer import Writer, expiry_after
+
+if TYPE_CHECKING:
+    from .description import EntryDescription
+    from .sweeps import CacheStats, Matches, Progress, Sweep
 
 __all__ = ["MISSING", "CacheStore", "expiry_after"]
 
@@ -224,6 +226,8 @@ class CacheStore(Store):
 
         One strongly consistent read of the entry, and one each for its tags and its parts.
         """
+        from .description import describe
+
         core = self.core
         return await describe(
             core.own_items, core.own_reader, core.values, core.parts, self.item_key(key)
@@ -347,6 +351,8 @@ class CacheStore(Store):
         Count the live keys that match ``pattern``. Reads like iter_keys; no further page is read
         after so many seconds.
         """
+        from .sweeps import Matches
+
         until, counted, pages = clock.monotonic() + seconds, 0, 0
         async with aclosing(self._key_pages(pattern, None)) as found:
             async for page in found:
@@ -449,6 +455,8 @@ class CacheStore(Store):
             yield list(filter(matches, page))
 
     async def _delete_matches(self, pattern: str, page_size: int | None, seconds: float) -> Matches:
+        from .sweeps import Matches
+
         until, work, bulk = clock.monotonic() + seconds, BackgroundWork(), self.core.bulk
         deleted = pages = 0
         waiting: list[RawItem] = []
@@ -466,6 +474,8 @@ class CacheStore(Store):
         return Matches(deleted + len(waiting), pages, is_whole=True)
 
     def _sweep(self) -> Sweep:
+        from .sweeps import Sweep
+
         core = self.core
         return Sweep(
             core.own_items,
