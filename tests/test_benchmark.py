@@ -359,6 +359,18 @@ def _children(parent):
         ({"operation": ["gets"]}, "^--operation is gets; expected one of: get; "),
         ({"operation": ["get"], "scenario": "cold-start"}, "^--operation is given for a scenario"),
         ({"subject": ["leen"]}, "^--subject is leen; expected one of: lean, botocore, "),
+        (
+            {"svg": Path("chart.svg"), "scenario": "metrics"},
+            "^--svg is given for the scenario metr",
+        ),
+        (
+            {"markdown": True, "scenario": "scaling"},
+            "^--markdown is given for the scenario scaling",
+        ),
+        (
+            {"json": True, "scenario": "status"},
+            "^--json is given for the scenario status; expected",
+        ),
         ({"svg": Path("/nowhere/at/all.svg")}, "^--svg is /nowhere/at/all.svg; expected a file in"),
         ({"redis": "nonsense", "subject": ["Redis"]}, "^A measuring process ended .*ValueError"),
     ],

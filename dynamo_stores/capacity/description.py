@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from .. import clock
+
 KINDS = ("Read", "Write")
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html
 FREE_DECREASES, MAX_DECREASES, QUIET_HOUR = 4, 27, 3600.0
@@ -77,7 +79,7 @@ class TableCapacity:
     The state of a table; ``resources`` are the table (``""``) and its indexes, by name.
 
     ``table_id`` tells it from a table of this name that was deleted before. ``replicas`` are the
-    other regions that it is in.
+    other regions that it is in. ``created_at`` is in seconds since the epoch, 0 if unknown.
     """
 
     table: str
@@ -90,6 +92,7 @@ class TableCapacity:
     replicas: int = 0
     has_stream: bool = False
     table_class: str = "STANDARD"
+    created_at: float = 0.0
 
     @property
     def is_active(self) -> bool:
@@ -134,6 +137,7 @@ def read_description(description: Mapping[str, Any]) -> TableCapacity:
         ),
         has_stream=bool((description.get("StreamSpecification") or {}).get("StreamEnabled")),
         table_class=str((description.get("TableClassSummary") or {}).get("TableClass", "STANDARD")),
+        created_at=clock.as_seconds(description.get("CreationDateTime", 0.0)),
     )
 
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from ..conf.groups import ScalingConfig
 from ..conf.rules import parse_hours
-from ..exceptions import ThrottlingReason
+from ..exceptions import ACCOUNT_LIMIT, HOT_PARTITION, ON_DEMAND_MAXIMUM, ThrottlingReason
 from .description import KINDS, Quota, TableCapacity, Units
 
 # Units a second that were attempted or consumed, by resource ("" is the table) and kind.
@@ -29,14 +29,14 @@ _NOTHING: Demand = MappingProxyType({})
 _NEVER: Mapping[str, float] = MappingProxyType({})
 
 _CURABLE = "ProvisionedThroughputExceeded"
-# Reasons that more capacity does not cure, with the code and the text of their plans.
+# The codes and the texts of the plans for reasons that more capacity does not cure.
 _INCURABLE = {
-    "KeyRangeThroughputExceeded": (
+    HOT_PARTITION: (
         "hot_partition",
         "a single partition has reached its limit of 3,000 read or 1,000 write units a second",
     ),
-    "AccountLimitExceeded": ("account_limit", "the account's quota of capacity is used up"),
-    "MaxOnDemandThroughputExceeded": (
+    ACCOUNT_LIMIT: ("account_limit", "the account's quota of capacity is used up"),
+    ON_DEMAND_MAXIMUM: (
         "on_demand_maximum",
         "the table's own maximum of on-demand throughput is reached",
     ),
@@ -228,11 +228,6 @@ def _read_reasons(
             if reason.reason.endswith(ending):
                 incurable = Plan(code, f"{why}; more capacity would not help")
     return short, incurable
-
-
-def is_curable(reason: ThrottlingReason) -> bool:
-    """Return whether more capacity cures throttles for ``reason``."""
-    return not reason.reason.endswith(tuple(_INCURABLE))
 
 
 def _used_with(capacity: TableCapacity, name: str, kind: str) -> list[str]:

@@ -18,6 +18,7 @@ from ..capacity.update import describe
 from ..conf import get_config
 from ..exceptions import StoreError, code_of
 from ..infrastructure.tables import wanted_tables
+from ..monitoring.dashboard import local_endpoint
 from ..monitoring.formatting import count_of
 from .load import SECONDS_PER_HOUR, HourUse, Load
 from .measured import Measured, backups_of, load_of
@@ -43,7 +44,8 @@ def cloudwatch_load(
 ) -> Load:
     """
     Return the load of the alias's tables in the last ``days``, by CloudWatch; it counts the calls
-    of every client. One GetMetricData for 500 metrics and some tables, each charged.
+    of every client. One GetMetricData for 500 metrics and some tables, each charged. It is sent to
+    ``endpoint_url``; by default to the endpoint of the alias if that is on this machine, else AWS.
 
     Raises StoreError if CloudWatch refuses or does not answer.
     """
@@ -81,7 +83,8 @@ def read_cloudwatch(
     ]
     last = int(clock.now()) // SECONDS_PER_HOUR
     hours: dict[int, dict[str, list[Decimal]]] = {}
-    client = _client(using, endpoint_url)
+    # What AWS has of tables of these names is not the load of an engine on this machine.
+    client = _client(using, endpoint_url or local_endpoint(using))
     for begin in range(0, len(resources), MOST_QUERIES // 2):
         if begin:
             clock.sleep(_PAUSE)
@@ -96,11 +99,13 @@ def read_cloudwatch(
     if first is None:
         note = f"CloudWatch has no figures of these tables for the last {count_of(days, 'day')}."
         return Measured(notes=(note,)), found
+    # CloudWatch has no figure for an hour without use, also before the first one that has some.
+    created = min(each.created_at for each in found.values()) // SECONDS_PER_HOUR
+    first = min(first, max(last - days * 24, int(created)))
     cost = 2 * len(resources) * PRICE_PER_METRIC
     return (
         Measured(
             measured,
-            # CloudWatch has no figure for an hour without use.
             Decimal(last - first),
             first * 3600.0,
             last * 3600.0,
@@ -135,6 +140,12 @@ def _answers(
         try:
             answer = client.get_metric_data(**request)
         except ClientError as exc:
+            if code_of(exc).isdigit():
+                # A refusal of AWS has a name.
+                raise StoreError(
+                    f"The endpoint {client.meta.endpoint_url} of alias {using!r} does not answer "
+                    "as CloudWatch does. Name another one by --cloudwatch-endpoint-url."
+                ) from exc
             raise StoreError(
                 f"CloudWatch refused GetMetricData for alias {using!r} ({code_of(exc)}); the "
                 "permission cloudwatch:GetMetricData is required."

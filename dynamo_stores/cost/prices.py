@@ -192,8 +192,9 @@ def read_prices(
     if wanted not in regions:
         raise ConfigurationError(
             f"The price file {file.name} has no prices of the region {wanted}; it has "
-            f"{', '.join(regions)}. Give a file with them (--prices), or take those of another "
-            "region, multiplied by a factor (--price-region us-east-1 --factor 1.13)."
+            f"{', '.join(regions)}. Name a file with them in COST['PRICES'] or by --prices; or "
+            "take those of another region, multiplied by a factor, by COST['PRICE_REGION'] and "
+            "COST['FACTOR'] or by --price-region us-east-1 --factor 1.13."
         )
     found = _Reader(file, f"regions.{wanted}", _part(regions, wanted, file))
     try:

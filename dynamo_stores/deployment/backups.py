@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +11,33 @@ MANAGED_POLICIES = (
     "service-role/AWSBackupServiceRolePolicyForBackup",
     "service-role/AWSBackupServiceRolePolicyForRestores",
 )
+_SERVICE = "backup.amazonaws.com"
 ASSUME_ROLE = {
     "Version": "2012-10-17",
     "Statement": [
         {
             "Effect": "Allow",
-            "Principal": {"Service": "backup.amazonaws.com"},
+            "Principal": {"Service": _SERVICE},
             "Action": "sts:AssumeRole",
         }
     ],
 }
+
+
+def trusts_backup(policy: Mapping[str, Any]) -> bool:
+    """Whether AWS Backup may assume a role with this trust policy, apart from its conditions."""
+    return any(
+        each["Effect"] == "Allow"
+        and not {"sts:AssumeRole", "sts:*", "*"}.isdisjoint(_several(each.get("Action")))
+        and isinstance(principal := each.get("Principal"), dict)
+        and _SERVICE in _several(principal.get("Service"))
+        for each in _several(policy["Statement"])
+    )
+
+
+def _several(value: Any) -> list[Any]:
+    # In a policy, a list of one element may be written as the element.
+    return value if isinstance(value, list) else [value]
 
 
 @dataclass(frozen=True)

@@ -245,7 +245,9 @@ def _vpc_endpoint(of: Deployment) -> Iterator[str]:
         f"aws ec2 describe-vpc-endpoints --filters Name=vpc-id,Values={vpc} {service} "
         "--query 'VpcEndpoints[].VpcEndpointId' --output text"
     )
-    yield f'[ -n "$({find})" ] ||'
+    # Not within the test: there the shell would go on after a refusal.
+    yield f"ENDPOINT=$({find})"
+    yield '[ -n "$ENDPOINT" ] ||'
     yield f"  {_command('ec2', 'create-vpc-endpoint', request)} >/dev/null"
 
 

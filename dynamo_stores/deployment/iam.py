@@ -55,6 +55,7 @@ _ON_PLANS = (
 )
 _ON_BACKUP_ROLE = (
     *("AttachRolePolicy", "CreateRole", "GetRole", "ListAttachedRolePolicies", "PassRole"),
+    "UpdateAssumeRolePolicy",
 )
 _OF_STREAMS = ("DescribeStream", "GetRecords", "GetShardIterator")
 # What DynamoDB needs of a key to create a table with it.

@@ -24,7 +24,7 @@ from ..calls.environment import is_loopback
 from ..conf import get_config
 from ..exceptions import StoreError, code_of
 from ..monitoring.dashboard import local_endpoint, region_of
-from .backups import ASSUME_ROLE, MANAGED_POLICIES
+from .backups import ASSUME_ROLE, MANAGED_POLICIES, trusts_backup
 from .description import Deployment
 from .parameters import ALARMS, BACKUPS, DASHBOARD
 from .scaling import SERVICE, ScalingTarget
@@ -334,10 +334,14 @@ class _Backups:
                 f"create the vault {name} of AWS Backup",
                 lambda: client.create_backup_vault(BackupVaultName=name),
             )
-        if _found(lambda: self._iam.get_role(RoleName=name)) is None:
+        role = _found(lambda: self._iam.get_role(RoleName=name))
+        if role is None:
             yield Step(f"create the role {name} of AWS Backup", self._create_role)
-        elif lacking := self._lacking():
-            yield Step(f"attach {', '.join(lacking)} to the role {name}", self._attach)
+        else:
+            if not trusts_backup(role["Role"]["AssumeRolePolicyDocument"]):
+                yield Step(f"let AWS Backup assume the role {name}", self._trust)
+            if lacking := self._lacking():
+                yield Step(f"attach {', '.join(lacking)} to the role {name}", self._attach)
         if self._plan_id is None:
             yield Step(f"create the backup plan {name}", self._create_plan)
         elif not self._is_as_wanted(self._plan_id):
@@ -384,6 +388,11 @@ class _Backups:
     def _create_role(self) -> None:
         self._iam.create_role(RoleName=self._name, AssumeRolePolicyDocument=json.dumps(ASSUME_ROLE))
         self._attach()
+
+    def _trust(self) -> None:
+        self._iam.update_assume_role_policy(
+            RoleName=self._name, PolicyDocument=json.dumps(ASSUME_ROLE)
+        )
 
     def _lacking(self) -> list[str]:
         """Return the policies that the role does not have, as after a step that failed."""

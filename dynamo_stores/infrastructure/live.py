@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .. import clock
 from ..calls.control import ControlPlane, get_control
 from .encryption import key_arn
 from .options import TableOptions
@@ -146,14 +147,9 @@ def recovery_window(control: ControlPlane, table: str) -> tuple[float, float] | 
     if recovery.get("PointInTimeRecoveryStatus") != "ENABLED":
         return None
     return tuple(  # type: ignore[return-value]
-        as_seconds(recovery.get(f"{which}RestorableDateTime", 0.0))
+        clock.as_seconds(recovery.get(f"{which}RestorableDateTime", 0.0))
         for which in ("Earliest", "Latest")
     )
-
-
-def as_seconds(moment: Any) -> float:
-    """Return a time of DynamoDB in seconds since the epoch; botocore's client parses them."""
-    return float(moment.timestamp() if hasattr(moment, "timestamp") else moment)
 
 
 def read_tags(control: ControlPlane, arn: str) -> dict[str, str]:

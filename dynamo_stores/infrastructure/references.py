@@ -22,7 +22,7 @@ from ..concurrency.effects import Verb, run
 from ..conf.aliases import imported
 from ..conf.rules import suggestion
 from ..exceptions import ConfigurationError
-from ..models import DynamoModel, concrete_models
+from ..models import DynamoModel, concrete_models, path_of
 from .backups.digests import item_digest
 from .backups.pacing import PATIENCE
 from .backups.scan import Page, TableScan
@@ -92,7 +92,7 @@ def reference_of(model: type[DynamoModel], name: str) -> Reference:
     not exist, and for a value that cannot be its key.
     """
     spec, attributes, path = table_of(model), model.get_attributes(), model.references[name]
-    where = f"{model.__module__}.{model.__qualname__}.references[{name!r}]"
+    where = f"{path_of(model)}.references[{name!r}]"
     if name not in attributes:
         raise ConfigurationError(
             f"{where}: the model has no attribute {name!r}{suggestion(name, attributes)}"

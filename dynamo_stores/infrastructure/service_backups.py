@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from .. import clock
 from ..calls.control import get_control, was_repeated
 from ..exceptions import StoreError, code_of
-from .live import as_seconds, recovery_window
+from .live import recovery_window
 from .tables import Progress
 from .waiting import PATIENCE, Waiting, patiently
 
@@ -42,7 +42,7 @@ class Backup:
             arn=details["BackupArn"],
             name=details["BackupName"],
             table=table,
-            created=as_seconds(details["BackupCreationDateTime"]),
+            created=clock.as_seconds(details["BackupCreationDateTime"]),
             status=details["BackupStatus"],
             size=int(details.get("BackupSizeBytes") or 0),
         )
@@ -100,7 +100,7 @@ def is_restored_from(description: Mapping[str, Any], source: Source) -> bool:
         return False
     if source.at is None:
         return bool(description["TableStatus"] == "CREATING")
-    return abs(as_seconds(summary.get("RestoreDateTime", 0.0)) - source.at) < 1.0
+    return abs(clock.as_seconds(summary.get("RestoreDateTime", 0.0)) - source.at) < 1.0
 
 
 def _said_of_earlier(status: str) -> str:

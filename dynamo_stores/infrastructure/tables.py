@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
-from django.apps import apps
+from django.apps import AppConfig, apps
 from pynamodb.attributes import Attribute, TTLAttribute
 from pynamodb.indexes import GlobalSecondaryIndex, Index
 
@@ -17,7 +17,15 @@ from .. import clock
 from ..calls.control import ControlPlane, get_control
 from ..conf import StoreConfig, aliases, get_config
 from ..exceptions import TABLE_IN_USE, ConfigurationError, StoreError, code_of
-from ..models import ControlItem, DynamoModel, StoreItem, concrete_models
+from ..models import (
+    ControlItem,
+    DynamoModel,
+    StoreItem,
+    concrete_models,
+    mistake_of,
+    mistaken_models,
+    path_of,
+)
 from .encryption import is_key
 from .live import LiveTable, read_live
 from .options import AWS_OWNED, TableOptions
@@ -136,18 +144,14 @@ def wanted_tables() -> list[TableSpec]:
     Return every table of every alias, and of the installed apps' models, each once; those of models
     of an alias with ``FAILOVER`` in the other alias, too.
 
-    Raises ConfigurationError if two models require one table with different specifications.
+    Raises ConfigurationError if two models require one table with different specifications, and if
+    a model lacks what a table needs.
     """
     found: dict[tuple[str, str], TableSpec] = {}
     models: list[type[DynamoModel]] = [
         model.bound_to(using) for using in aliases() for model in (StoreItem, ControlItem)
     ]
-    own = [
-        model
-        for model in concrete_models()
-        if not issubclass(model, StoreItem | ControlItem)
-        and apps.get_containing_app_config(model.__module__)
-    ]
+    own = [model for model in models_of_apps() if not issubclass(model, StoreItem | ControlItem)]
     models += own
     for model in own:
         # The alias that answers for it needs the same tables.
@@ -161,7 +165,7 @@ def wanted_tables() -> list[TableSpec]:
         if (known.keys, known.indexes, known.ttl) != (spec.keys, spec.indexes, spec.ttl):
             raise ConfigurationError(
                 f"Two models use the table {spec.name} with different keys, indexes or TTL; the "
-                f"second is {model.__module__}.{model.__qualname__}. Give it another table_name."
+                f"second is {path_of(model)}. Give it another table_name."
             )
         options = known.options.combined(spec.options)
         if options is None:
@@ -174,6 +178,23 @@ def wanted_tables() -> list[TableSpec]:
     return list(found.values())
 
 
+def models_of_apps(app: AppConfig | None = None) -> list[type[DynamoModel]]:
+    """
+    Return the models of ``app``, or of all installed apps, that have a table. Raises
+    ConfigurationError if one lacks what a table needs.
+    """
+    for model in mistaken_models():
+        # One without Meta may be a base of models elsewhere.
+        if hasattr(model, "Meta") and _is_in(model, app):
+            raise ConfigurationError(mistake_of(model))
+    return [model for model in concrete_models() if _is_in(model, app)]
+
+
+def _is_in(model: type, app: AppConfig | None) -> bool:
+    found = apps.get_containing_app_config(model.__module__)
+    return found is not None and app in (None, found)
+
+
 def _together(
     one: Mapping[str, Collection[str]] | None, other: Mapping[str, Collection[str]] | None
 ) -> Mapping[str, Collection[str]] | None:
@@ -183,7 +204,9 @@ def _together(
 
 
 def table_of(model: type[DynamoModel]) -> TableSpec:
-    """Return the table that ``model`` requires."""
+    """Return the table that ``model`` requires. Raises ConfigurationError if it lacks anything."""
+    if mistake := mistake_of(model):
+        raise ConfigurationError(mistake)
     attributes = list(model.get_attributes().values())
     types: dict[str, str] = {}
     indexes = tuple(

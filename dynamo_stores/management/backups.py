@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +13,18 @@ from .. import conf
 from ..conf.rules import POSITIVE, SHARE, or_none
 from ..exceptions import StoreUnavailable
 from .options import check_options, whole_between
-from .tables import command_errors, interruptible
+from .tables import (
+    INTERRUPTED,
+    add_choice_of_aliases,
+    chosen_aliases,
+    command_errors,
+    interruptible,
+)
 
 
 def add_pace(parser: ArgumentParser, kind: str) -> None:
     """Add ``--using``, ``--segments``, ``--share`` and ``--units``; ``kind`` is read or write."""
-    parser.add_argument("--using", default=conf.DEFAULT_ALIAS, help="Alias (%(default)s).")
+    add_choice_of_aliases(parser, conf.DEFAULT_ALIAS)
     parser.add_argument(
         "--segments", type=int, default=4, help="Work in parallel (default: %(default)s)."
     )
@@ -40,6 +46,25 @@ def add_pace(parser: ArgumentParser, kind: str) -> None:
 def check_pace(options: dict[str, Any]) -> None:
     """Raise CommandError for a wrong value of the options of :func:`add_pace`."""
     check_options(options, segments=whole_between(1, 32), share=SHARE, units=or_none(POSITIVE))
+
+
+def for_each_chosen(using: list[str] | str | None, work: Callable[[str, bool], object]) -> None:
+    """
+    Call ``work`` for each alias, or the default one, with whether it is one of several. Raises
+    CommandError with the aliases that failed in the end. Ctrl-C ends it at once.
+    """
+    with command_errors():
+        names = chosen_aliases(using or [conf.DEFAULT_ALIAS])
+    failed = []
+    for each in names:
+        try:
+            work(each, len(names) > 1)
+        except CommandError as exc:
+            if len(names) == 1 or exc.returncode == INTERRUPTED:
+                raise
+            failed.append(f"Alias {each!r}: {exc}")
+    if failed:
+        raise CommandError("\n".join(failed))
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from ..calls.control import get_control
 from ..calls.environment import is_loopback
 from ..conf import aliases, get_config
 from ..exceptions import StoreError, StoreUnavailable
-from ..infrastructure.tables import TableSpec, table_of, wanted_tables
-from ..models import ControlItem, StoreItem, concrete_models
+from ..infrastructure.tables import TableSpec, models_of_apps, table_of, wanted_tables
+from ..models import ControlItem, StoreItem
 from ..testing.engine import is_taken
 
 # The exit status of a command that Ctrl-C ended.
@@ -165,18 +165,14 @@ def chosen_tables(names: list[str] | None, using: list[str] | str | None = None)
 
 
 def tables_of_apps(labels: Iterable[str]) -> list[str]:
-    """Return the names of the tables of the models of apps. Raises CommandError."""
+    """Return the names of the tables of the models of apps. Raises CommandError, StoreError."""
     found = []
     for label in labels:
         try:
             app = apps.get_app_config(label)
         except LookupError as exc:
             raise CommandError(str(exc)) from exc
-        models = [
-            model
-            for model in concrete_models()
-            if apps.get_containing_app_config(model.__module__) is app
-        ]
+        models = models_of_apps(app)
         if not models:
             raise CommandError(f"The app {label!r} has no models with a table in DynamoDB.")
         found += [table_of(model).name for model in models]

@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from dynamo_stores.conf import get_config
 from dynamo_stores.cost.cloudwatch import cloudwatch_load, read_cloudwatch
 from dynamo_stores.exceptions import StoreError
-from dynamo_stores.testing import find_free_port
+from dynamo_stores.testing import FakeClock, find_free_port
 
 FAKE = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
@@ -63,6 +63,19 @@ def test_units_of_tables_and_indexes(reporting, moto, consumed):
     assert any("$0.00004 for these 4 metrics" in note for note in load.notes)
 
 
+def test_hours_without_figures_since_the_creation_of_the_table(reporting, moto, consumed):
+    """Also those before the first figure: a month of this use is not one of its busiest hours."""
+    using = reporting(REPORTS={"ENABLED": False})
+    table = get_config(using).store_table
+    with FakeClock(time.time() + 40 * 3600):
+        consumed(table, -38, 1000.0, 0.0)
+        load = cloudwatch_load(using, tables=[table], days=2, endpoint_url=moto)
+        assert load.measured_hours == 40
+        assert load.tables[0].own.use.read == 1000 * 24 / 40
+        load = cloudwatch_load(using, tables=[table], days=1, endpoint_url=moto)
+        assert load.measured_hours == 24
+
+
 def test_the_command_uses_it(reporting, moto, consumed):
     using = reporting(REPORTS={"ENABLED": False})
     table = get_config(using).store_table
@@ -97,3 +110,11 @@ def test_a_cloudwatch_that_does_not_answer(reporting):
             "dynamo_cost", "--cloudwatch", f"--cloudwatch-endpoint-url={url}", f"--table={table}",
             stdout=io.StringIO(),
         )  # fmt: skip
+
+
+def test_aws_is_not_asked_about_the_tables_of_an_engine_on_this_machine(reporting, dynamo_engine):
+    """Tables of these names in an account are others; the embedded engine has no CloudWatch."""
+    using = reporting(REPORTS={"ENABLED": False})
+    table = get_config(using).store_table
+    with pytest.raises(StoreError, match=f"endpoint {dynamo_engine} .*does not answer as CloudW"):
+        read_cloudwatch(using, tables=[table])

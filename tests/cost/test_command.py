@@ -163,6 +163,8 @@ def test_absurd_loads_and_factors(many):
         (["--reads-per-day=1", "--peak=0.5"], "--peak is 0.5; expected a number from 1"),
         (["--reads-per-day=1", "--by-day"], "--by-day cannot be used with assumptions"),
         (["--reads-per-day=1", "--sample=5"], "--sample cannot be used with assumptions"),
+        (["--reads-per-day=1", "--table=t"], "--table cannot be used with assumptions"),
+        (["--cloudwatch", "--cloudwatch-endpoint-url=x"], "-url is x; expected a URL such as"),
         (["--peak=2"], "--peak cannot be used with what was measured"),
         (["--days=0"], "--days is 0; expected a whole number from 1 to 35"),
         (["--sample=0"], "--sample is 0"),

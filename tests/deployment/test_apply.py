@@ -192,6 +192,29 @@ def test_a_role_that_lacks_a_policy_gets_it(project, ministack, client):
     assert len(iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]) == 2
 
 
+@pytest.mark.parametrize("effect", ["Allow", "Deny"])
+def test_a_role_that_aws_backup_may_not_assume_differs(project, ministack, client, effect):
+    """A trust policy with conditions of the account's owner stays."""
+    name = project(ENDPOINT_URL=ministack)
+    options = {"with_": ["backups"], "without": ["alarms", "dashboard"]}
+    apply(**options)
+    iam, role = client("iam", ministack), f"{name}-backups"
+    statement = {
+        "Effect": effect, "Principal": {"Service": ["backup.amazonaws.com"]},
+        "Action": ["sts:AssumeRole"], "Condition": {"StringEquals": {"aws:SourceAccount": "1"}},
+    }  # fmt: skip
+    policy = {"Version": "2012-10-17", "Statement": statement}
+    iam.update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(policy))
+    found = diff(**options)
+    assert found == (
+        [] if effect == "Allow" else [f"not done: let AWS Backup assume the role {role}"]
+    )
+    apply(**options)
+    assert diff(**options) == []
+    policy = iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
+    assert ("Condition" in policy["Statement"]) == (effect == "Allow")
+
+
 def test_a_backup_plan_is_set_and_compared(project, ministack, client):
     """With its vault, role and selection; another schedule, and a copy, are changes."""
     name = project(ENDPOINT_URL=ministack)
@@ -268,6 +291,14 @@ def test_replicas_are_added_where_failover_wants_them(project, ministack):
         apply(**options)
         assert relay.changes == [("Create", "us-west-2")]
         assert diff(**options) == []
+
+
+@pytest.mark.parametrize("what", ["--diff", "--apply"])
+def test_an_endpoint_that_is_no_url_is_refused(project, what):
+    """Before any request."""
+    project()
+    with pytest.raises(CommandError, match="--endpoint-url is engine:1; expected a URL such as"):
+        infrastructure(what, endpoint_url="engine:1")
 
 
 def test_parts_of_documents_alone_are_refused(project):

@@ -160,6 +160,18 @@ def test_a_backup_plan_without_a_selection_gets_it(project, script, calls):
     assert "create-backup-plan" in {operation for _, operation, *_ in made}
 
 
+def test_a_refused_look_for_an_endpoint_ends_the_script(project, script, calls):
+    """A second endpoint could not have the routes of the first."""
+    project()
+    text = script(
+        with_=["vpc-endpoint"], without=["alarms", "dashboard"], parameter=["VpcId=vpc-12"]
+    )
+    made = calls(text, failing="describe-vpc-endpoints")
+    assert [operation for _, operation, *_ in made if "vpc" in operation] == [
+        "describe-vpc-endpoints"
+    ]
+
+
 def test_the_bucket_of_a_trail_has_a_name_that_s3_takes(project, script, calls):
     """63 characters at most, also in the region with the longest name; a letter first."""
     project(TABLE_PREFIX="_", TABLE_NAME=30 * "Orders_")

@@ -222,6 +222,16 @@ def test_the_command_prints_one_policy_or_all(settings):
     assert "arn:aws:dynamodb:eu-west-1:123456789012:table/dynamo-stores" in one
 
 
+def test_policies_for_an_engine_on_this_machine_say_so(settings, capsys):
+    settings.DYNAMO_STORES = {
+        "default": {"REGION": "eu-west-1", "ENDPOINT_URL": "http://127.0.0.1:8400"}
+    }
+    assert "arn:aws:dynamodb:eu-west-1:000000000000:" in run("dynamo_infrastructure", format="iam")
+    assert "Note: the policies are for the engine at" in capsys.readouterr().err
+    run("dynamo_infrastructure", format="iam", account="123456789012")
+    assert "the engine at" not in capsys.readouterr().err
+
+
 def test_the_command_needs_an_account(settings):
     settings.DYNAMO_STORES = {"default": {"REGION": "eu-west-1"}}
     with pytest.raises(CommandError, match="names the account of its tables"):

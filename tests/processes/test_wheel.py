@@ -15,6 +15,8 @@ from django.conf import settings
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.helpers.made_once import made_once
+
 ROOT = Path(settings.BASE_DIR)
 pytestmark = pytest.mark.slow
 URLS = "urlpatterns = []\n"
@@ -55,7 +57,11 @@ print(client.get("/admin/dynamo-stores/").status_code)
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """A wheel of the working tree."""
-    folder = tmp_path_factory.mktemp("wheel")
+    (found,) = made_once(tmp_path_factory, "wheel", build).glob("*.whl")
+    return found
+
+
+def build(folder):
     done = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT],
         capture_output=True,
@@ -65,8 +71,6 @@ def wheel(tmp_path_factory):
     if done.returncode != 0 and "hatchling" in done.stderr:
         pytest.skip("The package index, for the build backend, cannot be reached.")
     assert done.returncode == 0, done.stderr
-    (found,) = folder.glob("*.whl")
-    return found
 
 
 def test_it_holds_the_library_alone(wheel):

@@ -294,11 +294,13 @@ def test_a_table_of_the_engine_is_read(work, handled, default_alias):
         ({"tries": 0}, "--tries is 0; expected a whole number from 1 to 1,000."),
         ({"lease": 0.5}, "--lease is 0.5; expected a number from 1 to 3,600."),
         ({"retry_wait": -1}, "--retry-wait is -1; expected"),
+        ({"stream_endpoint": "engine:1"}, "--stream-endpoint is engine:1; expected a URL"),
         ({"handler": "tests.missing"}, "'tests.missing' cannot be imported"),
         ({"handler": f"{HANDLERS}.NOT_CALLABLE"}, "which is a int; expected a function"),
         ({"handler": None}, "--handler is missing; expected"),
         ({"without_images": True}, "--without-images is set; expected --retry-failed"),
         ({"using": "missing"}, "has no alias 'missing'"),
+        ({"using": ["default", "missing"]}, "has no alias 'missing'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -306,6 +308,14 @@ def test_wrong_options_are_explained(options, sentence):
     """Before any request."""
     with pytest.raises(CommandError, match=sentence.replace(".", r"\.").replace("(", r"\(")):
         call_command("dynamo_stream", "orders", **{"handler": f"{HANDLERS}.handle", **options})
+
+
+def test_a_worker_reads_the_stream_of_one_alias(alias):
+    """Others are not left out in silence."""
+    with pytest.raises(CommandError, match="--using names several aliases; expected one"):
+        call_command(
+            "dynamo_stream", "orders", handler=f"{HANDLERS}.handle", using=["default", alias()]
+        )
 
 
 def test_a_table_without_stream_is_explained(tables, default_alias):

@@ -79,6 +79,13 @@ def test_changes_of_an_incremental_export_are_named():
         load_item(b'{"Metadata": {"WriteTimestampMicros": {"N": "1"}}, "Keys": {"id": {"S": "1"}}}')
 
 
+def test_the_longest_line_of_an_item_is_read():
+    """Of numbers with an exponent, of which DynamoDB returns all digits."""
+    item = {"id": {"S": "1"}, "x": {"L": [{"N": "1" + "0" * 125}] * 136_000}}
+    assert 400_000 < item_size(item) < MAX_ITEM_BYTES
+    assert load_item(dump_item(item)) == item
+
+
 @pytest.mark.parametrize(
     "content",
     [

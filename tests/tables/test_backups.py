@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import io
+import json
 import stat
 from collections import Counter
 from pathlib import Path
@@ -19,11 +20,13 @@ from dynamo_stores.calls.observer import measuring
 from dynamo_stores.concurrency.effects import run as run_verb
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import BackupError, StoreUnavailable
+from dynamo_stores.infrastructure.backups import backup
 from dynamo_stores.infrastructure.backups.journal import Journal
 from dynamo_stores.infrastructure.backups.manifest import Manifest
 from dynamo_stores.infrastructure.backups.restore import Mode, RestoreJob, restore
 from dynamo_stores.infrastructure.backups.schema import Schema
 from dynamo_stores.infrastructure.backups.source import open_source
+from dynamo_stores.testing import find_free_port
 from tests.helpers.commands import cut, flip, run, small
 from tests.helpers.items import EVERY_TYPE, put_all, read_all
 
@@ -50,6 +53,44 @@ def test_every_type_and_large_items_come_back_exactly(make_table, tmp_path):
         {"AttributeName": "by", "KeyType": "HASH"}
     ]
     assert get_control().ttl_attribute(copy) == "ttl"
+
+
+@pytest.mark.parametrize("value", [{"N": "5"}, {"S": ""}], ids=["type", "empty"])
+def test_an_item_that_an_index_of_the_table_refuses_is_found_first(make_table, tmp_path, value):
+    """Also by a dry run; nothing is written."""
+    plain, indexed = make_table(index=False), make_table()
+    put_all("default", plain, [*small(30), {"id": {"S": "x"}, "n": {"N": "1"}, "by": value}])
+    run("dynamo_backup", plain, output=tmp_path / "b")
+    for dry_run in (True, False):
+        with pytest.raises(CommandError, match=r"line \d+ has .*'by'.* index of .*Nothing was"):
+            run("dynamo_restore", tmp_path / "b", table=indexed, dry_run=dry_run)
+    assert not read_all("default", indexed)
+    run("dynamo_restore", tmp_path / "b", table=make_table(index=False))
+
+
+def test_an_item_without_the_key_of_the_table_is_found_first(make_table, tmp_path):
+    """The table of --like may have another key than the backup; no table is created."""
+    table, other, copy = make_table(), get_config().store_table, make_table.name()
+    put_all("default", table, small(30))
+    run("dynamo_backup", table, output=tmp_path / "b")
+    for dry_run in (True, False):
+        with pytest.raises(CommandError, match=r"line 1 has no 'PK'.* the key of .*Nothing was"):
+            run("dynamo_restore", tmp_path / "b", table=copy, like=other, dry_run=dry_run)
+    assert get_control().describe(copy) is None
+    assert not list((tmp_path / "b").glob("restore-*"))
+
+
+def test_a_table_that_exists_without_the_ttl_of_the_backup_is_named(make_table, tmp_path, capsys):
+    """As one that an interrupted restore created, whose progress was deleted."""
+    table = make_table()
+    ttl = {"AttributeName": "ttl", "Enabled": True}
+    get_control().call("UpdateTimeToLive", {"TableName": table, "TimeToLiveSpecification": ttl})
+    put_all("default", table, small(3))
+    run("dynamo_backup", table, output=tmp_path / "b")
+    for target, is_missing in ((make_table(), True), (make_table.name(), False)):
+        run("dynamo_restore", tmp_path / "b", table=target)
+        words = f"{target} existed already, and its TTL is not on the attribute ttl"
+        assert (words in capsys.readouterr().err) == is_missing
 
 
 def backed_up(make_table, folder, items):
@@ -241,13 +282,20 @@ def test_a_backup_that_lacks_only_its_last_step_is_completed(interrupted, make_t
     for restart in (False, True):
         with pytest.raises(CommandError, match="has a complete backup of another table"):
             run("dynamo_backup", other, output=folder, restart=restart)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backup, "table_id", lambda description: "another")
+        with pytest.raises(CommandError, match="before it was deleted and created again"):
+            run("dynamo_backup", table, output=folder)
     put_all("default", table, small(1, v={"S": "later"}))
     with (
         Journal(folder / "progress.jsonl"),
         pytest.raises(CommandError, match="is in use by another process"),
     ):
         run("dynamo_backup", table, output=folder)
-    assert f"{table}: 400 items" in run("dynamo_backup", table, output=folder)
+    printed = run("dynamo_backup", table, output=folder)
+    started = json.loads((folder / "manifest.json").read_text())["started"]
+    assert f"{table}: 400 items" in printed
+    assert f"read from {started} to " in printed
     assert sorted(each.name for each in folder.iterdir()) == ["data", "manifest.json"]
     with pytest.raises(CommandError, match="differ"):
         run("dynamo_verify", table=[table], with_backup=folder)
@@ -328,6 +376,42 @@ def test_only_the_owner_can_read_a_backup(make_table, tmp_path):
     found = {each: stat.S_IMODE(each.stat().st_mode) for each in (folder, *folder.rglob("*"))}
     assert set(found.values()) == {0o700, 0o600}
     assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in found.items())
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_named(make_table, tmp_path, name):
+    """Nothing is said about continuing a backup that has not begun."""
+    (tmp_path / "file").touch()
+    with pytest.raises(CommandError, match=r"cannot be made: .*\. Name another one\.$"):
+        run("dynamo_backup", make_table(), output=tmp_path / name)
+
+
+def test_one_command_is_for_several_aliases(alias, make_table, tmp_path):
+    """One that fails is named in the end, and the others go on."""
+    dead = alias(ENDPOINT_URL=f"http://127.0.0.1:{find_free_port()}", RETRY={"MAX_RETRIES": 0})
+    west, folder = alias(), tmp_path / "b"
+    table = make_table()
+    put_all("default", table, small(3))
+    names = ["--using", dead, "--using", "default", "--using", west]
+    with pytest.raises(CommandError, match=f"^Alias '{dead}': .* got no answer") as failed:
+        run("dynamo_backup", table, *names, output=folder)
+    assert len(str(failed.value).splitlines()) == 1
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["default", west])
+    with pytest.raises(CommandError, match=f"^Alias '{dead}': .* got no answer"):
+        run("dynamo_restore", folder / west, "--overwrite", *names, table=table)
+    with pytest.raises(CommandError, match="--state is the progress of one restore"):
+        run("dynamo_restore", folder / west, *names[2:], table=table, state=tmp_path / "s")
+
+
+def test_a_file_of_state_that_is_no_progress_is_not_taken_for_one(make_table, tmp_path):
+    """Nobody is told to delete it."""
+    backed_up(make_table, tmp_path / "b", small(3))
+    state, target = tmp_path / "secrets.env", make_table()
+    state.write_text("SECRET_KEY=abc")
+    with pytest.raises(CommandError, match=r"secrets\.env is neither empty nor the progress of"):
+        run("dynamo_restore", tmp_path / "b", table=target, state=state)
+    assert state.read_text() == "SECRET_KEY=abc"
+    assert not read_all("default", target)
 
 
 def test_an_empty_table_is_backed_up_and_restored(make_table, tmp_path):

@@ -103,6 +103,27 @@ def test_a_damaged_export_is_named(make_table, tmp_path):
     refused(tmp_path / "two", "has 2 exports; expected one")
 
 
+@pytest.mark.parametrize(
+    ("item", "problem"),
+    [
+        ({"id": {"S": "a"}}, "has no 'n', which is an attribute of the key of"),
+        ({"id": {"S": "a"}, "n": {"S": "1"}}, "has 'n' as S; the key of .* takes N only"),
+        ({"id": {"S": ""}, "n": {"N": "1"}}, "has an empty 'id', which the key of"),
+    ],
+)
+def test_an_item_that_the_key_of_the_table_refuses_is_found_first(
+    make_table, tmp_path, item, problem
+):
+    """Also where the table does not exist; nothing is written, and no table is created."""
+    export = exported(tmp_path, [*small(10), item])
+    table, copy = make_table(), make_table.name()
+    for options in ({"table": table}, {"table": copy, "like": table}):
+        with pytest.raises(CommandError, match=f"line 6 {problem}.*Nothing was written"):
+            run("dynamo_restore", export, **options)
+    assert not read_all("default", table)
+    assert get_control().describe(copy) is None
+
+
 def test_a_missing_table_is_created_as_a_model_requires(make_table, tmp_path):
     """With its keys, its indexes and its name in AWS of --table."""
     users = [

@@ -75,7 +75,8 @@ def back_up(
     job: BackupJob, *, progress: Progress = lambda items: None, restart: bool = False
 ) -> Manifest:
     """
-    Back up the table, or continue the backup that was interrupted; return the manifest.
+    Back up the table, or continue the backup that was interrupted; return the manifest. If that
+    lacked only the removal of its progress, nothing is read again.
 
     With ``restart`` an interrupted backup is deleted first. Raises BackupError if the folder is
     neither empty nor that of the same backup.
@@ -83,7 +84,12 @@ def back_up(
     description = describe(job.using, job.table)
     schema = schema_of(job.using, description)
     folder = job.folder
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise BackupError(
+            f"The folder {folder} cannot be made: {exc.strerror}. Name another one."
+        ) from exc
     _check_folder(folder, has_journal=(folder / PROGRESS).exists(), restart=restart)
     with Journal(folder / PROGRESS) as journal:
         # Again: until this process had the journal, another one may have ended its backup.
@@ -102,10 +108,11 @@ def back_up(
         manifest = folder / manifests.FILE_NAME
         # Beside a journal: a crash came between the two last steps of a backup.
         is_finished = manifest.exists()
-        if is_finished and any((journal.work or {}).get(k) != work[k] for k in ("table", "place")):
+        same = ("table", "place", "table_id")
+        if is_finished and any((journal.work or {}).get(name) != work[name] for name in same):
             raise BackupError(
-                f"{folder} has a complete backup of another table, or of another endpoint or "
-                "region. Name another folder."
+                f"{folder} has a complete backup of another table, of another endpoint or region, "
+                "or of this table before it was deleted and created again. Name another folder."
             )
         if journal.work is None or restart:
             # The manifest goes first, so that none is ever beside the journal of another backup.

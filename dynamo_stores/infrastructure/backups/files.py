@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -145,12 +145,16 @@ class DataFile:
         """The name of the file."""
         return self.path.name
 
-    def check(self) -> None:
-        """Read the whole file. Raises BackupError if it is missing, truncated or altered."""
-        if self.size is None:
-            # Nothing says how long the file is; its compressed data do.
-            for _ in self.read():
-                pass
+    def check(self, problem_of: Callable[[RawItem], str] | None = None) -> None:
+        """
+        Read the whole file. Raises BackupError if it is missing, truncated or altered, or if
+        ``problem_of`` returns a problem of an item.
+        """
+        if self.size is None or problem_of is not None:
+            # Without a size, only the compressed data say how long the file is.
+            for number, item in enumerate(self.read(), 1):
+                if problem_of is not None and (problem := problem_of(item)):
+                    raise BackupError(f"{self.path}: line {number} {problem}.")
             return
         with self._open() as file:
             measured = _Measured(file)

@@ -18,8 +18,8 @@ from ...exceptions import BackupError
 RawItem = dict[str, Any]
 
 # An item has at most 400 KB. In JSON a byte of text may become six characters, an empty string in a
-# list nine, and a number of two bytes its 126 digits.
-MAX_LINE_BYTES = 16 * 2**20
+# list nine, and a number in a list, which has three bytes, 135.
+MAX_LINE_BYTES = 20 * 2**20
 # Every comma is a character of a value, or comes before an element, which counts one byte at least.
 # Elements take far more memory than their characters.
 _MAX_COMMAS = MAX_ITEM_BYTES

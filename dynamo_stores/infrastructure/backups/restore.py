@@ -90,11 +90,15 @@ class Target:
 
 @dataclass
 class Restored:
-    """The number of items that were written, and of those that were kept."""
+    """
+    The number of items that were written, and of those that were kept. ``missing_ttl`` is the TTL
+    attribute of the backup if the restore did not create the table, and its TTL is another or off.
+    """
 
     written: int = 0
     kept: int = 0
     verified: bool = False
+    missing_ttl: str | None = None
 
 
 # Called with what is being done, and the number of items for which it is done.
@@ -122,6 +126,40 @@ def _check_fits(job: RestoreJob, description: dict[str, Any]) -> None:
         raise BackupError(f"{job.table} does not fit: {own.differences(live)[0]}.")
 
 
+def item_check(job: RestoreJob) -> Callable[[RawItem], str] | None:
+    """
+    Return a function to the problem of an item, ``""`` without one: what the key or an index of the
+    target refuses that the table of the backup did not have. None if there is no such key or index.
+    """
+    description = get_control(job.using).describe(job.table)
+    target = job.schema if description is None else Schema.of_description(description, None)
+    source = job.source.schema
+    if target is None:
+        return None
+    # A table with another key than the backup's is refused as a whole.
+    is_same_key = source is not None and (job.schema is None or source.types() == target.types())
+    keys = {} if is_same_key else target.types()
+    had = {} if source is None else source.index_keys()
+    found = {name: kind for name, kind in target.index_keys().items() if had.get(name) != kind}
+    wanted = {**found, **keys}
+
+    def problem_of(item: RawItem) -> str:
+        for name, kind in wanted.items():
+            what = f"{'the key' if name in keys else 'an index'} of {job.table}"
+            if name not in item:
+                if name in keys:
+                    return f"has no {name!r}, which is an attribute of {what}"
+                continue
+            value = item[name]
+            if kind not in value:
+                return f"has {name!r} as {min(value)}; {what} takes {kind} only"
+            if not value[kind]:
+                return f"has an empty {name!r}, which {what} does not take"
+        return ""
+
+    return problem_of if wanted else None
+
+
 def planned_rate(job: RestoreJob, description: Mapping[str, Any] | None) -> float | None:
     """
     Return the write units a second, None without a limit; ``description`` is that of the target,
@@ -138,19 +176,20 @@ def restore(job: RestoreJob, *, progress: Progress = lambda phase, items: None) 
     """
     Write all items of the backup to the target and compare; return the numbers.
 
-    All files are checked before anything is written. Raises BackupError for a damaged file, a
-    target that is not empty without a ``mode``, and a target that differs in the end.
+    All files are checked before anything is written. Raises BackupError for a damaged file, an item
+    that the key or an index of the target refuses, a target that is not empty without a ``mode``,
+    and a target that differs in the end.
     """
     done = 0
-    for file in job.source.check():
+    for file in job.source.check(item_check(job)):
         done += file.items
         progress("Checked", done)
-    if job.journal.exists() and not job.resume:
-        raise BackupError(
-            f"A restore into {job.table} was interrupted; {job.journal} has its progress. Continue "
-            "it with --resume, or delete that file to begin again."
-        )
     with Journal(job.journal) as journal:
+        if journal.work is not None and not job.resume:
+            raise BackupError(
+                f"A restore into {job.table} was interrupted; {job.journal} has its progress. "
+                "Continue it with --resume, or delete that file to begin again."
+            )
         mode, is_created = _begin(job, journal)
         description = _created(job, journal, mode) if is_created else _described(job, journal)
         keys = Schema.of_description(description, None).keys
@@ -159,8 +198,7 @@ def restore(job: RestoreJob, *, progress: Progress = lambda phase, items: None) 
         if job.verify:
             _verify(job, writing, description, progress)
             result.verified = True
-        if is_created:
-            _enable_ttl(job)
+        result.missing_ttl = _enable_ttl(job, is_created=is_created)
         journal.delete()
         return result
 
@@ -268,16 +306,21 @@ def _described(job: RestoreJob, journal: Journal) -> dict[str, Any]:
     return description
 
 
-def _enable_ttl(job: RestoreJob) -> None:
-    # Last: DynamoDB would delete expired items before they are compared.
+def _enable_ttl(job: RestoreJob, *, is_created: bool) -> str | None:
+    """Enable the TTL of a created table; return its attribute if the table has another, or none."""
     schema = job.schema or job.source.schema
     control = get_control(job.using)
-    if schema is None or schema.ttl is None or control.ttl_attribute(job.table) is not None:
-        return
+    found = control.ttl_attribute(job.table)
+    if schema is None or schema.ttl is None or schema.ttl == found:
+        return None
+    if found is not None or not is_created:
+        return schema.ttl
+    # Last: DynamoDB would delete expired items before they are compared.
     specification = {"AttributeName": schema.ttl, "Enabled": True}
     control.call(
         "UpdateTimeToLive", {"TableName": job.table, "TimeToLiveSpecification": specification}
     )
+    return None
 
 
 def _is_empty(using: str, table: str) -> bool:

@@ -113,6 +113,11 @@ class Schema:
         }
         return {name: kinds[name] for name in self.keys}
 
+    def index_keys(self) -> dict[str, str]:
+        """Return the types of the key attributes of the indexes."""
+        keys = _keys_of_indexes(self).values()
+        return {name: kind for each in keys for name, _, kind in each if kind is not None}
+
     def differences(self, other: Schema) -> list[str]:
         """Return as phrases by which keys and indexes a table ``other`` differs from this one."""
         if self.types() != other.types():

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from ...exceptions import BackupError
 from . import manifest as own
 from .digests import ItemsDigest
 from .files import DataFile
+from .lines import RawItem
 from .manifest import Manifest, check_name
 from .schema import Schema
 
@@ -47,11 +48,14 @@ class Source:
         """Whether DynamoDB itself wrote it."""
         return self.schema is None
 
-    def check(self) -> Iterator[DataFile]:
-        """Yield each file once it was checked. Raises BackupError for the first damaged one."""
+    def check(self, problem_of: Callable[[RawItem], str] | None = None) -> Iterator[DataFile]:
+        """
+        Yield each file once it was checked. Raises BackupError for the first damaged one, or one
+        with an item for which ``problem_of`` returns a problem.
+        """
         for file in self.files:
             with _nothing_written():
-                file.check()
+                file.check(problem_of)
             yield file
 
 

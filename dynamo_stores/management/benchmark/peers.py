@@ -110,7 +110,12 @@ def make_peers(plan: Plan) -> tuple[list[Subject], dict[str, str]]:
         ),
         "Memcached": (
             lambda: _django_cache(
-                "memcached.PyMemcacheCache", "Memcached", str(plan.memcached), plan.size
+                "memcached.PyMemcacheCache",
+                "Memcached",
+                str(plan.memcached),
+                plan.size,
+                # Without a pool a connection of its client serves one thread.
+                use_pooling=True,
             ),
             _missing("pymemcache", "pymemcache")
             if plan.memcached
@@ -122,9 +127,9 @@ def make_peers(plan: Plan) -> tuple[list[Subject], dict[str, str]]:
     return [make() for make, reason in chosen.values() if not reason], skipped
 
 
-def _django_cache(backend: str, name: str, location: str, size: int) -> Subject:
+def _django_cache(backend: str, name: str, location: str, size: int, **options: bool) -> Subject:
     make = import_string(f"django.core.cache.backends.{backend}")
-    cache = make(location, {"KEY_PREFIX": own_name("benchmark")})
+    cache = make(location, {"KEY_PREFIX": own_name("benchmark"), "OPTIONS": options})
     # A server that does not answer ends the run here.
     cache.get("k")
     return CacheSubject(name, cache, size)

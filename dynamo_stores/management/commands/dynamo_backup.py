@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand
 from ...conf.rules import POSITIVE
 from ...infrastructure.backups.backup import BackupJob, back_up, describe, interrupted
 from ...infrastructure.backups.pacing import read_rate, read_units
-from ..backups import add_pace, check_pace, pace_of, resumable
+from ..backups import add_pace, check_pace, for_each_chosen, pace_of, resumable
 from ..meter import Meter, duration
 from ..options import check_options
 from ..tables import name_in_dynamodb
@@ -27,7 +27,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("table", help="The table, by its name in DynamoDB or in a model.")
         parser.add_argument(
-            "--output", type=Path, metavar="PATH", required=True, help="A new or empty folder."
+            "--output",
+            type=Path,
+            metavar="PATH",
+            required=True,
+            help="A new or empty folder; with several aliases it gets a folder for each.",
         )
         add_pace(parser, "read")
         parser.add_argument(
@@ -60,11 +64,18 @@ class Command(BaseCommand):
         *args: Any,
         table: str,
         output: Path,
-        using: str,
+        using: list[str] | str | None,
         **options: Any,
     ) -> None:
         check_pace(options)
         check_options(options, checkpoint=POSITIVE)
+
+        def work(each: str, is_one_of_many: bool) -> None:
+            self._back_up(table, output / each if is_one_of_many else output, each, options)
+
+        for_each_chosen(using, work)
+
+    def _back_up(self, table: str, output: Path, using: str, options: dict[str, Any]) -> None:
         advice = "Run the same command again: it continues from the files that are finished."
         with resumable(advice):
             table = name_in_dynamodb(using, table)
@@ -105,7 +116,8 @@ class Command(BaseCommand):
         size = sum(each.size for each in manifest.files)
         self.stdout.write(
             f"{table}: {manifest.digest.items:,} items in {output}, {len(manifest.files)} files, "
-            f"{size:,} bytes. Digest {manifest.digest}."
+            f"{size:,} bytes, read from {manifest.started} to {manifest.finished}. "
+            f"Digest {manifest.digest}."
         )
         self._say_what_it_is_not()
 

@@ -23,6 +23,9 @@ from ..tables import command_errors
 
 # Without --processes: those that measure, or for the scenario status those that report.
 _MEASURING, _REPORTING = 3, 100
+# The scenarios whose figures an option writes in another form.
+_COMPARED = ("calls", "growth", "cold-start")
+_OUTPUTS = {"json": (*_COMPARED, "metrics"), "markdown": _COMPARED, "svg": _COMPARED}
 
 
 class Command(BaseCommand):
@@ -208,6 +211,12 @@ def _check_names(options: dict[str, Any]) -> None:
             )
         if name not in known:
             raise CommandError(f"--operation is {name}; expected one of: {'; '.join(known)}.")
+    for name, scenarios in _OUTPUTS.items():
+        if options[name] and options["scenario"] not in scenarios:
+            raise CommandError(
+                f"--{name} is given for the scenario {options['scenario']}; expected it with "
+                f"--scenario {' or '.join(scenarios)}."
+            )
     if options["svg"] and not options["svg"].resolve().parent.is_dir():
         raise CommandError(f"--svg is {options['svg']}; expected a file in a folder that exists.")
 

@@ -12,6 +12,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...capacity.update import describe
+from ...conf.rules import URL, or_none
 from ...cost.cloudwatch import read_cloudwatch
 from ...cost.estimate import number
 from ...cost.load import Load, assumed
@@ -112,7 +113,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="Print one JSON object.")
 
     def handle(self, *args: Any, table: list[str] | None, **options: Any) -> None:
-        _check(options)
+        _check({**options, "table": table})
         reports: dict[str | None, CostReport] = {}
         with command_errors():
             if any(options[name] is not None for name in _ASSUMED):
@@ -190,6 +191,7 @@ def _check(options: dict[str, Any]) -> None:
         replicas=whole_between(0, 30),
         sample_rate=between(0.5, 40_000),
     )
+    check_options(options, cloudwatch_endpoint_url=or_none(URL))
     for name in (*_ASSUMED, "stream_reads_per_day", "peak", "factor"):
         value, least = options[name], Decimal(1) if name == "peak" else Decimal(0)
         if value is not None and not least <= value <= _MANY:

@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...calls.control import get_control
 from ...conf import get_config
+from ...conf.rules import URL, or_none
 from ...deployment.charges import charges
 from ...deployment.description import Deployment, describe, place_name
 from ...deployment.formats import FORMATS
@@ -21,7 +22,9 @@ from ...deployment.parameters import CLOUDTRAIL, OPTIONAL, PARAMETERS, USUAL, VP
 from ...deployment.requests import Services, Step, steps
 from ...infrastructure.replicas import Replication
 from ...infrastructure.tables import TableSpec
+from ...monitoring.dashboard import local_endpoint
 from ..confirmation import add_no_input, confirm
+from ..options import check_options
 from ..tables import (
     add_choice_of_tables,
     chosen_aliases,
@@ -92,6 +95,7 @@ class Command(BaseCommand):
     def handle(
         self, *args: Any, table: list[str] | None, using: list[str] | None, **options: Any
     ) -> None:
+        check_options(options, endpoint_url=or_none(URL))
         with command_errors():
             found = describe(
                 chosen_tables(table, using),
@@ -135,6 +139,11 @@ class Command(BaseCommand):
                 self.stderr.write(
                     f"Note: processes also ask the tables of {other!r}, FAILOVER of {using!r}, "
                     f"which are not in these policies. Add --using {other}, or another policy."
+                )
+            if account is None and (endpoint := local_endpoint(using)) is not None:
+                self.stderr.write(
+                    f"Note: the policies are for the engine at {endpoint}, whose account is "
+                    "000000000000. Give the id of an account at AWS by --account."
                 )
         with command_errors():
             place_of = place_in(account)

@@ -17,6 +17,7 @@ from ...infrastructure.backups.restore import (
     Mode,
     RestoreJob,
     inspect_target,
+    item_check,
     planned_rate,
     restore,
 )
@@ -25,7 +26,7 @@ from ...infrastructure.backups.source import Source, open_source
 from ...infrastructure.live import LiveTable
 from ...infrastructure.tables import table_of
 from ...models import DynamoModel
-from ..backups import add_pace, check_pace, pace_of, resumable
+from ..backups import add_pace, check_pace, for_each_chosen, pace_of, resumable
 from ..meter import Meter
 from ..options import check_options
 from ..tables import name_in_dynamodb
@@ -91,9 +92,25 @@ class Command(BaseCommand):
         )
         parser.add_argument("--dry-run", action="store_true", help="Check, and write nothing.")
 
-    def handle(self, *args: Any, path: Path, table: str, using: str, **options: Any) -> None:
+    def handle(
+        self,
+        *args: Any,
+        path: Path,
+        table: str,
+        using: list[str] | str | None,
+        **options: Any,
+    ) -> None:
         check_pace(options)
         check_options(options, checkpoint=POSITIVE)
+
+        def work(each: str, is_one_of_many: bool) -> None:
+            if is_one_of_many and options["state"] is not None:
+                raise CommandError("--state is the progress of one restore; expected one --using.")
+            self._restore(path, table, each, options)
+
+        for_each_chosen(using, work)
+
+    def _restore(self, path: Path, table: str, using: str, options: dict[str, Any]) -> None:
         with resumable("Run the same command with --resume: it continues where it ended."):
             table = name_in_dynamodb(using, table)
             own_state = re.sub(r"[^\w.-]", "_", f"restore-{using}-{table}.jsonl")
@@ -135,6 +152,13 @@ class Command(BaseCommand):
         kept = f", {result.kept:,} kept as they were" if result.kept else ""
         done = "compared by digest" if result.verified else "not compared"
         self.stdout.write(f"{table}: {result.written:,} items written{kept}, {done}.")
+        if result.missing_ttl is not None:
+            self.stderr.write(
+                self.style.WARNING(
+                    f"{table} existed already, and its TTL is not on the attribute "
+                    f"{result.missing_ttl}, as in the backup. Enable it if items are to expire."
+                )
+            )
 
     def _warn_of_stream(self, table: str, view: str) -> None:
         self.stderr.write(
@@ -146,7 +170,7 @@ class Command(BaseCommand):
 
     def _plan(self, job: RestoreJob, source: Source, meter: Meter) -> None:
         done = 0
-        for file in source.check():
+        for file in source.check(item_check(job)):
             done += file.items
             meter.update("Checked", done)
         target = inspect_target(job)

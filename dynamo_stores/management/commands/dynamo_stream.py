@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import close_old_connections
 
 from ...conf import DEFAULT_ALIAS, imported
-from ...conf.rules import NOT_NEGATIVE
+from ...conf.rules import NOT_NEGATIVE, URL, or_none
 from ...exceptions import StoreUnavailable
 from ...streams.checkpoints import Checkpoints, State
 from ...streams.client import StreamsClient
@@ -22,7 +22,7 @@ from ...streams.reader import Options
 from ...streams.records import StreamRecord
 from ...streams.worker import StreamWorker
 from ..options import between, check_options, whole_between
-from ..tables import command_errors, interruptible, name_in_dynamodb
+from ..tables import chosen_aliases, command_errors, interruptible, name_in_dynamodb
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,12 @@ class Command(BaseCommand):
             help="The dotted path of a function of a list of records; may be left out with "
             "--failed --consumer NAME.",
         )
-        parser.add_argument("--using", default=DEFAULT_ALIAS, help="The alias of the table.")
+        parser.add_argument(
+            "--using",
+            action="append",
+            metavar="ALIAS",
+            help=f"The alias of the table (default: {DEFAULT_ALIAS}).",
+        )
         parser.add_argument(
             "--consumer",
             metavar="NAME",
@@ -116,8 +121,15 @@ class Command(BaseCommand):
             tries=whole_between(1, 1_000),
             retry_wait=NOT_NEGATIVE,
             lease=between(1, 3_600),
+            stream_endpoint=or_none(URL),
         )
-        using, path = options["using"], options["handler"]
+        with command_errors():
+            using, *others = chosen_aliases(options["using"] or [DEFAULT_ALIAS])
+        if others:
+            raise CommandError(
+                "--using names several aliases; expected one. Start a worker for each of them."
+            )
+        path = options["handler"]
         consumer = options["consumer"] or path
         if options["without_images"] and not options["retry_failed"]:
             raise CommandError("--without-images is set; expected --retry-failed beside it.")
