@@ -17,6 +17,9 @@ from contextvars import ContextVar, Token
 # What a header may have; another id is made in its place, because it gets into logs.
 _ID = re.compile(r"[A-Za-z0-9._:;=/+-]{1,128}")
 
+# Of a request: its id, which log records find when the middleware has returned.
+ATTRIBUTE = "_dynamo_stores_correlation"
+
 _current: ContextVar[str] = ContextVar("dynamo_stores_correlation", default="")
 
 
@@ -58,8 +61,14 @@ def end(token: Token[str]) -> None:
 
 
 class CorrelationFilter(logging.Filter):
-    """Gives each record the attribute ``correlation_id``, ``""`` without one."""
+    """
+    Gives each record the attribute ``correlation_id``, ``""`` without one.
+
+    Django logs a response with a status of 400 or more when all middleware has returned. The record
+    of such a line has the request, and gets its id.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.correlation_id = current()
+        found = current() or getattr(getattr(record, "request", None), ATTRIBUTE, "")
+        record.correlation_id = found if isinstance(found, str) else ""
         return True

@@ -19,6 +19,7 @@ from ..calls.failover import FailedOver
 from ..calls.policy import deadline
 from ..concurrency.effects import run
 from ..concurrency.per_process import PerProcess
+from ..concurrency.threads import start
 from ..conf import DEFAULT_ALIAS, get_config
 from ..exceptions import CALL_ERRORS, ConfigurationError
 from ..item_access import Items
@@ -152,11 +153,8 @@ class Health:
         thread = threading.Thread(
             target=self._run, args=(future,), name=f"dynamo-stores-health-{self.using}", daemon=True
         )
-        try:
-            thread.start()
-        except RuntimeError as exc:
-            # There are too many threads, or the interpreter shuts down.
-            future.set_result(self._result(0.0, type(exc).__name__))
+        if not start(thread):
+            future.set_result(self._result(0.0, RuntimeError.__name__))
         return future
 
     def _run(self, future: concurrent.futures.Future[HealthResult]) -> None:

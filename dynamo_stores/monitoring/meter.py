@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -218,19 +219,22 @@ class Meter:
         return Snapshot(self.using, clock.now(), counters, gauges, histograms)
 
     def _count_pending(self) -> bool:
-        self._count_answers()
-        has_begun = False
+        answered_at, ended_at, has_begun = self._count_answers(), math.inf, False
         with contextlib.suppress(IndexError):
             while True:
-                has_begun |= self._count(*self._pending.popleft())
+                ended_at, measurement = self._pending.popleft()
+                has_begun |= self._count(ended_at, measurement)
+        if answered_at > ended_at:
+            self.tally.count_outcome(answered_at, is_answered=True)
         return has_begun
 
-    def _count_answers(self) -> None:
+    def _count_answers(self) -> float:
+        """Count the calls that were answered at once; return when the last one ended, or 0."""
         # They are the many; those of one minute are added up together.
         answers = self._answers
         taken = [answers.popleft() for _ in range(len(answers))]
         if not taken:
-            return
+            return 0.0
         throttled, begin = self.tally.throttling(), minute_of(taken[0][0]) * 60.0
         plain: defaultdict[tuple[str, str], list[_Answer]] = defaultdict(list)
         for answer in taken:
@@ -242,7 +246,9 @@ class Meter:
             self._count(at, measurement)
         for key, found in plain.items():
             self._count_plain(*key, found)
-        self.tally.count_outcome(taken[-1][0], is_answered=True)
+        ended_at = taken[-1][0]
+        self.tally.count_outcome(ended_at, is_answered=True)
+        return ended_at
 
     def _count_plain(self, table: str, operation: str, answers: list[_Answer]) -> None:
         times, _, _, seconds, consumed = zip(*answers, strict=True)

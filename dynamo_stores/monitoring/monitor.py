@@ -16,6 +16,7 @@ from asgiref.sync import iscoroutinefunction
 from .. import clock
 from ..concurrency.bounded import BoundedDict
 from ..conf import DEFAULT_ALIAS
+from ..conf.functions import is_coroutine_function
 from . import correlation
 from .exporter import get_exporters
 from .health import HealthResult, perform_health_check
@@ -193,7 +194,8 @@ def monitor_operation(
     Measure a block: what it took and whether it raised, counted by name and class of the error,
     with one correlation id for all that it calls. Spans have ``attributes``.
 
-    With a ``function`` call it and return its result, an awaitable for a coroutine function.
+    With a ``function`` call it and return its result, an awaitable for a coroutine function. If
+    another function returns an awaitable, its call and the wait have a span each.
     Without one return a context manager (``with`` and ``async with``) that is a decorator, too.
     Raises TypeError if the name is not a string, as for a decorator without parentheses.
     """
@@ -205,6 +207,9 @@ def monitor_operation(
     measured = _Measured(using, name, dict(attributes or {}))
     if function is None:
         return measured
+    if is_coroutine_function(function):
+        # Its call does nothing yet, and would be a span of its own.
+        return measured.awaited(function())
     block = measured.make()
     with block:
         result = function()

@@ -12,12 +12,10 @@ import contextlib
 import logging
 import os
 import random
-import secrets
 import socket
 import sys
 import threading
 import weakref
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,7 @@ from .ending import time_left
 from .meter import get_meter, when_begun
 from .report import BreakerReport, Report
 from .report_store import ReportStore
+from .token import token_of
 
 logger = logging.getLogger(__name__)
 
@@ -212,12 +211,6 @@ def reset_breaker(using: str, table: str) -> None:
     for policy in get_connection(using).policies():
         if policy.table == table:
             policy.breaker.reset()
-
-
-@cache
-def token_of(pid: int) -> str:
-    """Return a random token of this process: containers may have equal hostnames and pids."""
-    return secrets.token_hex(3)
 
 
 def role_of(argv: list[str]) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 from .. import clock
 from ..calls.observer import Measurement, kind_of
-from ..capacity.planner import is_curable
 from ..capacity.usage import MINUTES, Usage, UsageByMinute, minute_of
 from ..exceptions import CONDITION_FAILED
 from .histogram import Buckets, add, bucket_of
@@ -147,7 +146,7 @@ class Tally:
             reasons["no reason named"] += 1
         self._throttled[table] += 1
         resources = self._minute_of(clock.now())
-        curable = {each.index for each in measurement.reasons if is_curable(each)}
+        curable = {each.index for each in measurement.reasons if each.is_curable}
         for index in {each.index for each in measurement.reasons} or {""}:
             incurable = int(bool(measurement.reasons) and index not in curable)
             used = resources[f"{table}/{index}" if index else table]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +11,11 @@ from dynamo_stores.admin.cards import cards, describe_change, processes, summary
 from dynamo_stores.admin.charts import bar, sparkline
 from dynamo_stores.capacity.history import CapacityDecision
 from dynamo_stores.monitoring.formatting import ago, clock_time, count_of, exact, number, span
+from dynamo_stores.monitoring.latency import Latency
 from dynamo_stores.monitoring.report import BreakerReport, Calls, Report
 from dynamo_stores.monitoring.status import (
     AliasStatus,
+    BreakerRow,
     Outage,
     ResourceStatus,
     TableStatus,
@@ -284,3 +287,14 @@ def test_as_json():
     (table,) = found["capacity"]
     assert (table["using"], table["table"], table["throttled"]) == ("default", "posts", 0)
     assert table["resources"][0]["write"]["capacity"] == 10
+
+
+def test_the_fields_of_the_json_are_documented():
+    text = Path(__file__, "../../../docs/status.md").resolve().read_text()
+    section = text.partition("### JSON")[2].partition("\n### ")[0]
+    made_of = (
+        BreakerRow, TableStatus, ResourceStatus, ThroughputStatus, ThrottledTime, Latency, Report,
+        CapacityDecision,
+    )  # fmt: skip
+    names = {each.name for cls in made_of for each in fields(cls)} | set(as_json([ALL_OK]))
+    assert not [name for name in names if f"`{name}`" not in section]

@@ -190,7 +190,12 @@ def test_throttled_and_retried_operations():
     retried = operation("GetItem", {"Key": key("a")}, errors=["OperationTimeoutError"])
     (finding,) = advise([retried])
     assert (finding.code, finding.severity) == ("retried", HINT)
-    assert finding.message == "Operations on t were repeated once after OperationTimeoutError."
+    assert finding.message == "1 operation on t was repeated after OperationTimeoutError."
+    twice = operation("GetItem", {"Key": key("b")}, errors=["StoreUnavailable"] * 2)
+    (finding,) = advise([retried, twice])
+    assert finding.message == (
+        "2 operations on t were repeated after OperationTimeoutError and StoreUnavailable."
+    )
 
 
 def test_an_item_that_is_replaced_after_it_was_read():

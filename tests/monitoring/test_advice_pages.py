@@ -232,7 +232,11 @@ def test_a_page_that_fails_has_findings_too(logged):
             "throttled",
             "1 attempt",
         ),
-        (lambda faults: faults.fail("Query", times=1), "retried", "once after StoreUnavailable"),
+        (
+            lambda faults: faults.fail("Query", times=1),
+            "retried",
+            "was repeated after StoreUnavailable",
+        ),
     ],
     ids=["throttled", "in part", "no answer"],
 )

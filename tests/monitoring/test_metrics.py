@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import ClientError
 from django.conf import settings
 
+from dynamo_stores.cache.locks import Lock, LockStore
+from dynamo_stores.cache.options import CacheOptions
+from dynamo_stores.cache.stampede import get_or_compute
 from dynamo_stores.calls import observer
+from dynamo_stores.concurrency.effects import Computation, run
 from dynamo_stores.conf import get_config
 from dynamo_stores.exceptions import CircuitBreakerOpenError, StoreUnavailable
+from dynamo_stores.monitoring.correlation import correlated
 from dynamo_stores.monitoring.exporter import flush_metrics, get_exporters
 from dynamo_stores.monitoring.meter import get_meter
 from dynamo_stores.monitoring.metrics import FAMILIES, Distribution, Snapshot
@@ -154,6 +161,37 @@ def test_stores_count_refusals_jobs_and_waits(metrics, until):
     assert counted["rate_limit_refusals"] == {("reports",): 1.0}
     assert counted["jobs"] == {("begun",): 3.0, ("completed",): 2.0, ("failed",): 1.0}
     assert counted["waits"] == {("job",): 1.0}
+
+
+def test_callers_that_wait_for_another_are_counted_once(metrics, until):
+    """For a lock, and for the computation of a value; however often they read meanwhile."""
+    using, key = metrics()[0], secrets.token_hex(8)
+    counted = get_meter(using).snapshot
+    locks = LockStore(using)
+    with Lock(locks, key):
+        waiting = threading.Thread(target=Lock(locks, key).acquire, args=[True, 1.5])
+        waiting.start()
+        until(lambda: counted().total("waits"))
+        waiting.join()
+    store = CacheStore(using, options=CacheOptions(stampede_lease=10))
+    begun, may_end = threading.Event(), threading.Event()
+
+    def compute():
+        begun.set()
+        may_end.wait(10)
+        return 1
+
+    def get():
+        return run(get_or_compute(store, Computation(compute), key, 60, ()))
+
+    with ThreadPoolExecutor(2) as threads:
+        found = [threads.submit(get)]
+        begun.wait(10)
+        found.append(threads.submit(get))
+        until(lambda: counted().total("waits") == 2)
+        may_end.set()
+        assert [each.result() for each in found] == [1, 1]
+    assert counted().counters["waits"] == {("lock",): 1.0, ("computation",): 1.0}
 
 
 def test_every_metric_belongs_to_a_family(metrics, dynamo_faults):
@@ -340,6 +378,19 @@ def test_log_lines_as_json(metrics, caplog):
     assert [each.get("operation") for each in lines] == ["PutItem", "PutItem", None]
     assert lines[1]["error"] == "ConditionalCheckFailedException"
     assert (lines[2]["operations"], lines[2]["errors"]) == (2, 0)
+    counts = ("operations", "errors", "throttles", "retries", "hits", "misses", "refusals")
+    assert {type(lines[2][name]) for name in counts} == {int}
+    assert "correlation_id" not in lines[0]
+
+
+def test_log_lines_have_the_id_of_their_request(metrics, caplog):
+    """As a field of JSON, and in ``extra``."""
+    using, _ = metrics(sinks=["dynamo_stores.monitoring.sinks.LoggingSink"])
+    get_exporters(using).all[0].sink.options = {"JSON": True}
+    with caplog.at_level(logging.DEBUG, "dynamo_stores.operations"), correlated("abc"):
+        CacheStore(using).get("k")
+    (line,) = caplog.records
+    assert json.loads(line.getMessage())["correlation_id"] == line.dynamodb_correlation_id == "abc"
 
 
 def test_log_lines_of_values_of_the_application(metrics, caplog):

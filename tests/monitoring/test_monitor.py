@@ -29,7 +29,11 @@ async def async_view(request):
     return HttpResponse(correlation.current())
 
 
-urlpatterns = [path("sync", view), path("async", async_view)]
+def refuse(request):
+    return HttpResponse(status=429)
+
+
+urlpatterns = [path("sync", view), path("async", async_view), path("refused", refuse)]
 
 
 def blocks(using):
@@ -250,6 +254,18 @@ def test_another_header_gets_a_new_id(sent):
     response = Client().get("/sync", headers={"X-Request-ID": sent} if sent else {})
     assert len(response.text) == 32
     assert response["X-Request-ID"] == response.text
+
+
+@override_settings(
+    ROOT_URLCONF=__name__, MIDDLEWARE=["dynamo_stores.middleware.CorrelationMiddleware"]
+)
+def test_a_line_about_a_response_has_the_id(caplog):
+    """Django logs it after the first middleware has returned; sync and async."""
+    with caplog.filtering(CorrelationFilter()):
+        Client().get("/refused", headers={"X-Request-ID": "abc"})
+        asyncio.run(AsyncClient().get("/refused", headers={"X-Request-ID": "def"}))
+    lines = [each for each in caplog.records if each.name == "django.request"]
+    assert [each.correlation_id for each in lines] == ["abc", "def"]
 
 
 def test_log_records_have_the_id():

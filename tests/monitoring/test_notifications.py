@@ -47,6 +47,7 @@ from tests.helpers.notifications import (
     slow,
 )
 from tests.helpers.peers import Peer, answering, response
+from tests.helpers.status import HERE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -68,8 +69,11 @@ def closes(using, table="t"):
     breaker(using, table, State.OPEN, State.CLOSED, "")
 
 
-def test_a_breaker_is_told_when_it_opens_and_when_it_closes(notified, dynamo_faults, dynamo_clock):
+def test_a_breaker_is_told_when_it_opens_and_when_it_closes(
+    notified, dynamo_faults, dynamo_clock, caplog
+):
     """By real calls: with where, since when, why, what was done and what comes next."""
+    caplog.set_level(logging.INFO, "dynamo_stores.calls.connection")
     using = notified(
         SETTINGS={
             "ENDPOINT_URL": dynamo_faults.url,
@@ -91,7 +95,7 @@ def test_a_breaker_is_told_when_it_opens_and_when_it_closes(notified, dynamo_fau
     assert opened.fields["error"] == "InternalServerError"
     assert opened.fields["next_try"] == began + 60
     assert opened.fields["is_shared"] is True
-    assert opened.fields["process"].endswith(f"#{os.getpid()}")
+    assert opened.fields["process"] == HERE
     assert opened.text == (
         f"The circuit breaker of table {table} (alias {using}) opened at 2033-05-18 03:33:20 UTC "
         f"in the process {opened.fields['process']} after InternalServerError: its requests fail "
@@ -102,6 +106,13 @@ def test_a_breaker_is_told_when_it_opens_and_when_it_closes(notified, dynamo_fau
     assert all_sent(using) == ["breaker_opened", "breaker_closed"]
     assert received[1].fields["since"] == began
     assert "closed at 2033-05-18 03:35:20 UTC after 2 minutes" in received[1].text
+    lines = [each.getMessage() for each in caplog.records if each.name.endswith("connection")]
+    about = f"The circuit breaker of table {table} went from"
+    assert lines == [
+        f"{about} closed to open after InternalServerError.",
+        f"{about} open to half_open.",
+        f"{about} half_open to closed.",
+    ]
 
 
 def test_nobody_is_told_without_the_setting(alias):
@@ -518,6 +529,7 @@ def test_the_settings_are_checked(tables):
 
 @pytest.mark.parametrize("path", ["nowhere.function", "tests.helpers.notifications.nothing",
                                   "tests.helpers.notifications.not_callable",
+                                  "tests.helpers.notifications.asynchronous",
                                   "builtins.object", "operator.eq"])  # fmt: skip
 def test_a_function_that_cannot_be_called_is_an_error(tables, path):
     """Of the system checks."""
@@ -559,7 +571,7 @@ def test_beat_must_look_for_tables_that_are_stuck(tables):
 
 
 def test_a_process_that_is_killed_leaves_the_rest_to_others(notified, dynamo_clock):
-    """What it held is in the control table, and told by whoever comes next."""
+    """What it held is in the control table, and told by the next notifier."""
     using = notified()
 
     def work(number):

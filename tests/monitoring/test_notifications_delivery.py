@@ -10,6 +10,8 @@ import threading
 
 import boto3
 import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.db import connections
 
 from dynamo_stores.exceptions import StoreRefused
@@ -22,7 +24,7 @@ from dynamo_stores.monitoring.notifications.delivery import (
     subject_of,
 )
 from dynamo_stores.testing import EmbeddedEngine
-from tests.helpers.notifications import bodies, path_of, received, remember
+from tests.helpers.notifications import asynchronous, bodies, fail, path_of, received, remember
 from tests.helpers.peers import Peer, answering, make_certificate, reset, response
 
 NEWS = messages.breaker_opened("default", "t", 2_000_000_000.0, "StoreUnavailable", recovery=60)
@@ -196,6 +198,50 @@ def test_all_receivers_get_it(notified, aws, topic):
     assert received == [NOTIFICATION]
     assert isinstance(received[0], Notification)
     assert len(read()) == 1
+
+
+def test_the_command_tests_each_receiver(notified, capsys):
+    """No table is needed for it."""
+    with Peer(answering(response())) as peer:
+        using = notified(FUNCTION=path_of(remember), WEBHOOK=f"{peer.url}/secret")
+        call_command("dynamo_notify", using=[using])
+        (body,) = bodies(peer)
+    (told,) = received
+    assert told.as_json() == body
+    assert (told.event, told.using) == ("test", using)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"{using}: the webhook at 127.0.0.1 took it.",
+        f"{using}: the function {path_of(remember)} took it.",
+    ]
+
+
+def test_the_command_shows_who_did_not_take_it(notified, alias, capsys):
+    with Peer(answering(response(status=500))) as peer:
+        using = notified(FUNCTION=path_of(fail), WEBHOOK=peer.url)
+        with pytest.raises(CommandError, match="2 of the receivers did not take it"):
+            call_command("dynamo_notify", using=[using])
+    shown = capsys.readouterr().out
+    assert "the webhook at 127.0.0.1 did not take it: it answered with status 500." in shown
+    assert f"the function {path_of(fail)} did not take it: LookupError." in shown
+    assert "secret" not in shown
+    with pytest.raises(CommandError, match="NOTIFY has no receiver"):
+        call_command("dynamo_notify", using=[using, alias()])
+    with pytest.raises(CommandError, match="nowhere"):
+        call_command("dynamo_notify", using=["nowhere"])
+
+
+def test_a_coroutine_function_does_not_take_it(notified, capsys):
+    """Nobody would await it."""
+    path = path_of(asynchronous)
+    using = notified(FUNCTION=path)
+    with pytest.raises(CommandError, match="1 of the receivers did not take it"):
+        call_command("dynamo_notify", using=[using])
+    assert capsys.readouterr().out == (
+        f"{using}: the function {path} did not take it: it returned coroutine; expected a plain "
+        "function.\n"
+    )
+    assert not received
 
 
 def test_a_receiver_keeps_one_thread():

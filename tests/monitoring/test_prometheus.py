@@ -158,6 +158,18 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path):
         Folder(tmp_path / "link").begin("x")
 
 
+def test_a_page_whose_folder_cannot_be_used_says_so(scraped, caplog):
+    """Prometheus then shows that the scrape failed."""
+    _, sink = scraped(TOKEN="abc")
+    folder = sink.folder.path
+    folder.symlink_to(folder.parent)
+    request = RequestFactory().get("/metrics/", headers={"Authorization": "Bearer abc"})
+    answer = views.metrics(request)
+    assert answer.status_code == 503
+    assert str(folder) in answer.text
+    assert "cannot be read" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("changes", "headers", "address", "status"),
     [
@@ -168,6 +180,18 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path):
         ({}, {"Authorization": "Bearer "}, "127.0.0.1", 403),
         ({"ALLOW": ["10.0.0.0/8"]}, {}, "10.1.2.3", 200),
         ({"ALLOW": ["10.0.0.0/8"]}, {}, "11.1.2.3", 403),
+        (
+            {"TOKEN": "abc", "ALLOW": ["10.0.0.0/8"]},
+            {"Authorization": "Bearer other"},
+            "10.1.2.3",
+            200,
+        ),
+        (
+            {"TOKEN": "abc", "ALLOW": ["10.0.0.0/8"]},
+            {"Authorization": "Bearer other"},
+            "11.1.2.3",
+            403,
+        ),
         ({"ALLOW": ["10.0.0.0/8"]}, {"X-Forwarded-For": "10.1.2.3"}, "11.1.2.3", 403),
         ({"ALLOW": ["10.0.0.0/8"]}, {}, "", 403),
     ],

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -426,6 +427,24 @@ def test_the_begin_of_an_outage_is_known_until_the_next_answer(reporting, dynamo
     with contextlib.suppress(StoreUnavailable):
         store.get("k")
     assert meter.unanswered_since == since
+
+
+def test_an_answer_ends_an_outage_that_is_counted_with_it(reporting, dynamo_faults):
+    """As while another thread takes a snapshot."""
+    using = reporting(ENDPOINT_URL=dynamo_faults.url, REPORTS={"INTERVAL": 3600.0})
+    store, meter = CacheStore(using), get_meter(using)
+
+    def call():
+        dynamo_faults.fail("*")
+        with pytest.raises(StoreUnavailable):
+            store.get("k")
+        dynamo_faults.clear()
+        store.get("k")
+
+    with meter.locked(), ThreadPoolExecutor(1) as thread:
+        thread.submit(call).result()
+    assert meter.answered_at > 0
+    assert meter.unanswered_since is None
 
 
 def test_a_throttle_ends_an_outage(reporting, dynamo_faults):

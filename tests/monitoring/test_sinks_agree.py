@@ -17,7 +17,7 @@ from dynamo_stores.stores import CacheStore, DedupeStore, RateLimitStore
 from tests.monitoring.test_emf import EMF, checked, totals
 from tests.monitoring.test_prometheus import PATH as PROMETHEUS
 from tests.monitoring.test_prometheus import total
-from tests.monitoring.test_telemetry import OTEL, points, spans  # noqa: F401 - fixtures
+from tests.monitoring.test_telemetry import OTEL, exported, points, spans  # noqa: F401 - fixtures
 
 LOGS = "dynamo_stores.monitoring.sinks.LoggingSink"
 

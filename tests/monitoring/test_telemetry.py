@@ -21,6 +21,7 @@ from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.monitoring import Monitor, monitor_operation
 from dynamo_stores.monitoring.correlation import correlated
 from dynamo_stores.monitoring.meter import get_meter
+from dynamo_stores.monitoring.sinks.base import UNITS
 from dynamo_stores.stores import CacheStore
 from tests.monitoring.test_metrics import metrics  # noqa: F401 - a fixture
 
@@ -40,8 +41,8 @@ def spans(monkeypatch):
 
 
 @pytest.fixture
-def points(monkeypatch):
-    """``points()``: the data points of each metric."""
+def exported(monkeypatch):
+    """``exported()``: the metrics by their names."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
     monkeypatch.setattr(otel_metrics, "get_meter", provider.get_meter)
@@ -49,7 +50,7 @@ def points(monkeypatch):
     def collect():
         data = reader.get_metrics_data()
         return {
-            metric.name: list(metric.data.data_points)
+            metric.name: metric
             for resource in data.resource_metrics
             for scope in resource.scope_metrics
             for metric in scope.metrics
@@ -57,6 +58,12 @@ def points(monkeypatch):
 
     yield collect
     provider.shutdown()
+
+
+@pytest.fixture
+def points(exported):
+    """``points()``: the data points of each metric."""
+    return lambda: {name: list(each.data.data_points) for name, each in exported().items()}
 
 
 def test_the_first_operation_of_a_process_has_a_span(alias, spans, points):
@@ -95,6 +102,23 @@ def test_a_span_for_each_operation(metrics, spans, points):  # noqa: F811
         assert "secret" not in span.to_json()
     assert get.attributes["aws.dynamodb.consistent_read"] in (True, False)
     assert get.attributes["dynamo_stores.units"] > 0
+
+
+def test_a_coroutine_function_has_one_span(metrics, spans, points):  # noqa: F811
+    """Its call does nothing yet."""
+    using, _ = metrics(sinks=[OTEL])
+
+    async def work():
+        await asyncio.sleep(0.05)
+        return 7
+
+    async def call():
+        return await monitor_operation("work", work, using=using)
+
+    assert asyncio.run(call()) == 7
+    (span,) = spans()
+    assert span.name == "work"
+    assert span.end_time - span.start_time >= 20_000_000
 
 
 def test_a_span_of_correlated_work_has_its_id(metrics, spans, points):  # noqa: F811
@@ -158,6 +182,21 @@ def test_metrics_agree_with_what_was_counted(metrics, spans, points):  # noqa: F
         total = sum(each.value for each in found[f"dynamo_stores.{name}"])
         assert total == counted.total(name) > 0
     assert spans() == ()
+
+
+def test_units_are_those_of_ucum(metrics, exported):  # noqa: F811
+    """Each of CloudWatch's has one."""
+    using, _ = metrics(sinks=[OTEL])
+    for unit in sorted(UNITS):
+        Monitor(using).record_metric(f"of_{unit.lower().replace('/', '_per_')}", 1, unit)
+    found = {name.removeprefix("of_"): each.unit for name, each in exported().items()}
+    assert {found[unit.lower().replace("/", "_per_")] for unit in UNITS} == {
+        "", "%", "s", "ms", "us", "{count}", "{count}/s",
+        "By", "kBy", "MBy", "GBy", "TBy", "By/s", "kBy/s", "MBy/s", "GBy/s", "TBy/s",
+        "bit", "kbit", "Mbit", "Gbit", "Tbit", "bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s",
+    }  # fmt: skip
+    assert found["milliseconds"] == "ms"
+    assert found["megabytes_per_second"] == "MBy/s"
 
 
 def test_without_spans_there_are_metrics(metrics, spans, points):  # noqa: F811

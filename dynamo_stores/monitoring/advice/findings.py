@@ -65,10 +65,11 @@ class Finding:
 _ADVICE: Final = {
     "scan": "A Scan reads and charges every item of the table. Query by a key, or by an index that "
     "has the wanted attribute as its key.",
-    "reads-one-by-one": "Read them with one BatchGetItem (up to 100 keys), or with one Query if "
-    "they have the same partition key. The units are the same, the waits are not.",
-    "writes-one-by-one": "Write them with one BatchWriteItem (up to 25 items), which takes neither "
-    "conditions nor updates.",
+    "reads-one-by-one": "Read them with one BatchGetItem (up to 100 keys; the cache's get_many), "
+    "or with one Query if they have the same partition key. The units are the same, the waits are "
+    "not.",
+    "writes-one-by-one": "Write them with one BatchWriteItem (up to 25 items; the cache's "
+    "set_many), which takes neither conditions nor updates.",
     "repeated-reads": "Keep the first answer for the rest of the request, or cache it.",
     "filtered": "A filter is applied after the read, so what it drops is charged, too. Put the "
     "attribute into the sort key or into the key of an index.",
@@ -305,7 +306,8 @@ def _throttled(operations: Sequence[Facts]) -> Iterator[Finding]:
         yield _finding(
             "retried",
             found,
-            f"Operations on {found[0].where} were repeated {_times(found)} after "
+            f"{len(found)} {'operation' if len(found) == 1 else 'operations'} on "
+            f"{found[0].where} {'was' if len(found) == 1 else 'were'} repeated after "
             f"{' and '.join(names)}",
             HINT,
         )

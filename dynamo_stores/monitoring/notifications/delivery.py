@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import inspect
 import json
 import logging
 import threading
@@ -21,6 +22,7 @@ from django.db import connections
 from ... import __version__, clock
 from ...calls.account import get_account
 from ...calls.environment import is_loopback
+from ...concurrency.threads import start
 from ...conf import get_config, imported
 from ...conf.groups import NotifyConfig
 from ...exceptions import code_of
@@ -72,12 +74,10 @@ class Sending:
         if function is None:
             self._done.set()
             return
-        try:
-            threading.Thread(
-                target=self._call, args=(function,), name="dynamo-stores-notify", daemon=True
-            ).start()
-        except RuntimeError:
-            # There are too many threads, or the interpreter shuts down.
+        thread = threading.Thread(
+            target=self._call, args=(function,), name="dynamo-stores-notify", daemon=True
+        )
+        if not start(thread):
             self._call(function)
 
     @classmethod
@@ -130,18 +130,18 @@ class Delivery:
                 Receiver(f"the function {config.function}", Function(config.function))
             )
 
-    def send(self, notification: Notification) -> list[str]:
+    def send(self, notification: Notification) -> dict[str, str]:
         """
-        Send it to all receivers at once, within ``NOTIFY["TIMEOUT"]``; log and return the names of
-        those that did not take it.
+        Send it to all receivers at once, within ``NOTIFY["TIMEOUT"]``; log and return the errors
+        of those that did not take it, by their names.
         """
         until = clock.monotonic() + self._timeout
         begun = [(each, each.begin(notification)) for each in self.receivers]
-        failed = []
+        failed = {}
         for receiver, sending in begun:
             error = sending.error(until - clock.monotonic())
             if error:
-                failed.append(receiver.name)
+                failed[receiver.name] = error
                 logger.error(
                     "The notification %r was not taken by %s: %s.",
                     notification.subject, receiver.name, error,
@@ -240,7 +240,12 @@ class Function:
         self._path = path
 
     def __call__(self, notification: Notification) -> None:
-        imported(self._path)(notification)
+        result = imported(self._path)(notification)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                # Python would warn that it is never awaited.
+                result.close()
+            raise Refused(f"it returned {type(result).__name__}; expected a plain function")
 
 
 def signature(secret: str, body: bytes) -> str:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from ..formatting import count_of, exact, span
+from ..token import token_of
 
 BREAKER_OPENED, BREAKER_CLOSED = "breaker_opened", "breaker_closed"
 CAPACITY_CHANGED, AT_MAXIMUM = "capacity_changed", "capacity_at_maximum"
 STUCK = "scale_down_stuck"
 FAILOVER_BEGUN, FAILOVER_ENDED = "failover_begun", "failover_ended"
 LEFT_OUT = "left_out"
+TEST = "test"
 EVENTS = (
     BREAKER_OPENED,
     BREAKER_CLOSED,
@@ -27,6 +29,7 @@ EVENTS = (
     FAILOVER_BEGUN,
     FAILOVER_ENDED,
     LEFT_OUT,
+    TEST,
 )
 
 
@@ -99,8 +102,8 @@ _SAME_CHANGE, _DAY, _WEEK = 300.0, 86_400.0, 7 * 86_400.0
 
 
 def process_name() -> str:
-    """Return host and process id."""
-    return f"{socket.gethostname()[:64]}#{os.getpid()}"
+    """Return host, process id and token, as in the reports of the process."""
+    return f"{socket.gethostname()[:64]}#{os.getpid()}#{token_of(os.getpid())}"
 
 
 def breaker_opened(
@@ -256,6 +259,15 @@ def summary(using: str, at: float, left_out: Mapping[str, int]) -> Notification:
     text = f"Notifications of alias {using} are sent again since {exact(at)}."
     found = _notification(LEFT_OUT, using, "", at, "Notifications were left out", text)
     return with_left_out(found, left_out)
+
+
+def trial(using: str, at: float) -> Notification:
+    """Return a notification by which receivers are tested."""
+    text = (
+        f"This is a test of the notifications of alias {using}, sent at {exact(at)} by the process "
+        f"{process_name()}. Nothing has happened."
+    )
+    return _notification(TEST, using, "", at, "Test of notifications", text, process=process_name())
 
 
 def with_left_out(notification: Notification, left_out: Mapping[str, int]) -> Notification:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.dispatch import receiver
 
@@ -15,18 +15,11 @@ from ...conf import DEFAULT_ALIAS, get_config, provisioned_aliases
 from ...exceptions import TABLE_MISSING, ConfigurationError, code_of
 from ...signals import breaker_state_changed, capacity_changed, capacity_decided, failed_over
 from ..formatting import span
-from . import messages
-from .messages import (
-    AT_MAXIMUM,
-    BREAKER_CLOSED,
-    BREAKER_OPENED,
-    CAPACITY_CHANGED,
-    FAILOVER_BEGUN,
-    FAILOVER_ENDED,
-    PROLONG_AFTER,
-    STUCK,
-)
 
+if TYPE_CHECKING:
+    from .messages import News
+
+# The texts are imported when there is one to send: each process has these receivers from its start.
 _UID = "dynamo_stores.monitoring.notifications"
 # Decisions after which a table stays raised until somebody acts.
 _LASTING = frozenset(["not_allowed", "refused"])
@@ -37,16 +30,17 @@ def _on_breaker(using: str, table: str, old: State, new: State, error: str, **kw
     config = get_config(using)
     if not config.notify.is_on or new is State.HALF_OPEN:
         return
+    from . import messages
     from .notifier import get_notifier
 
     notifier, now, about = get_notifier(using), clock.now(), f"breaker/{table}"
     if new is State.CLOSED:
         since = notifier.since.pop(about, None)
         make = partial(messages.breaker_closed, using, table, now, since)
-        notifier.submit(make, BREAKER_CLOSED)
+        notifier.submit(make, messages.BREAKER_CLOSED)
         return
     is_repetition = old is not State.CLOSED
-    if is_repetition and now - notifier.prolonged.get(about, 0.0) < PROLONG_AFTER:
+    if is_repetition and now - notifier.prolonged.get(about, 0.0) < messages.PROLONG_AFTER:
         return
     notifier.prolonged[about] = now
     notifier.since.setdefault(about, now)
@@ -56,7 +50,7 @@ def _on_breaker(using: str, table: str, old: State, new: State, error: str, **kw
             recovery=config.for_table(table).circuit_breaker.recovery_timeout,
             is_repetition=is_repetition,
         ),
-        BREAKER_OPENED,
+        messages.BREAKER_OPENED,
     )  # fmt: skip
 
 
@@ -69,6 +63,7 @@ def _on_capacity(
 
 
 def _tell_capacity(using: str, table: str, changes: Mapping[str, Any], code: str, why: str) -> None:
+    from . import messages
     from .notifier import get_notifier
 
     make = partial(
@@ -76,7 +71,7 @@ def _tell_capacity(using: str, table: str, changes: Mapping[str, Any], code: str
         changes={name: (int(read), int(write)) for name, (read, write) in changes.items()},
         code=code, why=why, then=_then(using, table, code),
     )  # fmt: skip
-    get_notifier(using).submit(make, CAPACITY_CHANGED)
+    get_notifier(using).submit(make, messages.CAPACITY_CHANGED)
 
 
 def _then(using: str, table: str, code: str) -> str:
@@ -95,10 +90,11 @@ def _on_decision(using: str, table: str, decision: Mapping[str, Any], **kwargs: 
         return
     code, why = str(decision["code"]), str(decision["why"])
     if code == "at_maximum":
+        from . import messages
         from .notifier import get_notifier
 
         make = partial(messages.at_maximum, using, table, float(decision["at"]), why)
-        get_notifier(using).submit(make, AT_MAXIMUM)
+        get_notifier(using).submit(make, messages.AT_MAXIMUM)
     elif code.startswith("minimum_") and decision["to"]:
         # Application Auto Scaling changes the capacity itself, later.
         _tell_capacity(using, table, decision["to"], code, why)
@@ -110,17 +106,18 @@ def _on_failover(
 ) -> None:
     if not get_config(using).notify.is_on:
         return
+    from . import messages
     from .notifier import get_notifier
 
     notifier, now, about = get_notifier(using), clock.now(), f"failover/{table}"
     if is_active:
         notifier.since[about] = now
         make = partial(messages.failover_begun, using, table, now, failover, error)
-        notifier.submit(make, FAILOVER_BEGUN)
+        notifier.submit(make, messages.FAILOVER_BEGUN)
     else:
         since = notifier.since.pop(about, None)
         make = partial(messages.failover_ended, using, table, now, failover, since)
-        notifier.submit(make, FAILOVER_ENDED)
+        notifier.submit(make, messages.FAILOVER_ENDED)
 
 
 def is_checked(using: str) -> bool:
@@ -141,6 +138,8 @@ def check(using: str = DEFAULT_ALIAS) -> int:
     """
     if not is_checked(using):
         return 0
+    from .messages import STUCK
+
     notifies = get_config(using).notify.is_on
     if notifies:
         from .notifier import get_notifier
@@ -160,10 +159,11 @@ def check(using: str = DEFAULT_ALIAS) -> int:
     return len(stuck)
 
 
-def _stuck(using: str, now: float) -> list[partial[messages.News]]:
+def _stuck(using: str, now: float) -> list[partial[News]]:
     """Return the messages about tables that should have been lowered."""
     from ...capacity.records import CapacityRecords, DirectRecords
     from ..status import is_overdue
+    from .messages import stuck
 
     found = []
     tables = CapacityRecords(using).tables()
@@ -176,7 +176,7 @@ def _stuck(using: str, now: float) -> list[partial[messages.News]]:
         why = "nothing runs dynamo_reconcile" if late else str(record.decision.get("why", ""))
         found.append(
             partial(
-                messages.stuck, using, table, now, deadline=record.deadline, why=why,
+                stuck, using, table, now, deadline=record.deadline, why=why,
                 generation=record.generation, is_overdue=late,
             )
         )  # fmt: skip

@@ -62,6 +62,11 @@ class Metric(NamedTuple):
             raise ValueError("A metric needs a name.")
         if not _is_number(value):
             raise ValueError(f"The value of the metric {name} must be a number, not {value!r}.")
+        if not isinstance(dimensions, Mapping | None):
+            raise ValueError(
+                f"The dimensions of the metric {name} must be a dict of names and values, not "
+                f"{type(dimensions).__name__}."
+            )
         labels = tuple(sorted((str(key), str(text)) for key, text in (dimensions or {}).items()))
         at = clock.now() if timestamp is None else timestamp
         return cls(name, float(value), known, labels, at)
@@ -80,6 +85,9 @@ class Sink:
     # The actions of IAM that it calls, such as "xray:PutTraceSegments", for the policies that
     # ``dynamo_infrastructure`` prints. They are allowed on every resource.
     actions: tuple[str, ...] = ()
+    # The names of its options: a system check finds others. None: they are not checked. It holds
+    # for the class itself, and not for its subclasses.
+    option_names: tuple[str, ...] | None = None
 
     def __init__(self, using: str, options: Mapping[str, Any]) -> None:
         self.using = using

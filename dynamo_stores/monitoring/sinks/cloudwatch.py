@@ -197,6 +197,7 @@ class CloudWatchSink(Sink):
     """
 
     actions = ("cloudwatch:PutMetricData",)
+    option_names = ("DIMENSIONS", "TIMEOUT", "ENDPOINT_URL")
 
     def __init__(self, using: str, options: Mapping[str, Any]) -> None:
         super().__init__(using, options)

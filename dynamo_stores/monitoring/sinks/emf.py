@@ -39,6 +39,8 @@ class EMFSink(Sink):
     latencies as values with their counts instead of lists of values.
     """
 
+    option_names = ("STREAM", "LOGGER", "DIMENSIONS", "COUNTS")
+
     def __init__(self, using: str, options: Mapping[str, Any]) -> None:
         super().__init__(using, options)
         self._stream = options.get("STREAM", "stdout")

@@ -26,6 +26,8 @@ class LoggingSink(Sink):
     Option: ``JSON``, to log one JSON object instead of a sentence. No line has a key or a value.
     """
 
+    option_names = ("JSON",)
+
     def wants_operations(self) -> bool:
         return logger.isEnabledFor(logging.DEBUG)
 
@@ -59,15 +61,15 @@ class LoggingSink(Sink):
             return
         fields = summary_of(since)
         text = (
-            f"{count_of(int(fields['operations']), 'operation')}, p50 "
+            f"{count_of(fields['operations'], 'operation')}, p50 "
             f"{milliseconds(fields['p50'])}, p99 {milliseconds(fields['p99'])}, "
-            f"{count_of(int(fields['errors']), 'error')}, "
-            f"{count_of(int(fields['throttles']), 'throttle')}, "
-            f"{count_of(int(fields['retries']), 'retry', 'retries')}, "
+            f"{count_of(fields['errors'], 'error')}, "
+            f"{count_of(fields['throttles'], 'throttle')}, "
+            f"{count_of(fields['retries'], 'retry', 'retries')}, "
             f"{fields['read_units']:g} read and {fields['write_units']:g} write units, "
-            f"{count_of(int(fields['hits']), 'hit')}, "
-            f"{count_of(int(fields['misses']), 'miss', 'misses')}, "
-            f"{count_of(int(fields['refusals']), 'refusal')} (alias {self.using})."
+            f"{count_of(fields['hits'], 'hit')}, "
+            f"{count_of(fields['misses'], 'miss', 'misses')}, "
+            f"{count_of(fields['refusals'], 'refusal')} (alias {self.using})."
         )
         self._log(logging.INFO, text, {"using": self.using, **fields})
 
@@ -75,7 +77,9 @@ class LoggingSink(Sink):
         if correlation := current():
             fields = {**fields, "correlation_id": correlation}
         if self.options.get("JSON"):
-            text = json.dumps({"message": text, **fields}, separators=(",", ":"))
+            # A dimension of the application may have the name of the first field, too.
+            named: dict[str, Any] = {"message": text, **fields}
+            text = json.dumps({**named, "message": text}, separators=(",", ":"))
         elif not text.isprintable():
             # A line feed in a name would begin a line that nobody logged.
             text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
@@ -83,23 +87,27 @@ class LoggingSink(Sink):
         logger.log(level, "%s", text, extra=extra)
 
 
-def summary_of(since: Snapshot) -> dict[str, float]:
+def summary_of(since: Snapshot) -> dict[str, Any]:
     """
     Return the figures of all tables: counts, units, and seconds of p50, p95 and p99. A failed
     condition is no error.
     """
+
+    def count(name: str, **labels: str) -> int:
+        return int(since.total(name, **labels))
+
     seconds = since.distribution("operation_seconds").buckets
-    operations, total = since.total("operations"), since.total
+    operations, units = count("operations"), since.total
     return {
         "operations": operations,
-        "errors": operations - sum(total("operations", error=each) for each in ("", *REFUSALS)),
-        "throttles": total("throttles"),
-        "retries": total("retries"),
-        "read_units": total("consumed_units", index="", kind="read"),
-        "write_units": total("consumed_units", index="", kind="write"),
-        "hits": total("cache_lookups", result="hit"),
-        "misses": total("cache_lookups", result="miss"),
-        "refusals": total("rate_limit_refusals"),
+        "errors": operations - sum(count("operations", error=each) for each in ("", *REFUSALS)),
+        "throttles": count("throttles"),
+        "retries": count("retries"),
+        "read_units": float(units("consumed_units", index="", kind="read")),
+        "write_units": float(units("consumed_units", index="", kind="write")),
+        "hits": count("cache_lookups", result="hit"),
+        "misses": count("cache_lookups", result="miss"),
+        "refusals": count("rate_limit_refusals"),
         "p50": quantile(seconds, 0.5),
         "p95": quantile(seconds, 0.95),
         "p99": quantile(seconds, 0.99),

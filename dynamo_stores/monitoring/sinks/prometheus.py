@@ -61,6 +61,8 @@ class PrometheusSink(Sink):
     ``INTERVAL``, seconds between writes (5).
     """
 
+    option_names = ("INTERVAL", "FOLDER")
+
     def __init__(self, using: str, options: Mapping[str, Any]) -> None:
         super().__init__(using, options)
         self.interval = float(options.get("INTERVAL", _INTERVAL))
@@ -263,7 +265,7 @@ class Folder:
                     is_changed = True
                 files.append(path)
             if is_changed:
-                # Whoever is killed before the files are deleted has not added them twice.
+                # A page that is killed before it deletes the files has not added them twice.
                 ended.added = {path.stem for path in files}
                 self.write(Path(_ENDED).stem, ended)
             for path in files:

@@ -38,6 +38,24 @@ _OF_REQUEST = {
     "Select": "aws.dynamodb.select",
     "TotalSegments": "aws.dynamodb.total_segments",
 }
+# Units of CloudWatch in UCUM, which OpenTelemetry's conventions ask for:
+# https://opentelemetry.io/docs/specs/semconv/general/metrics/#instrument-units
+_SIZES = {"": "", "Kilo": "k", "Mega": "M", "Giga": "G", "Tera": "T"}
+_UCUM = {
+    "Count": "{count}",
+    "Count/Second": "{count}/s",
+    "Microseconds": "us",
+    "Milliseconds": "ms",
+    "None": "",
+    "Percent": "%",
+    "Seconds": "s",
+    **{
+        f"{size}{what}".capitalize() + per: f"{prefix}{symbol}{per and '/s'}"
+        for size, prefix in _SIZES.items()
+        for what, symbol in (("bytes", "By"), ("bits", "bit"))
+        for per in ("", "/Second")
+    },
+}
 _OF_ANSWER = {"Count": "aws.dynamodb.count", "ScannedCount": "aws.dynamodb.scanned_count"}
 
 
@@ -50,6 +68,8 @@ class OpenTelemetrySink(Sink):
     Option: ``SPANS``, False for metrics alone. Exporters are those of the application's
     OpenTelemetry. No attribute has a key or a value of an item.
     """
+
+    option_names = ("SPANS",)
 
     def __init__(self, using: str, options: Mapping[str, Any]) -> None:
         super().__init__(using, options)
@@ -97,7 +117,7 @@ class OpenTelemetrySink(Sink):
     def metric(self, metric: Metric) -> None:
         key = metric.name, metric.unit
         if key not in self._gauges:
-            self._gauges[key] = self._gauge(metric.name, metric.unit)
+            self._gauges[key] = self._gauge(metric.name, _UCUM[metric.unit])
         self._gauges[key].set(metric.value, dict(metric.dimensions))
 
     def block(

@@ -23,6 +23,7 @@ class XRaySink(Sink):
     """
 
     actions = ("xray:PutTelemetryRecords", "xray:PutTraceSegments")
+    option_names = ()
 
     def wants_operations(self) -> bool:
         return _parent() is not None
