@@ -44,6 +44,8 @@ USER_NAME, EMAIL = "user-name", "email"
 RESERVED = {"username": USER_NAME, "email": EMAIL}
 # Characters of a profile, in forms and in the API.
 MAX_NAME, MAX_BIO = 80, 2_000
+# As in Django's accounts.
+MAX_EMAIL = 254
 # Seconds for which a sign-up holds its names before its account is made.
 _HELD = 900
 
@@ -122,13 +124,16 @@ def edit_profile(
 ) -> None:
     """
     Change a profile that was read with a ``version``. A new e-mail address is reserved, and the old
-    one freed, with it. Raises Taken, or Conflict if the profile was changed since then.
+    one freed, with it. Raises Taken, or Conflict if the profile was changed otherwise since then.
     """
     users = get_adapter(User)
     item = users.get_by_id(profile_id, consistent=True)
-    if item is None or item["version"] != version:
-        raise Conflict("The profile was changed.", item=item)
     change = {"name": name, "bio": bio or None, **({} if email is None else {"email": email})}
+    if item is None or item["version"] != version:
+        conflict = Conflict("The profile was changed.", item=item)
+        # The process that made the change may have ended before it was in the cache.
+        profiles.remember(conflict.own_change(version, change))
+        return
     operations: list[Operation] = [
         Update(users.table, {"userId": profile_id}, change, {"version": 1}, {"version": version}),
         activities.record(profile_id, activities.EDITED),
@@ -147,7 +152,9 @@ def edit_profile(
     except WriteRefused as exc:
         if exc.position >= of_profile:
             raise Taken("email") from exc
-        raise
+        if not isinstance(exc, Conflict):
+            raise
+        item = exc.own_change(version, change)
     profiles.remember({**item, **change})
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from django import forms
 from django.contrib.auth import get_user_model
 from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, UsernameField
 from django.urls import Resolver404, resolve
 
-from .accounts import MAX_BIO, MAX_NAME
+from .accounts import MAX_BIO, MAX_EMAIL, MAX_NAME
 from .posting import MAX_TEXT, MAX_TITLE, TooManyWords, check_title
 from .words import is_visible
 
@@ -92,7 +92,7 @@ class MoveForm(forms.Form):
         if not text:
             return None
         try:
-            match = resolve(urlsplit(text).path)
+            match = resolve(unquote(urlsplit(text).path))
         except (Resolver404, ValueError):
             match = None
         if match is None or match.view_name != "forum:post":
@@ -120,6 +120,7 @@ class SignUpForm(BaseUserCreationForm):  # type: ignore[type-arg]
     )
     email = forms.EmailField(
         label="E-mail address",
+        max_length=MAX_EMAIL,
         help_text="Nobody else sees it.",
         widget=forms.EmailInput(attrs={"autocomplete": "email"}),
     )
@@ -157,6 +158,7 @@ class ProfileForm(forms.Form):
     )
     email = forms.EmailField(
         label="E-mail address",
+        max_length=MAX_EMAIL,
         help_text="Nobody else sees it.",
         widget=forms.EmailInput(attrs={"autocomplete": "email"}),
     )

@@ -35,6 +35,11 @@ def reservation(kind: str, value: str) -> Key:
     return {"PK": f"{kind}#{value}", "SK": "reservation"}
 
 
+def request(request_id: str) -> Key:
+    """Return the key that says that a request with a key of its own has written an item."""
+    return {"PK": f"request#{request_id}", "SK": "key"}
+
+
 def words(word: str) -> str:
     """Return the partition of the titles that have a word with the beginning of ``word``."""
     return f"word#{word[:2]}"

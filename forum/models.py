@@ -168,7 +168,7 @@ class Post(DynamoModel):
 
 
 class Support(DynamoModel):
-    """Reserved names, words of titles, places in trees and the log of activities; see keys.py."""
+    """Reserved names, words of titles, places, keys of requests, activities; see keys.py."""
 
     class Meta:
         table_name = "forum-support"

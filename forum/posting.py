@@ -8,7 +8,9 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from . import activities, threads, times
+from dynamo_stores import clock
+
+from . import activities, keys, threads, times
 from .adapters import (
     MISSING,
     Conflict,
@@ -40,6 +42,8 @@ MAX_TITLE, MAX_TEXT = 120, 20_000
 PATIENCE = 5.0
 # A deletion is tried so often while others change the thread.
 _TRIES = 10
+# How long the key of a request is known, if what it has written is deleted.
+KEY_SECONDS = 86_400
 # What a deleted post with replies loses.
 _EMPTIED = ["content", "title"]
 
@@ -49,10 +53,13 @@ class TooManyWords(ValueError):
 
 
 class KeyUsed(Exception):
-    """The key of a request has written another content before: ``item``."""
+    """
+    The key of a request has written another content before, ``item``, or what was deleted since
+    then, None.
+    """
 
-    def __init__(self, item: Item) -> None:
-        super().__init__("The key was used with another content.")
+    def __init__(self, item: Item | None = None) -> None:
+        super().__init__("The key was used for something else.")
         self.item = item
 
 
@@ -67,7 +74,8 @@ def create_thread(author: str, title: str, text: str, *, key: str = "") -> Item:
     Write a thread and its first post; return the thread.
 
     With a ``key`` the same call again, by any process, returns the same thread and writes nothing.
-    Raises KeyUsed for another content, and TooManyWords.
+    Raises KeyUsed for another content, or if the thread was deleted less than a day after it was
+    written, and TooManyWords.
     """
     check_title(title)
     now, thread_id = times.now(), _new_id(author, key)
@@ -91,12 +99,16 @@ def create_thread(author: str, title: str, text: str, *, key: str = "") -> Item:
         *first_post(post),
         *(Create(Table.of(Support), entry(word, thread)) for word in words_of(title)),
         activities.record(author, activities.STARTED_THREAD, threadId=thread_id),
+        *_known(key, thread_id),
     ]
     try:
         get_database().transact(operations)
     except ItemExists as exc:
-        if not key or exc.position or exc.item is None:
+        if not key:
             raise
+        if exc.position or exc.item is None:
+            # The thread is not there any more; its posts may be.
+            raise KeyUsed from exc
         return _same(exc.item, thread)
     threads.forget_lists()
     return thread
@@ -109,7 +121,8 @@ def create_post(
     Write a post, a reply to ``parent`` or to the thread; return it.
 
     With a ``key`` the same call again returns the same post and writes nothing. Raises KeyUsed for
-    another content, NoSuchThread, NoSuchPost, or TreeBusy while the parent is being moved.
+    another content, or if the post was deleted less than a day after it was written; NoSuchThread,
+    NoSuchPost, or TreeBusy while the parent is being moved.
     """
     post = _post(_new_id(author, key, thread_id), thread_id, author, text, times.now())
     post["parent"] = parent
@@ -117,12 +130,24 @@ def create_post(
     if key and (existing := get_adapter(Post).get_by_id((post["postId"], thread_id))) is not None:
         return _same(existing, post)
     details = {"threadId": thread_id, "postId": post["postId"]}
+    # Not of the thread: the key is that of one post.
+    request_id = _new_id(author, key, "reply")
     try:
         return Tree(get_database()).add(
-            post, [activities.record(author, activities.REPLIED, **details)]
+            post,
+            [
+                activities.record(author, activities.REPLIED, **details),
+                *_known(key, request_id, **details),
+            ],
         )
     except ItemExists as exc:
-        if not key or exc.item is None or exc.item.get("postId") != post["postId"]:
+        if not key or exc.item is None:
+            raise
+        if exc.item.items() >= keys.request(request_id).items():
+            # It has written a post of another thread, or one that is deleted.
+            first = (exc.item["postId"], exc.item["threadId"])
+            raise KeyUsed(get_adapter(Post).get_by_id(first, consistent=True)) from exc
+        if exc.item.get("postId") != post["postId"]:
             raise
         return _same(exc.item, post)
 
@@ -146,7 +171,7 @@ def edit_post(author: str, post: Item, text: str, *, version: int) -> Item:
     try:
         get_database().transact(operations)
     except Conflict as exc:
-        return _own_change(exc, version, content=text)
+        return exc.own_change(version, {"content": text})
     return {**post, **changed, "version": version + 1}
 
 
@@ -188,20 +213,23 @@ def edit_thread(author: str, thread: Item, title: str, *, version: int) -> Item:
     try:
         get_database().transact(operations)
     except Conflict as exc:
-        new = _own_change(exc, version, title=title)
+        new = exc.own_change(version, {"title": title})
     threads.forget_lists()
     return new
 
 
-def delete_thread(author: str, thread: Item) -> bool:
+def delete_thread(author: str, thread: Item, *, version: int | None = None) -> bool:
     """
-    Delete a thread with all its posts; return whether all are deleted already. Raises NoSuchThread.
+    Delete a thread with all its posts; return whether all are deleted already. Raises NoSuchThread,
+    or with a ``version`` Conflict if that is not the present one.
 
     No page shows the thread after the first transaction. What is left of the posts, also by a
     process that is killed, the task ``forum.finish_moves`` deletes.
     """
     thread_id = thread["threadId"]
     for _ in range(_TRIES):
+        if version not in (None, thread.get("version", 1)):
+            raise Conflict("The thread was changed.", item=thread)
         try:
             get_database().transact(_removals(author, thread))
         except ItemMissing as exc:
@@ -260,24 +288,22 @@ def _made_from(key: str, *content: str) -> str | None:
     return _digest(json.dumps([key, *content])) if key else None
 
 
+def _known(key: str, request_id: str, **details: str) -> list[Operation]:
+    """
+    Return the operation that makes a key known, also when what it has written, as ``details`` say,
+    is deleted.
+    """
+    if not key:
+        return []
+    ends = int(clock.now()) + KEY_SECONDS
+    return [Create(Table.of(Support), {**keys.request(request_id), **details, "expiresAt": ends})]
+
+
 def _same(written: Item, new: Item) -> Item:
     """Return the item that was written with the key of a new one. Raises KeyUsed."""
     if written.get("madeFrom") != new["madeFrom"]:
         raise KeyUsed(written)
     return written
-
-
-def _own_change(exc: Conflict, version: int, **content: str) -> Item:
-    """
-    Return the item as it is if it has the content that was to be written, as the next version: the
-    change was made before, and its answer was lost. Otherwise raise the conflict.
-    """
-    item = exc.item
-    if item is None or item.get("version") != version + 1:
-        raise exc
-    if any(item.get(name) != value for name, value in content.items()):
-        raise exc
-    return item
 
 
 def _is_done(change: Callable[[Tree], None]) -> bool:

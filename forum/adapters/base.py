@@ -54,6 +54,18 @@ class ItemMissing(WriteRefused):
 class Conflict(WriteRefused):
     """The item is not as expected: another process has changed it."""
 
+    def own_change(self, version: int, content: Mapping[str, Any]) -> Item:
+        """
+        Return the item if it is the next ``version`` with the ``content`` that was to be written:
+        the change was made before, and its answer was lost. Otherwise raise this conflict.
+        """
+        item = self.item
+        if item is None or item.get("version") != version + 1:
+            raise self
+        if any(item.get(name) != value for name, value in content.items()):
+            raise self
+        return item
+
 
 @dataclass(frozen=True, slots=True)
 class Table:

@@ -34,11 +34,12 @@ TAGS = [
 # The errors that any operation may have.
 _OF_ALL = (401, 429, 503)
 _ERRORS = {
-    400: "The content is not JSON, or the header `Idempotency-Key` is too long.",
+    400: "The content is not JSON, or the header `Idempotency-Key` is empty or too long.",
     401: "The request has no session and no token, or its token is not valid.",
     403: "It belongs to another user, or is for staff; or a session has sent no CSRF token.",
     404: "There is nothing with this id.",
     409: "It was changed meanwhile, or since the version in `?version=`.",
+    410: "What the `Idempotency-Key` has written was deleted since then.",
     412: "It was changed since the version in `If-Match`.",
     413: "The content is too large.",
     422: "The content or a parameter is not valid, or the `Idempotency-Key` was used before with "
@@ -145,7 +146,7 @@ def described(
             status: {"headers": _references("headers", [*headers, *_LIMITS])},
             **responses,
         },
-        # Whoever reads may have a token.
+        # A reader may have a token.
         **({"security": [{}]} if method == "get" else {}),
     }
 

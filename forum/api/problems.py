@@ -22,6 +22,8 @@ from ..cursors import BadCursor
 from ..posting import TooManyWords
 from ..trees import NoSuchPost, NoSuchThread, TreeBusy
 
+_STALE = "It was changed since it was read with this ETag. Read it again."
+
 
 class Stale(Exception):
     """The item was changed since the caller read it, as ``If-Match`` says."""
@@ -90,8 +92,7 @@ def handle_errors(api: NinjaAPI) -> None:
         (Http404, 404, "There is nothing with this id."),
         (NoSuchThread, 404, "There is no such thread."),
         (NoSuchPost, 404, "There is no such post, or it is deleted."),
-        (WriteRefused, 409, "It was changed meanwhile. Read it again."),
-        (Stale, 412, "It was changed since it was read with this ETag. Read it again."),
+        (Stale, 412, _STALE),
         (
             NoVersion,
             428,
@@ -101,6 +102,7 @@ def handle_errors(api: NinjaAPI) -> None:
         (BadCursor, 422, "The parameter after is not from a Link header of this list."),
     ):
         api.add_exception_handler(kind, _answering(status, detail))
+    api.add_exception_handler(WriteRefused, _changed)
     api.add_exception_handler(TooManyWords, lambda request, exc: problem(422, str(exc)))
     api.add_exception_handler(Taken, lambda request, exc: problem(409, str(exc)))
     api.add_exception_handler(StoreUnavailable, lambda request, exc: unavailable(exc))
@@ -112,6 +114,12 @@ def handle_errors(api: NinjaAPI) -> None:
 
 def _answering(status: int, detail: str) -> Any:
     return lambda request, exc: problem(status, detail)
+
+
+def _changed(request: HttpRequest, exc: Any) -> HttpResponse:
+    if request.headers.get("If-Match", "").strip() not in ("", "*"):
+        return problem(412, _STALE)
+    return problem(409, "It was changed meanwhile. Read it again.")
 
 
 def _refused(request: HttpRequest, exc: Any) -> HttpResponse:

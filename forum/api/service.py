@@ -94,12 +94,17 @@ api.add_exception_handler(
     reading.NoSuchUser, lambda request, exc: problems.problem(404, "There is no such user.")
 )
 
-api.add_exception_handler(
-    posting.KeyUsed,
-    lambda request, exc: problems.problem(
+
+@api.exception_handler(posting.KeyUsed)
+def _key_used(request: HttpRequest, exc: posting.KeyUsed) -> HttpResponse:
+    if exc.item is None:
+        return problems.problem(
+            410, "What the Idempotency-Key has written was deleted. Use a new one."
+        )
+    return problems.problem(
         422, "The Idempotency-Key was used with another content. Use a new one."
-    ),
-)
+    )
+
 
 # A token that is not valid is refused for reading, too.
 _READERS = [TokenAuth(), _anybody]
@@ -224,7 +229,7 @@ def list_threads(
     return _paged(request, response, f"api.threads.{newest}", paging, read)
 
 
-@_path("post", "/threads", 201, schemas.ThreadOut, errors=_NEW)
+@_path("post", "/threads", 201, schemas.ThreadOut, errors=(*_NEW, 410))
 def create_thread(request: HttpRequest, response: HttpResponse, content: schemas.ThreadIn) -> Any:
     """Start a thread with its first post."""
     created = posting.create_thread(
@@ -255,12 +260,14 @@ def edit_thread(
     return _tagged(response, *reading.thread_outs([changed]))
 
 
-@_path("delete", "/threads/{path:thread_id}", 204, errors=(403, 404, 409))
+@_path("delete", "/threads/{path:thread_id}", 204, errors=(403, 404, 409, 412))
 def delete_thread(request: HttpRequest, thread_id: ThreadId) -> Any:
     """Delete a thread with all its posts, of which many are deleted later; for staff."""
     if not getattr(request.user, "is_staff", False):
         raise HttpError(403, "Only staff may delete a thread.")
-    posting.delete_thread(accounts.ensure_profile(request.user), reading.get_thread(thread_id))
+    item = reading.get_thread(thread_id)
+    author = accounts.ensure_profile(request.user)
+    posting.delete_thread(author, item, version=_matched(request, item))
     return Status(204, None)
 
 
@@ -270,7 +277,7 @@ def list_posts(request: HttpRequest, response: HttpResponse, paging: Pages) -> A
     return _paged(request, response, "api.posts", paging, reading.list_posts)
 
 
-@_path("post", "/posts", 201, schemas.PostOut, errors=(*_NEW, 404))
+@_path("post", "/posts", 201, schemas.PostOut, errors=(*_NEW, 404, 410))
 def create_post(request: HttpRequest, response: HttpResponse, content: schemas.PostIn) -> Any:
     """Write a post in a thread, or a reply to a post of it."""
     thread = reading.get_thread(str(content.thread))
@@ -371,14 +378,26 @@ def _to_change(
     author = accounts.ensure_profile(request.user)
     if author != owner:
         raise HttpError(403, "It belongs to another user.")
-    if tags := request.headers.get("If-Match", "").strip():
-        present = int(item.get("version", 1))
-        if tags != "*" and str(present) not in _TAG.findall(tags):
-            raise Stale
-        return author, present
+    matched = _matched(request, item)
+    if matched is not None:
+        return author, matched
     if version is None:
         raise NoVersion
     return author, version
+
+
+def _matched(request: HttpRequest, item: Item) -> int | None:
+    """Return the version of the item that ``If-Match`` has, None without it. Raises Stale."""
+    if not (tags := request.headers.get("If-Match", "").strip()):
+        return None
+    present = int(item.get("version", 1))
+    versions = _TAG.findall(tags)
+    if tags == "*" or str(present) in versions:
+        return present
+    if str(present - 1) in versions:
+        # The change may be the one that the request is to make: its answer was lost.
+        return present - 1
+    raise Stale
 
 
 def _key(request: HttpRequest) -> str:
@@ -387,6 +406,8 @@ def _key(request: HttpRequest) -> str:
     # The draft's header is a quoted string; most clients send the bare key.
     if len(key) > 1 and key[0] == key[-1] == '"':
         key = key[1:-1]
+        if not key:
+            raise HttpError(400, "Idempotency-Key is empty; send a new key for each content.")
     if len(key) > MAX_KEY:
         raise HttpError(400, f"Idempotency-Key has {len(key)} characters; use {MAX_KEY} at most.")
     return key

@@ -21,7 +21,7 @@ from dynamo_stores.calls.item_size import MAX_ITEM_BYTES, item_size
 from dynamo_stores.client.values import to_raw_item
 from dynamo_stores.conf.rules import suggestion
 
-from ..accounts import plain
+from ..accounts import MAX_EMAIL, plain
 from ..adapters.base import Item, without_none
 from ..keys import MAX_ID_BYTES
 from ..models import LISTING
@@ -45,7 +45,7 @@ _DERIVED = frozenset(
         *("moves", "place", "branch", "ownBranch", "depth", "replies"),
     ]
 )
-MAX_USERNAME, MAX_EMAIL = 150, 254
+MAX_USERNAME = 150
 # Times from here on, to leave room for those that are derived of them.
 _YEARS = range(1970, 9000)
 # DynamoDB's numbers have so many digits.
@@ -141,9 +141,9 @@ class _Rows:
         end = "" if what.endswith("?") else "."
         self._problems.append(f"{self._path}, row {self._number}: {what}{end}")
 
-    def has(self, *names: str) -> bool:
-        """Return whether the row has one of ``names``."""
-        return any(name in self._row for name in names)
+    def lacks(self, *names: str) -> bool:
+        """Return whether nothing is under the first of ``names`` that the row has."""
+        return self._row.get(self._first(names)) is None
 
     def reference(self, *names: str) -> str | None:
         """Return the id under the first of ``names`` that the row has, None without one."""
@@ -167,7 +167,7 @@ class _Rows:
         found = self.reference(*names)
         if found is None:
             if otherwise is None:
-                if self._row.get(self._first(names)) is None:
+                if self.lacks(*names):
                     self.add_error(f"{names[0]} is missing")
                 return None
             found = otherwise
@@ -228,6 +228,15 @@ class _Rows:
         value = self._row.get(self._first(names))
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
+    def check_type(self, *names: str, number: int | None) -> None:
+        """Find a reference that is text though the id is a ``number``, or the other way round."""
+        if self.number(*names) != number:
+            name = self._first(names)
+            given = self._row[name]
+            expected = str(given) if number is None else number
+            # Export and API have each id with one type.
+            self.add_error(f"{name} {given!r} must be {expected!r}, as that id is")
+
     def fits(self, item: Item) -> bool:
         """Return whether ``item`` is within DynamoDB's limit of size."""
         if item_size(to_raw_item(item, "item")) <= MAX_ITEM_BYTES:
@@ -281,7 +290,7 @@ def _read_users(rows: _Rows) -> list[Item]:
 
 
 def _read_threads(rows: _Rows, forum: Forum, users_file: Path) -> list[Item]:
-    user_ids = {user["userId"] for user in forum.users}
+    user_ids = _numbers(forum.users, "userId")
     threads = []
     for number in rows:
         thread_id = rows.own_id("id", "threadId")
@@ -290,8 +299,11 @@ def _read_threads(rows: _Rows, forum: Forum, users_file: Path) -> list[Item]:
             rows.add_error(f"title has more than {MAX_WORDS} different words")
         description = rows.text("description")
         created_by = rows.reference("createdBy", "userId")
-        if created_by is not None and created_by not in user_ids:
-            rows.add_error(f"createdBy {created_by!r} is not a user of {users_file}")
+        if created_by is not None:
+            if created_by in user_ids:
+                rows.check_type("createdBy", "userId", number=user_ids[created_by])
+            else:
+                rows.add_error(f"createdBy {created_by!r} is not a user of {users_file}")
         moment = rows.moment("createdAt") or time_of_thread(number)
         if thread_id is not None and title is not None:
             thread = without_none(
@@ -312,13 +324,15 @@ def _read_threads(rows: _Rows, forum: Forum, users_file: Path) -> list[Item]:
 
 
 def _read_posts(rows: _Rows, forum: Forum, users_file: Path, threads_file: Path) -> list[Item]:
-    user_ids = {user["userId"] for user in forum.users}
+    user_ids = _numbers(forum.users, "userId")
+    thread_ids = _numbers(forum.threads, "threadId")
     created = {each["threadId"]: moment_of(each["createdAt"]) for each in forum.threads}
     positions = PostPositions(created)
-    thread_of: dict[str, str] = {}
+    # Of the earlier posts: the thread, and the id if it is a number.
+    earlier: dict[str, tuple[str, int | None]] = {}
     posts = []
     for _ in rows:
-        thread_id = _known(rows, "thread", "threadId", known=created, file=threads_file)
+        thread_id = _known(rows, "thread", "threadId", known=thread_ids, file=threads_file)
         user_id = _known(rows, "user", "userId", known=user_ids, file=users_file)
         title = rows.text("title")
         is_deleted = rows.flag("isDeleted")
@@ -327,13 +341,17 @@ def _read_posts(rows: _Rows, forum: Forum, users_file: Path, threads_file: Path)
         parent = rows.reference("parent")
         if thread_id is None:
             continue
-        if parent is not None and thread_of.get(parent) != thread_id:
-            rows.add_error(f"parent {parent!r} is not an earlier post of the same thread")
+        if parent is not None:
+            parent_thread, parent_number = earlier.get(parent, ("", None))
+            if parent_thread == thread_id:
+                rows.check_type("parent", number=parent_number)
+            else:
+                rows.add_error(f"parent {parent!r} is not an earlier post of the same thread")
         post_id = rows.own_id("id", "postId", otherwise=positions.next_id(thread_id))
         moment = positions.add(thread_id, given)
         if post_id is None:
             continue
-        thread_of[post_id] = thread_id
+        earlier[post_id] = thread_id, rows.number("id", "postId")
         if user_id is not None and (content is not None or is_deleted):
             post = without_none(
                 {
@@ -355,13 +373,19 @@ def _read_posts(rows: _Rows, forum: Forum, users_file: Path, threads_file: Path)
     return posts
 
 
-def _known(rows: _Rows, *names: str, known: Any, file: Path) -> str | None:
+def _numbers(items: list[Item], name: str) -> dict[str, int | None]:
+    """Return the ids of items, and which of them are numbers."""
+    return {item[name]: item.get("number") for item in items}
+
+
+def _known(rows: _Rows, *names: str, known: dict[str, int | None], file: Path) -> str | None:
     found = rows.reference(*names)
     if found is None:
-        if not rows.has(*names):
+        if rows.lacks(*names):
             rows.add_error(f"{names[0]} is missing")
         return None
     if found not in known:
         rows.add_error(f"{names[0]} {found!r} is not in {file}")
         return None
+    rows.check_type(*names, number=known[found])
     return found

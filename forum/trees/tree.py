@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dynamo_stores import clock
 from dynamo_stores.calls.batches import execute_in_parallel
+from dynamo_stores.exceptions import StoreError
 
 from .. import keys
 from ..adapters import (
@@ -48,7 +50,7 @@ logger = logging.getLogger(__name__)
 # A write is tried so often while others change the same posts.
 _TRIES = 10
 # Seconds for which ``finish_all`` of another process leaves a thread to the first.
-_TAKEN_FOR = 600
+_TAKEN_FOR = 120
 
 
 class NoSuchThread(Exception):
@@ -267,13 +269,18 @@ class Tree:
     def finish_all(self) -> int:
         """
         Finish what other calls have left; return for how many threads. A thread at which another
-        process works is left to it for ten minutes. One that cannot be finished stops no other.
+        process works is left to it for two minutes. One that cannot be finished stops no other.
         """
         count, after = 0, None
         while True:
             page = self._support.page(keys.WORK, size=PAGE, after=after, consistent=True)
             for row in page.items:
-                count += self._take(row) and self._finish_row(row)
+                if self._take(row):
+                    try:
+                        count += self._finish_row(row)
+                    except StoreError:
+                        self._give_back(row)
+                        raise
             if (after := page.after) is None:
                 return count
 
@@ -295,11 +302,18 @@ class Tree:
         if until is not None and until > now:
             return False
         expect = {"takenUntil": MISSING if until is None else until, "work": row["work"]}
+        taken = {"takenUntil": now + _TAKEN_FOR, "takenBy": uuid.uuid4().hex}
         try:
-            self._support.update(row, {"takenUntil": now + _TAKEN_FOR}, expect=expect)
-        except WriteRefused:
-            return False
+            self._support.update(row, taken, expect=expect)
+        except WriteRefused as exc:
+            # This one has taken it if the answer to its first attempt was lost.
+            return exc.item is not None and exc.item.get("takenBy") == taken["takenBy"]
         return True
+
+    def _give_back(self, row: Item) -> None:
+        """Let any process take the work at a thread, which its own error has ended."""
+        with contextlib.suppress(WriteRefused, StoreError):
+            self._support.update(row, {"takenUntil": 0}, expect={"work": row["work"]})
 
     def _forget(self, thread_id: str, work_id: str) -> None:
         """Delete the record of a work that has ended, unless another one has begun."""

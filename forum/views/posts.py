@@ -55,8 +55,10 @@ def new_thread(request: HttpRequest) -> HttpResponse:
             key=key_of(request),
         )
     except KeyUsed as exc:
-        address = reverse("forum:thread", args=[exc.item["threadId"]])
-        return show_form(request, "forum/new_thread.html", form, 409, sent_before=address)
+        address = exc.item and reverse("forum:thread", args=[exc.item["threadId"]])
+        return show_form(
+            request, "forum/new_thread.html", form, 409, is_sent=True, sent_before=address
+        )
     thread_id = created["threadId"]
     recent.remember(request, thread_id)
     if request.get_preferred_type(["text/html", "application/json"]) == "application/json":
@@ -84,8 +86,10 @@ def reply(request: HttpRequest, thread_id: str, post_id: str | None = None) -> H
             key=key_of(request),
         )
     except KeyUsed as exc:
-        address = _address(exc.item)
-        return show_form(request, "forum/reply.html", form, 409, sent_before=address, **context)
+        address = exc.item and _address(exc.item)
+        return show_form(
+            request, "forum/reply.html", form, 409, is_sent=True, sent_before=address, **context
+        )
     recent.remember(request, thread_id, created["postId"])
     messages.success(request, "Your reply is posted.")
     return redirect(_address(created))

@@ -171,6 +171,20 @@ def test_editing_the_profile(client):
     assert sign_up(Client(), "bo", "ada@example.com").status_code == 302
 
 
+def test_an_address_that_is_too_long(client):
+    """The accounts of Django and imported files have 254 characters at most, as the form says."""
+    sign_up(client)
+    domain = ".".join(["x" * 60] * 4) + ".example"
+    for size, status in ((255, 400), (254, 302)):
+        email = f"{'a' * (size - 1 - len(domain))}@{domain}"
+        response = edit(client, email=email)
+        assert response.status_code == status
+        if status == 400:
+            assert "at most 254 characters" in error_at(response, "email")
+    assert 'maxlength="254"' in Client().get("/sign-up/").text
+    assert get_user_model().objects.get().email == email
+
+
 def test_an_address_of_another_user(client):
     """It is refused beside its field, and nothing is changed."""
     sign_up(Client(), "bo", "bo@example.com")

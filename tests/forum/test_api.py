@@ -18,9 +18,10 @@ from openapi_spec_validator import validate
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.testing import find_free_port
 from forum import accounts, posting
-from forum.adapters import get_adapter
+from forum.adapters import get_adapter, get_database
 from forum.api.tokens import make_token
 from forum.models import Post, Thread
+from forum.trees import Tree
 
 from .conftest import POSTS, THREADS, USERS
 
@@ -370,6 +371,27 @@ def test_a_repeated_request_writes_once(writer):
         problem(writer("POST", "/api/threads", other, Idempotency_Key="k"), 422)
 
 
+def test_a_key_that_was_used_writes_nothing_again_after_a_deletion(writer, settings):
+    """Also while the posts of the thread are still being deleted."""
+    settings.RATELIMIT_ENABLE = False
+    content = {"title": "Once", "text": "only"}
+    thread = writer("POST", "/api/threads", content, Idempotency_Key="k").json()
+    post = {"thread": thread["id"], "text": "first"}
+    first = writer("POST", "/api/posts", post, Idempotency_Key="k").json()
+    assert writer("DELETE", f"/api/posts/{first['id']}?version=1").status_code == 204
+    again = writer("POST", "/api/posts", post, Idempotency_Key="k")
+    assert "was deleted" in problem(again, 410)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tree, "remove_thread", lambda *args: None)
+        posting.delete_thread("staff", get_adapter(Thread).get_by_id(thread["id"]))
+    for _ in range(2):
+        problem(writer("POST", "/api/threads", content, Idempotency_Key="k"), 410)
+        Tree(get_database()).finish_all()
+        assert list(get_adapter(Thread).get_all()) == list(get_adapter(Post).get_all()) == []
+    problem(writer("POST", "/api/threads", content, Idempotency_Key='""'), 400)
+    assert writer("POST", "/api/threads", content, Idempotency_Key="k2").status_code == 201
+
+
 def test_a_key_that_was_used_is_known_after_changes(writer, settings):
     """What was renamed, edited, emptied or moved comes back for the same content, and only that."""
     settings.RATELIMIT_ENABLE = False
@@ -398,6 +420,20 @@ def test_a_key_that_was_used_is_known_after_changes(writer, settings):
         problem(writer("POST", f"/api/{path}", other, Idempotency_Key=key), 422)
     assert "madeFrom" not in again.json()
     assert len(list(get_adapter(Post).get_all())) == 3
+
+
+def test_a_key_writes_one_post_in_all_threads(writer):
+    """Another thread is another content, as a text is; until the post is deleted."""
+    one, other = (writer("POST", "/api/threads", {"title": t, "text": t}).json() for t in "ab")
+    posts = [{"thread": thread["id"], "text": "x"} for thread in (one, other)]
+    first = writer("POST", "/api/posts", posts[0], Idempotency_Key="k").json()
+    problem(writer("POST", "/api/posts", posts[1], Idempotency_Key="k"), 422)
+    again = writer("POST", "/api/posts", posts[0], Idempotency_Key="k")
+    assert (again.status_code, again.json()["id"]) == (201, first["id"])
+    assert len(list(get_adapter(Post).get_all())) == 3
+    assert writer("DELETE", f"/api/posts/{first['id']}?version=1").status_code == 204
+    for post in posts:
+        problem(writer("POST", "/api/posts", post, Idempotency_Key="k"), 410)
 
 
 def test_a_digest_is_not_exported(writer, tmp_path):
@@ -464,9 +500,56 @@ def test_replies_of_others_do_not_change_the_version(client, writer):
     for path, tag, change in zip(paths, tags, [{"title": "d"}, {"text": "d"}], strict=True):
         assert client.get(path, headers={"If-None-Match": tag}).status_code == 200
         assert writer("PATCH", path, change, If_Match=f'"x", W/{tag}').status_code == 200
-        problem(writer("PATCH", path, change, If_Match=tag), 412)
+        problem(writer("PATCH", path, dict.fromkeys(change, "e"), If_Match=tag), 412)
         problem(writer("PATCH", path, change, If_Match='"2"'), 412)
     assert writer("DELETE", paths[1], If_Match="*").status_code == 204
+
+
+@pytest.mark.parametrize("by_tag", [True, False], ids=["If-Match", "version"])
+@pytest.mark.parametrize("kind", ["threads", "posts", "users"])
+def test_a_repeated_change_is_made_once(client, writer, user, kind, by_tag):
+    """
+    The answer to the first request was lost. The second one gets what that wrote, until there is a
+    later version.
+    """
+    thread = writer("POST", "/api/threads", {"title": "a", "text": "b"}).json()
+    [post] = client.get(f"/api/posts/in-thread/{thread['id']}").json()
+    made = {"threads": thread["id"], "posts": post["id"], "users": accounts.profile_id_of(user)}
+    name = {"threads": "title", "posts": "text", "users": "name"}[kind]
+    path, stale = f"/api/{kind}/{made[kind]}", 412 if by_tag else 409
+    changing = path if by_tag else f"{path}?version=1"
+    options = {"If_Match": client.get(path)["ETag"]} if by_tag else {}
+    first, second = (writer("PATCH", changing, {name: "d"}, **options) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert first.json() == second.json()
+    assert first["ETag"] == second["ETag"] == client.get(path)["ETag"]
+    assert second.json()["version"] == 2
+    problem(writer("PATCH", changing, {name: "e"}, **options), stale)
+    if kind == "posts":
+        problem(writer("DELETE", changing, **options), stale)
+    assert writer("PATCH", f"{path}?version=2", {name: "e"}).status_code == 200
+    problem(writer("PATCH", changing, {name: "d"}, **options), stale)
+
+
+def test_a_thread_is_not_deleted_if_it_was_changed(client, writer, user, monkeypatch):
+    """As If-Match says; also if it is changed at the last moment."""
+    get_user_model().objects.filter(pk=user.pk).update(is_staff=True)
+    made = writer("POST", "/api/threads", {"title": "a", "text": "b"}).json()
+    path = f"/api/threads/{made['id']}"
+    tag = client.get(path)["ETag"]
+    assert writer("PATCH", f"{path}?version=1", {"title": "c"}).status_code == 200
+    problem(writer("DELETE", path, If_Match=tag), 412)
+    tag, real = client.get(path)["ETag"], posting.delete_thread
+
+    def delete(author, thread, **options):
+        posting.edit_thread(thread["createdBy"], thread, "d", version=2)
+        return real(author, thread, **options)
+
+    monkeypatch.setattr(posting, "delete_thread", delete)
+    problem(writer("DELETE", path, If_Match=tag), 412)
+    monkeypatch.undo()
+    assert writer("DELETE", path, If_Match=client.get(path)["ETag"]).status_code == 204
+    assert client.get(path).status_code == 404
 
 
 def test_a_change_of_nothing_is_refused(client, writer, user):
@@ -525,16 +608,17 @@ def test_the_document_is_valid(client):
     assert answers["list_paths"] == {200, 304} | of_all
     assert answers["list_posts"] == {200, 304, 422} | of_all
     assert answers["get_post"] == {200, 304, 404} | of_all
-    assert answers["create_thread"] == {201, 400, 403, 413, 422} | of_all
+    assert answers["create_thread"] == {201, 400, 403, 410, 413, 422} | of_all
     assert answers["edit_post"] == {200, 400, 403, 404, 409, 412, 413, 422, 428} | of_all
-    assert answers["delete_thread"] == {204, 403, 404, 409} | of_all
+    assert answers["delete_thread"] == {204, 403, 404, 409, 412} | of_all
     assert found["list_posts"]["security"] == [{"TokenAuth": []}, {}]
     assert found["edit_post"]["security"] == [{"TokenAuth": []}, {"SessionAuth": []}]
     parameters = {name: str(each["parameters"]) for name, each in found.items()}
     assert "If-None-Match" in parameters["get_post"]
     assert "Idempotency-Key" in parameters["create_post"]
     assert "If-Match" in parameters["edit_post"]
-    assert "If-Match" not in parameters["delete_thread"]
+    assert "If-Match" in parameters["delete_thread"]
+    assert "If-Match" not in parameters["create_post"]
     assert "Link" in found["list_posts"]["responses"]["200"]["headers"]
     assert {"ETag", "Location"} < found["create_post"]["responses"]["201"]["headers"].keys()
     schemas = document["components"]["schemas"]

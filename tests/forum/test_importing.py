@@ -145,6 +145,10 @@ def test_the_form_of_the_stored_items(read):
         ({"posts": [*POSTS, {"user": "u1", "text": "x"}]}, "row 5: thread is missing."),
         ({"posts": [*POSTS, {"thread": "t1", "text": "x"}]}, "row 5: user is missing."),
         ({"posts": [*POSTS, {"thread": "t1", "user": "u1"}]}, "row 5: text is missing."),
+        *(
+            ({"posts": [*POSTS, {**POSTS[0], name: None}]}, f"row 5: {name} is missing.")
+            for name in ("thread", "user")
+        ),
         (
             {"posts": [*POSTS, {"thread": "t9", "user": "u1", "text": "x"}]},
             "posts.json, row 5: thread 't9' is not in ",
@@ -152,6 +156,22 @@ def test_the_form_of_the_stored_items(read):
         (
             {"posts": [*POSTS, {"thread": "t1", "user": "u9", "text": "x"}]},
             "posts.json, row 5: user 'u9' is not in ",
+        ),
+        (
+            {"posts": [*POSTS, {"thread": "t1", "user": "2", "text": "x"}]},
+            "posts.json, row 5: user '2' must be 2, as that id is.",
+        ),
+        (
+            {"threads": [*THREADS, {"id": "t3", "title": "x", "createdBy": "2"}]},
+            "threads.json, row 3: createdBy '2' must be 2, as that id is.",
+        ),
+        (
+            {"threads": [{**THREADS[0], "id": "7"}], "posts": [{**POSTS[0], "thread": 7}]},
+            "posts.json, row 1: thread 7 must be '7', as that id is.",
+        ),
+        (
+            {"posts": [{**POSTS[0], "id": 7}, {**POSTS[0], "parent": "7"}]},
+            "posts.json, row 2: parent '7' must be 7, as that id is.",
         ),
         (
             {"users": [*USERS, {"id": "x", "name": "x", "username": "ADA"}]},

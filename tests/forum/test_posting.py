@@ -8,10 +8,11 @@ import secrets
 import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client, override_settings
+from django.urls import reverse
 
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.stores import AdaptiveRateLimitStore
-from forum import caching, tasks
+from forum import caching, posting, tasks
 from forum.adapters import get_adapter
 from forum.models import Post, Thread, User
 
@@ -67,6 +68,20 @@ def test_a_form_that_was_sent_before_with_another_text_is_kept(ada):
         assert posted.status_code == 302
         assert posted["Location"] != first
     assert ada.get(thread).text.count("first") == 1
+
+
+def test_a_form_whose_post_was_deleted_says_so(ada):
+    """And has a new key, which posts it again."""
+    key = {"once": "k" * 20}
+    thread = start(ada)["Location"]
+    assert ada.post(f"{thread}reply/", {"text": "first", **key}).status_code == 302
+    (post,) = [each for each in get_adapter(Post).get_all() if each["content"] == "first"]
+    posting.delete_post(post["userId"], post, version=1)
+    refused = ada.post(f"{thread}reply/", {"text": "first", **key})
+    assert refused.status_code == 409
+    assert "what it wrote was deleted" in refused.text
+    once = re.search(r'name="once" value="([^"]+)"', refused.text)[1]
+    assert ada.post(f"{thread}reply/", {"text": "first", "once": once}).status_code == 302
 
 
 @pytest.mark.parametrize("nothing", ["\u200b", "\u202e\u2066", "\u3164", "\u0301", "\x07"])
@@ -304,6 +319,17 @@ def test_the_staff_moves_posts(ada):
         assert (refused.status_code, message in refused.text) == (400, True)
     assert staff.post(f"{second}move/", {"parent": ""}).status_code == 302
     assert re.findall(r'class="post( depth-\d)?"', staff.get(path).text) == ["", ""]
+
+
+@pytest.mark.parametrize("post_id", ["é", "a b", "50%", "a%2Fb", "a/b", ".."])
+def test_a_post_is_moved_below_one_with_any_id(migrate, post_id):
+    """By the address that a browser shows, in which characters are escaped."""
+    row = {"thread": "t1", "user": "u1", "text": "x"}
+    migrate(posts=[{**row, "id": post_id}, {**row, "id": "other"}])
+    link = f"https://forum.example.com{reverse('forum:post', args=['t1', post_id])}"
+    answer = as_staff().post("/threads/t1/posts/other/move/", {"parent": link})
+    assert answer.status_code == 302
+    assert get_adapter(Post).get_by_id(("other", "t1"), consistent=True)["parent"] == post_id
 
 
 def test_the_staff_deletes_replies_and_threads(ada):

@@ -18,7 +18,7 @@ from django.test import Client, override_settings
 from dynamo_stores import clock
 from dynamo_stores.exceptions import StoreUnavailable
 from forum import accounts, keys, profiles
-from forum.adapters import get_adapter, get_database
+from forum.adapters import Conflict, get_adapter, get_database
 from forum.models import Support, Thread, User
 from forum.sql import Account
 from forum.verification import find_problems
@@ -185,6 +185,28 @@ def test_two_users_with_one_address_at_once(before_writing):
     assert (profile(mine).get("email"), profile(other)["email"]) == (None, "A@example.com")
     assert profile(mine)["username"] == "one"
     assert reserved("email", "a@example.com")["holder"] == other
+    assert problems() == []
+
+
+def test_a_repeated_change_is_no_conflict_and_is_shown(client, before_writing):
+    """The first one has lost its answer, or is made at the same time."""
+    sign_up(client)
+    profile_id = accounts.profile_id_of(get_user_model().objects.get())
+
+    def change(name, version):
+        email = f"{name.lower()}@example.com"
+        accounts.edit_profile(profile_id, name=name, bio="", email=email, version=version)
+
+    change("Countess", 1)
+    caches["profiles"].set(profile_id, profiles.Profile.of({**profile(profile_id), "name": "Old"}))
+    change("Countess", 1)
+    assert profiles.get_profile(profile_id).name == "Countess"
+    before_writing(lambda: change("Lady", 2))
+    change("Lady", 2)
+    before_writing(lambda: change("Other", 3))
+    with pytest.raises(Conflict):
+        change("Mine", 3)
+    assert profile(profile_id)["name"] == profiles.get_profile(profile_id).name == "Other"
     assert problems() == []
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamo_stores.calls.observer import measuring
+from dynamo_stores.exceptions import StoreUnavailable
 from forum import keys
 from forum.adapters import Delete
 from forum.adapters.dynamodb import DynamoDBDatabase
@@ -362,6 +363,29 @@ def test_what_takes_longer_is_finished_in_the_background(small, kind):
     else:
         assert small.drawn() == {"move": "a(d) e(b(c))", "remove": "a(d) e"}[kind]
     assert small.support.get_by_id(keys.work(small.id), consistent=True) is None
+
+
+def test_an_error_leaves_a_change_to_the_next_run(small, monkeypatch):
+    """Also where the answer to taking it was lost, and the request repeated."""
+    with pytest.raises(TreeUnfinished):
+        Tree(small.database, patience=0).move(small.id, f"{small.id}-b", f"{small.id}-e")
+
+    def fail(*args):
+        raise StoreUnavailable("DynamoDB did not answer.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tree, "finish", fail)
+        with pytest.raises(StoreUnavailable):
+            small.tree.finish_all()
+    update = small.tree._support.update
+
+    def repeated(*args, **kwargs):
+        update(*args, **kwargs)
+        return update(*args, **kwargs)
+
+    monkeypatch.setattr(small.tree._support, "update", repeated)
+    assert small.tree.finish_all() == 1
+    assert small.drawn() == "a(d) e(b(c))"
 
 
 def test_the_end_of_a_move_leaves_the_record_of_the_next(small):
