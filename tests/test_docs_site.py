@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import inspect
-import os
 import re
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from django.conf import settings
 from django.core.management import get_commands
 
 from dynamo_stores import exceptions
+from tests.helpers.made_once import made_once
 
 ROOT = Path(settings.BASE_DIR)
 DOCS = ROOT / "docs"
@@ -42,26 +41,31 @@ MODULES = [
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The folder of the built site, which is built once for all workers; a warning is an error."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    folder, printed = shared / "site", shared / "site.txt"
-    with (shared / "site.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not printed.exists():
-            command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--nitpicky"]
-            done = subprocess.run(
-                [*command, "-d", folder / "doctrees", DOCS, folder / "html"],
-                capture_output=True,
-                text=True,
-                check=False,
-                cwd=ROOT,
-            )
-            printed.write_text(done.stderr)
-    assert not printed.read_text()
+    """The folder of the built site; a warning is an error."""
+    return made_once(tmp_path_factory, "site", build) / "html"
+
+
+def build(folder):
+    # Only pages that are read have their warnings, so an earlier attempt is not built upon.
+    options = ["--quiet", "--fail-on-warning", "--nitpicky", "--fresh-env"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            *options,
+            "-d",
+            folder / "doctrees",
+            DOCS,
+            folder / "html",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert not done.stderr
     assert (folder / "html" / "objects.inv").exists()
-    return folder / "html"
 
 
 @pytest.fixture(scope="module")

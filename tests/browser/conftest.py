@@ -12,7 +12,11 @@ from django.test import Client
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+# Each size and each scheme has one check of accessibility, which takes a second for each page.
+BOTH_LOOKS = pytest.mark.parametrize(
+    ("viewport", "scheme"), [(WIDE, "light"), (NARROW, "dark")], ids=["wide-light", "narrow-dark"]
+)
 
 
 @pytest.fixture(scope="module")

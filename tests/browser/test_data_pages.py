@@ -8,7 +8,7 @@ from django.contrib.admin.models import LogEntry
 from dynamo_stores.cache import cache_for
 from dynamo_stores.stores import AdaptiveRateLimitStore, DedupeStore, RateLimitStore
 
-from .conftest import NARROW, WIDE
+from .conftest import BOTH_LOOKS, NARROW
 from .test_status_pages import is_wider_than_its_window, report_an_hour, serious
 
 pytestmark = pytest.mark.slow
@@ -66,8 +66,7 @@ def is_whole_and_accessible(page):
     return not is_wider_than_its_window(page) and serious(page) == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+@BOTH_LOOKS
 def test_results_fit_and_are_accessible(filled, visit, scheme, viewport):
     """Wide and narrow, light and dark, with long names."""
     page = visit("root", viewport=viewport, scheme=scheme)

@@ -12,9 +12,9 @@ from django.test import Client, override_settings
 
 from forum import accounts, posting, threads
 
+from .conftest import BOTH_LOOKS, NARROW, WIDE
 from .test_status_pages import is_wider_than_its_window
 
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 PASSWORD = "correct horse battery"
 POLICY = "default-src 'self'"
 # What Chromium says of a status that a test asks for.
@@ -133,10 +133,7 @@ def paths_of(user):
     ]  # fmt: skip
 
 
-# Each size and each scheme has one check of accessibility, which takes a second for each page.
-@pytest.mark.parametrize(
-    ("viewport", "scheme"), [(WIDE, "light"), (NARROW, "dark")], ids=["wide-light", "narrow-dark"]
-)
+@BOTH_LOOKS
 def test_pages_fit_and_are_accessible(visit, countess, guest, scheme, viewport):
     """Wide and narrow, light and dark, for users, a visitor and the staff, with long words."""
     page = visit(countess, viewport=viewport, scheme=scheme)

@@ -12,7 +12,7 @@ from dynamo_stores.conf import get_config
 from dynamo_stores.monitoring.periods import Period
 from tests.helpers.data_pages import sum_up
 
-from .conftest import NARROW, WIDE
+from .conftest import BOTH_LOOKS, NARROW
 from .test_status_pages import is_wider_than_its_window, report_an_hour, serious
 
 pytestmark = pytest.mark.slow
@@ -57,8 +57,7 @@ def measured(site):
     return address
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+@BOTH_LOOKS
 def test_charts_fit_and_are_accessible(measured, visit, scheme, viewport):
     """Wide and narrow, light and dark, with their figures open."""
     page = visit("watcher", viewport=viewport, scheme=scheme)

@@ -18,7 +18,7 @@ from dynamo_stores.monitoring.report import BreakerReport, Calls, Report
 from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.stores import CacheStore
 
-from .conftest import NARROW, WIDE
+from .conftest import BOTH_LOOKS, NARROW, WIDE
 
 PAGES = ["", "breakers/", "history/", "latency/", "cost/", "cache/", "limits/", "jobs/"]
 pytestmark = pytest.mark.slow
@@ -68,8 +68,7 @@ def serious(page):
     return [each["id"] for each in found if each["impact"] in ("serious", "critical")]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+@BOTH_LOOKS
 def test_pages_fit_and_are_accessible(site, visit, scheme, viewport):
     """Wide and narrow, light and dark, without serious violations of accessibility."""
     address = site(BILLING_MODE="PROVISIONED")
@@ -90,7 +89,8 @@ def test_an_incident_is_visible_on_the_overview(site, visit):
     page.goto(address)
     summary = page.locator(".ds-summary").inner_text()
     assert "Attention" in summary
-    assert f"The circuit breaker of {table} is open in 1 process of 3" in summary
+    # The process that serves the page may not have reported yet.
+    assert f"The circuit breaker of {table} is open in 1 process of " in summary
     card = page.locator("article", has=page.get_by_role("heading", name=table, exact=True))
     bar = card.get_by_role("img", name="write units a second used of 5; baseline 5, maximum 50")
     assert bar.count() == 2
@@ -213,7 +213,7 @@ def test_calm_tables_are_one_line_each(site, visit, until):
         page = visit("watcher", viewport=viewport, scripts=False)
         page.goto(address)
         card = page.locator("article", has=page.get_by_role("heading", name=table, exact=True))
-        assert card.bounding_box()["height"] < 100
+        assert card.bounding_box()["height"] < 120
         # The page does not wait longer than its own deadline for the capacity of a table.
         until(lambda p=page, c=card: p.reload() and "5 RCU, 5 WCU" in c.inner_text())
         card.locator("summary").click()
