@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import string
-from collections.abc import Callable
-from typing import Any, TypeVar
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 from .exceptions import ConfigurationError
 
@@ -57,53 +58,68 @@ def key_maker(
     return make
 
 
+class _Default(NamedTuple):
+    """
+    The default of the parameter ``name``, and the parameter of the key function that gets it, with
+    its place among the positional ones.
+    """
+
+    name: str
+    value: Any
+    target: inspect.Parameter
+    place: int
+
+
 def with_defaults(function: Callable[..., R], signature: inspect.Signature) -> Callable[..., R]:
     """
     Return ``function``, called with the arguments of a call and the defaults of the parameters of
     ``signature`` that the call leaves out.
 
-    Arguments stay positional or by name, as they were passed. A function that does not take the
-    defaults gets what was passed.
+    Arguments stay positional or by name, as they were passed. A parameter of ``function`` gets the
+    default of that with its name, or of that in its place if it has no default of its own.
     """
     try:
         own = inspect.signature(function)
     except ValueError:
         # Some functions that are written in C have no signature.
         return function
+    defaults = list(_defaults_for(own, signature))
+    if not defaults:
+        return function
 
     def call(*args: Any, **kwargs: Any) -> R:
-        for more, named in _completed(signature, args, kwargs):
-            if _takes(own, more, named):
-                return function(*more, **named)
-        return function(*args, **kwargs)
+        try:
+            passed = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            # The call of the decorated function raises it.
+            return function(*args, **kwargs)
+        positional, named = list(args), dict(kwargs)
+        for name, value, target, place in defaults:
+            if name in passed or target.name in named or place < len(args):
+                continue
+            if target.kind is not target.POSITIONAL_ONLY:
+                named[target.name] = value
+            elif place == len(positional):
+                positional.append(value)
+        return function(*positional, **named)
 
     return call
 
 
-def _completed(
-    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Return the arguments with the defaults: by position where that is possible, and by name."""
-    try:
-        passed = signature.bind(*args, **kwargs).arguments
-    except TypeError:
-        # The call of the decorated function raises it.
-        return []
-    positional, by_place, by_name = list(args), dict(kwargs), dict(kwargs)
+def _defaults_for(own: inspect.Signature, signature: inspect.Signature) -> Iterator[_Default]:
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    places = [each for each in own.parameters.values() if each.kind in positional]
     for place, (name, parameter) in enumerate(signature.parameters.items()):
-        if name in passed or parameter.default is parameter.empty:
+        if parameter.default is parameter.empty:
             continue
-        by_name[name] = parameter.default
-        if parameter.kind is parameter.KEYWORD_ONLY or place != len(positional):
-            by_place[name] = parameter.default
-        else:
-            positional.append(parameter.default)
-    return [(tuple(positional), by_place), (args, by_name)]
-
-
-def _takes(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError:
-        return False
-    return True
+        target = own.parameters.get(name)
+        if target is None or target.kind not in by_name:
+            if parameter.kind not in positional or place >= len(places):
+                continue
+            target = places[place]
+            if target.default is not target.empty or target.name in signature.parameters:
+                continue
+        # An argument by name alone has no place that one by position could take.
+        at = places.index(target) if target in places else sys.maxsize
+        yield _Default(name, parameter.default, target, at)

@@ -68,25 +68,24 @@ def test_key_functions_get_the_defaults(backend):
 @pytest.mark.parametrize(
     ("key", "args", "kwargs", "expected"),
     [
-        (lambda *args, **kwargs: f"{args}{kwargs}", (1,), {}, "(1, 2){'c': 3}"),
-        (
-            lambda *args, **kwargs: f"{args}{kwargs}",
-            (1, 5, 6),
-            {"d": 7},
-            "(1, 5, 6){'d': 7, 'c': 3}",
-        ),
-        (lambda *args, **kwargs: f"{args}{kwargs}", (), {"a": 1}, "(){'a': 1, 'b': 2, 'c': 3}"),
-        (lambda *args, **kwargs: f"{args}{kwargs}", (1,), {"c": 4, "b": 5}, "(1,){'c': 4, 'b': 5}"),
-        (lambda x, y, **others: f"{x}{y}{others}", (1,), {}, "12{'c': 3}"),
+        (lambda *args, **kwargs: f"{args}{kwargs}", (1,), {"c": 4}, "(1,){'c': 4}"),
+        (lambda *args, **kwargs: f"{args}{kwargs}", (1, 5, 6), {"d": 7}, "(1, 5, 6){'d': 7}"),
+        (lambda x, y, **others: f"{x}{y}{others}", (1,), {}, "12{}"),
+        (lambda x, y, **others: f"{x}{y}{others}", (1, 4), {"c": 5}, "14{'c': 5}"),
+        (lambda x, y, /, c: f"{x}{y}{c}", (1,), {}, "123"),
         (lambda a, *, b, c: f"{a}{b}{c}", (1,), {}, "123"),
-        (lambda a, **others: f"{a}{others}", (1,), {}, "1{'b': 2, 'c': 3}"),
+        (lambda a, c, b: f"{a}{b}{c}", (1,), {}, "123"),
+        (lambda a, *more, c: f"{a}{more}{c}", (1, 4, 5), {}, "1(4, 5)3"),
+        (lambda a, **others: f"{a}{others}", (1,), {}, "1{}"),
+        (lambda a, name="own": f"{a}{name}", (1,), {}, "1own"),
+        (lambda a, name="own", b="own": f"{a}{name}{b}", (1,), {}, "1own2"),
         (lambda a: f"only {a}", (1,), {}, "only 1"),
         (str, (1,), {}, "1"),
         (lambda a, b: f"{a}{b}", (), {}, None),
     ],
 )
 def test_what_key_functions_get(key, args, kwargs, expected):
-    """Arguments as they were passed, and defaults if the key function takes them."""
+    """Arguments as they were passed, and defaults in the parameters that are meant for them."""
 
     @cached(60, key=key)
     def function(a, b=2, *more, c=3, **others):
@@ -97,6 +96,23 @@ def test_what_key_functions_get(key, args, kwargs, expected):
             function.cache_key(*args, **kwargs)
     else:
         assert function.cache_key(*args, **kwargs) == expected
+
+
+def test_a_key_function_keeps_its_own_defaults(backend):
+    """Two functions do not share a value by the default of another parameter."""
+
+    def by(kind):
+        return lambda user, kind=kind: f"{kind}:{user}"
+
+    @cached(60, key=by("profile"))
+    def profile(user, full=False):
+        return f"profile of {user}"
+
+    @cached(60, key=by("photo"))
+    def photo(user, full=False):
+        return f"photo of {user}"
+
+    assert [profile("ada"), photo("ada")] == ["profile of ada", "photo of ada"]
 
 
 def test_coroutine_functions(backend):
