@@ -11,6 +11,7 @@ is a number is text in the keys, and kept as ``number`` beside it.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -179,6 +180,9 @@ class _Rows:
         text = str(value)
         if self._is_text(name, text) and len(text.encode()) > MAX_ID_BYTES:
             self.add_error(f"{name} is over {MAX_ID_BYTES:,} bytes")
+        if any(unicodedata.category(each) == "Cc" for each in text):
+            # Paths of the API do not match a line feed, for one.
+            self.add_error(f"{name} {text!r} has a control character; use any others in all files")
         return text
 
     def own_id(self, *names: str, otherwise: str | None = None) -> str | None:

@@ -99,6 +99,22 @@ def test_the_form_of_the_stored_items(read):
         ({"users": [*USERS, {"id": "x"}]}, "users.json, row 3: name is missing."),
         ({"users": [*USERS, {"id": "x", "name": 5}]}, "users.json, row 3: name must be a string."),
         ({"users": [*USERS, {"id": "x" * 256, "name": "x"}]}, "row 3: id is over 255 bytes."),
+        *(
+            (
+                {"users": [*USERS, {"id": f"a{character}b", "name": "x"}]},
+                f"users.json, row 3: id {f'a{character}b'!r} has a control character; "
+                "use any others in all files.",
+            )
+            for character in ("\n", "\0", "\t", "\x7f", "\x85")
+        ),
+        (
+            {"threads": [*THREADS, {"id": "a\n", "title": "x"}]},
+            "threads.json, row 3: id 'a\\n' has a control character",
+        ),
+        (
+            {"posts": [*POSTS, {**POSTS[0], "id": "\r"}]},
+            "posts.json, row 5: id '\\r' has a control character",
+        ),
         ({"users": [*USERS, {"id": 10**38, "name": "x"}]}, "row 3: id has more than 38 digits."),
         ({"users": "[" + "9" * 5000 + "]"}, "users.json: has a number with thousands of digits."),
         (
