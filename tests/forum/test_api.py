@@ -20,7 +20,7 @@ from dynamo_stores.testing import find_free_port
 from forum import accounts, posting
 from forum.adapters import get_adapter, get_database
 from forum.api.tokens import make_token
-from forum.models import Post, Thread
+from forum.models import Post, Support, Thread
 from forum.trees import Tree
 
 from .conftest import POSTS, THREADS, USERS
@@ -390,6 +390,23 @@ def test_a_key_that_was_used_writes_nothing_again_after_a_deletion(writer, setti
         assert list(get_adapter(Thread).get_all()) == list(get_adapter(Post).get_all()) == []
     problem(writer("POST", "/api/threads", content, Idempotency_Key='""'), 400)
     assert writer("POST", "/api/threads", content, Idempotency_Key="k2").status_code == 201
+
+
+def test_a_key_in_files_ends_after_a_day(json_files, writer, settings, dynamo_clock):
+    """As it does in DynamoDB by TTL; the files do not grow by it."""
+    settings.RATELIMIT_ENABLE = False
+    thread = writer("POST", "/api/threads", {"title": "a", "text": "b"}).json()
+    before = {each["PK"] for each in get_adapter(Support).get_all()}
+    post = {"thread": thread["id"], "text": "c"}
+    first = writer("POST", "/api/posts", post, Idempotency_Key="k").json()
+    assert writer("DELETE", f"/api/posts/{first['id']}?version=1").status_code == 204
+    for seconds, status in ((posting.KEY_SECONDS, 410), (2, 201)):
+        dynamo_clock.advance(seconds)
+        assert writer("POST", "/api/posts", post, Idempotency_Key="k").status_code == status
+    written = {each["PK"] for each in get_adapter(Support).get_all()} - before
+    assert len([each for each in written if each.startswith("request#")]) == 1
+    dynamo_clock.advance(posting.KEY_SECONDS + 2)
+    assert {each["PK"] for each in get_adapter(Support).get_all()} == before
 
 
 def test_a_key_that_was_used_is_known_after_changes(writer, settings):
