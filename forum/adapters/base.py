@@ -218,6 +218,10 @@ class DatabaseAdapter(ABC):
         """Yield all items, in no order, or only these ``attributes`` of them."""
 
     @abstractmethod
+    def get_keys(self, index: str) -> Iterator[Item]:
+        """Yield the keys of all items of an index, of the index and of the table, in no order."""
+
+    @abstractmethod
     def get_by_id(
         self,
         key: AnyKey,

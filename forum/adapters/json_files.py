@@ -208,6 +208,13 @@ class JsonAdapter(DatabaseAdapter):
         for row in list(self._rows().rows.values()):
             yield _projected(row, attributes)
 
+    def get_keys(self, index: str) -> Iterator[Item]:
+        keys = self.table.keys_of(index)
+        names = [*dict.fromkeys([*self.table.keys, *keys])]
+        for row in list(self._rows().rows.values()):
+            if all(name in row for name in keys):
+                yield _projected(row, names)
+
     def get_by_id(
         self, key: AnyKey, *, consistent: bool = False, attributes: Sequence[str] | None = None
     ) -> Item | None:

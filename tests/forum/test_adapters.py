@@ -171,6 +171,18 @@ def test_pages_of_an_index(database, new_id):
     assert [each["threadId"] for each in found] == [f"{new_id}-{minute}" for minute in range(6)]
 
 
+def test_the_keys_of_an_index(database, new_id):
+    """Those of the index and of the table, of the items that are in the index."""
+    threads = database.adapter(Thread)
+    items = [thread(f"{new_id}-{n}", n, listing=new_id) for n in range(3)]
+    threads.put_all([*items, {"threadId": f"{new_id}-none", "title": "in no index"}])
+    found = [each for each in threads.get_keys("CreatedAtIndex") if each["listing"] == new_id]
+    names = ("threadId", "listing", "createdAt")
+    assert sorted(found, key=lambda each: each["threadId"]) == [
+        {name: item[name] for name in names} for item in items
+    ]
+
+
 def test_pages_of_the_whole_table(users, new_id):
     """Each item once, with its key, in pages of the size or less; also after a key that is gone."""
     ids = {f"{new_id}-{number}" for number in range(12)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import secrets
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import time
 import pytest
 from django.core.management import CommandError, call_command
 
+from dynamo_stores.calls.observer import measuring
 from forum import posting
 from forum.adapters import get_adapter
 from forum.management.commands.forum_seed import DATA
@@ -133,6 +135,49 @@ def test_reserved_names_are_refused_before_anything_is_written(each_database, mi
         migrate(users=[{**USERS[0], "name": "Changed"}, USERS[1]])
     assert [item["userId"] for item in get_adapter(User).get_all()] == ["u1"]
     assert list(get_adapter(Post).get_all()) == []
+
+
+def test_a_post_that_is_in_another_thread_is_refused(each_database, migrate, write):
+    """Before anything is written; a post of the same thread is that of an earlier run."""
+    migrate(posts=[{**POSTS[0], "id": "p"}, {**POSTS[1], "id": 7}])
+    other = {"id": "t3", "title": "Third", "createdBy": "u1"}
+    posts = [{"thread": "t3", "user": "u1", "text": "new", "id": each} for each in ("q", 7, "p")]
+    paths = write(threads=[*THREADS, other], posts=posts)
+    for dry_run in (True, False):
+        with pytest.raises(CommandError) as refused:
+            call_command("forum_migrate", **paths, dry_run=dry_run, stdout=io.StringIO())
+        lines = str(refused.value).splitlines()[1:]
+        assert [line.rpartition("/")[2] for line in lines] == [
+            "posts.json, row 2: the thread 't2' has a post with the id '7'; give this one another "
+            "id.",
+            "posts.json, row 3: the thread 't1' has a post with the id 'p'; give this one another "
+            "id.",
+        ]
+    assert get_adapter(Thread).get_by_id("t3") is None
+    assert {item["postId"] for item in get_adapter(Post).get_all()} == {"p", "7"}
+    assert "posts: 1 written" in migrate(threads=[*THREADS, other], posts=posts[:1])
+
+
+def test_ids_in_other_threads_are_found_by_one_scan(own_tables, migrate):
+    """Of the keys of posts, whatever the number of new ones; by none if no post is new."""
+
+    def scans(**contents):
+        with measuring() as measurements:
+            migrate(**contents)
+        return [each for each in measurements if each.operation == "Scan"]
+
+    def posts(thread):
+        text = secrets.token_hex(1000)
+        return [
+            {"id": f"{thread}{n}", "thread": thread, "text": text, "user": 2} for n in range(300)
+        ]
+
+    assert len(scans(posts=posts("t1"))) == 1
+    new = {"threads": [{"id": "t3", "title": "Third", "createdBy": "u1"}], "posts": posts("t3")}
+    (scan,) = scans(**new)
+    # The items of these posts are over 300 KB, which are 37 units.
+    assert sum(scan.units.values()) < 8
+    assert scans(**new) == []
 
 
 def test_seeds_are_the_same_each_time(each_database, export):
