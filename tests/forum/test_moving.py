@@ -16,6 +16,7 @@ from django.core.management import CommandError, call_command
 from dynamo_stores.calls.observer import measuring
 from forum import posting
 from forum.adapters import get_adapter
+from forum.management.commands.forum_migrate import Command
 from forum.management.commands.forum_seed import DATA
 from forum.models import Post, Thread, User
 from forum.verification import find_problems
@@ -107,6 +108,31 @@ def test_what_users_did_is_kept(each_database, migrate, export, write):
     assert "posts: 0 written, 3 unchanged, 1 left out" in printed
     assert "words: 0 written, 2 unchanged, 2 left out" in printed
     assert export("--overwrite") == found
+
+
+def test_a_deleted_thread_is_written_again(each_database, migrate, export, write):
+    """With its posts. The help of the command says so, and a dry run how many."""
+    migrate()
+    posting.delete_thread("u1", get_adapter(Thread).get_by_id("t1"))
+    out = io.StringIO()
+    call_command("forum_migrate", **write(), dry_run=True, stdout=out)
+    assert "threads: 1 would be written, 1 unchanged" in out.getvalue()
+    assert "posts: 3 written, 1 unchanged" in migrate()
+    assert export() == {"users": USERS, "threads": THREADS, "posts": POSTS}
+    assert list(find_problems()) == []
+    assert "deleted since the first run" in Command.help
+
+
+def test_a_deleted_thread_is_taken_out_of_the_files(each_database, migrate):
+    """Nothing is derived from positions here, so it is not written again."""
+    at = "2024-11-23T10:00:00Z"
+    threads = [{**row, "createdAt": at} for row in THREADS]
+    posts = [{**row, "createdAt": at, "id": f"p{n}"} for n, row in enumerate(POSTS)]
+    migrate(threads=threads, posts=posts)
+    posting.delete_thread("u1", get_adapter(Thread).get_by_id("t1"))
+    left = {"threads": threads[1:], "posts": [row for row in posts if row["thread"] != "t1"]}
+    assert "posts: 0 written, 1 unchanged" in migrate(**left)
+    assert get_adapter(Thread).get_by_id("t1") is None
 
 
 def test_an_existing_file_is_kept(each_database, migrate, export):
