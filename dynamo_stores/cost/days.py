@@ -12,22 +12,30 @@ from .load import HOURS_PER_DAY, Load, TableLoad
 from .measured import Measured
 from .prices import Prices
 
+MINUTES_PER_HOUR = 60
+
 
 @dataclass(frozen=True)
 class Day:
     """
     The cost of a day in UTC that begins ``at`` (seconds since the epoch), by table: of the
-    ``hours`` that were measured, with storage and capacity for as long.
+    ``minutes`` that were measured, with storage and capacity for as long.
     """
 
     at: float
-    hours: int
+    minutes: int
     costs: Mapping[str, Decimal] = field(default_factory=dict)
 
     @property
     def date(self) -> str:
         """The day as ``2026-05-31``."""
         return f"{datetime.fromtimestamp(self.at, UTC):%Y-%m-%d}"
+
+    @property
+    def hours(self) -> int | float:
+        """The hours that were measured."""
+        hours, rest = divmod(self.minutes, MINUTES_PER_HOUR)
+        return self.minutes / MINUTES_PER_HOUR if rest else hours
 
     @property
     def total(self) -> Decimal:
@@ -47,15 +55,20 @@ def by_day(load: Load, measured: Measured, prices: Prices) -> tuple[Day, ...]:
     return tuple(
         Day(
             day * 86_400.0,
-            len(hours),
+            _minutes(hours, measured),
             {table.table: _cost(table, hours, measured, prices) for table in load.tables},
         )
         for day, hours in days.items()
     )
 
 
+def _minutes(hours: list[int], measured: Measured) -> int:
+    return sum(measured.minutes.get(hour, MINUTES_PER_HOUR) for hour in hours)
+
+
 def _cost(table: TableLoad, hours: list[int], measured: Measured, prices: Prices) -> Decimal:
-    part = Measured({hour: measured.hours[hour] for hour in hours}, Decimal(len(hours)))
+    known = Decimal(_minutes(hours, measured)) / MINUTES_PER_HOUR
+    part = Measured({hour: measured.hours[hour] for hour in hours}, known)
     own = [
         name
         for name in part.names()
@@ -71,4 +84,4 @@ def _cost(table: TableLoad, hours: list[int], measured: Measured, prices: Prices
     )
     lines = estimate(Load("reports", (used,)), prices)
     month = total(tuple(line for line in lines if line.part != STREAMS))
-    return month / prices.hours_per_month * len(hours)
+    return month / prices.hours_per_month * known

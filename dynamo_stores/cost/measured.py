@@ -7,6 +7,7 @@ the status pages.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -41,7 +42,8 @@ Describe = Callable[[str], TableCapacity | None]
 class Measured:
     """
     The units of resources (``table`` and ``table/index``) by hour since the epoch, and how many
-    hours of them are known; ``first`` and ``last`` are seconds since the epoch.
+    hours of them are known; of an hour in ``minutes`` only so many minutes are. ``first`` and
+    ``last`` are seconds since the epoch.
     """
 
     hours: Mapping[int, Mapping[str, HourUse]] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class Measured:
     first: float | None = None
     last: float | None = None
     notes: tuple[str, ...] = ()
+    minutes: Mapping[int, int] = field(default_factory=dict)
 
     def names(self) -> set[str]:
         """Return the resources that were used."""
@@ -128,7 +131,14 @@ def of_minutes(use: UsageByMinute) -> Measured:
             found[name] = one if known is None else _later(known, one)
     first, last = min(minutes), max(minutes) + 1
     note = f"No whole hour is summed up yet: these are {count_of(len(minutes), 'minute')}."
-    return Measured(hours, Decimal(len(minutes)) / HOUR, first * 60.0, last * 60.0, (note,))
+    return Measured(
+        hours,
+        Decimal(len(minutes)) / HOUR,
+        first * 60.0,
+        last * 60.0,
+        (note,),
+        Counter(minute // HOUR for minute in minutes),
+    )
 
 
 def load_of(

@@ -71,7 +71,8 @@ class Conflict(WriteRefused):
 class Table:
     """
     A table of the forum: the names of its keys, and of those of its indexes by their names. Long
-    texts of the attributes ``compressed`` are stored compressed.
+    texts of the attributes ``compressed`` are stored compressed. An item ends at the time in the
+    attribute ``ttl`` (seconds since 1970), if it has one.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Table:
     indexes: Mapping[str, tuple[str, ...]]
     using: str
     compressed: frozenset[str] = frozenset()
+    ttl: str | None = None
 
     @classmethod
     def of(cls, model: type[DynamoModel]) -> Self:
@@ -94,6 +96,7 @@ class Table:
                 for each in model.get_attributes().values()
                 if isinstance(each, CompressedTextAttribute)
             ),
+            ttl=spec.ttl,
         )
 
     def key_of(self, key: AnyKey) -> Item:
@@ -213,6 +216,10 @@ class DatabaseAdapter(ABC):
     @abstractmethod
     def get_all(self, *, attributes: Sequence[str] | None = None) -> Iterator[Item]:
         """Yield all items, in no order, or only these ``attributes`` of them."""
+
+    @abstractmethod
+    def get_keys(self, index: str) -> Iterator[Item]:
+        """Yield the keys of all items of an index, of the index and of the table, in no order."""
 
     @abstractmethod
     def get_by_id(

@@ -74,6 +74,10 @@ class DynamoDBAdapter(DatabaseAdapter):
     def get_all(self, *, attributes: Sequence[str] | None = None) -> Iterator[Item]:
         return map(unpacked, self._client.scan(self.table.name, projection=attributes))
 
+    def get_keys(self, index: str) -> Iterator[Item]:
+        names = dict.fromkeys([*self.table.keys, *self.table.keys_of(index)])
+        yield from self._client.scan(self.table.name, index=index, projection=[*names])
+
     def get_by_id(
         self, key: AnyKey, *, consistent: bool = False, attributes: Sequence[str] | None = None
     ) -> Item | None:

@@ -3,7 +3,8 @@ The forum's tables in JSON files, for development without DynamoDB.
 
 Each table is one file. A write makes new files of the tables that it changes and then replaces
 ``current.json``, which names the files, so that readers in other processes find either the old
-tables or the new ones. Writers hold a lock on the folder.
+tables or the new ones. Writers hold a lock on the folder. Items whose time is over are not read,
+and the next write of their table leaves them out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import copy
 import fcntl
 import json
+import math
 import os
 import threading
 import uuid
@@ -20,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dynamo_stores import clock
 from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.models import DynamoModel
 
@@ -77,9 +80,13 @@ class JsonDatabase(Database):
         for _ in range(_READS):
             name = self._names().get(table.name)
             if name is None:
-                return File({})
+                return File(table, {})
             if (known := self._known.get(name)) is not None:
-                return known
+                if known.is_as_now():
+                    return known
+                found = File(table, known.rows)
+                self._remember(table, name, found)
+                return found
             try:
                 rows = _read(self._folder / name)
             except FileNotFoundError:
@@ -87,7 +94,7 @@ class JsonDatabase(Database):
                 continue
             except (OSError, ValueError) as exc:
                 raise _unavailable(self._folder / name, exc) from exc
-            found = File({_id(table, row): row for row in rows})
+            found = File(table, {_id(table, row): row for row in rows})
             self._remember(table, name, found)
             return found
         raise StoreUnavailable(f"{self._folder} changes faster than it can be read.")
@@ -113,7 +120,7 @@ class JsonDatabase(Database):
                 _save(self._folder / names[name], list(rows.values()))
             _replace(self._folder / _CURRENT, names)
             for name, (table, rows) in changed.items():
-                self._remember(table, names[name], File(rows))
+                self._remember(table, names[name], File(table, rows))
             for path in self._folder.glob("*.json"):
                 # Also what a process left that was killed.
                 if path.name != _CURRENT and path.name not in names.values():
@@ -138,12 +145,24 @@ class JsonDatabase(Database):
 
 
 class File:
-    """The items of a table, which do not change, and the order of each index once it was used."""
+    """
+    The items of a table whose time is not over, which do not change, and the order of each index
+    once it was used.
+    """
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, table: Table, rows: Rows) -> None:
+        now, ttl = clock.now(), table.ttl
+        ends = {} if ttl is None else {key: row[ttl] for key, row in rows.items() if ttl in row}
+        if any(end < now for end in ends.values()):
+            rows = {key: row for key, row in rows.items() if ends.get(key, now) >= now}
         self.rows = rows
+        self._first_end = min((end for end in ends.values() if end >= now), default=math.inf)
         self._partitions: dict[tuple[str, ...], dict[Any, list[Item]]] = {}
         self._ids: list[Id] | None = None
+
+    def is_as_now(self) -> bool:
+        """Return whether no item has ended since then."""
+        return self._first_end >= clock.now()
 
     def ids(self) -> list[Id]:
         """Return the keys of all items, sorted."""
@@ -188,6 +207,13 @@ class JsonAdapter(DatabaseAdapter):
     def get_all(self, *, attributes: Sequence[str] | None = None) -> Iterator[Item]:
         for row in list(self._rows().rows.values()):
             yield _projected(row, attributes)
+
+    def get_keys(self, index: str) -> Iterator[Item]:
+        keys = self.table.keys_of(index)
+        names = [*dict.fromkeys([*self.table.keys, *keys])]
+        for row in list(self._rows().rows.values()):
+            if all(name in row for name in keys):
+                yield _projected(row, names)
 
     def get_by_id(
         self, key: AnyKey, *, consistent: bool = False, attributes: Sequence[str] | None = None

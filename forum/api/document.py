@@ -15,7 +15,8 @@ from .schemas import Problem
 DESCRIPTION = """\
 Users, threads and posts of the forum.
 
-- Lists are arrays. The header `Link` leads to the next page.
+- Lists are arrays. The header `Link` leads to the next page. A page ends with the row by which it
+  has 1 MB, or as many rows as `limit` says.
 - Everybody may read. To write, log in on this site, or send a token of
   [your account](/account/tokens/).
 - Errors are `application/problem+json` (RFC 9457). A method that a path does not have is 405,

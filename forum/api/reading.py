@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..adapters import Item, Page, get_adapter
+from ..adapters import DatabaseAdapter, Item, Page, get_adapter
 from ..content import number_of
 from ..keys import MAX_ID_BYTES
 from ..models import LISTING, Post, Thread, User
@@ -14,6 +15,8 @@ from ..profiles import get_profiles
 from ..trees import NoSuchPost, NoSuchThread
 from .schemas import PostOut, ThreadOut, UserOut
 
+# A page ends with the row by which its JSON has so many bytes. Posts may be long.
+MAX_BYTES = 1_000_000
 _USER = ["userId", "number", "name", "username", "bio", "createdAt", "version"]
 
 
@@ -31,22 +34,25 @@ class Found:
 
 def list_users(size: int, after: Any) -> Found:
     """Return users by one Scan, those of a page by their time."""
-    page = get_adapter(User).scan(size=size, after=after, attributes=_USER)
-    return Found([user_out(item) for item in _by_time(page.items)], page.after)
+    adapter = get_adapter(User)
+    page = adapter.scan(size=size, after=after, attributes=_USER)
+    return _by_time(_ended(adapter, None, page, page.items, list(map(user_out, page.items))))
 
 
 def list_threads(size: int, after: Any, *, newest: bool) -> Found:
     """Return threads by their time: a Query, and a BatchGetItem of threads and of authors."""
     adapter = get_adapter(Thread)
-    page = adapter.page(LISTING, index="CreatedAtIndex", size=size, after=after, descending=newest)
+    index = "CreatedAtIndex"
+    page = adapter.page(LISTING, index=index, size=size, after=after, descending=newest)
     items = adapter.get_many(item["threadId"] for item in page.items)
-    return Found(thread_outs(items), page.after)
+    return _ended(adapter, index, page, items, thread_outs(items))
 
 
 def list_posts(size: int, after: Any) -> Found:
     """Return posts by one Scan, those of a page by their time, and what their ids need."""
-    page = get_adapter(Post).scan(size=size, after=after)
-    return Found(post_outs(_by_time(page.items)), page.after)
+    adapter = get_adapter(Post)
+    page = adapter.scan(size=size, after=after)
+    return _by_time(_ended(adapter, None, page, page.items, post_outs(page.items)))
 
 
 def list_posts_of(index: str, value: str, size: int, after: Any) -> Found:
@@ -56,7 +62,7 @@ def list_posts_of(index: str, value: str, size: int, after: Any) -> Found:
     adapter = get_adapter(Post)
     page: Page = adapter.page(value, index=index, size=size, after=after)
     items = adapter.get_many([(item["postId"], item["threadId"]) for item in page.items])
-    return Found(post_outs(items), page.after)
+    return _ended(adapter, index, page, items, post_outs(items))
 
 
 def get_user(user_id: str) -> Item:
@@ -163,5 +169,22 @@ def _id_of(item: Item, name: str) -> int | str:
     return str(item[name]) if number is None else number
 
 
-def _by_time(items: list[Item]) -> list[Item]:
-    return sorted(items, key=lambda item: str(item["createdAt"]))
+def _ended(
+    adapter: DatabaseAdapter, index: str | None, page: Page, items: Sequence[Item], rows: list[Any]
+) -> Found:
+    """
+    Return the ``rows`` of the ``items`` of a page, which ends early if they are large: the next one
+    begins after the key of the last item then.
+    """
+    size = 0
+    for count, row in enumerate(rows, start=1):
+        # With what is between two rows.
+        size += len(json.dumps(row.model_dump())) + 2
+        if size >= MAX_BYTES and count < len(rows):
+            names = [*adapter.table.keys, *adapter.table.keys_of(index)]
+            return Found(rows[:count], {name: items[count - 1][name] for name in names})
+    return Found(rows, page.after)
+
+
+def _by_time(found: Found) -> Found:
+    return Found(sorted(found.rows, key=lambda row: str(row.createdAt)), found.after)

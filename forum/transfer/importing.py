@@ -11,6 +11,7 @@ is a number is text in the keys, and kept as ``number`` beside it.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,6 +39,12 @@ _MEMBERS = {
         *("id", "postId", "thread", "threadId", "user", "userId", "parent", "title", "text"),
         *("content", "createdAt", "editedAt", "isDeleted"),
     ),
+}
+# Names of one member, of which a row has one, or the same value under each.
+_SAME = {
+    "users": (("id", "userId"),),
+    "threads": (("id", "threadId"), ("createdBy", "userId")),
+    "posts": (("id", "postId"), ("thread", "threadId"), ("user", "userId"), ("text", "content")),
 }
 _DERIVED = frozenset(
     [
@@ -78,7 +85,7 @@ def read_forum(users: Path, threads: Path, posts: Path) -> Forum:
     rows = {name: _read_rows(path, name, problems) for name, path in forum.files.items()}
     if not problems:
         found = {
-            name: _Rows(path, rows[name], problems, _MEMBERS[name])
+            name: _Rows(path, rows[name], problems, _MEMBERS[name], _SAME[name])
             for name, path in forum.files.items()
         }
         forum.users = _read_users(found["users"])
@@ -112,13 +119,22 @@ def _read_rows(path: Path, name: str, problems: list[str]) -> list[Any]:
 
 
 class _Rows:
-    """The rows of one file, with ``members``; ``problems`` collects their errors."""
+    """
+    The rows of one file, with ``members``, some of them the ``same`` ones; ``problems`` collects
+    their errors.
+    """
 
     def __init__(
-        self, path: Path, rows: list[Any], problems: list[str], members: tuple[str, ...]
+        self,
+        path: Path,
+        rows: list[Any],
+        problems: list[str],
+        members: tuple[str, ...],
+        same: tuple[tuple[str, str], ...],
     ) -> None:
         self._path = path
         self._members = members
+        self._same = same
         self._rows = rows
         self._problems = problems
         self._number = 0
@@ -133,6 +149,10 @@ class _Rows:
                 for name in row.keys() - _DERIVED - {*self._members}:
                     hint = suggestion(name, self._members).rstrip(".")
                     self.add_error(f"{name!r} is no member of these rows{hint}")
+                for one, other in self._same:
+                    if one in row and other in row and row[one] != row[other]:
+                        what = f"{one} and {other} are one member and differ"
+                        self.add_error(f"{what}; leave out one of them")
                 yield self._number
             else:
                 self.add_error(f"expected an object, got {type(row).__name__}")
@@ -160,6 +180,9 @@ class _Rows:
         text = str(value)
         if self._is_text(name, text) and len(text.encode()) > MAX_ID_BYTES:
             self.add_error(f"{name} is over {MAX_ID_BYTES:,} bytes")
+        if any(unicodedata.category(each) == "Cc" for each in text):
+            # Paths of the API do not match a line feed, for one.
+            self.add_error(f"{name} {text!r} has a control character; use any others in all files")
         return text
 
     def own_id(self, *names: str, otherwise: str | None = None) -> str | None:

@@ -25,8 +25,9 @@ Progress = Callable[[str, int], None]
 
 class Differs(Exception):
     """
-    Items exist with another content, or names belong to other profiles: ``problems``, each with its
-    file and row. ``is_written`` says whether anything was written.
+    Items exist with another content, names belong to other profiles, or ids of posts to other
+    threads: ``problems``, each with its file and row. ``is_written`` says whether anything was
+    written.
     """
 
     def __init__(self, problems: list[str], *, is_written: bool = False) -> None:
@@ -73,6 +74,7 @@ class Migration:
         self._forum = forum
         self._progress = progress
         self._posts, self._places = _placed(forum)
+        self._rows = _RowsOf(forum)
         self._done = 0
         # Those that exist were imported with all their posts, because threads are written last.
         self._users, self._threads = set[str](), set[str]()
@@ -81,13 +83,14 @@ class Migration:
         """
         Write what is missing and read all of it again; return the counts by kind.
 
-        Raises Differs if items of the same keys have another content, or if another profile has a
-        name; nothing is written then.
+        Raises Differs if items of the same keys have another content, if another profile has a
+        name, or another thread the id of a post; nothing is written then.
         """
         self._users = _existing(User, self._forum.users)
         self._threads = _existing(Thread, self._forum.threads)
         kinds = self._kinds()
         self._compare("Compared", kinds)
+        self._find_in_other_threads(next(kind for kind in kinds if kind.name == "posts"))
         for kind in kinds:
             kind.count = Count(
                 written=sum(not kind.is_done(item) for item in kind.missing),
@@ -116,7 +119,7 @@ class Migration:
             (post["threadId"], item) for post, item in zip(self._posts, self._places, strict=True)
         ]
         of_place = {(item["PK"], item["SK"]): thread_id for thread_id, item in places}
-        rows = _RowsOf(self._forum)
+        rows = self._rows
         return [
             _Kind(
                 "names",
@@ -174,6 +177,24 @@ class Migration:
                 self._count(phase, len(some))
         if problems:
             raise Differs(list(dict.fromkeys(problems)), is_written=phase == "Verified")
+
+    def _find_in_other_threads(self, posts: _Kind) -> None:
+        """
+        Raise Differs if other threads have the ids of new posts. A post is found by its whole key
+        alone, so this reads the keys of all posts from an index: one call for each MB of them.
+        """
+        new = {item["postId"]: item for item in posts.missing if not posts.is_done(item)}
+        if not new:
+            return
+        others = {
+            found["postId"]: found["threadId"]
+            for found in get_adapter(Post).get_keys("ThreadIndex")
+            if found["postId"] in new and found["threadId"] != new[found["postId"]]["threadId"]
+        }
+        if others:
+            raise Differs(
+                [self._rows.of_id(new[each], others[each]) for each in new if each in others]
+            )
 
     def _write(self, kind: _Kind) -> None:
         adapter = get_adapter(kind.model)
@@ -243,6 +264,13 @@ class _RowsOf:
 
     def of_post(self, item: Item) -> str:
         return f"{self._post(*_key_of(item))}: the post exists with another content."
+
+    def of_id(self, item: Item, thread_id: str) -> str:
+        post_id = item["postId"]
+        return (
+            f"{self._post(*_key_of(item))}: the thread {thread_id!r} has a post with the id "
+            f"{post_id!r}; give this one another id."
+        )
 
     def of_place(self, item: Item, thread_id: str) -> str:
         return f"{self._post(thread_id, item['postId'])}: another post has its place in the tree."

@@ -13,7 +13,7 @@ import pytest
 from django.conf import settings as project
 from django.core.management import CommandError, call_command
 
-from dynamo_stores.capacity.usage import Usage, minute_of
+from dynamo_stores.capacity.usage import Usage, UsageHistory, minute_of
 from dynamo_stores.conf import get_config
 from dynamo_stores.monitoring.periods import Period
 from dynamo_stores.stores import CacheStore
@@ -101,6 +101,21 @@ def test_cost_per_table_per_day(measured, now):
     assert [day["hours"] for day in cost["days"]] == [18, 12]
     for day in cost["days"]:
         assert float(day["tables"][measured]) == pytest.approx(day["hours"] * hourly, rel=0.02)
+
+
+def test_a_day_of_minutes_says_how_many(reporting, settings, now):
+    """Before the first hour is summed up; its cost is that of these minutes."""
+    using = reporting(REPORTS={"INTERVAL": 36_000.0})
+    settings.DYNAMO_STORES = {"default": settings.DYNAMO_STORES[using]}
+    table, minute = get_config().store_table, minute_of(now.now())
+    use = {table: Usage(3600.0, 7200.0)}
+    UsageHistory("default").roll_up({minute - 1: use, minute - 2: use})
+    text = run("dynamo_cost", "--by-day")
+    assert re.findall(r"\d{4}-\d\d-\d\d \((.*)\)", text) == ["2 minutes measured"]
+    (day,) = json.loads(run("dynamo_cost", "--by-day", "--json"))["costs"][0]["days"]
+    assert day["hours"] == pytest.approx(2 / 60)
+    expected = 2 * (3600 * 0.125e-6 + 7200 * 0.625e-6)
+    assert float(day["tables"][table]) == pytest.approx(expected, rel=0.02)
 
 
 def test_what_would_be(measured):

@@ -145,6 +145,7 @@ def test_minutes_are_used_until_an_hour_is_over():
     assert use.read == Decimal(180) / 3 * 60 * 24
     assert use.peak_read == 2
     assert "these are 3 minutes" in measured.notes[0]
+    assert measured.minutes == {10: 2, 11: 1}
     assert of_minutes({}).notes == of_hours({}).notes == (NO_FIGURES,)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import threading
 from pathlib import Path
@@ -168,6 +169,18 @@ def test_pages_of_an_index(database, new_id):
     assert threads.page("none", index="CreatedAtIndex", size=2).items == []
     found = threads.query_by_index("CreatedAtIndex", new_id)
     assert [each["threadId"] for each in found] == [f"{new_id}-{minute}" for minute in range(6)]
+
+
+def test_the_keys_of_an_index(database, new_id):
+    """Those of the index and of the table, of the items that are in the index."""
+    threads = database.adapter(Thread)
+    items = [thread(f"{new_id}-{n}", n, listing=new_id) for n in range(3)]
+    threads.put_all([*items, {"threadId": f"{new_id}-none", "title": "in no index"}])
+    found = [each for each in threads.get_keys("CreatedAtIndex") if each["listing"] == new_id]
+    names = ("threadId", "listing", "createdAt")
+    assert sorted(found, key=lambda each: each["threadId"]) == [
+        {name: item[name] for name in names} for item in items
+    ]
 
 
 def test_pages_of_the_whole_table(users, new_id):
@@ -342,3 +355,27 @@ def test_a_folder_that_was_made_anew_is_read_again(tmp_path):
     assert [item["userId"] for item in users.get_all()] == ["new"]
     users.create({"userId": "third", "name": "x"})
     assert {item["userId"] for item in users.get_all()} == {"new", "third"}
+
+
+def test_items_in_files_end_at_their_time(tmp_path, dynamo_clock):
+    """No read returns them, a new one takes their key, and the next write leaves them out."""
+    first, second = (JsonDatabase(tmp_path).adapter(Support) for _ in range(2))
+    ends = int(dynamo_clock.now()) + 60
+    items = [{"PK": "p", "SK": f"{n}", "expiresAt": ends + n} for n in range(3)]
+    kept = {"PK": "p", "SK": "kept"}
+    for item in (*items, kept):
+        first.create(item)
+    # As DynamoDB, an item does not end before its time is over.
+    dynamo_clock.advance(60)
+    assert second.page("p", size=9).items == [*items, kept]
+    dynamo_clock.advance(1.5)
+    for each in (first, second):
+        assert each.page("p", size=9).items == each.scan(size=9).items == [items[2], kept]
+        assert list(each.get_all()) == each.get_many([*items, kept]) == [items[2], kept]
+        assert each.get_by_id(("p", "0")) is None
+    again = {**items[0], "expiresAt": ends + 600}
+    assert second.create(again) == again
+    dynamo_clock.advance(60)
+    assert first.delete(("p", "2")) is None
+    files = [path.read_text() for path in tmp_path.glob(f"*{first.table.name}*.json")]
+    assert [[item["SK"] for item in json.loads(each)] for each in files] == [["kept", "0"]]

@@ -6,7 +6,6 @@ import io
 import json
 import re
 from collections import Counter
-from urllib.parse import quote
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -20,7 +19,7 @@ from dynamo_stores.testing import find_free_port
 from forum import accounts, posting
 from forum.adapters import get_adapter, get_database
 from forum.api.tokens import make_token
-from forum.models import Post, Thread
+from forum.models import Post, Support, Thread
 from forum.trees import Tree
 
 from .conftest import POSTS, THREADS, USERS
@@ -197,41 +196,6 @@ def test_calls_of_writes(writer):
     assert found == {"Query": 1, "GetItem": 3, "TransactWriteItems": 1}
 
 
-@pytest.mark.parametrize("listing", ["users", "threads", "posts", "posts/in-thread/t1"])
-def test_lists_have_pages(client, migrate, listing):
-    """The header Link leads through all of them, each once."""
-    migrate()
-    expected = client.get(f"/api/{listing}").json()
-    rows, path, pages = [], f"/api/{listing}?limit=1", 0
-    while path:
-        response = client.get(path)
-        rows += response.json()
-        pages += 1
-        found = re.fullmatch(
-            r'<http://testserver(/[^>]+)>; rel="next"', response.headers.get("Link", "<>")
-        )
-        path = found and found[1]
-    assert len(expected) <= pages <= len(expected) + 1
-    assert sorted(rows, key=str) == sorted(expected, key=str)
-
-
-@pytest.mark.parametrize("thread_id", ["a#b", "q?x=1", "100%25", "a b", "ä"])
-def test_the_next_page_of_any_id_is_of_the_same_list(client, migrate, thread_id):
-    """Characters of an id are quoted in the link."""
-    threads = [{"id": each, "title": "t", "createdBy": "u1"} for each in (thread_id, "a", "q")]
-    migrate(threads=threads, posts=[
-        {"thread": each["id"], "user": "u1", "text": f"{each['id']} {n}"}
-        for each in threads for n in range(3)
-    ])  # fmt: skip
-    texts, path = [], f"/api/posts/in-thread/{quote(thread_id)}?limit=2"
-    while path:
-        response = client.get(path)
-        texts += [row["text"] for row in response.json()]
-        link = re.match("<(.*)>", response.get("Link", ""))
-        path = link and link[1].removeprefix("http://testserver")
-    assert texts == [f"{thread_id} {n}" for n in range(3)]
-
-
 def test_newest_threads_first(client, migrate):
     """If they are asked for, and not by the cursor of the other order."""
     migrate()
@@ -390,6 +354,23 @@ def test_a_key_that_was_used_writes_nothing_again_after_a_deletion(writer, setti
         assert list(get_adapter(Thread).get_all()) == list(get_adapter(Post).get_all()) == []
     problem(writer("POST", "/api/threads", content, Idempotency_Key='""'), 400)
     assert writer("POST", "/api/threads", content, Idempotency_Key="k2").status_code == 201
+
+
+def test_a_key_in_files_ends_after_a_day(json_files, writer, settings, dynamo_clock):
+    """As it does in DynamoDB by TTL; the files do not grow by it."""
+    settings.RATELIMIT_ENABLE = False
+    thread = writer("POST", "/api/threads", {"title": "a", "text": "b"}).json()
+    before = {each["PK"] for each in get_adapter(Support).get_all()}
+    post = {"thread": thread["id"], "text": "c"}
+    first = writer("POST", "/api/posts", post, Idempotency_Key="k").json()
+    assert writer("DELETE", f"/api/posts/{first['id']}?version=1").status_code == 204
+    for seconds, status in ((posting.KEY_SECONDS, 410), (2, 201)):
+        dynamo_clock.advance(seconds)
+        assert writer("POST", "/api/posts", post, Idempotency_Key="k").status_code == status
+    written = {each["PK"] for each in get_adapter(Support).get_all()} - before
+    assert len([each for each in written if each.startswith("request#")]) == 1
+    dynamo_clock.advance(posting.KEY_SECONDS + 2)
+    assert {each["PK"] for each in get_adapter(Support).get_all()} == before
 
 
 def test_a_key_that_was_used_is_known_after_changes(writer, settings):

@@ -99,6 +99,22 @@ def test_the_form_of_the_stored_items(read):
         ({"users": [*USERS, {"id": "x"}]}, "users.json, row 3: name is missing."),
         ({"users": [*USERS, {"id": "x", "name": 5}]}, "users.json, row 3: name must be a string."),
         ({"users": [*USERS, {"id": "x" * 256, "name": "x"}]}, "row 3: id is over 255 bytes."),
+        *(
+            (
+                {"users": [*USERS, {"id": f"a{character}b", "name": "x"}]},
+                f"users.json, row 3: id {f'a{character}b'!r} has a control character; "
+                "use any others in all files.",
+            )
+            for character in ("\n", "\0", "\t", "\x7f", "\x85")
+        ),
+        (
+            {"threads": [*THREADS, {"id": "a\n", "title": "x"}]},
+            "threads.json, row 3: id 'a\\n' has a control character",
+        ),
+        (
+            {"posts": [*POSTS, {**POSTS[0], "id": "\r"}]},
+            "posts.json, row 5: id '\\r' has a control character",
+        ),
         ({"users": [*USERS, {"id": 10**38, "name": "x"}]}, "row 3: id has more than 38 digits."),
         ({"users": "[" + "9" * 5000 + "]"}, "users.json: has a number with thousands of digits."),
         (
@@ -185,6 +201,22 @@ def test_the_form_of_the_stored_items(read):
             {"posts": [{**POSTS[0], "id": "p", "parent": "p"}]},
             "row 1: parent 'p' is not an earlier post of the same thread.",
         ),
+        *(
+            (
+                {name: [*good, {**good[0], **both}]},
+                f"{name}.json, row {len(good) + 1}: {one} and {other} are one member and differ; "
+                "leave out one of them.",
+            )
+            for name, good, one, other, both in (
+                ("users", USERS, "id", "userId", {"id": "x", "userId": "y"}),
+                ("threads", THREADS, "id", "threadId", {"id": "x", "threadId": "y"}),
+                ("threads", THREADS, "createdBy", "userId", {"userId": 2}),
+                ("posts", POSTS, "id", "postId", {"id": None, "postId": "y"}),
+                ("posts", POSTS, "thread", "threadId", {"threadId": "t2"}),
+                ("posts", POSTS, "user", "userId", {"userId": 2}),
+                ("posts", POSTS, "text", "content", {"content": "other"}),
+            )
+        ),
         ({"posts": [{**POSTS[0], "isDeleted": 1}]}, "row 1: isDeleted must be true or false."),
         (
             {"posts": [{"id": "p", **POSTS[0]}, {"id": "p", **POSTS[0]}]},
@@ -195,6 +227,17 @@ def test_the_form_of_the_stored_items(read):
 def test_problems_name_file_and_row(read, contents, message):
     """One line for each error."""
     assert message in wrong(read, **contents)
+
+
+def test_two_names_of_one_member_with_one_value(read):
+    """They are as one of them."""
+    users = [{**each, "userId": each["id"]} for each in USERS]
+    threads = [{**each, "threadId": each["id"], "userId": each["createdBy"]} for each in THREADS]
+    posts = [
+        {**each, "threadId": each["thread"], "userId": each["user"], "content": each["text"]}
+        for each in POSTS
+    ]
+    assert read(users=users, threads=threads, posts=posts).posts == read().posts
 
 
 def test_all_problems_are_reported_at_once(read):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import secrets
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ import time
 import pytest
 from django.core.management import CommandError, call_command
 
+from dynamo_stores.calls.observer import measuring
 from forum import posting
 from forum.adapters import get_adapter
+from forum.management.commands.forum_migrate import Command
 from forum.management.commands.forum_seed import DATA
 from forum.models import Post, Thread, User
 from forum.verification import find_problems
@@ -107,6 +110,31 @@ def test_what_users_did_is_kept(each_database, migrate, export, write):
     assert export("--overwrite") == found
 
 
+def test_a_deleted_thread_is_written_again(each_database, migrate, export, write):
+    """With its posts. The help of the command says so, and a dry run how many."""
+    migrate()
+    posting.delete_thread("u1", get_adapter(Thread).get_by_id("t1"))
+    out = io.StringIO()
+    call_command("forum_migrate", **write(), dry_run=True, stdout=out)
+    assert "threads: 1 would be written, 1 unchanged" in out.getvalue()
+    assert "posts: 3 written, 1 unchanged" in migrate()
+    assert export() == {"users": USERS, "threads": THREADS, "posts": POSTS}
+    assert list(find_problems()) == []
+    assert "deleted since the first run" in Command.help
+
+
+def test_a_deleted_thread_is_taken_out_of_the_files(each_database, migrate):
+    """Nothing is derived from positions here, so it is not written again."""
+    at = "2024-11-23T10:00:00Z"
+    threads = [{**row, "createdAt": at} for row in THREADS]
+    posts = [{**row, "createdAt": at, "id": f"p{n}"} for n, row in enumerate(POSTS)]
+    migrate(threads=threads, posts=posts)
+    posting.delete_thread("u1", get_adapter(Thread).get_by_id("t1"))
+    left = {"threads": threads[1:], "posts": [row for row in posts if row["thread"] != "t1"]}
+    assert "posts: 0 written, 1 unchanged" in migrate(**left)
+    assert get_adapter(Thread).get_by_id("t1") is None
+
+
 def test_an_existing_file_is_kept(each_database, migrate, export):
     """Unless told otherwise."""
     migrate()
@@ -133,6 +161,49 @@ def test_reserved_names_are_refused_before_anything_is_written(each_database, mi
         migrate(users=[{**USERS[0], "name": "Changed"}, USERS[1]])
     assert [item["userId"] for item in get_adapter(User).get_all()] == ["u1"]
     assert list(get_adapter(Post).get_all()) == []
+
+
+def test_a_post_that_is_in_another_thread_is_refused(each_database, migrate, write):
+    """Before anything is written; a post of the same thread is that of an earlier run."""
+    migrate(posts=[{**POSTS[0], "id": "p"}, {**POSTS[1], "id": 7}])
+    other = {"id": "t3", "title": "Third", "createdBy": "u1"}
+    posts = [{"thread": "t3", "user": "u1", "text": "new", "id": each} for each in ("q", 7, "p")]
+    paths = write(threads=[*THREADS, other], posts=posts)
+    for dry_run in (True, False):
+        with pytest.raises(CommandError) as refused:
+            call_command("forum_migrate", **paths, dry_run=dry_run, stdout=io.StringIO())
+        lines = str(refused.value).splitlines()[1:]
+        assert [line.rpartition("/")[2] for line in lines] == [
+            "posts.json, row 2: the thread 't2' has a post with the id '7'; give this one another "
+            "id.",
+            "posts.json, row 3: the thread 't1' has a post with the id 'p'; give this one another "
+            "id.",
+        ]
+    assert get_adapter(Thread).get_by_id("t3") is None
+    assert {item["postId"] for item in get_adapter(Post).get_all()} == {"p", "7"}
+    assert "posts: 1 written" in migrate(threads=[*THREADS, other], posts=posts[:1])
+
+
+def test_ids_in_other_threads_are_found_by_one_scan(own_tables, migrate):
+    """Of the keys of posts, whatever the number of new ones; by none if no post is new."""
+
+    def scans(**contents):
+        with measuring() as measurements:
+            migrate(**contents)
+        return [each for each in measurements if each.operation == "Scan"]
+
+    def posts(thread):
+        text = secrets.token_hex(1000)
+        return [
+            {"id": f"{thread}{n}", "thread": thread, "text": text, "user": 2} for n in range(300)
+        ]
+
+    assert len(scans(posts=posts("t1"))) == 1
+    new = {"threads": [{"id": "t3", "title": "Third", "createdBy": "u1"}], "posts": posts("t3")}
+    (scan,) = scans(**new)
+    # The items of these posts are over 300 KB, which are 37 units.
+    assert sum(scan.units.values()) < 8
+    assert scans(**new) == []
 
 
 def test_seeds_are_the_same_each_time(each_database, export):

@@ -332,7 +332,9 @@ def _days(report: CostReport) -> Iterator[str]:
         return
     money = report.prices.money
     for day in report.days:
-        part = "" if day.hours == 24 else f" ({count_of(day.hours, 'hour')} measured)"
+        hours, rest = divmod(day.minutes, 60)
+        known = count_of(day.minutes, "minute") if rest else count_of(hours, "hour")
+        part = "" if hours == 24 else f" ({known} measured)"
         yield f"{day.date}{part}: {money(day.total)}"
         for table, cost in sorted(day.costs.items(), key=lambda each: -each[1]):
             yield f"  {table}: {money(cost)}"

@@ -17,7 +17,9 @@ from forum.transfer.migration import Differs, Migration
 class Command(BaseCommand):
     help = (
         "Writes the users, threads and posts of three JSON files to the forum's tables. Everything "
-        "is checked before the first write; a second run writes what is missing."
+        "is checked before the first write; a second run writes what is missing. That includes "
+        "threads that were deleted since the first run, with all their posts; --dry-run says how "
+        "many. Posts that were deleted in threads that exist are left out."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
