@@ -293,19 +293,30 @@ class _Block:
 
 
 class Taking:
-    """The block of ``size`` requests that a thread or task takes; no other takes one meanwhile."""
+    """
+    The block of ``size`` requests that a thread or task takes; no other takes one meanwhile.
 
-    __slots__ = ("_block", "size")
+    An error or a cancellation may leave a block counted that nobody uses, so the next one is small.
+    """
 
-    def __init__(self, block: _Block, size: int) -> None:
+    __slots__ = ("_at", "_block", "size")
+
+    def __init__(self, block: _Block, size: int, at: float) -> None:
         self._block = block
+        self._at = at
         self.size = size
 
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._block.taken_at = None
+    def __exit__(self, kind: object, *exc_info: object) -> None:
+        block = self._block
+        with block.lock:
+            if kind is not None:
+                block.size = 1
+            # After the timeout another one may take the next block.
+            if block.taken_at == self._at:
+                block.taken_at = None
 
     def put(self, left: int, state: Any, status: RateLimitStatus, is_live: IsLive) -> None:
         """Store that ``left`` of it, which was counted in ``state``, are not used yet."""
@@ -348,7 +359,7 @@ class Blocks:
             grown = block.size * 2 if not block.left else block.size // 2
             remaining = (block.status.remaining or 0) if block.status is not None else 0
             block.size = max(1, min(grown, longest, remaining // _SHARE))
-            return Taking(block, max(cost, block.size))
+            return Taking(block, max(cost, block.size), now)
 
     def forget_items(self, pk: str) -> None:
         """Forget the blocks of the items with the partition key ``pk``."""

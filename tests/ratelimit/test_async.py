@@ -15,8 +15,9 @@ from django.http import HttpResponse
 from dynamo_stores.calls.observer import measuring
 from dynamo_stores.decorators import aget_usage, ratelimit
 from dynamo_stores.exceptions import StoreUnavailable
+from dynamo_stores.keys import ItemKey
 from dynamo_stores.ratelimit import counting
-from dynamo_stores.ratelimit.memory import get_rate_memory
+from dynamo_stores.ratelimit.memory import Blocks, get_rate_memory
 from dynamo_stores.signals import rate_limited
 from dynamo_stores.stores import AdaptiveRateLimitStore, RateLimitStore
 from tests.helpers.counting import operations
@@ -241,6 +242,40 @@ def test_threads_and_tasks_share_the_blocks_of_a_process(alias, resource):
     assert len(measurements) < 4_000
     assert store.get_status(resource).remaining == 0
     store.unset_resource_config(resource)
+
+
+def test_a_block_without_an_answer_is_followed_by_a_small_one(alias, dynamo_faults, resource):
+    """Requests that are cancelled or have no answer do not use up the limit."""
+    store = RateLimitStore(
+        alias(
+            ENDPOINT_URL=dynamo_faults.url,
+            RATE_LIMIT={"ON_UNAVAILABLE": "deny"},
+            RETRY={"MAX_RETRIES": 0},
+        )
+    )
+    store.set_resource_config(resource, {"RATE": "1000/d", "BLOCK": 50})
+    assert all(store.acquire(resource).allowed for _ in range(130))
+    before = store.get_status(resource).remaining
+    dynamo_faults.lose_answer("UpdateItem", times=4)
+    while store.acquire(resource).allowed:
+        pass
+    assert [store.acquire(resource).allowed for _ in range(3)] == [False] * 3
+    assert before - store.get_status(resource).remaining <= 50 + 3 * 2
+    store.unset_resource_config(resource)
+
+
+def test_a_late_outcome_leaves_the_block_of_another_one(dynamo_clock):
+    """Which may be taken after ten seconds without an outcome."""
+    blocks, name = Blocks(), (ItemKey("pk", "sk"),)
+    late = blocks.begin(name, 1, 10)
+    dynamo_clock.advance(10.1)
+    other = blocks.begin(name, 1, 10)
+    with late:
+        pass
+    assert blocks.begin(name, 1, 10) is None
+    with other:
+        pass
+    assert blocks.begin(name, 1, 10) is not None
 
 
 def test_tasks_of_users_and_of_the_background_share_a_limit(alias, resource):
