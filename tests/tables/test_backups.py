@@ -93,6 +93,26 @@ def test_a_table_that_exists_without_the_ttl_of_the_backup_is_named(make_table, 
         assert (words in capsys.readouterr().err) == is_missing
 
 
+def test_the_ttl_of_a_table_that_exists_may_not_be_readable(
+    make_table, tmp_path, capsys, alias, dynamo_faults
+):
+    """The items are restored, and the warning says so. Without a TTL in the backup none is read."""
+    table, targets = make_table(), [make_table(), make_table()]
+    put_all("default", table, small(3))
+    faulty = alias(ENDPOINT_URL=dynamo_faults.url)
+    run("dynamo_backup", table, output=tmp_path / "without")
+    ttl = {"AttributeName": "ttl", "Enabled": True}
+    get_control().call("UpdateTimeToLive", {"TableName": table, "TimeToLiveSpecification": ttl})
+    run("dynamo_backup", table, output=tmp_path / "with")
+    dynamo_faults.fail("DescribeTimeToLive", status=400, code="AccessDeniedException")
+    for name, target in zip(("without", "with"), targets, strict=True):
+        out = run("dynamo_restore", tmp_path / name, table=target, using=[faulty])
+        assert "3 items written, compared by digest" in out
+        assert ("could not be read" in capsys.readouterr().err) == (name == "with")
+        assert not list((tmp_path / name).glob("restore-*"))
+    assert dynamo_faults.requests["DescribeTimeToLive"] == 1
+
+
 def backed_up(make_table, folder, items):
     """Back up a table with ``items`` to ``folder`` and return its name."""
     table = make_table()

@@ -92,7 +92,8 @@ class Target:
 class Restored:
     """
     The number of items that were written, and of those that were kept. ``missing_ttl`` is the TTL
-    attribute of the backup if the restore did not create the table, and its TTL is another or off.
+    attribute of the backup if the restore did not create the table, and its TTL is another, off, or
+    could not be read.
     """
 
     written: int = 0
@@ -128,8 +129,9 @@ def _check_fits(job: RestoreJob, description: dict[str, Any]) -> None:
 
 def item_check(job: RestoreJob) -> Callable[[RawItem], str] | None:
     """
-    Return a function to the problem of an item, ``""`` without one: what the key or an index of the
-    target refuses that the table of the backup did not have. None if there is no such key or index.
+    Return a function that returns the problem of an item, ``""`` without one: what the key or an
+    index of the target refuses that the table of the backup did not have. None if there is no such
+    key or index. Sizes of keys are not checked.
     """
     description = get_control(job.using).describe(job.table)
     target = job.schema if description is None else Schema.of_description(description, None)
@@ -307,11 +309,19 @@ def _described(job: RestoreJob, journal: Journal) -> dict[str, Any]:
 
 
 def _enable_ttl(job: RestoreJob, *, is_created: bool) -> str | None:
-    """Enable the TTL of a created table; return its attribute if the table has another, or none."""
+    """Enable the TTL of a created table; return its attribute if that of the table may differ."""
     schema = job.schema or job.source.schema
+    if schema is None or schema.ttl is None:
+        return None
     control = get_control(job.using)
-    found = control.ttl_attribute(job.table)
-    if schema is None or schema.ttl is None or schema.ttl == found:
+    try:
+        found = control.ttl_attribute(job.table)
+    except (ClientError, StoreUnavailable):
+        if is_created:
+            raise
+        # The items are there, and the permission to write them does not include this one.
+        return schema.ttl
+    if found == schema.ttl:
         return None
     if found is not None or not is_created:
         return schema.ttl

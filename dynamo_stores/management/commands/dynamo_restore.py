@@ -156,7 +156,8 @@ class Command(BaseCommand):
             self.stderr.write(
                 self.style.WARNING(
                     f"{table} existed already, and its TTL is not on the attribute "
-                    f"{result.missing_ttl}, as in the backup. Enable it if items are to expire."
+                    f"{result.missing_ttl}, as in the backup, or could not be read. Enable it if "
+                    "items are to expire."
                 )
             )
 
