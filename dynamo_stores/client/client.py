@@ -234,7 +234,7 @@ class DynamoDBClient:
         with one key only the last is sent, and the next thousand follows when they are written.
         With ``units_per_second`` the batches are sent so slowly that they consume no more on
         average. What DynamoDB throttles is sent again until ``OPERATION_TIMEOUT``. The keys of a
-        table are learned once, by DescribeTable.
+        table are learned by DescribeTable, by the first calls of a process.
 
         Raises BatchIncompleteError with the operations that were not processed.
         """

@@ -185,6 +185,8 @@ def _resources_error(value: Any) -> str:
     if not isinstance(value, Mapping):
         return f" Expected a dict, got {type(value).__name__}."
     for name, config in value.items():
+        if not isinstance(name, str):
+            return f" {name!r} is of the type {type(name).__name__}; expected a name as text."
         try:
             parse_resource(config)
         except ConfigurationError as exc:

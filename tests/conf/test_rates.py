@@ -243,6 +243,7 @@ def test_a_description_has_all_of_a_limit():
         (["100/m"], " Expected a dict, got list."),
         ({"api": "100/m", "login": {"RAET": 1}}, " 'login': Unknown setting 'RAET'"),
         ({"login": {"RATE": "1/x"}}, " 'login': '1/x' is not a rate"),
+        ({404: "1/m"}, " 404 is of the type int; expected a name as text."),
     ],
 )
 def test_resources(value, error):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
@@ -299,6 +301,22 @@ def test_the_middleware_answers_for_views_that_raise(paths):
         assert answers == [200, 200, 420]
         assert asyncio.run(RateLimitMiddleware(async_ok)(get("/api/x"))).status_code == 420
     assert middleware.process_exception(get(), ValueError()) is None
+
+
+def test_a_refusal_under_asgi_needs_no_thread(paths):
+    """Unless RATELIMIT_VIEW makes the response. One thread serves all sync views of a request."""
+    middleware, go_on = RateLimitMiddleware(async_ok), threading.Event()
+
+    async def ask():
+        busy = asyncio.ensure_future(sync_to_async(go_on.wait)())
+        try:
+            async with asyncio.timeout(30):
+                return [(await middleware(get("/api/x"))).status_code for _ in range(3)]
+        finally:
+            go_on.set()
+            await busy
+
+    assert asyncio.run(ask()) == [200, 200, 429]
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,7 @@ class Folder:
                     is_changed = True
                 files.append(path)
             if is_changed:
-                # A page that is killed before it deletes the files has not added them twice.
+                # A process that is killed before it deletes the files does not add them twice.
                 ended.added = {path.stem for path in files}
                 self.write(Path(_ENDED).stem, ended)
             for path in files:
