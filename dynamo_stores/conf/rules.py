@@ -114,6 +114,11 @@ NAME = Rule(
     f"{PREFIX_NAME.expected} that is not empty",
     lambda value: value != "" and PREFIX_NAME.accepts(value),
 )
+_TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+TABLE_NAME = Rule(
+    "3 to 255 of A-Z, a-z, 0-9, '_', '-' and '.'",
+    lambda value: isinstance(value, str) and _TABLE_NAME.fullmatch(value) is not None,
+)
 # As botocore has it, which refuses any other host, such as one with '_'.
 _HOST = re.compile(r"(?!-)[A-Z\d-]{1,63}(?<!-)(\.(?!-)[A-Z\d-]{1,63}(?<!-))*\.?", re.I | re.ASCII)
 
