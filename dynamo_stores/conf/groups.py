@@ -26,6 +26,8 @@ from .rules import (
     POSITIVE,
     SCALING,
     SCHEDULE,
+    SECONDS,
+    SECONDS_OR_0,
     SHARE,
     TIME_ZONE,
     TOPIC_ARN,
@@ -102,11 +104,11 @@ class CacheConfig:
 class DedupeConfig:
     """``DEDUPE``: deduplicated jobs."""
 
-    ttl: float = setting(300, POSITIVE, 60)
-    lease: float = setting(30, POSITIVE, 61)
-    max_wait: float = setting(30.0, NOT_NEGATIVE, 62)
+    ttl: float = setting(300, SECONDS, 60)
+    lease: float = setting(30, SECONDS, 61)
+    max_wait: float = setting(30.0, SECONDS_OR_0, 62)
     poll_interval: float = setting(0.1, POSITIVE, 63)
-    failure_ttl: float = setting(5.0, NOT_NEGATIVE, 64)
+    failure_ttl: float = setting(5.0, SECONDS_OR_0, 64)
     credential_headers: tuple[str, ...] = setting(("X-API-Key",), HEADERS, 65)
 
 
