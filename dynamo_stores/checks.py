@@ -21,11 +21,11 @@ from .cache.store import codecs
 from .calls.environment import has_profile, has_region
 from .conf.functions import is_coroutine_function
 from .conf.groups import BreakerConfig, RateLimitConfig, ScalingConfig
-from .conf.rules import Problem, settings_of, suggestion
+from .conf.rules import TABLE_NAME, Problem, settings_of, suggestion
 from .exceptions import ConfigurationError
 from .infrastructure.references import declaring_models, reference_of
 from .middleware import AdviceMiddleware
-from .models import concrete_models, mistake_of, mistaken_models, name_in_model
+from .models import concrete_models, mistake_of, mistaken_models, name_in_model, path_of
 from .monitoring.sinks.base import Sink
 from .ratelimit import problems as limits
 from .ratelimit.middleware import RateLimitMiddleware
@@ -316,10 +316,11 @@ def check_references(app_configs: Any = None, **kwargs: object) -> Iterable[chec
 
 def check_models(app_configs: Any = None, **kwargs: object) -> Iterable[checks.CheckMessage]:
     """
-    Return an Error for each model of an installed app that lacks what a table needs; a Warning for
-    one without ``Meta``, which may be a base of models elsewhere.
+    Return an Error for each model of an installed app that lacks what a table needs, or whose table
+    has a name that DynamoDB refuses; a Warning for one without ``Meta``, which may be a base of
+    models elsewhere.
     """
-    return [
+    found: list[checks.CheckMessage] = [
         checks.Error(mistake_of(model), hint="See docs/tables.md.", id="dynamo_stores.E132")
         if hasattr(model, "Meta")
         else checks.Warning(
@@ -330,6 +331,27 @@ def check_models(app_configs: Any = None, **kwargs: object) -> Iterable[checks.C
         for model in mistaken_models()
         if apps.get_containing_app_config(model.__module__)
     ]
+    if not conf.find_problems():
+        found += _wrong_names_of_tables()
+    return found
+
+
+def _wrong_names_of_tables() -> Iterator[checks.CheckMessage]:
+    known = conf.aliases()
+    for model in concrete_models():
+        name = name_in_model(model)
+        if name is None or model.using not in known:
+            continue
+        if not apps.get_containing_app_config(model.__module__):
+            continue
+        real = conf.get_config(model.using).real_name(name)
+        if not TABLE_NAME.accepts(real) and not real.startswith("arn:"):
+            yield checks.Error(
+                f"{path_of(model)}: the name of its table in DynamoDB is {real!r}; expected "
+                f"{TABLE_NAME.expected}.",
+                hint="Change its table_name, or TABLE_PREFIX or TABLES of its alias.",
+                id="dynamo_stores.E134",
+            )
 
 
 # Less similar names are those of other tables.

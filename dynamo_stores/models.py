@@ -206,6 +206,9 @@ def mistake_of(model: type[DynamoModel]) -> str:
         similar = difflib.get_close_matches("table_name", names, 1)
         instead = f", but {similar[0]!r}" if similar else ""
         return f"{path} has no table_name in its class Meta{instead}. Expected {_A_META}."
+    name: object = name_in_model(model)
+    if name is not None and not isinstance(name, str):
+        return f"{path} has {name!r} as table_name in its class Meta. Expected {_A_META}."
     if not any(each.is_hash_key for each in model.get_attributes().values()):
         return (
             f"{path} has no attribute with hash_key=True, the partition key of its table. Add one, "

@@ -21,6 +21,7 @@ from .options import get_cache_options
 from .stampede import StampedeProtection
 from .store.codecs import get_codec
 from .store.store import CacheStore
+from .store.writer import as_float
 
 
 class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
@@ -286,7 +287,7 @@ class DynamoDBCache(StampedeProtection, CacheExtras, BaseCache):
     def _seconds(self, timeout: Any) -> float | None:
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
-        return None if timeout is None else float(timeout)
+        return None if timeout is None else as_float(timeout)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from .fallback import fallback, no_keys, record_ignored
 from .locks import AsyncLock, Lock, LockStore
 from .store import patterns
 from .store.store import CacheStore
-from .store.writer import expiry_at
+from .store.writer import as_float, expiry_at
 
 
 class CacheExtras:
@@ -262,8 +262,8 @@ def _expiry_at(when: datetime | float) -> int | None:
 
 
 def _in_seconds(timeout: Any) -> Any:
-    return timeout if timeout is DEFAULT_TIMEOUT else timeout / 1000
+    return timeout if timeout is DEFAULT_TIMEOUT else as_float(timeout) / 1000
 
 
 def _moment_of(when: datetime | int) -> datetime | float:
-    return when if isinstance(when, datetime) else when / 1000
+    return when if isinstance(when, datetime) else as_float(when) / 1000

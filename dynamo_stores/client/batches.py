@@ -24,7 +24,7 @@ from ..exceptions import (
 )
 from .operations import BatchWrite, Delete, Put
 from .requests import Requests
-from .values import from_raw_item, identity_of
+from .values import RAW_LEVELS, from_raw_item, identity_of, too_deep
 
 # Operations that are in memory at once; of those with one key only the last is sent.
 _WINDOW = 1000
@@ -33,9 +33,9 @@ Identity = tuple[Any, ...]
 
 
 class _Request(NamedTuple):
-    """``table`` is the name in DynamoDB, ``name`` that of the caller."""
+    """``table`` is the name in DynamoDB, ``given`` the operation of the caller."""
 
-    name: str
+    given: BatchWrite
     table: str
     raw: dict[str, Any]
     size: int
@@ -44,9 +44,13 @@ class _Request(NamedTuple):
     def operation(self) -> BatchWrite:
         """The operation as it was read; its item may have been changed since then."""
         ((kind, content),) = self.raw.items()
-        if kind == "PutRequest":
-            return Put(self.name, from_raw_item(content["Item"]))
-        return Delete(self.name, from_raw_item(content["Key"]))
+        try:
+            if kind == "PutRequest":
+                return Put(self.given.table, from_raw_item(content["Item"]))
+            return Delete(self.given.table, from_raw_item(content["Key"]))
+        except RecursionError:
+            # It is nested so deeply that DynamoDB refused it.
+            return self.given
 
 
 Window = dict[Identity, _Request]
@@ -69,6 +73,10 @@ class Batches:
         if not isinstance(batch_size, int) or not 1 <= batch_size <= MAX_WRITES:
             raise InvalidRequestError(
                 f"batch_size is {batch_size!r}; expected 1 to {MAX_WRITES}, DynamoDB's limit."
+            )
+        if not isinstance(max_concurrency, int) or max_concurrency < 1:
+            raise InvalidRequestError(
+                f"max_concurrency is {max_concurrency!r}; expected 1 or more."
             )
         if units_per_second is not None and not POSITIVE.accepts(units_per_second):
             raise InvalidRequestError(
@@ -154,7 +162,7 @@ class Batches:
             raw = {"DeleteRequest": {"Key": key}}
         else:
             key = content["Item"]
-            size, raw = item_size(key), {"PutRequest": {"Item": key}}
+            size, raw = _size_of(key, name), {"PutRequest": {"Item": key}}
         if missing := [each for each in names if each not in key]:
             raise InvalidRequestError(f"{name} lacks {', '.join(missing)}, of the key of {table}.")
         if size > MAX_ITEM_BYTES:
@@ -162,7 +170,7 @@ class Batches:
                 f"{name} puts an item of {size:,} bytes into {table}; DynamoDB's limit is "
                 f"{MAX_ITEM_BYTES:,}."
             )
-        return _identity(table, names, key), _Request(operation.table, table, raw, size)
+        return _identity(table, names, key), _Request(operation, table, raw, size)
 
     async def _write_window(self, window: Window) -> Window:
         """Return what was not processed."""
@@ -220,6 +228,13 @@ class Batches:
 
 def _identity(table: str, names: Iterable[str], key: dict[str, Any]) -> Identity:
     return (table, *identity_of(key, names))
+
+
+def _size_of(item: dict[str, Any], name: str) -> int:
+    try:
+        return item_size(item)
+    except RecursionError as exc:
+        raise too_deep(exc, item, f"{name}: item", RAW_LEVELS) from None
 
 
 def _described(operation: object) -> str:

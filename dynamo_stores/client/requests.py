@@ -29,7 +29,7 @@ from ..exceptions import (
     TransactionCancelledError,
     code_of,
 )
-from .values import from_raw_item
+from .values import RAW_LEVELS, from_raw_item, too_deep
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,13 @@ class Requests:
         Return the answer to a request. Raises StoreUnavailable without one, ConfigurationError,
         ItemTooLargeError, or an AnswerError.
         """
-        with self._noted(operation, table_of(request)):
-            return await self.connection.call(operation, request)
+        table = table_of(request)
+        with self._noted(operation, table):
+            try:
+                return await self.connection.call(operation, request)
+            except RecursionError as exc:
+                path = f"A value of {operation} on {table}"
+                raise too_deep(exc, request, path, RAW_LEVELS) from None
 
     async def read_keys(
         self,

@@ -19,6 +19,10 @@ _MAX_DIGITS = 38
 _LEAST_EXPONENT, _MOST_EXPONENT = -130, 125
 _SURE = 10**_MAX_DIGITS
 _EXACT = Context(prec=1000)
+# Of lists and maps, in an attribute.
+_MAX_LEVELS = 32
+# DynamoDB-JSON has two levels for each of them, in a request that has some of its own.
+RAW_LEVELS = 2 * _MAX_LEVELS + 8
 
 _EXPECTED = (
     "expected a str, bytes, bool, int, Decimal, None, a list or dict of them, or a set of "
@@ -32,47 +36,46 @@ def to_raw(value: Any, path: str) -> dict[str, Any]:
 
     Raises InvalidRequestError for a value that DynamoDB cannot store exactly.
     """
-    match value:
-        case str():
-            return {"S": _text(value, path)}
-        case bool():
-            return {"BOOL": value}
-        case int() | Decimal():
-            return {"N": _number(value, path)}
-        case None:
-            return {"NULL": True}
-        case bytes() | bytearray() | memoryview():
-            return {"B": bytes(value)}
-        case Mapping():
-            return {"M": to_raw_item(value, path)}
-        case list() | tuple():
-            return {"L": [to_raw(each, f"{path}[{at}]") for at, each in enumerate(value)]}
-        case set() | frozenset():
-            return _set(value, path)
-        case float():
-            raise InvalidRequestError(
-                f"{path} is a float, which DynamoDB does not store exactly; expected an int or a "
-                "Decimal, such as Decimal(str(number))."
-            )
-    raise InvalidRequestError(f"{path} is of the type {type(value).__name__}; {_EXPECTED}.")
+    try:
+        return _raw(value, path)
+    except RecursionError as exc:
+        raise too_deep(exc, value, path) from None
 
 
 def to_raw_item(item: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the attributes of ``item`` as DynamoDB-JSON; raises as :func:`to_raw`."""
-    if not isinstance(item, Mapping):
-        raise InvalidRequestError(
-            f"{path} is of the type {type(item).__name__}; expected a dict of attributes."
-        )
-    found = {}
-    for name, value in item.items():
-        if not isinstance(name, str):
-            raise InvalidRequestError(
-                f"{path} has a name of the type {type(name).__name__}; expected strings."
+    try:
+        return _raw_item(item, path)
+    except RecursionError as exc:
+        raise too_deep(exc, item, path, _MAX_LEVELS + 1) from None
+
+
+def too_deep(
+    exc: RecursionError, value: Any, path: str, levels: int = _MAX_LEVELS
+) -> RecursionError | InvalidRequestError:
+    """
+    Return what to raise for ``exc``, which came before ``value`` was sent: an InvalidRequestError
+    if it has more than ``levels`` levels of lists and dicts, else ``exc`` of a deep caller.
+
+    No level is counted before, because that takes time for every value.
+    """
+    left = [(value, 1)]
+    while left:
+        each, level = left.pop()
+        match each:
+            case Mapping():
+                inner: Iterable[Any] = each.values()
+            case list() | tuple():
+                inner = each
+            case _:
+                continue
+        if level > levels:
+            return InvalidRequestError(
+                f"{path} is nested too deeply and was not sent; expected lists and dicts of at "
+                f"most {_MAX_LEVELS} levels, which is what DynamoDB allows."
             )
-        if not name:
-            raise InvalidRequestError(f"{path} has an empty name; expected names with content.")
-        found[_text(name, f"A name of {path}")] = to_raw(value, f"{path}[{name!r}]")
-    return found
+        left += [(one, level + 1) for one in inner]
+    return exc
 
 
 def from_raw(value: Mapping[str, Any]) -> Any:
@@ -98,6 +101,49 @@ def identity_of(item: Mapping[str, Any], key_names: Iterable[str]) -> tuple[Any,
             )
         found.append((kind, from_raw(item[name])))
     return tuple(found)
+
+
+def _raw(value: Any, path: str) -> dict[str, Any]:
+    match value:
+        case str():
+            return {"S": _text(value, path)}
+        case bool():
+            return {"BOOL": value}
+        case int() | Decimal():
+            return {"N": _number(value, path)}
+        case None:
+            return {"NULL": True}
+        case bytes() | bytearray() | memoryview():
+            return {"B": bytes(value)}
+        case Mapping():
+            return {"M": _raw_item(value, path)}
+        case list() | tuple():
+            return {"L": [_raw(each, f"{path}[{at}]") for at, each in enumerate(value)]}
+        case set() | frozenset():
+            return _set(value, path)
+        case float():
+            raise InvalidRequestError(
+                f"{path} is a float, which DynamoDB does not store exactly; expected an int or a "
+                "Decimal, such as Decimal(str(number))."
+            )
+    raise InvalidRequestError(f"{path} is of the type {type(value).__name__}; {_EXPECTED}.")
+
+
+def _raw_item(item: Mapping[str, Any], path: str) -> dict[str, Any]:
+    if not isinstance(item, Mapping):
+        raise InvalidRequestError(
+            f"{path} is of the type {type(item).__name__}; expected a dict of attributes."
+        )
+    found = {}
+    for name, value in item.items():
+        if not isinstance(name, str):
+            raise InvalidRequestError(
+                f"{path} has a name of the type {type(name).__name__}; expected strings."
+            )
+        if not name:
+            raise InvalidRequestError(f"{path} has an empty name; expected names with content.")
+        found[_text(name, f"A name of {path}")] = _raw(value, f"{path}[{name!r}]")
+    return found
 
 
 def _text(value: str, path: str) -> str:
@@ -138,7 +184,7 @@ def _number(value: int | Decimal, path: str) -> str:
 
 
 def _set(values: set[Any] | frozenset[Any], path: str) -> dict[str, Any]:
-    members = [to_raw(each, f"a member of {path}") for each in values]
+    members = [_raw(each, f"a member of {path}") for each in values]
     kinds = {kind for member in members for kind in member}
     if len(kinds) != 1 or not kinds <= {"S", "N", "B"}:
         found = ", ".join(sorted({type(each).__name__ for each in values})) or "nothing"

@@ -26,6 +26,8 @@ from .rules import (
     POSITIVE,
     SCALING,
     SCHEDULE,
+    SECONDS,
+    SECONDS_OR_0,
     SHARE,
     TIME_ZONE,
     TOPIC_ARN,
@@ -102,11 +104,11 @@ class CacheConfig:
 class DedupeConfig:
     """``DEDUPE``: deduplicated jobs."""
 
-    ttl: float = setting(300, POSITIVE, 60)
-    lease: float = setting(30, POSITIVE, 61)
-    max_wait: float = setting(30.0, NOT_NEGATIVE, 62)
+    ttl: float = setting(300, SECONDS, 60)
+    lease: float = setting(30, SECONDS, 61)
+    max_wait: float = setting(30.0, SECONDS_OR_0, 62)
     poll_interval: float = setting(0.1, POSITIVE, 63)
-    failure_ttl: float = setting(5.0, NOT_NEGATIVE, 64)
+    failure_ttl: float = setting(5.0, SECONDS_OR_0, 64)
     credential_headers: tuple[str, ...] = setting(("X-API-Key",), HEADERS, 65)
 
 
@@ -127,7 +129,7 @@ class RateLimitConfig:
     """``RATE_LIMIT``: the default limit, and the limits of resources and paths."""
 
     limit: int = setting(200, WHOLE, 70)
-    window: float = setting(60, POSITIVE, 71)
+    window: float = setting(60, SECONDS, 71)
     resources: dict[str, Any] = setting({}, RESOURCES, 72)
     algorithm: str = setting("sliding", one_of("sliding", "fixed", "gcra", "log"), 73)
     on_unavailable: str = setting("allow", one_of("allow", "deny", "local"), 74)

@@ -12,6 +12,7 @@ import difflib
 import ipaddress
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, NamedTuple
@@ -63,8 +64,13 @@ class Rule(NamedTuple):
 
 
 def is_number(value: object) -> bool:
-    """Return whether ``value`` is a finite number, and not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether ``value`` is a number that a finite float can have, and not a bool."""
+    # math.isfinite() raises OverflowError for an int that no float can have.
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    )
 
 
 def _is_whole(value: object) -> bool:
@@ -76,8 +82,18 @@ def or_none(rule: Rule) -> Rule:
     return Rule(f"{rule.expected}, or None", lambda value: value is None or rule.accepts(value))
 
 
+# 100 years; Python's own waits are at most 292 years long.
+MOST_SECONDS = 100 * 365 * 24 * 60 * 60
+_AT_MOST = f"at most {MOST_SECONDS} (100 years)"
 POSITIVE = Rule("a number above 0", lambda value: is_number(value) and value > 0)
 NOT_NEGATIVE = Rule("a number, 0 or more", lambda value: is_number(value) and value >= 0)
+SECONDS = Rule(
+    f"a number above 0, {_AT_MOST}", lambda value: is_number(value) and 0 < value <= MOST_SECONDS
+)
+SECONDS_OR_0 = Rule(
+    f"a number, 0 or more, {_AT_MOST}",
+    lambda value: is_number(value) and 0 <= value <= MOST_SECONDS,
+)
 WHOLE = Rule("a whole number, 0 or more", lambda value: _is_whole(value) and value >= 0)
 WHOLE_POSITIVE = Rule("a whole number, 1 or more", lambda value: _is_whole(value) and value >= 1)
 SHARE = Rule("a number above 0, at most 1", lambda value: is_number(value) and 0 < value <= 1)
@@ -114,6 +130,11 @@ NAME = Rule(
     f"{PREFIX_NAME.expected} that is not empty",
     lambda value: value != "" and PREFIX_NAME.accepts(value),
 )
+_TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+TABLE_NAME = Rule(
+    "3 to 255 of A-Z, a-z, 0-9, '_', '-' and '.'",
+    lambda value: isinstance(value, str) and _TABLE_NAME.fullmatch(value) is not None,
+)
 # As botocore has it, which refuses any other host, such as one with '_'.
 _HOST = re.compile(r"(?!-)[A-Z\d-]{1,63}(?<!-)(\.(?!-)[A-Z\d-]{1,63}(?<!-))*\.?", re.I | re.ASCII)
 
@@ -146,7 +167,13 @@ def check_number(name: str, value: Any, rule: Rule) -> None:
 
 
 def check_seconds(name: str, value: Any, rule: Rule = POSITIVE) -> None:
-    """Raise ConfigurationError if the argument ``name`` is no duration as ``rule`` expects."""
+    """
+    Raise ConfigurationError if the argument ``name`` is no duration as ``rule`` expects, or over
+    ``MOST_SECONDS``.
+    """
+    # An int that no float can have is not shown, and infinity is no number for any rule.
+    if isinstance(value, int | float) and MOST_SECONDS < value < math.inf:
+        raise ConfigurationError(f"{name} is too long; expected {_AT_MOST}, in seconds.")
     if not rule.accepts(value):
         raise ConfigurationError(f"{name} is {value!r}; expected {rule.expected}, in seconds.")
 

@@ -38,8 +38,12 @@ _LONGEST_VAULT = 50
 
 @dataclass(frozen=True)
 class Replica:
-    """A replica of a table in another region, with the options that the settings of it have."""
+    """
+    A replica of a table in another region, with the options that the settings of it have.
+    ``using`` is the alias of that region.
+    """
 
+    using: str
     region: str
     options: TableOptions
 
@@ -269,7 +273,7 @@ def _table(spec: TableSpec, parts: Collection[str]) -> Table:
         options, stream=_STREAM, encryption_key=_key_there(spec, options, config.region)
     )
     spec = dataclasses.replace(spec, options=dataclasses.replace(own, stream=_STREAM))
-    return Table(spec, (Replica(config.region, options),))
+    return Table(spec, (Replica(other, config.region, options),))
 
 
 def _key_there(spec: TableSpec, options: TableOptions, region: str) -> str | None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from django.utils.module_loading import import_string
 
 from ..conf import get_config
 from ..exceptions import ConfigurationError
-from ..infrastructure.options import AWS_MANAGED, AWS_OWNED
+from ..infrastructure.options import AWS_MANAGED, AWS_OWNED, TableOptions
 from ..infrastructure.tables import TableSpec
 from ..models import DATA_ACTIONS
 from ..monitoring.dashboard import local_endpoint, region_of
@@ -274,9 +274,17 @@ def _of_replicas(table: Table, place: Place) -> set[Grant]:
     found = {
         Grant(f"dynamodb:{action}", place._replace(region=replica.region).table(table.name))
         for replica in table.replicas
-        for action in _TO_REPLICATE
+        for action in (*_TO_REPLICATE, *_to_describe(replica.options))
     }
     return {*found, _service_role(place._replace(region=""), "replication.dynamodb")}
+
+
+def _to_describe(options: TableOptions) -> Iterator[str]:
+    yield "DescribeTable"
+    if options.point_in_time_recovery is not None:
+        yield "DescribeContinuousBackups"
+    if options.tags is not None:
+        yield "ListTagsOfResource"
 
 
 def _service_role(place: Place, service: str) -> Grant:

@@ -264,7 +264,7 @@ def differences(spec: TableSpec, live: LiveTable) -> list[str]:
         found.append(f"its TTL is {state}, expected on for the attribute {spec.ttl}")
     if live.billing_mode != spec.billing_mode:
         found.append(f"its billing mode is {live.billing_mode}, expected {spec.billing_mode}")
-    return found + _differences_of_options(spec.options, live)
+    return found + differences_of_options(spec.options, live)
 
 
 class FixedDifference(NamedTuple):
@@ -315,7 +315,8 @@ def _differences_of_index(has: IndexSpec, index: IndexSpec) -> Iterator[str]:
         yield f"projects {has.projected}, expected {index.projected}"
 
 
-def _differences_of_options(options: TableOptions, live: LiveTable) -> list[str]:
+def differences_of_options(options: TableOptions, live: LiveTable) -> list[str]:
+    """Return the differences of a table from ``options``, as phrases."""
     found = []
     on = {True: "on", False: "off"}
     recovery = live.point_in_time_recovery

@@ -68,9 +68,36 @@ def ratelimit(
     of the response.
     """
 
+    given = {
+        "key": key,
+        "rate": rate,
+        "method": method,
+        "cost": cost,
+        "algorithm": algorithm,
+        "burst": burst,
+        "priority": priority,
+        "skip_if": skip_if,
+        "allow": allow,
+        "on_unavailable": on_unavailable,
+        "resource": resource,
+        "using": using,
+    }
+    return _limiting("@ratelimit", group, given, block=block, shadow=shadow, response=response)
+
+
+def _limiting(
+    name: str,
+    group: str | None,
+    given: dict[str, Any],
+    *,
+    block: bool,
+    shadow: bool,
+    response: Any,
+) -> Callable[[V], V]:
+    """Return the decorator that is ``name`` in messages; ``given`` are arguments of Limit."""
     if callable(group):
-        raise TypeError("@ratelimit needs arguments, such as @ratelimit(key='ip', rate='5/m').")
-    check_not_async("response of @ratelimit", response)
+        raise TypeError(f"{name} needs arguments, such as {name}(key='ip', rate='5/m').")
+    check_not_async(f"response of {name}", response)
 
     # method_decorator decorates anew for each request.
     noted: set[str] = set()
@@ -78,40 +105,27 @@ def ratelimit(
     def decorate(view: Any) -> Any:
         if isinstance(view, type):
             return method_decorator(decorate, name="dispatch")(view)
-        limit = Limit(
-            group=group if group is not None else group_of(view),
-            key=key,
-            rate=rate,
-            method=method,
-            cost=cost,
-            algorithm=algorithm,
-            burst=burst,
-            priority=priority,
-            skip_if=skip_if,
-            allow=allow,
-            on_unavailable=on_unavailable,
-            resource=resource,
-            using=using,
-        )
-        where = f"@ratelimit on {group_of(view)}"
+        own_group = group if group is not None else group_of(view)
+        limit = Limit(group=own_group, decorator=name, **given)
+        where = f"{name} on {group_of(view)}"
         if where not in noted:
             noted.add(where)
             note(limit, response, where)
 
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            request = request_of(args, kwargs, "@ratelimit")
+            request = request_of(args, kwargs, name)
             status, rates = check(limit, request)
             if _record(request, status, rates, shadow=shadow) and block:
-                return _finish(request, refuse(request, status, response))
+                return _finish(request, refuse(request, status, response, name))
             return _finish(request, view(*args, **kwargs))
 
         @functools.wraps(view)
         async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
-            request = request_of(args, kwargs, "@ratelimit")
+            request = request_of(args, kwargs, name)
             status, rates = await acheck(limit, request)
             if _record(request, status, rates, shadow=shadow) and block:
-                return _finish(request, await arefuse(request, status, response))
+                return _finish(request, await arefuse(request, status, response, name))
             return _finish(request, await view(*args, **kwargs))
 
         return async_wrapper if _is_async(view) else wrapper
@@ -212,10 +226,15 @@ def adaptive_ratelimit(
     block: bool = True,
     *,
     priority: Any = "user",
+    shadow: bool = False,
+    response: Any = None,
     **options: Any,
 ) -> Callable[[V], V]:
     """See :func:`ratelimit`; requests of users go before those with ``priority="background"``."""
-    return ratelimit(group, key, rate, method, block, priority=priority, **options)
+    given = {"key": key, "rate": rate, "method": method, "priority": priority, **options}
+    return _limiting(
+        "@adaptive_ratelimit", group, given, block=block, shadow=shadow, response=response
+    )
 
 
 def _record(request: Any, status: Any, rates: Sequence[Rate], *, shadow: bool) -> bool:

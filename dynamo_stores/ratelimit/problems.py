@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -70,6 +70,29 @@ def note(limit: Limit, response: Any, where: str) -> None:
     resource = str(limit.resource) if limit.resource and limit.rate is None else None
     is_adaptive = limit.priority is not None
     names[Names(where, str(limit.using), tuple(paths), resource, is_adaptive)] = None
+
+
+def note_attributes(
+    arguments: Mapping[str, Any], known: Sequence[str], prefix: str, where: str
+) -> None:
+    """Note arguments that attributes with ``prefix`` of a class have, for the check."""
+    attributes = [prefix + name for name in known]
+    for name in sorted(arguments.keys() - set(known)):
+        message = f"{where}: {prefix}{name} is no argument of @ratelimit"
+        message += suggestion(prefix + name, attributes)
+        _add_problem("dynamo_stores.E133", message)
+    own = {name: value for name, value in arguments.items() if name in known}
+    for name in ("block", "shadow"):
+        own.pop(name, None)
+    response = own.pop("response", None)
+    try:
+        note(Limit(**{**own, "group": own.get("group") or where}), response, where)
+    except (ConfigurationError, TypeError) as exc:
+        _add_problem("dynamo_stores.E133", f"{where}: {str(exc).removesuffix('.')}.")
+
+
+def _add_problem(number: str, message: str) -> None:
+    problems[Problem(number, message, _HINT)] = None
 
 
 def find_problems() -> list[Problem]:

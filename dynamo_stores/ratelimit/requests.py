@@ -31,7 +31,6 @@ from . import ALL
 from .adaptive import AdaptiveRateLimitStore
 from .store import RateLimitStore
 
-_KEY = "key of @ratelimit"
 _ACCESSORS: dict[str, Callable[[HttpRequest, str], Any]] = {
     "get": lambda request, name: request.GET.get(name, ""),
     "post": lambda request, name: request.POST.get(name, ""),
@@ -45,7 +44,10 @@ FUNCTIONS = ("key", "rate", "cost", "skip_if", "priority")
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """The limit of a decorator, a path or a call. ``scope`` is the name it is counted under."""
+    """
+    The limit of a decorator, a path or a call. ``scope`` is the name it is counted under,
+    ``decorator`` is named in messages.
+    """
 
     group: str
     key: Any
@@ -60,11 +62,12 @@ class Limit:
     on_unavailable: str | None = None
     resource: str | None = None
     using: str = DEFAULT_ALIAS
+    decorator: str = "@ratelimit"
     scope: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         for each in FUNCTIONS:
-            check_not_async(f"{each} of @ratelimit", getattr(self, each))
+            check_not_async(f"{each} of {self.decorator}", getattr(self, each))
         name, methods = self.resource or self.group, _methods(self.method)
         # Each set of methods is counted separately.
         object.__setattr__(self, "scope", f"{name} {methods}" if methods else name)
@@ -118,7 +121,7 @@ def _applies(limit: Limit, request: HttpRequest) -> bool:
     if not ratelimit_setting("ENABLE", True) or not matches(limit.method, request):
         return False
     skip_if = imported(limit.skip_if)
-    return skip_if is None or not call("skip_if of @ratelimit", skip_if, request)
+    return skip_if is None or not call(f"skip_if of {limit.decorator}", skip_if, request)
 
 
 def _arguments(
@@ -126,12 +129,12 @@ def _arguments(
 ) -> dict[str, Any] | None:
     if config is None or config.rates is None:
         return None
-    key = get_key(limit.key, limit.group, request, limit.using)
+    key = get_key(limit.key, limit.group, request, limit.using, limit.decorator)
     if limit.allow and _is_allowed(get_address(request, limit.using), limit.allow):
         return None
     cost = imported(limit.cost)
     if callable(cost):
-        cost = call("cost of @ratelimit", cost, limit.group, request)
+        cost = call(f"cost of {limit.decorator}", cost, limit.group, request)
     arguments = {
         "key": key,
         "rate": config,
@@ -140,7 +143,7 @@ def _arguments(
     }
     priority = limit.priority
     if callable(priority):
-        priority = call("priority of @ratelimit", priority, request)
+        priority = call(f"priority of {limit.decorator}", priority, request)
     return arguments if priority is None else {**arguments, "priority": priority}
 
 
@@ -173,7 +176,13 @@ def get_store(limit: Limit) -> Any:
     return kind(limit.using)
 
 
-def get_key(key: Any, group: str, request: HttpRequest, using: str = DEFAULT_ALIAS) -> str:
+def get_key(
+    key: Any,
+    group: str,
+    request: HttpRequest,
+    using: str = DEFAULT_ALIAS,
+    decorator: str = "@ratelimit",
+) -> str:
     """
     Return the name of the client of ``request``, by the kind of ``key``.
 
@@ -185,7 +194,7 @@ def get_key(key: Any, group: str, request: HttpRequest, using: str = DEFAULT_ALI
             "or a function of group and request."
         )
     if callable(key):
-        return str(call(_KEY, key, group, request))
+        return str(call(f"key of {decorator}", key, group, request))
     match key:
         case "ip":
             return get_ip(request, using)
@@ -200,7 +209,7 @@ def get_key(key: Any, group: str, request: HttpRequest, using: str = DEFAULT_ALI
     if colon and accessor in _ACCESSORS:
         return str(_ACCESSORS[accessor](request, name))
     if accessor and not colon and "." in key:
-        return str(call(_KEY, imported(key), group, request))
+        return str(call(f"key of {decorator}", imported(key), group, request))
     raise ConfigurationError(key_error(key))
 
 
@@ -223,7 +232,7 @@ def _config(limit: Limit, request: HttpRequest) -> ResourceConfig | None:
     if limit.rate is None:
         return None
     rate = resolve_rate(limit.rate, limit.group, request)
-    check_result("rate of @ratelimit", limit.rate, rate)
+    check_result(f"rate of {limit.decorator}", limit.rate, rate)
     return None if rate is None else parsed(limit, rate)
 
 

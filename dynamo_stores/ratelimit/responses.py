@@ -65,17 +65,19 @@ def set_headers(response: HttpResponseBase, status: Any, rates: Sequence[Any] | 
         response["Retry-After"] = str(max(1, math.ceil(status.retry_after)))
 
 
-def refuse(request: HttpRequest, status: Any, response: Any = None) -> HttpResponseBase:
+def refuse(
+    request: HttpRequest, status: Any, response: Any = None, decorator: str = "@ratelimit"
+) -> HttpResponseBase:
     """
     Return the response to a refused request: that of ``response``, a function of request and
-    status or its dotted path, or 429.
+    status or its dotted path, or 429. ``decorator`` is named in messages.
 
     Raises RateLimited, or ``RATELIMIT_EXCEPTION_CLASS``, without ``response`` and with
     ``RATELIMIT_RAISE``, ``RATELIMIT_EXCEPTION_CLASS`` or ``RATELIMIT_VIEW``.
     """
     if response is not None:
         function = imported(response)
-        return made_by("response of @ratelimit", function, request, status)
+        return made_by(f"response of {decorator}", function, request, status)
     own = ratelimit_setting("EXCEPTION_CLASS")
     if own is not None:
         kind = imported(own)
@@ -99,11 +101,13 @@ def made_by(name: str, function: Any, *args: Any) -> HttpResponseBase:
     return answer
 
 
-async def arefuse(request: HttpRequest, status: Any, response: Any = None) -> HttpResponseBase:
+async def arefuse(
+    request: HttpRequest, status: Any, response: Any = None, decorator: str = "@ratelimit"
+) -> HttpResponseBase:
     """See :func:`refuse`; ``response`` is called in a thread."""
     if response is None:
         return refuse(request, status)
-    return await sync_to_async(refuse)(request, status, response)
+    return await sync_to_async(refuse)(request, status, response, decorator)
 
 
 def too_many(request: HttpRequest, status: Any) -> HttpResponse:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
 
-from ..exceptions import StoreError
+from ..exceptions import ConfigurationError, StoreError
 from .records import StreamRecord
 
 logger = logging.getLogger(__name__)
@@ -113,14 +113,14 @@ def lambda_handler(handler: Handler) -> Callable[[Mapping[str, Any], Any], dict[
 
     It returns the record that the handler names by RecordFailed, so that Lambda begins there again.
     If no record is known to be handled it raises HandlerFailedError, and Lambda repeats the whole
-    batch.
+    batch. An event of another source is a ConfigurationError.
     """
 
     call = plain(handler)
 
     @functools.wraps(handler, assigned=("__module__", "__doc__"), updated=())
     def function(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
-        records = [StreamRecord.from_lambda(each) for each in event["Records"]]
+        records = _records_of(event)
         try:
             call(records)
         except HandlerResultError:
@@ -147,3 +147,25 @@ def lambda_handler(handler: Handler) -> Callable[[Mapping[str, Any], Any], dict[
         return {"batchItemFailures": [{"itemIdentifier": number}]}
 
     return function
+
+
+def _records_of(event: Mapping[str, Any]) -> list[StreamRecord]:
+    try:
+        return [StreamRecord.from_lambda(each) for each in event["Records"]]
+    except (AttributeError, KeyError, TypeError):
+        pass
+    # Outside of the except block: the error may have content of the event.
+    raise ConfigurationError(
+        f"The function was called with {_source_of(event)}; expected an event of an event source "
+        "mapping of a DynamoDB stream, whose records have the event source 'aws:dynamodb'."
+    )
+
+
+def _source_of(event: Any) -> str:
+    records = event.get("Records") if isinstance(event, Mapping) else None
+    if not isinstance(records, list) or not records:
+        return "an event without a list of Records"
+    first = records[0] if isinstance(records[0], Mapping) else {}
+    # SNS has another spelling.
+    source = first.get("eventSource") or first.get("EventSource")
+    return f"records of the event source {source!r}"

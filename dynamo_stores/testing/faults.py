@@ -315,7 +315,8 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         """Answer, with only the first ``upto`` bytes of the announced body."""
         self.send_response_only(status)
-        for name, value in (headers or {"x-amz-crc32": str(zlib.crc32(body))}).items():
+        own = {"x-amz-crc32": str(zlib.crc32(body)), "Date": self.date_time_string()}
+        for name, value in (headers or own).items():
             self.send_header(name, value)
         self.send_header("Content-Type", "application/x-amz-json-1.0")
         self.send_header("Content-Length", str(len(body)))

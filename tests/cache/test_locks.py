@@ -193,6 +193,18 @@ def test_locks_are_no_keys(cache):
     assert cache.store.get_stats().total_items == 0
 
 
+@pytest.mark.parametrize("seconds", [1e300, 10**400, 3_153_600_001])
+def test_a_lock_of_over_100_years_is_refused(cache, seconds):
+    """Before anything is sent, and without a change to a lock that is held."""
+    for name in ("timeout", "blocking_timeout", "sleep"):
+        with pytest.raises(ConfigurationError, match=f"^{name} is too long; expected at most 31"):
+            cache.lock("k", **{name: seconds})
+    with cache.lock("k", timeout=3_153_600_000) as lock:
+        with pytest.raises(ConfigurationError, match=r"^seconds is too long; expected at most 31"):
+            lock.extend(seconds)
+        assert lock.owned()
+
+
 def test_wrong_times_are_refused(cache):
     """At once, with what was expected."""
     for arguments in ({"timeout": 0}, {"timeout": None}, {"blocking_timeout": -1}):

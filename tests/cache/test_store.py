@@ -280,7 +280,7 @@ def test_a_prefix_of_escaped_characters(make_cache, settings):
         type(fits)("default", long).get("k")
 
 
-@pytest.mark.parametrize("timeout", [float("inf"), 1e300])
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300, 10**400], ids=["inf", "float", "int"])
 def test_an_infinite_timeout_is_never(cache, timeout):
     """Also one in which nobody lives to see the end."""
     cache.set("k", 1, timeout)
@@ -293,6 +293,10 @@ def test_an_infinite_timeout_is_never(cache, timeout):
     cache.set("k", 1, 60)
     assert cache.expire_at("k", timeout)
     assert cache.ttl("k") is None
+    for change in (cache.expire, cache.pexpire, cache.pexpire_at):
+        cache.set("k", 1, 60)
+        assert change("k", timeout)
+        assert cache.ttl("k") is None
     assert cache.get_or_set("computed", [1], timeout) == [1]
     assert cache.ttl("computed") is None
     for forget in (lambda: cache.set("k", 1, -timeout), lambda: cache.touch("k", -timeout)):

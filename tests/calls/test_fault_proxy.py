@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import time
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
 import pytest
 
 from dynamo_stores.testing import FaultProxy
@@ -53,3 +59,17 @@ def test_an_address_that_is_no_http_url_is_refused(wrong):
         FaultProxy(wrong)
     with pytest.raises(ValueError, match="Port"):
         FaultProxy("http://127.0.0.1:port")
+
+
+def test_what_the_relay_answers_itself_has_a_date(dynamo_faults):
+    """As DynamoDB's errors have, of which the client learns the time."""
+    dynamo_faults.fail("GetItem")
+    dynamo_faults.throttle("PutItem")
+    dynamo_faults.take_in_part("BatchGetItem", 0)
+    for operation in ("GetItem", "PutItem", "BatchGetItem"):
+        connection = http.client.HTTPConnection(urlsplit(dynamo_faults.url).netloc)
+        target = {"X-Amz-Target": f"DynamoDB_20120810.{operation}"}
+        connection.request("POST", "/", json.dumps({"RequestItems": {"t": {"Keys": []}}}), target)
+        (date,) = connection.getresponse().headers.get_all("Date")
+        assert abs(parsedate_to_datetime(date).timestamp() - time.time()) < 300
+        connection.close()

@@ -26,6 +26,14 @@ def node(number, **attributes):
     return Put("posts", {"id": str(number), **attributes})
 
 
+def nested(levels):
+    """Return lists and dicts in each other, so many levels deep."""
+    value = 1
+    for level in range(levels):
+        value = [value] if level % 2 else {"a": value}
+    return value
+
+
 def ids(client):
     """Return the ids of all nodes."""
     return {each["id"] for each in client.scan("posts")}
@@ -168,6 +176,34 @@ def test_wrong_batch_sizes(client, arguments):
     """DynamoDB takes 25."""
     with pytest.raises(InvalidRequestError, match=r"batch_size is .*; expected 1 to 25"):
         client.batch_operations([node(1)], **arguments)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, None])
+def test_wrong_numbers_of_batches_at_once(client, number):
+    """An error of the same class as that of a batch size, before anything is sent."""
+    with pytest.raises(InvalidRequestError, match=r"max_concurrency is .*; expected 1 or more"):
+        client.batch_operations([node(1)], max_concurrency=number)
+    assert not ids(client)
+
+
+@pytest.mark.parametrize("levels", [5000, 50_000])
+def test_an_item_that_is_nested_too_deeply(client, levels):
+    """The operation is named. Nothing is written, also not the operation before it."""
+    words = "Operation 1: item is nested too deeply and was not sent.*at most 32 levels"
+    with pytest.raises(InvalidRequestError, match=words):
+        client.batch_operations([node(1), node(2, value=nested(levels))])
+    assert not ids(client)
+
+
+def test_an_item_at_the_limit_of_recursion(client):
+    """Whether it is sent and refused, or not sent. The leftovers have it."""
+    for levels in range(300, 481, 10):
+        with pytest.raises((BatchIncompleteError, InvalidRequestError)) as caught:
+            client.batch_operations([node(1, value=nested(levels))])
+        if isinstance(caught.value, BatchIncompleteError):
+            assert isinstance(caught.value.__cause__, InvalidRequestError)
+            assert [each.item["id"] for each in caught.value.leftovers] == ["1"]
+    assert not ids(client)
 
 
 def test_what_is_throttled_is_sent_again(client, relayed, dynamo_faults):

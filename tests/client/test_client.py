@@ -427,6 +427,28 @@ def test_an_invalid_request_says_what_to_change(client, call, pattern):
     assert "secret-7" not in str(caught.value)
 
 
+def test_a_value_that_is_nested_too_deeply(client):
+    """Whether it is sent and refused, or not sent. A list that contains itself has no end."""
+    values = []
+    for levels in (*range(300, 481, 20), 5000):
+        value = 1
+        for level in range(levels):
+            value = [value] if level % 2 else {"a": value}
+        values.append(value)
+    circle = []
+    circle.append(circle)
+    client.put("posts", {"id": "a"})
+    for each in (*values, circle):
+        words = "is not valid for DynamoDB|nested too deeply and was not sent.*at most 32 levels"
+        with pytest.raises(InvalidRequestError, match=words):
+            client.put("posts", {"id": "a", "value": each})
+        with pytest.raises(InvalidRequestError, match=words):
+            client.update("posts", {"id": "a"}, "SET v = :v", values={":v": each})
+        with pytest.raises(InvalidRequestError, match=words):
+            client.transact_write([Put("posts", {"id": "a", "value": each})])
+    assert client.get("posts", {"id": "a"}) == {"id": "a"}
+
+
 def test_an_unknown_alias_is_found_at_once():
     """The message names the known ones."""
     with pytest.raises(ConfigurationError, match="no alias 'missing'"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import inspect
+import sys
 from decimal import Context, Decimal
 
 import pytest
@@ -91,6 +93,20 @@ def test_what_dynamodb_cannot_store_is_refused(value, words):
     """The message says where it is, what it is and what was expected, and not the value."""
     with pytest.raises(InvalidRequestError, match=words):
         to_raw(value, "item")
+
+
+def test_a_deep_caller_is_not_told_of_its_values():
+    """A RecursionError stays one if the value is not the reason."""
+    value = 1
+    for _ in range(20):
+        value = [value]
+
+    def call(levels):
+        return call(levels - 1) if levels else to_raw(value, "item")
+
+    with pytest.raises(RecursionError):
+        call(sys.getrecursionlimit() - len(inspect.stack()) - 15)
+    assert call(0)
 
 
 @pytest.mark.parametrize(

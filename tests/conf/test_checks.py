@@ -19,7 +19,7 @@ from dynamo_stores.cache import DynamoDBCache
 from dynamo_stores.checks import check_caches
 from dynamo_stores.exceptions import ConfigurationError
 from dynamo_stores.infrastructure.tables import models_of_apps, table_of
-from dynamo_stores.models import DynamoModel
+from dynamo_stores.models import DynamoModel, name_in_model
 from dynamo_stores.monitoring.sinks import LoggingSink
 from dynamo_stores.ratelimit.middleware import RateLimitMiddleware
 from dynamo_stores.tasks import beat_schedule, dynamodb_caches
@@ -75,6 +75,8 @@ def test_wrong_settings_are_found_with_their_id():
         ({"KEY_PREFIX": "\ud800"}, "dynamo_stores.E107"),
         ({"OPTIONS": {"SERIALISER": "json"}}, "dynamo_stores.E001"),
         ({"OPTIONS": {"CONSISTENT_READ": "yes"}}, "dynamo_stores.E104"),
+        ({"OPTIONS": {"STAMPEDE_LEASE": 1e300}}, "dynamo_stores.E116"),
+        ({"OPTIONS": {"STALE_TIMEOUT": 10**400}}, "dynamo_stores.E117"),
         ({"OPTIONS": {"SERIALIZER": "no.such.thing"}}, "dynamo_stores.E100"),
         ({"OPTIONS": {"COMPRESSOR": "zip"}}, "dynamo_stores.E101"),
         ({"OPTIONS": {"MAX_ENTRIES": 100}}, "dynamo_stores.W001"),
@@ -458,7 +460,19 @@ class WithoutKey(OnlyABase):
     name = UnicodeAttribute()
 
 
+class WithoutText(OnlyABase):
+    class Meta:
+        table_name = 5
+
+    key = UnicodeAttribute(hash_key=True)
+
+
 MISTAKES = [
+    (
+        WithoutText,
+        "forum.models.WithoutText has 5 as table_name in its class Meta. Expected class Meta: "
+        'table_name = "…".',
+    ),
     (
         WithoutName,
         "forum.models.WithoutName has no table_name in its class Meta, but 'tablename'. Expected "
@@ -490,6 +504,39 @@ def test_a_model_without_what_a_table_needs_is_an_error(model, message, monkeypa
         with pytest.raises(CommandError) as refused:
             call_command(*command)
         assert str(refused.value) == message
+
+
+class ShortName(OnlyABase):
+    class Meta:
+        table_name = "ab"
+
+    key = UnicodeAttribute(hash_key=True)
+
+
+class WrongName(OnlyABase):
+    class Meta:
+        table_name = "books of 2026"
+
+    key = UnicodeAttribute(hash_key=True)
+
+
+@pytest.mark.parametrize(("model", "name"), [(ShortName, "'ab'"), (WrongName, "'books of 2026'")])
+def test_a_name_of_a_table_that_dynamodb_refuses(model, name, monkeypatch, default_alias):
+    """Of a model in an installed app, with the prefix of its alias, or by TABLES."""
+    monkeypatch.setattr(model, "__module__", "forum.models")
+
+    def found(**changes):
+        with override_settings(DYNAMO_STORES={"default": {**default_alias, **changes}}):
+            return [each.msg for each in checks.run_checks() if each.id == "dynamo_stores.E134"]
+
+    path = f"forum.models.{model.__name__}"
+    assert found(TABLE_PREFIX="") == [
+        f"{path}: the name of its table in DynamoDB is {name}; expected 3 to 255 of A-Z, a-z, 0-9, "
+        "'_', '-' and '.'."
+    ]
+    if model is ShortName:
+        assert found(TABLE_PREFIX="shop-") == []
+    assert found(TABLES={name_in_model(model): {"TABLE_NAME": "books"}}) == []
 
 
 def test_a_model_without_meta_may_be_a_base(monkeypatch):

@@ -139,6 +139,18 @@ def test_a_ttl_that_is_no_number_above_0_is_refused(decorator, ttl):
     assert str(refused.value) == f"ttl is {ttl!r}; expected a number above 0, in seconds."
 
 
+@pytest.mark.parametrize("seconds", [1e300, 10**400, 3_153_600_001], ids=["float", "int", "least"])
+@pytest.mark.parametrize("decorator", [deduplicated, idempotent])
+def test_a_time_over_100_years_is_refused(decorator, seconds):
+    """DynamoDB has no number for its end, or no clock reaches it."""
+    arguments = {"key": "{name}"} if decorator is deduplicated else {}
+    names = ["ttl", "failure_ttl"] if decorator is deduplicated else ["ttl"]
+    for name in names:
+        with pytest.raises(ConfigurationError, match=f"^{name} is too long; expected at most 31"):
+            decorator(**arguments, **{name: seconds})
+        decorator(**arguments, **{name: 3_153_600_000})(lambda name: name)
+
+
 @pytest.mark.parametrize("failure_ttl", NO_SECONDS)
 def test_a_failure_ttl_below_0_is_refused(failure_ttl):
     """0 is allowed."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 
 import pytest
-from django.core.management import CommandError
+from django.core.management import CommandError, call_command
 
 from dynamo_stores.calls.control import get_control
 from dynamo_stores.infrastructure.tables import wanted_tables
@@ -291,6 +292,36 @@ def test_replicas_are_added_where_failover_wants_them(project, ministack):
         apply(**options)
         assert relay.changes == [("Create", "us-west-2")]
         assert diff(**options) == []
+
+
+def test_options_of_replicas_are_compared(project, ministack):
+    """With those of their alias, or else of the first one; a replica may be out of reach."""
+    with ReplicatingTables(ministack, 0.0) as relay, FaultProxy(ministack) as there:
+        west = {"ENDPOINT_URL": there.url, "REGION": "us-west-2", "TAGS": {"stage": "west"}}
+        name = project(
+            {"west": west}, ENDPOINT_URL=relay.url, STREAM="NEW_AND_OLD_IMAGES", FAILOVER="west",
+            POINT_IN_TIME_RECOVERY=True, TAGS={"stage": "east"},
+        )  # fmt: skip
+        options = {"using": ["default"], "table": [name], "without": ["alarms", "dashboard"]}
+        apply(**options)
+        call_command("dynamo_create_tables", using=["west"], table=[name], stdout=io.StringIO())
+        where = f"{name} in us-west-2"
+        assert diff(**options) == [
+            f"{where}: its point-in-time recovery is off, expected on",
+            f"{where}: its stream is OFF, expected NEW_AND_OLD_IMAGES",
+        ]
+        stream = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+        recovery = {"PointInTimeRecoveryEnabled": True}
+        west = get_control("west")
+        west.call("UpdateTable", {"TableName": name, "StreamSpecification": stream})
+        west.call(
+            "UpdateContinuousBackups",
+            {"TableName": name, "PointInTimeRecoverySpecification": recovery},
+        )
+        assert diff(**options) == []
+        there.fail("DescribeTable", status=400, code="AccessDeniedException")
+        (line,) = diff(**options)
+        assert line.startswith(f"{where} could not be compared: ")
 
 
 @pytest.mark.parametrize("what", ["--diff", "--apply"])

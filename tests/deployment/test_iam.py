@@ -254,13 +254,17 @@ def test_partitions(settings, region, partition):
 def test_replicas_are_filled_for_the_deployer(settings):
     """In the other region; and DynamoDB's own role may be created."""
     settings.DYNAMO_STORES = {
-        "default": {"REGION": "eu-west-1", "FAILOVER": "other"},
+        "default": {"REGION": "eu-west-1", "FAILOVER": "other", "TAGS": {"stage": "test"}},
         "other": {"REGION": "eu-central-1"},
     }
     found = describe(wanted_tables(), ["default"])
     documents = {role: iam.policy(role, found, iam.place_in("1" * 12)) for role in iam.ROLES}
     replica = f"arn:aws:dynamodb:eu-central-1:{'1' * 12}:table/dynamo-stores"
     assert ("dynamodb:CreateTableReplica", replica) in grants(documents["deployer"])
+    # --diff compares its options, those for which the settings have a value.
+    assert ("dynamodb:DescribeTable", replica) in grants(documents["deployer"])
+    assert ("dynamodb:ListTagsOfResource", replica) in grants(documents["deployer"])
+    assert ("dynamodb:DescribeContinuousBackups", replica) not in grants(documents["deployer"])
     assert ("dynamodb:CreateTableReplica", replica) not in grants(documents["web"])
     assert ("dynamodb:GetItem", replica) in grants(documents["web"])
 

@@ -17,6 +17,7 @@ from django.views import View
 from dynamo_stores.decorators import adaptive_ratelimit, ratelimit
 from dynamo_stores.exceptions import ConfigurationError, RateLimited
 from dynamo_stores.ratelimit.middleware import RateLimitMiddleware
+from dynamo_stores.ratelimit.mixins import RatelimitMixin
 from dynamo_stores.ratelimit.requests import group_of
 from dynamo_stores.stores import AdaptiveRateLimitStore, RateLimitStore
 from tests.helpers.limits import get, ok
@@ -125,6 +126,52 @@ def test_the_check_of_arguments_says_what_is_expected(decorator, number, message
 
 
 @pytest.mark.parametrize(
+    ("attributes", "number", "message"),
+    [
+        ({}, "E120", "the key is missing"),
+        ({"key": "adress"}, "E120", "adress"),
+        ({"key": "ip", "rate": "many"}, "E121", "many"),
+        ({"key": "ip", "cost": 6}, "E122", "admits at most 5"),
+        ({"key": "ip", "method": "PSOT"}, "E125", "PSOT"),
+        ({"key": "ip", "method": 5}, "E133", "int"),
+        ({"key": "ip", "response": "page"}, "E133", "response is 'page', which cannot be imported"),
+        ({"key": "ip", "using": "nope"}, "E133", "using is 'nope'"),
+        ({"key": "ip", "rat": "1/m"}, "E133", "ratelimit_rat is no argument of @ratelimit; did "
+         "you mean 'ratelimit_rate'?"),
+        ({"key": "ip", "skip_if": asyncio.sleep}, "E133", "skip_if of @ratelimit is a coroutine"),
+    ],
+)  # fmt: skip
+def test_wrong_attributes_of_the_mixin_are_found_by_a_check(attributes, number, message):
+    """Of classes that are made a view; a class that lacks attributes may be a base of others."""
+    named = {f"ratelimit_{name}": value for name, value in attributes.items()}
+    kind = type("Page", (RatelimitMixin, View), {"__module__": __name__, **named})
+    where = f"@ratelimit on {__name__}.Page."
+    assert not [each for each in checks.run_checks() if where in each.msg]
+    kind.as_view()
+    (found,) = [each for each in checks.run_checks() if where in each.msg]
+    assert found.id == f"dynamo_stores.{number}"
+    assert message in found.msg
+
+
+def test_valid_attributes_of_the_mixin(group):
+    """Also those of a base, after requests, and those that the decorator alone uses."""
+
+    class Page(RatelimitMixin, View):
+        ratelimit_key = staticmethod(lambda group, request: "k")
+        ratelimit_shadow = True
+
+        def get(self, request):
+            return ok(request)
+
+    class Other(Page):
+        ratelimit_group = group
+        ratelimit_rate = "1/m"
+
+    assert Other.as_view()(get()).status_code == 200
+    assert not [each for each in checks.run_checks() if "@ratelimit on" in each.msg]
+
+
+@pytest.mark.parametrize(
     "decorator",
     [
         {"key": passes_one(lambda group, request, none: "k")},
@@ -199,6 +246,41 @@ def test_a_decorator_without_arguments_says_so():
     """And not its first request."""
     with pytest.raises(TypeError, match=r"@ratelimit needs arguments, such as"):
         ratelimit(ok)
+
+
+async def an_hour(*args):
+    """A function that a decorator does not take."""
+    return 3600
+
+
+class Hour:
+    """Returns what is to be awaited, which shows only when it is called."""
+
+    def __call__(self, *args):
+        return an_hour()
+
+
+def test_an_adaptive_decorator_is_named_in_messages(group):
+    """When it is applied, by the check, and in requests."""
+    with pytest.raises(TypeError, match=r"^@adaptive_ratelimit needs arguments, such as @adapt"):
+        adaptive_ratelimit(ok)
+    for name in ("key", "response", "skip_if"):
+        options = {"key": "ip", "rate": "5/m", name: an_hour}
+        with pytest.raises(ConfigurationError, match=f"^{name} of @adaptive_ratelimit is a corou"):
+            adaptive_ratelimit(**options)(ok)
+    for name in ("key", "rate", "cost", "skip_if"):
+        view = adaptive_ratelimit(group, **{"key": "ip", "rate": "5/m", name: Hour()})(ok)
+        with pytest.raises(ConfigurationError, match=f"^{name} of @adaptive_ratelimit is "):
+            view(get())
+    adaptive_ratelimit(group, "ip", "many")(ok)
+    (found,) = [each for each in checks.run_checks() if each.id == "dynamo_stores.E121"]
+    assert "@adaptive_ratelimit on tests.helpers.limits.ok" in found.msg
+    with pytest.raises(ConfigurationError, match=r"^@adaptive_ratelimit is for views"):
+        adaptive_ratelimit(group, "ip", "5/m")(ok)("no request")
+    view = adaptive_ratelimit(group, "ip", "1/m", response=Hour())(ok)
+    assert view(get()).status_code == 200
+    with pytest.raises(ConfigurationError, match=r"^response of @adaptive_ratelimit is"):
+        view(get())
 
 
 def test_settings_without_a_meaning_are_explained():

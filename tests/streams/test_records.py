@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pytest
 
+from dynamo_stores.exceptions import ConfigurationError
 from dynamo_stores.streams import StreamRecord, each_record, lambda_handler
 from dynamo_stores.streams.client import streams_endpoint
 from dynamo_stores.streams.handlers import HandlerFailedError
@@ -140,6 +141,30 @@ def test_a_lambda_function_raises_if_nothing_is_handled(make):
         lambda_handler(handle)(event("1", "2"))
     assert "secret" not in "".join(traceback.format_exception(failed.value))
     assert failed.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"key1": "secret"}, "an event without a list of Records"),
+        (["secret"], "an event without a list of Records"),
+        ({"Records": None}, "an event without a list of Records"),
+        ({"Records": ["secret"]}, "records of the event source None"),
+        ({"Records": [{"eventSource": "aws:sqs", "body": "secret"}]}, "event source 'aws:sqs'"),
+        ({"Records": [{"EventSource": "aws:sns", "Sns": "secret"}]}, "event source 'aws:sns'"),
+        (
+            {"Records": [{"eventSource": "aws:kinesis", "kinesis": {}}]},
+            "event source 'aws:kinesis'",
+        ),
+    ],
+)
+def test_a_lambda_function_names_the_source_of_another_event(other, words):
+    """And not the content of the event."""
+    function = lambda_handler(lambda records: pytest.fail("There are none."))
+    with pytest.raises(ConfigurationError, match=words) as refused:
+        function(other)
+    assert "expected an event of an event source mapping of a DynamoDB stream" in str(refused.value)
+    assert "secret" not in "".join(traceback.format_exception(refused.value))
 
 
 @pytest.mark.filterwarnings("error")

@@ -523,6 +523,39 @@ def test_a_restore_into_an_empty_table_is_continued_with_existing_items_kept(mak
     assert {each["v"]["S"] for each in read_all("default", target).values()} == {"new"}
 
 
+def test_a_resumed_restore_says_that_it_keeps_its_own_items(make_table, tmp_path):
+    """It ends before its progress is saved, so that it does not know what it wrote."""
+    backed_up(make_table, tmp_path / "b", small(250, v={"S": "backup"}))
+    target, state = make_table.name(), tmp_path / "state"
+
+    def interrupt(phase, items):
+        if phase == "Handled" and items:
+            raise BackupError("interrupted")
+
+    source = open_source(tmp_path / "b")
+    job = RestoreJob(source, target, "default", state, Mode.KEEP, threads=1, checkpoint=600)
+    with pytest.raises(BackupError, match="interrupted"):
+        restore(job, progress=interrupt)
+    own = len(read_all("default", target))
+    restored = run("dynamo_restore", tmp_path / "b", table=target, state=state, resume=True)
+    assert own
+    assert (
+        f"{target}: {250 - own} items written, {own} kept as they were (also items that this "
+        "restore wrote just before it was interrupted), compared by digest." in restored
+    )
+
+
+@pytest.mark.parametrize("name", ["ab", "a b c", "x" * 256, "größe"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_table_name_that_dynamodb_refuses(make_table, tmp_path, name, dry_run):
+    """It is found before anything is written, also the progress beside the backup."""
+    backed_up(make_table, tmp_path / "b", small(3))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CommandError, match=f"The table is {name!r}.*expected 3 to 255 of A-Z"):
+        run("dynamo_restore", tmp_path / "b", table=name, dry_run=dry_run)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_crash_while_the_table_is_created_is_resumed(make_table, tmp_path, is_there):
     """Before and after CreateTable: the table is filled, and gets its TTL."""

@@ -300,6 +300,14 @@ class Writing:
             near.forget(self._pks)
 
 
+def as_float(number: Any) -> float:
+    """Return ``number`` as a float, infinity for an int that no float can have."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
 def expiry_after(timeout: float | None) -> int | None:
     """
     Return the moment ``timeout`` seconds from now, in milliseconds since the epoch; None: never.
@@ -308,6 +316,9 @@ def expiry_after(timeout: float | None) -> int | None:
     """
     if timeout is None:
         return None
+    # First, because not every int can be a float.
+    if abs(timeout) >= _FOREVER:
+        return None if timeout > 0 else 0
     if math.isnan(timeout):
         raise ValueError("timeout is nan; expected seconds, or None for never.")
     return expiry_at(clock.now() + timeout)
@@ -320,8 +331,8 @@ def expiry_at(moment: float) -> int | None:
 
     Raises ValueError for NaN.
     """
-    if math.isnan(moment):
-        raise ValueError("when is nan; expected a datetime, or seconds since the epoch.")
     if abs(moment) >= _FOREVER:
         return None if moment > 0 else 0
+    if math.isnan(moment):
+        raise ValueError("when is nan; expected a datetime, or seconds since the epoch.")
     return math.ceil(moment * 1000)

@@ -20,6 +20,7 @@ from ...calls.control import get_control
 from ...calls.item_size import item_size
 from ...concurrency.effects import Verb, run
 from ...concurrency.together import together
+from ...conf.rules import TABLE_NAME
 from ...exceptions import (
     CONDITION_FAILED,
     TABLE_IN_USE,
@@ -79,6 +80,13 @@ class RestoreJob:
     units: float | None = None
     checkpoint: float = 10.0
 
+    def __post_init__(self) -> None:
+        if not (TABLE_NAME.accepts(self.table) or self.table.startswith("arn:")):
+            raise BackupError(
+                f"The table is {self.table!r}, and nothing was written; expected "
+                f"{TABLE_NAME.expected}, or an ARN."
+            )
+
 
 @dataclass(frozen=True)
 class Target:
@@ -94,12 +102,15 @@ class Restored:
     The number of items that were written, and of those that were kept. ``missing_ttl`` is the TTL
     attribute of the backup if the restore did not create the table, and its TTL is another, off, or
     could not be read.
+
+    A restore with ``was_resumed`` keeps what it wrote after its progress was last saved, too.
     """
 
     written: int = 0
     kept: int = 0
     verified: bool = False
     missing_ttl: str | None = None
+    was_resumed: bool = False
 
 
 # Called with what is being done, and the number of items for which it is done.
@@ -192,11 +203,13 @@ def restore(job: RestoreJob, *, progress: Progress = lambda phase, items: None) 
                 f"A restore into {job.table} was interrupted; {job.journal} has its progress. "
                 "Continue it with --resume, or delete that file to begin again."
             )
+        was_resumed = journal.work is not None
         mode, is_created = _begin(job, journal)
         description = _created(job, journal, mode) if is_created else _described(job, journal)
         keys = Schema.of_description(description, None).keys
         writing = _Writing(job, journal, mode, keys, description, progress)
         result = writing.run()
+        result.was_resumed = was_resumed
         if job.verify:
             _verify(job, writing, description, progress)
             result.verified = True

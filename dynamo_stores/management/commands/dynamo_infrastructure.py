@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.core.management import call_command
@@ -20,8 +20,9 @@ from ...deployment.formats import FORMATS
 from ...deployment.iam import MOST_CHARACTERS, ROLES, length_of, place_in, policy, render
 from ...deployment.parameters import CLOUDTRAIL, OPTIONAL, PARAMETERS, USUAL, VPC_ENDPOINT
 from ...deployment.requests import Services, Step, steps
+from ...infrastructure.live import read_live
 from ...infrastructure.replicas import Replication
-from ...infrastructure.tables import TableSpec
+from ...infrastructure.tables import TableSpec, differences_of_options
 from ...monitoring.dashboard import local_endpoint
 from ..confirmation import add_no_input, confirm
 from ..options import check_options
@@ -238,7 +239,22 @@ class _Work:
                 found += [f"not done: {step.sentence}" for step in self._steps()]
         except CommandError as exc:
             found.append(f"could not be compared: {exc}")
-        return found
+        return [*found, *self._differences_of_replicas()]
+
+    def _differences_of_replicas(self) -> Iterator[str]:
+        """Yield what differs in the options of replicas that exist."""
+        for table in self._of.tables:
+            for replica in table.replicas:
+                where = f"{table.name} in {replica.region}"
+                try:
+                    with command_errors("AWS"):
+                        live = read_live(replica.using, table.name, replica.options, with_ttl=False)
+                except CommandError as exc:
+                    yield f"{where} could not be compared: {exc}"
+                    continue
+                if live is not None:
+                    for each in differences_of_options(replica.options, live):
+                        yield f"{where}: {each}"
 
     def plan(self) -> list[tuple[str, Callable[[], object]]]:
         """Return the steps, each as a sentence and what does it."""

@@ -150,6 +150,8 @@ class Command(BaseCommand):
             finally:
                 meter.end()
         kept = f", {result.kept:,} kept as they were" if result.kept else ""
+        if kept and result.was_resumed:
+            kept += " (also items that this restore wrote just before it was interrupted)"
         done = "compared by digest" if result.verified else "not compared"
         self.stdout.write(f"{table}: {result.written:,} items written{kept}, {done}.")
         if result.missing_ttl is not None:
