@@ -21,7 +21,7 @@ from .operations import BatchWrite, Check, Delete, Get, Item, Put, Update, Write
 from .pages import Listing
 from .requests import Requests, logger
 from .trees import Tree, TreeReader, children_by_keys, children_by_query, root_key
-from .values import from_raw_item, identity_of, to_raw_item
+from .values import from_raw_item, identity_of, to_raw_item, utf8
 
 Names = Mapping[str, str]
 Plain = dict[str, Any]
@@ -405,7 +405,7 @@ class DynamoDBClient:
         expressions.add_projection(projection)
         request = {"TableName": self._requests.name_of(table), **expressions.arguments()}
         if index is not None:
-            request["IndexName"] = index
+            request["IndexName"] = utf8(index, "The name of the index")
         return request
 
     def _transaction(
@@ -441,9 +441,9 @@ class DynamoDBClient:
     ) -> list[Plain]:
         request = {
             "TableName": table,
-            "IndexName": index,
+            "IndexName": utf8(index, "The name of the index"),
             "KeyConditionExpression": "#parent = :id",
-            "ExpressionAttributeNames": {"#parent": parent},
+            "ExpressionAttributeNames": {"#parent": utf8(parent, "parent")},
             "ExpressionAttributeValues": {":id": node_id},
         }
         found: list[Plain] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pynamodb.attributes import Attribute
@@ -12,11 +12,11 @@ from pynamodb.expressions.projection import create_projection_expression
 from pynamodb.expressions.update import Action, Update
 
 from ..exceptions import InvalidRequestError
-from .values import to_raw
+from .values import to_raw, utf8
 
 Condition = str | PynamoCondition
 Change = str | Action | Sequence[Action]
-Projection = str | Sequence[str | Attribute[Any] | Path]
+Projection = str | Iterable[str | Attribute[Any] | Path]
 
 
 class Expressions:
@@ -26,7 +26,10 @@ class Expressions:
     """
 
     def __init__(self, names: Mapping[str, str] | None, values: Mapping[str, Any] | None) -> None:
-        self._names = _checked(names, "names", "#")
+        self._names = {
+            placeholder: _name(name, f"names[{placeholder!r}]")
+            for placeholder, name in _checked(names, "names", "#").items()
+        }
         self._values = {
             name: to_raw(value, f"values[{name!r}]")
             for name, value in _checked(values, "values", ":").items()
@@ -50,8 +53,9 @@ class Expressions:
         if isinstance(change, str):
             self._found["UpdateExpression"] = _text(change, "UpdateExpression")
             return
-        actions = [change] if isinstance(change, Action) else _list(change)
-        if not actions or not all(isinstance(each, Action) for each in actions):
+        actions = [change] if isinstance(change, Action) else change
+        is_list = isinstance(actions, Sequence) and len(actions) > 0
+        if not is_list or not all(isinstance(each, Action) for each in actions):
             raise InvalidRequestError(
                 "The change of an update is neither text nor actions of PynamoDB; expected "
                 '"SET a = :a" or [Model.a.set(1)].'
@@ -64,15 +68,22 @@ class Expressions:
         if isinstance(projection, str):
             self._found["ProjectionExpression"] = _text(projection, "ProjectionExpression")
         elif projection is not None:
-            names = _list(projection)
+            names = list(projection) if isinstance(projection, Iterable) else []
             if not names or not all(isinstance(each, str | Attribute | Path) for each in names):
                 raise InvalidRequestError(
                     f"projection is {projection!r}; expected an expression, or a list of names and "
                     "attributes that is not empty."
                 )
-            self._found["ProjectionExpression"] = create_projection_expression(
-                names, self._names_of_pynamodb
-            )
+            for each in names:
+                if isinstance(each, str):
+                    utf8(each, "A name of projection")
+            try:
+                text = create_projection_expression(names, self._names_of_pynamodb)
+            except ValueError as exc:
+                raise InvalidRequestError(
+                    f"projection is {names!r}; expected names and paths such as 'a.b[0]': {exc}."
+                ) from exc
+            self._found["ProjectionExpression"] = text
 
     def arguments(self) -> dict[str, Any]:
         """Return the parameters of the request."""
@@ -99,12 +110,14 @@ def _checked(found: Mapping[str, Any] | None, what: str, sign: str) -> dict[str,
                 f"{what} has the placeholder {name!r}; expected one that begins with {sign!r}, "
                 f"such as '{sign}a'."
             )
+        utf8(name, f"A placeholder of {what}")
     return dict(found or {})
 
 
-def _list(found: Any) -> list[Any]:
-    """Return the elements of a sequence, none for what is not one."""
-    return list(found) if isinstance(found, Sequence) else []
+def _name(name: object, what: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise InvalidRequestError(f"{what} is {name!r}; expected the name of an attribute.")
+    return utf8(name, what)
 
 
 def _text(expression: object, name: str) -> str:
@@ -113,4 +126,4 @@ def _text(expression: object, name: str) -> str:
             f"{name} is {'empty' if expression == '' else type(expression).__name__}; expected an "
             "expression of DynamoDB as text, or one of PynamoDB."
         )
-    return expression
+    return utf8(expression, name)

@@ -29,7 +29,7 @@ from ..exceptions import (
     TransactionCancelledError,
     code_of,
 )
-from .values import RAW_LEVELS, from_raw_item, too_deep
+from .values import RAW_LEVELS, from_raw_item, too_deep, utf8
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class Requests:
         """Return the table's name in DynamoDB: with the prefix of the alias, as for models."""
         if not isinstance(table, str) or not table:
             raise InvalidRequestError(f"The table is {table!r}; expected its name or its ARN.")
+        utf8(table, "The name of the table")
         return table if table.startswith("arn:") else get_config(self.using).name_in_dynamodb(table)
 
     async def ask(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -103,10 +103,24 @@ def identity_of(item: Mapping[str, Any], key_names: Iterable[str]) -> tuple[Any,
     return tuple(found)
 
 
+def utf8(value: str, path: str) -> str:
+    """Return ``value``. Raises InvalidRequestError if it is text that UTF-8 cannot encode."""
+    try:
+        # Most text needs no copy.
+        if not value.isascii():
+            value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(
+            f"{path} has half of a character (a lone surrogate), which is not UTF-8; expected "
+            "text, or bytes."
+        ) from None
+    return value
+
+
 def _raw(value: Any, path: str) -> dict[str, Any]:
     match value:
         case str():
-            return {"S": _text(value, path)}
+            return {"S": utf8(value, path)}
         case bool():
             return {"BOOL": value}
         case int() | Decimal():
@@ -142,21 +156,8 @@ def _raw_item(item: Mapping[str, Any], path: str) -> dict[str, Any]:
             )
         if not name:
             raise InvalidRequestError(f"{path} has an empty name; expected names with content.")
-        found[_text(name, f"A name of {path}")] = _raw(value, f"{path}[{name!r}]")
+        found[utf8(name, f"A name of {path}")] = _raw(value, f"{path}[{name!r}]")
     return found
-
-
-def _text(value: str, path: str) -> str:
-    try:
-        # Most text needs no copy.
-        if not value.isascii():
-            value.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequestError(
-            f"{path} has half of a character (a lone surrogate), which is not UTF-8; expected "
-            "text, or bytes."
-        ) from None
-    return value
 
 
 def _number(value: int | Decimal, path: str) -> str:

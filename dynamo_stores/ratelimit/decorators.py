@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -231,6 +232,9 @@ def adaptive_ratelimit(
     **options: Any,
 ) -> Callable[[V], V]:
     """See :func:`ratelimit`; requests of users go before those with ``priority="background"``."""
+    unknown = options.keys() - inspect.signature(ratelimit).parameters.keys()
+    if unknown:
+        raise TypeError(f"@adaptive_ratelimit has no argument {min(unknown)!r}.")
     given = {"key": key, "rate": rate, "method": method, "priority": priority, **options}
     return _limiting(
         "@adaptive_ratelimit", group, given, block=block, shadow=shadow, response=response

@@ -55,10 +55,14 @@ class Names(NamedTuple):
 
 problems: dict[Problem, None] = {}
 names: dict[Names, None] = {}
+# A decorator that is applied within a view is noted with each request.
+_MOST_NOTED = 10_000
 
 
 def note(limit: Limit, response: Any, where: str) -> None:
-    """Note the arguments of a decorator for the check."""
+    """Note the arguments of a decorator for the check, those of the first ones of a process."""
+    if len(names) >= _MOST_NOTED:
+        return
     functions = {name: getattr(limit, name) for name in FUNCTIONS} | {"response": response}
     paths = []
     problems.update(dict.fromkeys(_of_literals(limit, where)))

@@ -117,6 +117,7 @@ def test_projections(client):
     }  # fmt: skip
     assert get("posts", {"id": "a"}, projection=["size", Node.title]) == {"size": 1, "title": "t"}
     assert get("posts", {"id": "a"}, projection=["m.x[1]"]) == {"m": {"x": [2]}}
+    assert get("posts", {"id": "a"}, projection={"size"}) == {"size": 1}
 
 
 def test_a_failed_condition_has_the_item_as_it_is(client):
@@ -290,6 +291,26 @@ def test_a_transaction_with_a_token_is_carried_out_once(client):
         (lambda c: c.update("posts", {"id": "a"}, 5), "neither text nor actions"),
         (lambda c: c.get("posts", {"id": "a"}, projection=[]), r"projection is \[\]; expected"),
         (lambda c: c.get("posts", {"id": "a"}, projection=[1]), r"projection is \[1\]; expected"),
+        *(
+            (
+                lambda c, wrong=wrong: c.get("posts", {"id": "a"}, projection=wrong),
+                "expected names and paths such as",
+            )
+            for wrong in ([""], ["a", ""], ["a..b"], ["a["])
+        ),
+        (lambda c: c.get("posts", {"id": "a"}, names={"#a": 5}), r"names\['#a'\] is 5; expected"),
+        *(
+            (call, "has half of a character")
+            for call in (
+                lambda c: c.get("posts", {"id": "a"}, projection="a\ud800"),
+                lambda c: c.get("posts", {"id": "a"}, projection=["a\ud800"]),
+                lambda c: c.get("posts", {"id": "a"}, projection="#a", names={"#a": "\ud800"}),
+                lambda c: c.get("posts", {"id": "a"}, projection="#a", names={"#\ud800": "a"}),
+                lambda c: c.update("posts", {"id": "a"}, "SET a = :x\ud800", values={":x": 1}),
+                lambda c: c.query("posts", "id = :i", values={":i": "a"}, index="i\ud800"),
+                lambda c: c.get("posts\ud800", {"id": "a"}),
+            )
+        ),
         (lambda c: c.scan("posts", segment="1", total_segments=2), "segment is '1' of 2"),
         (
             lambda c: c.update("posts", {"id": "a"}, "SET a = :a", returns="NEW"),

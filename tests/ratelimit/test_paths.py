@@ -16,6 +16,7 @@ from django.views import View
 
 from dynamo_stores.decorators import adaptive_ratelimit, ratelimit
 from dynamo_stores.exceptions import ConfigurationError, RateLimited
+from dynamo_stores.ratelimit import problems
 from dynamo_stores.ratelimit.middleware import RateLimitMiddleware
 from dynamo_stores.ratelimit.mixins import RatelimitMixin
 from dynamo_stores.ratelimit.requests import group_of
@@ -264,6 +265,8 @@ def test_an_adaptive_decorator_is_named_in_messages(group):
     """When it is applied, by the check, and in requests."""
     with pytest.raises(TypeError, match=r"^@adaptive_ratelimit needs arguments, such as @adapt"):
         adaptive_ratelimit(ok)
+    with pytest.raises(TypeError, match=r"^@adaptive_ratelimit has no argument 'rates'"):
+        adaptive_ratelimit(group, "ip", rates="1/m")
     for name in ("key", "response", "skip_if"):
         options = {"key": "ip", "rate": "5/m", name: an_hour}
         with pytest.raises(ConfigurationError, match=f"^{name} of @adaptive_ratelimit is a corou"):
@@ -383,6 +386,13 @@ def test_the_middleware_answers_for_views_that_raise(paths):
         assert answers == [200, 200, 420]
         assert asyncio.run(RateLimitMiddleware(async_ok)(get("/api/x"))).status_code == 420
     assert middleware.process_exception(get(), ValueError()) is None
+
+
+def test_decorators_within_views_are_not_noted_for_ever(group):
+    """The check has the arguments of the first ones."""
+    for number in range(10_100):
+        ratelimit(group, "ip", resource=f"{group}-{number}")(ok)
+    assert len(problems.names) == 10_000
 
 
 def test_a_refusal_under_asgi_needs_no_thread(paths):
