@@ -30,6 +30,14 @@ _OF_THE_CONDITION = (
 
 # The first that fits applies.
 _KINDS = (
+    _Kind(
+        "cannot be converted to a numeric value",
+        "A value is no number of DynamoDB. Pass an int or a Decimal.",
+    ),
+    _Kind(
+        "(?s)Input collection .* contains duplicates",
+        "A set has a member twice. Pass a set of Python.",
+    ),
     _Kind("Syntax error", "An expression has a syntax error. Correct the expression."),
     _Kind(
         r"Attribute name is a reserved keyword; reserved keyword: (\w+)",

@@ -339,7 +339,7 @@ class _Backups:
             yield Step(f"create the role {name} of AWS Backup", self._create_role)
         else:
             if not trusts_backup(role["Role"]["AssumeRolePolicyDocument"]):
-                yield Step(f"let AWS Backup assume the role {name}", self._trust)
+                yield Step(f"let AWS Backup alone assume the role {name}", self._trust)
             if lacking := self._lacking():
                 yield Step(f"attach {', '.join(lacking)} to the role {name}", self._attach)
         if self._plan_id is None:

@@ -203,6 +203,15 @@ def test_an_invalid_request_is_an_error_of_the_configuration():
             "An expression has a syntax error. Correct the expression.",
         ),
         ("The value secret-7 is not valid", "Correct the arguments."),
+        (
+            "The parameter cannot be converted to a numeric value: Missing the key secret-7",
+            "A value is no number of DynamoDB.",
+        ),
+        (
+            "One or more parameter values were invalid: Input collection [unused in expressions, "
+            "secret-7, secret-7] contains duplicates.",
+            "A set has a member twice.",
+        ),
     ],
 )
 def test_an_invalid_request_is_named_with_what_to_change(message, sentence):

@@ -208,7 +208,7 @@ def test_a_role_that_aws_backup_may_not_assume_differs(project, ministack, clien
     iam.update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(policy))
     found = diff(**options)
     assert found == (
-        [] if effect == "Allow" else [f"not done: let AWS Backup assume the role {role}"]
+        [] if effect == "Allow" else [f"not done: let AWS Backup alone assume the role {role}"]
     )
     apply(**options)
     assert diff(**options) == []
