@@ -55,12 +55,12 @@ class TooManyWords(ValueError):
 class KeyUsed(Exception):
     """
     The key of a request has written another content before, ``item``, or what was deleted since
-    then, None.
+    then, None. A post that stays without its text is deleted, too.
     """
 
     def __init__(self, item: Item | None = None) -> None:
         super().__init__("The key was used for something else.")
-        self.item = item
+        self.item = None if item is None or item.get("isDeleted") else item
 
 
 def check_title(title: str) -> None:
@@ -121,8 +121,8 @@ def create_post(
     Write a post, a reply to ``parent`` or to the thread; return it.
 
     With a ``key`` the same call again returns the same post and writes nothing. Raises KeyUsed for
-    another content, or if the post was deleted less than a day after it was written; NoSuchThread,
-    NoSuchPost, or TreeBusy while the parent is being moved.
+    another content, or if the post was deleted less than a day after it was written, or stays
+    without its text; NoSuchThread, NoSuchPost, or TreeBusy while the parent is being moved.
     """
     post = _post(_new_id(author, key, thread_id), thread_id, author, text, times.now())
     post["parent"] = parent
@@ -301,7 +301,7 @@ def _known(key: str, request_id: str, **details: str) -> list[Operation]:
 
 def _same(written: Item, new: Item) -> Item:
     """Return the item that was written with the key of a new one. Raises KeyUsed."""
-    if written.get("madeFrom") != new["madeFrom"]:
+    if written.get("isDeleted") or written.get("madeFrom") != new["madeFrom"]:
         raise KeyUsed(written)
     return written
 

@@ -1,0 +1,70 @@
+"""Requests that are repeated or have a condition, in DynamoDB and in JSON files."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from django.contrib.auth import get_user_model
+
+from forum import accounts, posting
+from forum.adapters import get_adapter
+from forum.api.tokens import make_token
+from forum.models import Post
+
+from .test_api import problem
+
+pytestmark = [pytest.mark.usefixtures("each_database"), pytest.mark.django_db]
+
+
+@pytest.fixture
+def user(settings):
+    """A user without limits."""
+    settings.RATELIMIT_ENABLE = False
+    return get_user_model().objects.create_user("cleo", "cleo@example.com", "x")
+
+
+@pytest.fixture
+def send(client, user):
+    """Send JSON to the API with a token of the user and an Idempotency-Key."""
+    token = make_token(user, "test")
+
+    def send(method, path, content=None, key="k"):
+        headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
+        body = "" if content is None else json.dumps(content)
+        path = f"/api/{path}"
+        return client.generic(method, path, body, content_type="application/json", headers=headers)
+
+    return send
+
+
+def test_a_post_that_stays_without_its_text_is_deleted(send):
+    """410, for its own content and for another, in its thread and in another."""
+    thread, other = (send("POST", "threads", {"title": t, "text": t}, t).json() for t in "ab")
+    post = {"thread": thread["id"], "text": "first"}
+    first = send("POST", "posts", post).json()
+    reply = {**post, "parent": first["id"]}
+    assert send("POST", "posts", reply, "reply").status_code == 201
+    assert send("DELETE", f"posts/{first['id']}?version=1").status_code == 204
+    assert send("GET", f"posts/{first['id']}").json()["isDeleted"] is True
+    for content in (post, {**post, "text": "other"}, {**post, "thread": other["id"]}):
+        assert "was deleted" in problem(send("POST", "posts", content), 410)
+    assert len(list(get_adapter(Post).get_all())) == 4
+
+
+def test_a_form_whose_post_stays_without_its_text_says_so(client, user):
+    """And has a new key, which posts it again."""
+    client.force_login(user)
+    author = accounts.ensure_profile(user)
+    thread = posting.create_thread(author, "A title", "A text")["threadId"]
+    path, sent = f"/threads/{thread}/reply/", {"text": "first", "once": "k" * 20}
+    assert client.post(path, sent).status_code == 302
+    [post] = [each for each in get_adapter(Post).get_all() if each["content"] == "first"]
+    posting.create_post(author, thread, "reply", parent=post["postId"])
+    posting.delete_post(author, post, version=1)
+    refused = client.post(path, sent)
+    assert refused.status_code == 409
+    assert "what it wrote was deleted" in refused.text
+    once = re.search(r'name="once" value="([^"]+)"', refused.text)[1]
+    assert client.post(path, {**sent, "once": once}).status_code == 302
