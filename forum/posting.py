@@ -231,11 +231,11 @@ def delete_thread(author: str, thread: Item, *, version: int | None = None) -> b
         if version not in (None, thread.get("version", 1)):
             raise Conflict("The thread was changed.", item=thread)
         try:
-            get_database().transact(_removals(author, thread))
+            get_database().transact(_removals(author, thread, version))
         except ItemMissing as exc:
             raise NoSuchThread from exc
         except Conflict as exc:
-            # Its title was changed, or a subtree is moved.
+            # It was changed, or a subtree is moved.
             thread = exc.item or thread
         else:
             break
@@ -245,10 +245,14 @@ def delete_thread(author: str, thread: Item, *, version: int | None = None) -> b
     return _is_done(lambda tree: tree.remove_thread(thread_id))
 
 
-def _removals(author: str, thread: Item) -> list[Operation]:
-    """Return the operations that delete a thread if nothing was changed of what they delete."""
+def _removals(author: str, thread: Item, version: int | None) -> list[Operation]:
+    """
+    Return the operations that delete a thread if nothing was changed of what they delete, nor, with
+    a ``version``, the version of the thread.
+    """
     table, support = Table.of(Thread), Table.of(Support)
-    expect = {name: thread.get(name, MISSING) for name in ("title", "work")}
+    names = ("title", "work") if version is None else ("title", "work", "version")
+    expect = {name: thread.get(name, MISSING) for name in names}
     return [
         Delete(table, table.key_of(thread), expect),
         *(

@@ -30,8 +30,8 @@ def send(client, user):
     """Send JSON to the API with a token of the user and an Idempotency-Key."""
     token = make_token(user, "test")
 
-    def send(method, path, content=None, key="k"):
-        headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
+    def send(method, path, content=None, key="k", **more):
+        headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key, **more}
         body = "" if content is None else json.dumps(content)
         path = f"/api/{path}"
         return client.generic(method, path, body, content_type="application/json", headers=headers)
@@ -68,3 +68,26 @@ def test_a_form_whose_post_stays_without_its_text_says_so(client, user):
     assert "what it wrote was deleted" in refused.text
     once = re.search(r'name="once" value="([^"]+)"', refused.text)[1]
     assert client.post(path, {**sent, "once": once}).status_code == 302
+
+
+def test_a_thread_is_not_deleted_if_it_is_changed_at_the_last_moment(send, user, monkeypatch):
+    """Also if its title is the same as before; the next version is deleted."""
+    user.is_staff = True
+    user.save()
+    thread = send("POST", "threads", {"title": "a", "text": "b"}).json()
+    path, edits = f"threads/{thread['id']}", []
+    condition = {"If-Match": send("GET", path)["ETag"]}
+    removals = posting._removals
+
+    def changed_before(*args):
+        if not edits:
+            edits.append(send("PATCH", f"{path}?version=1", {"title": "a"}).status_code)
+        return removals(*args)
+
+    monkeypatch.setattr(posting, "_removals", changed_before)
+    problem(send("DELETE", path, **condition), 412)
+    assert edits == [200]
+    read = send("GET", path)
+    assert (read.json()["title"], read.json()["version"]) == ("a", 2)
+    assert send("DELETE", path, **{"If-Match": read["ETag"]}).status_code == 204
+    assert send("GET", path).status_code == 404
