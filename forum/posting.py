@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import uuid
@@ -22,6 +23,7 @@ from .adapters import (
     Operation,
     Table,
     Update,
+    WriteRefused,
     get_adapter,
     get_database,
 )
@@ -106,6 +108,8 @@ def create_thread(author: str, title: str, text: str, *, key: str = "") -> Item:
     except ItemExists as exc:
         if not key:
             raise
+        if _forgot(thread_id, exc.item):
+            return create_thread(author, title, text, key=key)
         if exc.position or exc.item is None:
             # The thread is not there any more; its posts may be.
             raise KeyUsed from exc
@@ -143,7 +147,9 @@ def create_post(
     except ItemExists as exc:
         if not key or exc.item is None:
             raise
-        if exc.item.items() >= keys.request(request_id).items():
+        if _forgot(request_id, exc.item):
+            return create_post(author, thread_id, text, parent=parent, key=key)
+        if _is_known(request_id, exc.item):
             # It has written a post of another thread, or one that is deleted.
             first = (exc.item["postId"], exc.item["threadId"])
             raise KeyUsed(get_adapter(Post).get_by_id(first, consistent=True)) from exc
@@ -301,6 +307,24 @@ def _known(key: str, request_id: str, **details: str) -> list[Operation]:
         return []
     ends = int(clock.now()) + KEY_SECONDS
     return [Create(Table.of(Support), {**keys.request(request_id), **details, "expiresAt": ends})]
+
+
+def _is_known(request_id: str, found: Item) -> bool:
+    """Return whether an item is the one that makes the key of a request known."""
+    return found.items() >= keys.request(request_id).items()
+
+
+def _forgot(request_id: str, found: Item | None) -> bool:
+    """
+    Return whether an item made the key of a request known until a time that is over. It is deleted,
+    which DynamoDB does up to some days later.
+    """
+    if found is None or not _is_known(request_id, found) or found["expiresAt"] >= clock.now():
+        return False
+    # If another request uses the key by now, its item is refused to this one.
+    with contextlib.suppress(WriteRefused):
+        get_adapter(Support).delete(found, expect={"expiresAt": found["expiresAt"]})
+    return True
 
 
 def _same(written: Item, new: Item) -> Item:

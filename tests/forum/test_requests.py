@@ -15,6 +15,7 @@ from forum.models import Post
 
 from .test_api import problem
 
+DAY = posting.KEY_SECONDS
 pytestmark = [pytest.mark.usefixtures("each_database"), pytest.mark.django_db]
 
 
@@ -68,6 +69,40 @@ def test_a_form_whose_post_stays_without_its_text_says_so(client, user):
     assert "what it wrote was deleted" in refused.text
     once = re.search(r'name="once" value="([^"]+)"', refused.text)[1]
     assert client.post(path, {**sent, "once": once}).status_code == 302
+
+
+def test_the_key_of_what_is_deleted_is_known_for_a_day(send, user, dynamo_clock):
+    """And then writes again, also if DynamoDB has not deleted its item yet; each time for a day."""
+    user.is_staff = True
+    user.save()
+    content = {"thread": send("POST", "threads", {"title": "a", "text": "b"}, "t").json()["id"]}
+    for path, new in (
+        ("posts", {**content, "text": "c"}),
+        ("threads", {"title": "d", "text": "e"}),
+    ):
+        for _ in range(2):
+            made = send("POST", path, new)
+            assert made.status_code == 201
+            deleted = send("DELETE", f"{path}/{made.json()['id']}?version=1")
+            assert deleted.status_code == 204
+            for seconds in (0, DAY):
+                dynamo_clock.advance(seconds)
+                problem(send("POST", path, new), 410)
+            dynamo_clock.advance(2)
+
+
+def test_a_key_writes_in_another_thread_after_a_day(send, dynamo_clock):
+    """In the thread of a post that exists it is always that of this post."""
+    threads = [send("POST", "threads", {"title": t, "text": t}, t).json()["id"] for t in "ab"]
+    one, other = ({"thread": each, "text": "c"} for each in threads)
+    first = send("POST", "posts", one).json()
+    problem(send("POST", "posts", other), 422)
+    dynamo_clock.advance(DAY + 2)
+    second = send("POST", "posts", other)
+    assert (second.status_code, second.json()["thread"]) == (201, threads[1])
+    for content, made in ((one, first), (other, second.json())):
+        assert send("POST", "posts", content).json()["id"] == made["id"]
+    assert len(list(get_adapter(Post).get_all())) == 4
 
 
 def test_a_thread_is_not_deleted_if_it_is_changed_at_the_last_moment(send, user, monkeypatch):
