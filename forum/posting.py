@@ -131,8 +131,10 @@ def create_post(
     post = _post(_new_id(author, key, thread_id), thread_id, author, text, times.now())
     post["parent"] = parent
     post["madeFrom"] = _made_from(key, text, parent or "")
-    if key and (existing := get_adapter(Post).get_by_id((post["postId"], thread_id))) is not None:
-        return _same(existing, post)
+    if key:
+        existing = get_adapter(Post).get_by_id((post["postId"], thread_id), consistent=True)
+        if existing is not None:
+            return _same(existing, post)
     details = {"threadId": thread_id, "postId": post["postId"]}
     # Not of the thread: the key is that of one post.
     request_id = _new_id(author, key, "reply")
