@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import uuid
@@ -22,6 +23,7 @@ from .adapters import (
     Operation,
     Table,
     Update,
+    WriteRefused,
     get_adapter,
     get_database,
 )
@@ -55,12 +57,12 @@ class TooManyWords(ValueError):
 class KeyUsed(Exception):
     """
     The key of a request has written another content before, ``item``, or what was deleted since
-    then, None.
+    then, None. A post that stays without its text is deleted, too.
     """
 
     def __init__(self, item: Item | None = None) -> None:
         super().__init__("The key was used for something else.")
-        self.item = item
+        self.item = None if item is None or item.get("isDeleted") else item
 
 
 def check_title(title: str) -> None:
@@ -106,6 +108,8 @@ def create_thread(author: str, title: str, text: str, *, key: str = "") -> Item:
     except ItemExists as exc:
         if not key:
             raise
+        if _forgot(thread_id, exc.item):
+            return create_thread(author, title, text, key=key)
         if exc.position or exc.item is None:
             # The thread is not there any more; its posts may be.
             raise KeyUsed from exc
@@ -121,14 +125,16 @@ def create_post(
     Write a post, a reply to ``parent`` or to the thread; return it.
 
     With a ``key`` the same call again returns the same post and writes nothing. Raises KeyUsed for
-    another content, or if the post was deleted less than a day after it was written; NoSuchThread,
-    NoSuchPost, or TreeBusy while the parent is being moved.
+    another content, or if the post was deleted less than a day after it was written, or stays
+    without its text; NoSuchThread, NoSuchPost, or TreeBusy while the parent is being moved.
     """
     post = _post(_new_id(author, key, thread_id), thread_id, author, text, times.now())
     post["parent"] = parent
     post["madeFrom"] = _made_from(key, text, parent or "")
-    if key and (existing := get_adapter(Post).get_by_id((post["postId"], thread_id))) is not None:
-        return _same(existing, post)
+    if key:
+        existing = get_adapter(Post).get_by_id((post["postId"], thread_id), consistent=True)
+        if existing is not None:
+            return _same(existing, post)
     details = {"threadId": thread_id, "postId": post["postId"]}
     # Not of the thread: the key is that of one post.
     request_id = _new_id(author, key, "reply")
@@ -143,7 +149,9 @@ def create_post(
     except ItemExists as exc:
         if not key or exc.item is None:
             raise
-        if exc.item.items() >= keys.request(request_id).items():
+        if _forgot(request_id, exc.item):
+            return create_post(author, thread_id, text, parent=parent, key=key)
+        if _is_known(request_id, exc.item):
             # It has written a post of another thread, or one that is deleted.
             first = (exc.item["postId"], exc.item["threadId"])
             raise KeyUsed(get_adapter(Post).get_by_id(first, consistent=True)) from exc
@@ -231,11 +239,11 @@ def delete_thread(author: str, thread: Item, *, version: int | None = None) -> b
         if version not in (None, thread.get("version", 1)):
             raise Conflict("The thread was changed.", item=thread)
         try:
-            get_database().transact(_removals(author, thread))
+            get_database().transact(_removals(author, thread, version))
         except ItemMissing as exc:
             raise NoSuchThread from exc
         except Conflict as exc:
-            # Its title was changed, or a subtree is moved.
+            # It was changed, or a subtree is moved.
             thread = exc.item or thread
         else:
             break
@@ -245,10 +253,14 @@ def delete_thread(author: str, thread: Item, *, version: int | None = None) -> b
     return _is_done(lambda tree: tree.remove_thread(thread_id))
 
 
-def _removals(author: str, thread: Item) -> list[Operation]:
-    """Return the operations that delete a thread if nothing was changed of what they delete."""
+def _removals(author: str, thread: Item, version: int | None) -> list[Operation]:
+    """
+    Return the operations that delete a thread if nothing was changed of what they delete, nor, with
+    a ``version``, the version of the thread.
+    """
     table, support = Table.of(Thread), Table.of(Support)
-    expect = {name: thread.get(name, MISSING) for name in ("title", "work")}
+    names = ("title", "work") if version is None else ("title", "work", "version")
+    expect = {name: thread.get(name, MISSING) for name in names}
     return [
         Delete(table, table.key_of(thread), expect),
         *(
@@ -299,9 +311,27 @@ def _known(key: str, request_id: str, **details: str) -> list[Operation]:
     return [Create(Table.of(Support), {**keys.request(request_id), **details, "expiresAt": ends})]
 
 
+def _is_known(request_id: str, found: Item) -> bool:
+    """Return whether an item is the one that makes the key of a request known."""
+    return found.items() >= keys.request(request_id).items()
+
+
+def _forgot(request_id: str, found: Item | None) -> bool:
+    """
+    Return whether an item made the key of a request known until a time that is over. It is deleted,
+    which DynamoDB does up to some days later.
+    """
+    if found is None or not _is_known(request_id, found) or found["expiresAt"] >= clock.now():
+        return False
+    # If another request uses the key by now, its item is refused to this one.
+    with contextlib.suppress(WriteRefused):
+        get_adapter(Support).delete(found, expect={"expiresAt": found["expiresAt"]})
+    return True
+
+
 def _same(written: Item, new: Item) -> Item:
     """Return the item that was written with the key of a new one. Raises KeyUsed."""
-    if written.get("madeFrom") != new["madeFrom"]:
+    if written.get("isDeleted") or written.get("madeFrom") != new["madeFrom"]:
         raise KeyUsed(written)
     return written
 

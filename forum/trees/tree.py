@@ -275,11 +275,11 @@ class Tree:
         while True:
             page = self._support.page(keys.WORK, size=PAGE, after=after, consistent=True)
             for row in page.items:
-                if self._take(row):
+                if taken_by := self._take(row):
                     try:
                         count += self._finish_row(row)
                     except StoreError:
-                        self._give_back(row)
+                        self._give_back(row, taken_by)
                         raise
             if (after := page.after) is None:
                 return count
@@ -296,24 +296,27 @@ class Tree:
             self._forget(row["SK"], row["work"])
         return True
 
-    def _take(self, row: Item) -> bool:
-        """Take the work at a thread; return False if another process has it."""
+    def _take(self, row: Item) -> str | None:
+        """Take the work at a thread; return its ``takenBy``, None if another process has it."""
         now, until = int(clock.now()), row.get("takenUntil")
         if until is not None and until > now:
-            return False
+            return None
         expect = {"takenUntil": MISSING if until is None else until, "work": row["work"]}
-        taken = {"takenUntil": now + _TAKEN_FOR, "takenBy": uuid.uuid4().hex}
+        taken_by = uuid.uuid4().hex
+        taken = {"takenUntil": now + _TAKEN_FOR, "takenBy": taken_by}
         try:
             self._support.update(row, taken, expect=expect)
         except WriteRefused as exc:
             # This one has taken it if the answer to its first attempt was lost.
-            return exc.item is not None and exc.item.get("takenBy") == taken["takenBy"]
-        return True
+            is_own = exc.item is not None and exc.item.get("takenBy") == taken_by
+            return taken_by if is_own else None
+        return taken_by
 
-    def _give_back(self, row: Item) -> None:
-        """Let any process take the work at a thread, which its own error has ended."""
+    def _give_back(self, row: Item, taken_by: str) -> None:
+        """Let any process take the work that an error has ended, unless another one has it."""
+        expect = {"work": row["work"], "takenBy": taken_by}
         with contextlib.suppress(WriteRefused, StoreError):
-            self._support.update(row, {"takenUntil": 0}, expect={"work": row["work"]})
+            self._support.update(row, {"takenUntil": 0}, expect=expect)
 
     def _forget(self, thread_id: str, work_id: str) -> None:
         """Delete the record of a work that has ended, unless another one has begun."""

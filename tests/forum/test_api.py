@@ -374,7 +374,7 @@ def test_a_key_in_files_ends_after_a_day(json_files, writer, settings, dynamo_cl
 
 
 def test_a_key_that_was_used_is_known_after_changes(writer, settings):
-    """What was renamed, edited, emptied or moved comes back for the same content, and only that."""
+    """What was renamed, edited or moved comes back for the same content, and only that."""
     settings.RATELIMIT_ENABLE = False
     content = {"title": "Once", "text": "only"}
     thread = writer("POST", "/api/threads", content, Idempotency_Key="k").json()
@@ -385,10 +385,9 @@ def test_a_key_that_was_used_is_known_after_changes(writer, settings):
     changes = [
         ("PATCH", f"/api/threads/{thread['id']}?version=1", {"title": "Renamed"}),
         ("PATCH", f"/api/posts/{first['id']}?version=1", {"text": "edited"}),
-        ("DELETE", f"/api/posts/{first['id']}?version=2", None),
     ]
     for method, path, changed in changes:
-        assert writer(method, path, changed).status_code < 300
+        assert writer(method, path, changed).status_code == 200
     posting.move_post("staff", thread["id"], reply["id"], None)
     own = {name: value for name, value in below.items() if name != "parent"}
     for path, key, sent, made, other in (

@@ -6,10 +6,10 @@ import re
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.test import Client
+from django.test import Client, override_settings
 
 from forum import posting, tasks, threads, verification
-from forum.adapters import get_adapter, get_database
+from forum.adapters import ItemExists, get_adapter, get_database
 from forum.models import Post, Support
 from forum.trees import Tree
 from forum.trees.branches import Branches
@@ -280,3 +280,44 @@ def test_a_thread_that_was_imported_again_is_not_shown_as_before(migrate):
     page = client.get("/threads/t1/").text
     assert "<p>new</p>" in page
     assert "<p>old</p>" not in page
+
+
+def test_a_key_whose_time_is_over_is_used_by_one_of_two_requests(talk, dynamo_clock, monkeypatch):
+    """The other one replaces the item of the key after this one has read it."""
+    other, real = Talk(), Tree.add
+    post = posting.create_post("u", talk.id, "text", key="k")
+    posting.delete_post("u", post, version=1)
+    dynamo_clock.advance(posting.KEY_SECONDS + 2)
+    written = []
+
+    def add(self, *args):
+        try:
+            return real(self, *args)
+        except ItemExists:
+            if not written:
+                written.append(None)
+                written[0] = posting.create_post("u", other.id, "text", key="k")
+            raise
+
+    monkeypatch.setattr(Tree, "add", add)
+    with pytest.raises(posting.KeyUsed) as refused:
+        posting.create_post("u", talk.id, "text", key="k")
+    assert refused.value.item["postId"] == written[0]["postId"]
+    assert refused.value.item["threadId"] == other.id
+
+
+@pytest.mark.parametrize("is_left", [True, False], ids=["without its text", "not at all"])
+def test_a_post_that_was_just_deleted_is_not_returned_for_its_key(
+    talk, settings, dynamo_faults, is_left
+):
+    """Whatever a replica shows."""
+    post = posting.create_post("u", talk.id, "text", key="k")
+    if is_left:
+        posting.create_post("u", talk.id, "reply", parent=post["postId"])
+    lagging = {**settings.DYNAMO_STORES["default"], "ENDPOINT_URL": dynamo_faults.url}
+    dynamo_faults.lag(300)
+    with override_settings(DYNAMO_STORES={"default": lagging}):
+        posting.delete_post("u", post, version=1)
+        with pytest.raises(posting.KeyUsed) as refused:
+            posting.create_post("u", talk.id, "text", key="k")
+    assert refused.value.item is None

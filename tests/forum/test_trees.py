@@ -388,6 +388,29 @@ def test_an_error_leaves_a_change_to_the_next_run(small, monkeypatch):
     assert small.drawn() == "a(d) e(b(c))"
 
 
+def test_an_error_leaves_a_change_to_the_process_that_has_taken_it_over(
+    small, dynamo_clock, monkeypatch
+):
+    """A process that works for longer than two minutes gives back nothing that another one has."""
+    with pytest.raises(TreeUnfinished):
+        Tree(small.database, patience=0).move(small.id, f"{small.id}-b", f"{small.id}-e")
+    late, other, third = (Tree(small.database) for _ in range(3))
+
+    def fail(*args):
+        dynamo_clock.advance(121)
+        assert other._take(small.support.get_by_id(keys.work(small.id), consistent=True))
+        raise StoreUnavailable("DynamoDB did not answer.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(late, "finish", fail)
+        with pytest.raises(StoreUnavailable):
+            late.finish_all()
+    assert third.finish_all() == 0
+    dynamo_clock.advance(121)
+    assert third.finish_all() == 1
+    assert small.drawn() == "a(d) e(b(c))"
+
+
 def test_the_end_of_a_move_leaves_the_record_of_the_next(small):
     """Otherwise nothing would finish it if its process ended."""
     row = small.support.update(keys.work(small.id), {"work": "another"}, upsert=True)
