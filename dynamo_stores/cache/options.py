@@ -16,6 +16,7 @@ from ..conf.rules import (
     FILLED_TEXT,
     NOT_NEGATIVE,
     POSITIVE,
+    SECONDS_OR_0,
     UNKNOWN_NAME,
     WHOLE,
     WHOLE_POSITIVE,
@@ -50,8 +51,8 @@ class CacheOptions:
     local_max_bytes: int = setting(16 * 2**20, WHOLE_POSITIVE, 115)
     local_stale: float = setting(0, NOT_NEGATIVE, 127)
     combine_reads: bool = setting(False, BOOLEAN, 129)
-    stampede_lease: float = setting(0, NOT_NEGATIVE, 116)
-    stale_timeout: float = setting(0, NOT_NEGATIVE, 117)
+    stampede_lease: float = setting(0, SECONDS_OR_0, 116)
+    stale_timeout: float = setting(0, SECONDS_OR_0, 117)
     stampede_wait: float | None = setting(None, or_none(POSITIVE), 119)
     early_refresh: float = setting(0, NOT_NEGATIVE, 118)
 

@@ -129,7 +129,7 @@ class RateLimitConfig:
     """``RATE_LIMIT``: the default limit, and the limits of resources and paths."""
 
     limit: int = setting(200, WHOLE, 70)
-    window: float = setting(60, POSITIVE, 71)
+    window: float = setting(60, SECONDS, 71)
     resources: dict[str, Any] = setting({}, RESOURCES, 72)
     algorithm: str = setting("sliding", one_of("sliding", "fixed", "gcra", "log"), 73)
     on_unavailable: str = setting("allow", one_of("allow", "deny", "local"), 74)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from django.utils.module_loading import import_string
 
 from ..exceptions import ConfigurationError
-from .rules import POSITIVE, WHOLE, Rule, networks_error, suggestion
+from .rules import MOST_SECONDS, POSITIVE, WHOLE, Rule, networks_error, suggestion
 
 _PERIODS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _RATE = re.compile(r"(\d+)/(\d*)([smhd]?)")
@@ -41,6 +41,10 @@ def parse_rates(rate: Any) -> tuple[Rate, ...] | None:
         return None
     by_window: dict[float, int] = {}
     for limit, window in _parts(rate):
+        if window > MOST_SECONDS:
+            raise ConfigurationError(
+                f"A rate has a window of over 100 years; expected at most {MOST_SECONDS} seconds."
+            )
         by_window[window] = min(limit, by_window.get(window, limit))
     if not by_window:
         raise ConfigurationError(f"The rate {rate!r} is empty; {_EXPECTED}")

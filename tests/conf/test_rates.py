@@ -61,6 +61,18 @@ def test_invalid_rates(rate):
 
 
 @pytest.mark.parametrize(
+    "rate",
+    ["5/m,5/36501d", "1/99999999999999999999", (1, 1e300), (1, 3_153_600_001)],
+    ids=["days", "text", "float", "int"],
+)
+def test_a_window_of_over_100_years_is_refused(rate):
+    """DynamoDB has no number for the end of some, and nobody waits for the others."""
+    with pytest.raises(ConfigurationError, match="expected at most 3153600000 seconds"):
+        parse_rates(rate)
+    assert parse_rates("1/36500d") == (Rate(1, 3_153_600_000),)
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"RATE": "1/m", "ALGORITHM": "slidng"}, "did you mean 'sliding'"),

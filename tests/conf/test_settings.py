@@ -262,3 +262,14 @@ def test_equal_bounds_are_accepted(settings):
 def test_every_form_of_a_key_is_accepted(key):
     """Ids, aliases and ARNs, and the two keys of AWS."""
     assert problems(ENCRYPTION_KEY=key, TABLES={"orders": {"ENCRYPTION_KEY": key}}) == []
+
+
+@pytest.mark.parametrize("seconds", [1e300, 10**400, 3_153_600_001], ids=["float", "int", "least"])
+def test_times_of_over_100_years_are_errors(seconds):
+    """Of settings whose end is a number in DynamoDB."""
+    dedupe = {"TTL": seconds, "LEASE": seconds, "FAILURE_TTL": seconds}
+    found = problems(DEDUPE=dedupe, RATE_LIMIT={"WINDOW": seconds})
+    assert sorted(each.id for each in found) == [
+        f"dynamo_stores.E0{number}" for number in (60, 61, 64, 71)
+    ]
+    assert all("at most 3153600000 (100 years)" in each.hint + each.message for each in found)
