@@ -394,7 +394,7 @@ def test_the_session_of_the_application_is_used(alias, table, function, key, tra
 def test_clients_that_are_configured_elsewhere_go_through_botocore(alias, caplog, function, words):
     """Their region, proxies and certificate are not left out."""
     path = f"{__name__}.{function.__name__}"
-    using = alias(ENDPOINT_URL=None, REGION=None, SESSION=path)
+    using = alias(ENDPOINT_URL=None, REGION=None, SESSION=path, TRANSPORT="auto")
     transport = get_connection(using)._transport.prepare(time.monotonic() + 60)
     assert isinstance(transport, ClientTransport)
     assert transport.region == "eu-west-1"
@@ -406,7 +406,7 @@ def test_clients_that_are_configured_elsewhere_go_through_botocore(alias, caplog
 
 def test_options_that_are_the_librarys_own_need_no_client(alias):
     path = f"{__name__}.make_session_with_own_options"
-    using = alias(ENDPOINT_URL=None, REGION="eu-west-1", SESSION=path)
+    using = alias(ENDPOINT_URL=None, REGION="eu-west-1", SESSION=path, TRANSPORT="auto")
     transport = get_connection(using)._transport.prepare(time.monotonic() + 60)
     assert isinstance(transport, LeanTransport)
 
