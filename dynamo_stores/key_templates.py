@@ -118,7 +118,9 @@ def _defaults_for(own: inspect.Signature, signature: inspect.Signature) -> Itera
             if parameter.kind not in positional or place >= len(places):
                 continue
             target = places[place]
-            if target.default is not target.empty or target.name in signature.parameters:
+            # By name it gets the default of the parameter with its name.
+            has_own = target.kind in by_name and target.name in signature.parameters
+            if target.default is not target.empty or has_own:
                 continue
         # An argument by name alone has no place that one by position could take.
         at = places.index(target) if target in places else sys.maxsize

@@ -16,7 +16,7 @@ from .values import to_raw, utf8
 
 Condition = str | PynamoCondition
 Change = str | Action | Sequence[Action]
-Projection = str | Iterable[str | Attribute[Any] | Path]
+Projection = str | Attribute[Any] | Path | Iterable[str | Attribute[Any] | Path]
 
 
 class Expressions:
@@ -68,7 +68,10 @@ class Expressions:
         if isinstance(projection, str):
             self._found["ProjectionExpression"] = _text(projection, "ProjectionExpression")
         elif projection is not None:
-            names = list(projection) if isinstance(projection, Iterable) else []
+            # PynamoDB's own have an __iter__ that raises.
+            is_one = isinstance(projection, Attribute | Path)
+            given: Any = [projection] if is_one else projection
+            names = list(given) if isinstance(given, Iterable) else []
             if not names or not all(isinstance(each, str | Attribute | Path) for each in names):
                 raise InvalidRequestError(
                     f"projection is {projection!r}; expected an expression, or a list of names and "
@@ -79,7 +82,8 @@ class Expressions:
                     utf8(each, "A name of projection")
             try:
                 text = create_projection_expression(names, self._names_of_pynamodb)
-            except ValueError as exc:
+            except (TypeError, ValueError) as exc:
+                # A TypeError for an attribute without a name.
                 raise InvalidRequestError(
                     f"projection is {names!r}; expected names and paths such as 'a.b[0]': {exc}."
                 ) from exc

@@ -73,6 +73,7 @@ def test_key_functions_get_the_defaults(backend):
         (lambda x, y, **others: f"{x}{y}{others}", (1,), {}, "12{}"),
         (lambda x, y, **others: f"{x}{y}{others}", (1, 4), {"c": 5}, "14{'c': 5}"),
         (lambda x, y, /, c: f"{x}{y}{c}", (1,), {}, "123"),
+        (lambda a, b, /: f"{a}{b}", (1,), {}, "12"),
         (lambda a, *, b, c: f"{a}{b}{c}", (1,), {}, "123"),
         (lambda a, c, b: f"{a}{b}{c}", (1,), {}, "123"),
         (lambda a, *more, c: f"{a}{more}{c}", (1, 4, 5), {}, "1(4, 5)3"),

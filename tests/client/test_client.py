@@ -118,6 +118,7 @@ def test_projections(client):
     assert get("posts", {"id": "a"}, projection=["size", Node.title]) == {"size": 1, "title": "t"}
     assert get("posts", {"id": "a"}, projection=["m.x[1]"]) == {"m": {"x": [2]}}
     assert get("posts", {"id": "a"}, projection={"size"}) == {"size": 1}
+    assert get("posts", {"id": "a"}, projection=Node.title) == {"title": "t"}
 
 
 def test_a_failed_condition_has_the_item_as_it_is(client):
@@ -296,7 +297,7 @@ def test_a_transaction_with_a_token_is_carried_out_once(client):
                 lambda c, wrong=wrong: c.get("posts", {"id": "a"}, projection=wrong),
                 "expected names and paths such as",
             )
-            for wrong in ([""], ["a", ""], ["a..b"], ["a["])
+            for wrong in ([""], ["a", ""], ["a..b"], ["a["], [UnicodeAttribute()])
         ),
         (lambda c: c.get("posts", {"id": "a"}, names={"#a": 5}), r"names\['#a'\] is 5; expected"),
         *(

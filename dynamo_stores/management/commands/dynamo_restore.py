@@ -157,8 +157,8 @@ class Command(BaseCommand):
         if result.missing_ttl is not None:
             self.stderr.write(
                 self.style.WARNING(
-                    f"{table} existed already, and its TTL is not on the attribute "
-                    f"{result.missing_ttl}, as in the backup, or could not be read. Enable it if "
+                    f"{table} existed already. Its TTL could not be read, or is not on the "
+                    f"attribute {result.missing_ttl}, which it is in the backup. Enable it if "
                     "items are to expire."
                 )
             )
