@@ -25,9 +25,9 @@ Progress = Callable[[str, int], None]
 
 class Differs(Exception):
     """
-    Items exist with another content, names belong to other profiles, or ids of posts to other
-    threads: ``problems``, each with its file and row. ``is_written`` says whether anything was
-    written.
+    Items exist with another content, names belong to other profiles, ids of posts to other
+    threads, or threads are still being deleted: ``problems``, each with its file and row.
+    ``is_written`` says whether anything was written.
     """
 
     def __init__(self, problems: list[str], *, is_written: bool = False) -> None:
@@ -84,10 +84,12 @@ class Migration:
         Write what is missing and read all of it again; return the counts by kind.
 
         Raises Differs if items of the same keys have another content, if another profile has a
-        name, or another thread the id of a post; nothing is written then.
+        name, another thread the id of a post, or if a thread is still being deleted; nothing is
+        written then.
         """
         self._users = _existing(User, self._forum.users)
         self._threads = _existing(Thread, self._forum.threads)
+        self._find_deletions()
         kinds = self._kinds()
         self._compare("Compared", kinds)
         self._find_in_other_threads(next(kind for kind in kinds if kind.name == "posts"))
@@ -177,6 +179,18 @@ class Migration:
                 self._count(phase, len(some))
         if problems:
             raise Differs(list(dict.fromkeys(problems)), is_written=phase == "Verified")
+
+    def _find_deletions(self) -> None:
+        """Raise Differs for threads whose deletion has not ended. It would delete new posts."""
+        new = [item["threadId"] for item in self._forum.threads]
+        works = [keys.work(each) for each in new if each not in self._threads]
+        found = [
+            item["SK"]
+            for some in chunks(works, _SOME)
+            for item in get_adapter(Support).get_many(some, consistent=True)
+        ]
+        if found:
+            raise Differs(list(map(self._rows.of_deletion, found)))
 
     def _find_in_other_threads(self, posts: _Kind) -> None:
         """
@@ -276,8 +290,16 @@ class _RowsOf:
         return f"{self._post(thread_id, item['postId'])}: another post has its place in the tree."
 
     def of_thread(self, item: Item) -> str:
-        row = self._threads[item["threadId"]]
-        return f"{self._files['threads']}, row {row}: the thread exists with another content."
+        return f"{self._thread(item['threadId'])}: the thread exists with another content."
+
+    def of_deletion(self, thread_id: str) -> str:
+        return (
+            f"{self._thread(thread_id)}: the thread was deleted, and some of its posts are not yet. "
+            "Try again when the task forum.finish_moves has deleted them."
+        )
+
+    def _thread(self, thread_id: str) -> str:
+        return f"{self._files['threads']}, row {self._threads[thread_id]}"
 
     def _user(self, user_id: str) -> str:
         return f"{self._files['users']}, row {self._users[user_id]}"

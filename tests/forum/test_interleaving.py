@@ -6,6 +6,7 @@ import re
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.core.management import CommandError
 from django.test import Client, override_settings
 
 from forum import posting, tasks, threads, verification
@@ -165,6 +166,19 @@ def test_a_thread_whose_deletion_is_cut_off_is_deleted_by_the_task(talk, monkeyp
     assert tasks.finish_moves() == 1
     assert list(get_adapter(Post).get_all()) == []
     assert tasks.finish_moves() == 0
+
+
+def test_an_import_waits_for_the_deletion_of_its_threads(migrate, monkeypatch):
+    """Which would delete the posts that it writes."""
+    migrate()
+    thread = threads.get_thread("t1", consistent=True)
+    cut_off(monkeypatch, "delete", lambda: posting.delete_thread("u1", thread))
+    with pytest.raises(CommandError, match=r"threads\.json, row 1: the thread was deleted, and"):
+        migrate()
+    tasks.finish_moves()
+    assert "posts: 3 written, 1 unchanged" in migrate()
+    tasks.finish_moves()
+    assert list(find_problems()) == []
 
 
 def test_a_deletion_without_a_parent_stops_no_other(monkeypatch):
