@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..adapters import DatabaseAdapter, Item, Page, get_adapter
+from ..adapters.base import AnyKey
 from ..content import number_of
 from ..keys import MAX_ID_BYTES
 from ..models import LISTING, Post, Thread, User
@@ -17,6 +19,8 @@ from .schemas import PostOut, ThreadOut, UserOut
 
 # A page ends with the row by which its JSON has so many bytes. Posts may be long.
 MAX_BYTES = 1_000_000
+# Items whose sizes tell how many of a page are read.
+_FIRST = 10
 _USER = ["userId", "number", "name", "username", "bio", "createdAt", "version"]
 
 
@@ -44,8 +48,8 @@ def list_threads(size: int, after: Any, *, newest: bool) -> Found:
     adapter = get_adapter(Thread)
     index = "CreatedAtIndex"
     page = adapter.page(LISTING, index=index, size=size, after=after, descending=newest)
-    items = adapter.get_many(item["threadId"] for item in page.items)
-    return _ended(adapter, index, page, items, thread_outs(items))
+    items, is_all = _first_of(adapter, [item["threadId"] for item in page.items])
+    return _ended(adapter, index, page, items, thread_outs(items), is_all=is_all)
 
 
 def list_posts(size: int, after: Any) -> Found:
@@ -61,8 +65,9 @@ def list_posts_of(index: str, value: str, size: int, after: Any) -> Found:
         return Found([], None)
     adapter = get_adapter(Post)
     page: Page = adapter.page(value, index=index, size=size, after=after)
-    items = adapter.get_many([(item["postId"], item["threadId"]) for item in page.items])
-    return _ended(adapter, index, page, items, post_outs(items))
+    keys = [(item["postId"], item["threadId"]) for item in page.items]
+    items, is_all = _first_of(adapter, keys)
+    return _ended(adapter, index, page, items, post_outs(items), is_all=is_all)
 
 
 def get_user(user_id: str) -> Item:
@@ -169,18 +174,41 @@ def _id_of(item: Item, name: str) -> int | str:
     return str(item[name]) if number is None else number
 
 
+def _first_of(adapter: DatabaseAdapter, keys: Sequence[AnyKey]) -> tuple[list[Item], bool]:
+    """
+    Return the items of a page, and whether these are all: of large ones about as many as end it.
+    The first are read by one BatchGetItem, which shows how large they are, the others by the next.
+    """
+    found, size, at = list[Item](), 0, 0
+    count = _FIRST
+    while at < len(keys) and size < MAX_BYTES:
+        some = adapter.get_many(keys[at : at + count])
+        at += count
+        found += some
+        size += sum(len(json.dumps(item, default=str)) for item in some)
+        count = math.ceil(max(0, MAX_BYTES - size) * at / max(1, size)) + 1
+    return found, at >= len(keys)
+
+
 def _ended(
-    adapter: DatabaseAdapter, index: str | None, page: Page, items: Sequence[Item], rows: list[Any]
+    adapter: DatabaseAdapter,
+    index: str | None,
+    page: Page,
+    items: Sequence[Item],
+    rows: list[Any],
+    *,
+    is_all: bool = True,
 ) -> Found:
     """
-    Return the ``rows`` of the ``items`` of a page, which ends early if they are large: the next one
-    begins after the key of the last item then.
+    Return the ``rows`` of the ``items`` of a page. If they are large or not all, the page ends
+    early, and the next one begins after the key of the last item.
     """
     size = 0
     for count, row in enumerate(rows, start=1):
         # With what is between two rows.
         size += len(json.dumps(row.model_dump())) + 2
-        if size >= MAX_BYTES and count < len(rows):
+        is_last = count == len(rows)
+        if (is_last and not is_all) or (size >= MAX_BYTES and not is_last):
             names = [*adapter.table.keys, *adapter.table.keys_of(index)]
             return Found(rows[:count], {name: items[count - 1][name] for name in names})
     return Found(rows, page.after)

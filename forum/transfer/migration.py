@@ -294,8 +294,8 @@ class _RowsOf:
 
     def of_deletion(self, thread_id: str) -> str:
         return (
-            f"{self._thread(thread_id)}: the thread was deleted, and some of its posts are not yet. "
-            "Try again when the task forum.finish_moves has deleted them."
+            f"{self._thread(thread_id)}: the thread was deleted, and some of its posts are not "
+            "yet. Try again when the task forum.finish_moves has deleted them."
         )
 
     def _thread(self, thread_id: str) -> str:

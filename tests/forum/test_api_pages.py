@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from urllib.parse import quote
 
 import pytest
+
+from forum.adapters import get_adapter
+from forum.models import Post
 
 pytestmark = pytest.mark.django_db
 
@@ -107,3 +111,28 @@ def test_a_page_of_one_row_that_is_larger(each_database, migrate, client):
     for path in ("posts/in-thread/t1", "posts/by-user/2"):
         rows = [len(json.loads(page)) for page in pages_of(client, path)]
         assert rows == [2, 1, 2]
+
+
+def test_pages_of_large_rows_read_little_more_than_they_have(
+    each_database, migrate, client, monkeypatch
+):
+    """Not all that would be on a page of small ones, and those again for the next page."""
+    posts = [
+        {"id": f"p{n}", "thread": "t1", "user": 2, "text": secrets.token_hex(20_000)}
+        for n in range(100)
+    ]
+    migrate(posts=posts)
+    adapter, keys = type(get_adapter(Post)), []
+    get_many = adapter.get_many
+
+    def counted(self, wanted, **options):
+        wanted = list(wanted)
+        if self.table.name == get_adapter(Post).table.name:
+            keys.extend(wanted)
+        return get_many(self, wanted, **options)
+
+    monkeypatch.setattr(adapter, "get_many", counted)
+    for path in ("posts/in-thread/t1", "posts/by-user/2"):
+        assert len(pages_of(client, path)) in (4, 5)
+        assert 100 <= len(keys) <= 130
+        keys.clear()
