@@ -271,11 +271,12 @@ def _of_replicas(table: Table, place: Place) -> set[Grant]:
         return set()
     # DynamoDB fills a replica in the name of the caller.
     # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/V2gt_IAM.html
-    found = {
-        Grant(f"dynamodb:{action}", place._replace(region=replica.region).table(table.name))
-        for replica in table.replicas
-        for action in (*_TO_REPLICATE, *_to_describe(replica.options))
-    }
+    found = set[Grant]()
+    for replica in table.replicas:
+        there = place._replace(region=replica.region)
+        actions = (*_TO_REPLICATE, *_to_describe(replica.options))
+        found |= {Grant(f"dynamodb:{action}", there.table(table.name)) for action in actions}
+        found |= _of_key_name(replica.options.encryption_key, there)
     return {*found, _service_role(place._replace(region=""), "replication.dynamodb")}
 
 
@@ -299,15 +300,11 @@ def _service_role(place: Place, service: str) -> Grant:
 def _of_key(role: str, spec: TableSpec, place: Place) -> set[Grant]:
     """Return the grants on the key in KMS, which DynamoDB uses for the caller."""
     key = spec.options.encryption_key
-    if key is None or key in (AWS_OWNED, *AWS_MANAGED):
+    if key is None or key == AWS_OWNED:
         return set()
-    if "alias/" in key:
-        resource = place.arn("kms", "key/*")
-        alias = key[key.index("alias/") :]
-        of_key = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": alias}}
-    else:
-        resource = key if key.startswith("arn:") else place.arn("kms", f"key/{key}")
-        of_key = {}
+    if key in AWS_MANAGED:
+        return _of_key_name(key, place) if role == DEPLOYER else set()
+    resource, of_key = _key_in(key, place)
     via = {"StringLike": {"kms:ViaService": "dynamodb.*.amazonaws.com"}}
     found = {Grant("kms:Decrypt", resource, json.dumps({**of_key, **via}))}
     if role == DEPLOYER:
@@ -316,6 +313,25 @@ def _of_key(role: str, spec: TableSpec, place: Place) -> set[Grant]:
         }
         found.add(Grant("kms:DescribeKey", resource, json.dumps(of_key)))
     return found
+
+
+def _of_key_name(key: str | None, place: Place) -> set[Grant]:
+    """Return the grant to ask KMS for the key that an alias names, as a comparison does."""
+    if key in AWS_MANAGED:
+        key = f"alias/{AWS_MANAGED[0]}"
+    if key is None or "alias/" not in key:
+        return set()
+    resource, of_key = _key_in(key, place)
+    return {Grant("kms:DescribeKey", resource, json.dumps(of_key))}
+
+
+def _key_in(key: str, place: Place) -> tuple[str, dict[str, Any]]:
+    """Return the resource and the condition of a key of KMS."""
+    if "alias/" in key:
+        alias = key[key.index("alias/") :]
+        condition = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": alias}}
+        return place.arn("kms", "key/*"), condition
+    return key if key.startswith("arn:") else place.arn("kms", f"key/{key}"), {}
 
 
 def _of_alias(role: str, using: str, specs: Iterable[TableSpec], place: Place) -> set[Grant]:

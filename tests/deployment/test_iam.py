@@ -159,6 +159,21 @@ def test_keys_are_used_by_dynamodb_alone(policies):
             assert condition["ForAnyValue:StringEquals"] == {"kms:ResourceAliases": "alias/forum"}
 
 
+def test_the_key_that_aws_manages_is_looked_up_by_the_deployer(policies):
+    """A comparison asks KMS which one it is; nobody needs it otherwise."""
+    for role, document in policies(ENCRYPTION_KEY="aws/dynamodb").items():
+        of_keys = {a: c for (a, _), c in grants(document).items() if a.startswith("kms:")}
+        assert of_keys == (
+            {
+                "kms:DescribeKey": {
+                    "ForAnyValue:StringEquals": {"kms:ResourceAliases": "alias/aws/dynamodb"}
+                }
+            }
+            if role == "deployer"
+            else {}
+        )
+
+
 def test_tables_in_another_account(policies):
     """The processes assume the role of the alias."""
     role = "arn:aws:iam::210987654321:role/tables"
@@ -254,9 +269,12 @@ def test_partitions(settings, region, partition):
 def test_replicas_are_filled_for_the_deployer(settings):
     """In the other region; and DynamoDB's own role may be created."""
     settings.DYNAMO_STORES = {
-        "default": {"REGION": "eu-west-1", "FAILOVER": "other", "TAGS": {"stage": "test"}},
+        "default": {
+            "REGION": "eu-west-1", "FAILOVER": "other", "TAGS": {"stage": "test"},
+            "ENCRYPTION_KEY": "alias/forum",
+        },
         "other": {"REGION": "eu-central-1"},
-    }
+    }  # fmt: skip
     found = describe(wanted_tables(), ["default"])
     documents = {role: iam.policy(role, found, iam.place_in("1" * 12)) for role in iam.ROLES}
     replica = f"arn:aws:dynamodb:eu-central-1:{'1' * 12}:table/dynamo-stores"
@@ -265,6 +283,9 @@ def test_replicas_are_filled_for_the_deployer(settings):
     assert ("dynamodb:DescribeTable", replica) in grants(documents["deployer"])
     assert ("dynamodb:ListTagsOfResource", replica) in grants(documents["deployer"])
     assert ("dynamodb:DescribeContinuousBackups", replica) not in grants(documents["deployer"])
+    keys = f"arn:aws:kms:eu-central-1:{'1' * 12}:key/*"
+    assert ("kms:DescribeKey", keys) in grants(documents["deployer"])
+    assert ("kms:DescribeKey", keys) not in grants(documents["web"])
     assert ("dynamodb:CreateTableReplica", replica) not in grants(documents["web"])
     assert ("dynamodb:GetItem", replica) in grants(documents["web"])
 
