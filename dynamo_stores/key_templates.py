@@ -24,10 +24,11 @@ def key_maker(
     Return the function that makes a key from the arguments of a call.
 
     ``template`` is such a function (:func:`with_defaults`), or a format string of the parameters of
-    ``signature``. Raises ConfigurationError if the format string does not match them.
+    ``signature``. Raises ConfigurationError if the format string does not match them; the function
+    that is returned, if it has no key.
     """
     if callable(template):
-        return with_defaults(template, signature)
+        return _key_function(template, signature)
     known = list(signature.parameters)
     try:
         named = {
@@ -54,6 +55,22 @@ def key_maker(
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return _FORMATTER.vformat(template, (), bound.arguments)
+
+    return make
+
+
+def _key_function(function: Callable[..., str], signature: inspect.Signature) -> Callable[..., str]:
+    call = with_defaults(function, signature)
+    name = getattr(function, "__qualname__", repr(function))
+
+    def make(*args: Any, **kwargs: Any) -> str:
+        key = call(*args, **kwargs)
+        if key is None or key == "":
+            raise ConfigurationError(
+                f"The key function {name} returned {key!r}; expected a key, because all such calls "
+                "would share one value. Is a return missing?"
+            )
+        return key
 
     return make
 

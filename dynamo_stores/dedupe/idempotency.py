@@ -141,7 +141,13 @@ class _Rule:
             return None
         if not 0 < len(key) <= MAX_KEY or not key.isprintable():
             return problem(400, f"Idempotency-Key must have 1 to {MAX_KEY} printable characters.")
-        client = self.scope(request) if self.scope is not None else client_of(request, self.using)
+        if self.scope is None:
+            client = client_of(request, self.using)
+        elif not (client := self.scope(request)):
+            raise ConfigurationError(
+                f"scope of @idempotent returned {client!r}; expected the name of a client, because "
+                "all such requests would share their responses."
+            )
         return _Keyed(f"idempotent:{client}:{key}", payload_of(request, self.field))
 
     async def _take(self, request: HttpRequest, keyed: _Keyed) -> Running | HttpResponseBase:

@@ -99,6 +99,18 @@ def test_what_key_functions_get(key, args, kwargs, expected):
         assert function.cache_key(*args, **kwargs) == expected
 
 
+@pytest.mark.parametrize("key", [None, ""])
+def test_a_key_function_without_a_key_is_an_error(backend, key):
+    """All calls would share one value."""
+
+    @cached(60, key=lambda user: key)
+    def secret(user):
+        return f"secret of {user}"
+
+    with pytest.raises(ConfigurationError, match=rf"<lambda> returned {key!r}; expected a key"):
+        secret("ann")
+
+
 def test_a_key_function_keeps_its_own_defaults(backend):
     """Two functions do not share a value by the default of another parameter."""
 

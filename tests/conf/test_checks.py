@@ -78,6 +78,8 @@ def test_wrong_settings_are_found_with_their_id():
         ({"OPTIONS": {"STAMPEDE_LEASE": 1e300}}, "dynamo_stores.E116"),
         ({"OPTIONS": {"STALE_TIMEOUT": 1e300}}, "dynamo_stores.E117"),
         ({"OPTIONS": {"SERIALIZER": "no.such.thing"}}, "dynamo_stores.E100"),
+        ({"OPTIONS": {"SERIALIZER": f"{__name__}.NeedsOptions"}}, "dynamo_stores.E100"),
+        ({"OPTIONS": {"COMPRESSOR": f"{__name__}.NeedsOptions"}}, "dynamo_stores.E101"),
         ({"OPTIONS": {"COMPRESSOR": "zip"}}, "dynamo_stores.E101"),
         ({"OPTIONS": {"MAX_ENTRIES": 100}}, "dynamo_stores.W001"),
         ({"OPTIONS": {"CLEAR_BY_INDEX": True}}, "dynamo_stores.E130"),
@@ -88,6 +90,13 @@ def test_wrong_caches_are_found(cache, found):
     """LOCATION, KEY_PREFIX and OPTIONS of a DynamoDB cache."""
     with override_settings(CACHES={"default": {"BACKEND": BACKEND, **cache}}):
         assert ids() == [found]
+
+
+class NeedsOptions:
+    """As the serializers and compressors of django-redis."""
+
+    def __init__(self, options):
+        pass
 
 
 class OwnCache(DynamoDBCache):

@@ -175,6 +175,15 @@ def test_a_class_authenticates_before_its_handler(key):
         idempotent(type("Plain", (), {}))
 
 
+@pytest.mark.parametrize("client", [None, ""])
+def test_a_scope_without_a_client_is_an_error(key, client):
+    """All clients would share their responses."""
+    shop = Counting(scope=lambda request: client)
+    with pytest.raises(ConfigurationError, match=f"^scope of @idempotent returned {client!r}; exp"):
+        shop.view(post(key))
+    assert shop.calls == 0
+
+
 def test_an_async_class_runs_once(key, until):
     """As its async methods do."""
     calls = []

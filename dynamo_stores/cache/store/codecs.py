@@ -291,6 +291,7 @@ def make_compressor(name: str) -> Compressor:
 
 
 def _make(name: str, known: dict[str, type[Any]], setting: str) -> Any:
+    names = ", ".join(map(repr, known))
     try:
         make: Callable[[], Any] = known[name] if name in known else import_string(name)
         return make()
@@ -298,8 +299,13 @@ def _make(name: str, known: dict[str, type[Any]], setting: str) -> Any:
         hint = (
             "Install dynamo-stores[compression]."
             if name in known
-            else f"Expected {', '.join(map(repr, known))} or the dotted path of a class."
+            else f"Expected {names} or the dotted path of a class."
         )
         raise ConfigurationError(
             f"{setting} is {name!r}, which cannot be imported: {exc}. {hint}"
+        ) from exc
+    except TypeError as exc:
+        raise ConfigurationError(
+            f"{setting} is {name!r}, which cannot be made without arguments: {exc}. Expected "
+            f"{names} or the dotted path of a class that can; those of django-redis cannot."
         ) from exc

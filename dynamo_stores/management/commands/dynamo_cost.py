@@ -30,7 +30,7 @@ _MANY = 10**15
 _ASSUMED = ("reads_per_day", "writes_per_day", "storage_mb")
 
 
-def _decimal(text: str) -> Decimal:
+def decimal(text: str) -> Decimal:
     try:
         found = Decimal(text)
     except InvalidOperation:
@@ -62,20 +62,20 @@ class Command(BaseCommand):
             ("writes-per-day", "Write units a day."),
             ("storage-mb", "MB of 1,000,000 bytes that are stored."),
         ):
-            assumptions.add_argument(f"--{name}", type=_decimal, metavar="N", help=text)
+            assumptions.add_argument(f"--{name}", type=decimal, metavar="N", help=text)
         assumptions.add_argument(
             "--indexes", type=int, metavar="N", help="Indexes with every item (default: 0)."
         )
         assumptions.add_argument(
             "--peak",
-            type=_decimal,
+            type=decimal,
             metavar="FACTOR",
             help="How much busier the busiest minute is than the average one (default: 1).",
         )
         more = parser.add_argument_group("assumptions, or changes of what was measured")
         more.add_argument("--replicas", type=int, metavar="N", help="Replicas in other regions.")
         more.add_argument(
-            "--stream-reads-per-day", type=_decimal, metavar="N", help="Reads of each stream."
+            "--stream-reads-per-day", type=decimal, metavar="N", help="Reads of each stream."
         )
         more.add_argument("--backups", action="store_true", help="One full backup is kept.")
         more.add_argument(
@@ -92,7 +92,7 @@ class Command(BaseCommand):
             "--price-region", metavar="REGION", help="Take the prices of another region."
         )
         prices.add_argument(
-            "--factor", type=_decimal, help="Multiply prices (default: that of COST, 1)."
+            "--factor", type=decimal, help="Multiply prices (default: that of COST, 1)."
         )
         parser.add_argument(
             "--sample",
