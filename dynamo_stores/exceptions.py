@@ -32,6 +32,7 @@ original is the ``__cause__``.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -372,6 +373,10 @@ def system_error(exc: BaseException) -> str:
     return ""
 
 
+_REFUSED = "connection refused"
+_ON_THIS_MACHINE = re.compile(r"endpoint (?:127(?:\.\d+){3}|localhost|\[?::1\]?)(?=[:;, ]|$)")
+
+
 def store_error(
     exc: Exception, *, operation: str, table: str, using: str, place: str = ""
 ) -> StoreError | None:
@@ -399,10 +404,14 @@ def unavailable(
         case botocore.ReadTimeoutError() | botocore.ConnectTimeoutError():
             return OperationTimeoutError(f"{where} got no answer in time{_details(place)}.")
         case botocore.HTTPClientError() | botocore.ConnectionError():
-            details = _details(system_error(exc) or type(exc).__name__, place)
-            # An endpoint that speaks plain HTTP, or has another certificate, may not be DynamoDB's.
-            advice = f" {_CHECK_ENDPOINT}" if isinstance(exc, botocore.SSLError) else ""
-            return StoreUnavailable(f"{where} got no answer{details}.{advice}")
+            error = system_error(exc) or type(exc).__name__
+            advice = ""
+            if isinstance(exc, botocore.SSLError):
+                # It speaks plain HTTP, or has another certificate: it may not be DynamoDB's.
+                advice = f" {_CHECK_ENDPOINT}"
+            elif error == _REFUSED and _ON_THIS_MACHINE.search(place):
+                advice = " Start the engine on this machine, such as by 'manage.py dynamo_local'."
+            return StoreUnavailable(f"{where} got no answer{_details(error, place)}.{advice}")
         case _ if _lacks_credentials(exc):
             details = _details(type(exc).__name__, place)
             return StoreRefused(

@@ -49,8 +49,14 @@ def cached(
     coroutine function. With ``STAMPEDE_LEASE`` one of all callers computes
     (:meth:`DynamoDBCache.get_or_set`). ``function.cache_key(…)`` returns the key of a call, to
     delete it. Raises ConfigurationError if a template names no parameter, or none of the
-    function's.
+    function's, or if ``timeout`` is no number of seconds.
     """
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not (timeout is DEFAULT_TIMEOUT or timeout is None or is_number):
+        raise ConfigurationError(
+            f"timeout of @cached is {timeout!r}; expected seconds, or None for a value that never "
+            "expires."
+        )
 
     def decorate(function: Callable[P, R_co]) -> CachedFunction[P, R_co]:
         signature = inspect.signature(function)

@@ -91,7 +91,7 @@ def note_attributes(
     response = own.pop("response", None)
     try:
         note(Limit(**{**own, "group": own.get("group") or where}), response, where)
-    except (ConfigurationError, TypeError) as exc:
+    except (ConfigurationError, TypeError, ValueError) as exc:
         _add_problem("dynamo_stores.E133", f"{where}: {str(exc).removesuffix('.')}.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -97,6 +98,13 @@ def test_what_key_functions_get(key, args, kwargs, expected):
             function.cache_key(*args, **kwargs)
     else:
         assert function.cache_key(*args, **kwargs) == expected
+
+
+@pytest.mark.parametrize("timeout", [timedelta(days=1), "300", True])
+def test_a_timeout_that_is_no_number_is_an_error(timeout):
+    """When the decorator is applied."""
+    with pytest.raises(ConfigurationError, match=r"^timeout of @cached is .*; expected seconds"):
+        cached(timeout, key="k")
 
 
 @pytest.mark.parametrize("key", [None, ""])

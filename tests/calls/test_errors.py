@@ -7,6 +7,7 @@ import ssl
 import pytest
 from botocore import exceptions as botocore
 
+from dynamo_stores.calls.environment import place_of
 from dynamo_stores.exceptions import (
     THROTTLING_CODES,
     ConfigurationError,
@@ -135,6 +136,26 @@ def test_an_endpoint_without_tls_is_named_with_advice():
     )
     refused = botocore.EndpointConnectionError(endpoint_url="x", error=ConnectionRefusedError())
     assert "ENDPOINT_URL" not in str(translated(refused))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_here"),
+    [
+        ("127.0.0.1:8400", True),
+        ("localhost:8000", True),
+        ("[::1]:8000", True),
+        ("127.example.com:8000", False),
+        ("dynamodb.eu-west-1.amazonaws.com", False),
+    ],
+)
+def test_an_engine_on_this_machine_that_is_not_running(endpoint, is_here):
+    """The message says how to start one."""
+    error = ConnectionRefusedError(111, "Connection refused")
+    exc = botocore.EndpointConnectionError(endpoint_url="x", error=error)
+    place = place_of(f"http://{endpoint}", "eu-west-1")
+    text = str(store_error(exc, operation="GetItem", table="t", using="default", place=place))
+    assert text.endswith(" by 'manage.py dynamo_local'.") == is_here
+    assert f"GetItem on t got no answer (connection refused; {place})." in text
 
 
 @pytest.mark.parametrize(
