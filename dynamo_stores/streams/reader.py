@@ -253,6 +253,8 @@ class ShardReader:
                 self._checkpoints.table, len(self._pending.batch()), self.shard.name, name, wait,
                 __name__,
             )  # fmt: skip
+        elif outcome is Outcome.HALVE:
+            self._handler_wait = self._options.first_wait
         elif outcome is Outcome.GIVE_UP:
             self._handler_wait = self._options.first_wait
             if self._options.stops_on_error:
