@@ -383,16 +383,20 @@ class Pool:
         error: OSError = OSError("The name has no address.")
         while addresses:
             family, kind, protocol, _, address = addresses.pop(0)
-            # An address that does not answer leaves time for the others.
+            # An address that does not answer, or not in TLS, leaves time for the others.
             share = _left(until) / (len(addresses) + 1)
+            share_ends_at = clock.monotonic() + share
             context = self._make_context() if self.endpoint.is_tls else None
-            sock = _closing(socket.socket)(family, kind, protocol)
-            link = Link(sock, context, self.endpoint.host)
+            link = None
             try:
+                # The system may have no sockets of this family.
+                sock = _closing(socket.socket)(family, kind, protocol)
+                link = Link(sock, context, self.endpoint.host)
                 await link.connect(address, share)
-                await link.start_tls(until)
+                await link.start_tls(share_ends_at)
             except OSError as exc:
-                link.close()
+                if link is not None:
+                    link.close()
                 error = exc
                 if isinstance(exc, ssl.SSLError):
                     break

@@ -132,19 +132,56 @@ def test_a_name_is_looked_up_where_no_thread_can_start(make_pool, monkeypatch):
         pool.close()
 
 
-def test_a_dead_address_leaves_time_for_the_others(make_pool, monkeypatch):
+@pytest.fixture
+def resolve(monkeypatch):
+    """``resolve(*addresses)``: what the look-up of any name finds."""
+
+    def make(*addresses):
+        async def look_up(*args):
+            return [(socket.AF_INET, socket.SOCK_STREAM, *each) for each in addresses]
+
+        monkeypatch.setattr(pools, "_addresses", look_up)
+
+    return make
+
+
+def test_a_dead_address_leaves_time_for_the_others(make_pool, resolve):
     """Of a name with several."""
     with Peer(answering(response(b"here"))) as peer:
         port = int(peer.url.rpartition(":")[2])
-        found = [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
-            for host in ("192.0.2.1", "127.0.0.1")
-        ]
-
-        async def look_up(*args):
-            return list(found)
-
-        monkeypatch.setattr(pools, "_addresses", look_up)
+        resolve((6, "", ("192.0.2.1", port)), (6, "", ("127.0.0.1", port)))
         pool = make_pool(peer.url)
         assert send(pool, seconds=4) == b"here"
         pool.close()
+
+
+def test_an_address_that_does_not_answer_in_tls_leaves_time_for_the_others(
+    tmp_path, make_pool, resolve
+):
+    """It accepts connections, and sends nothing."""
+    path = tmp_path / "server.pem"
+    server, client = make_certificate(path), ssl.create_default_context(cafile=path)
+    with (
+        Peer(answering(response(b"here")), server) as peer,
+        socket.create_server(("127.0.0.1", 0)) as silent,
+    ):
+        port = int(peer.url.rpartition(":")[2])
+        resolve((6, "", silent.getsockname()), (6, "", ("127.0.0.1", port)))
+        pool = make_pool(peer.url, client)
+        assert send(pool, seconds=4) == b"here"
+        pool.close()
+
+
+def test_an_address_without_a_socket_is_left_out(make_pool, resolve):
+    """As one of IPv6 where the system has none; the others are tried."""
+    with Peer(answering(response(b"here"))) as peer:
+        port = int(peer.url.rpartition(":")[2])
+        # No system has this socket.
+        impossible = (socket.IPPROTO_UDP, "", ("127.0.0.1", port))
+        resolve(impossible, (6, "", ("127.0.0.1", port)))
+        pool = make_pool(peer.url)
+        assert send(pool) == b"here"
+        pool.close()
+        resolve(impossible)
+        with pytest.raises(botocore.EndpointConnectionError):
+            send(make_pool(peer.url))
