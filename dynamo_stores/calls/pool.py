@@ -14,6 +14,7 @@ import math
 import select
 import socket
 import ssl
+import threading
 from _socket import socket as _SystemSocket
 from collections import deque
 from collections.abc import Callable
@@ -322,6 +323,9 @@ class Pool:
         self._keep = keep
         self._make_context = make_context
         self._idle: deque[Link] = deque()
+        self._lookup: OwnThread[list[Any]] | None = None
+        # A signal handler may connect while its thread has it.
+        self._lookup_lock = threading.RLock()
 
     async def send(self, request: bytes, until: float, may_repeat: bool) -> Answer:
         """
@@ -367,11 +371,9 @@ class Pool:
                 idle.popleft().close()
 
     async def _connect(self, until: float) -> Link:
-        endpoint = self.endpoint
         until = min(until, clock.monotonic() + self._connect_timeout)
         try:
-            addresses = await _addresses(endpoint.host, endpoint.port, until)
-            return await self._open(addresses, until)
+            return await self._open(await self._addresses(until), until)
         except TimeoutError as exc:
             raise self._error(botocore.ConnectTimeoutError, exc) from exc
         except ssl.SSLError as exc:
@@ -379,20 +381,40 @@ class Pool:
         except OSError as exc:
             raise self._error(botocore.EndpointConnectionError, exc) from exc
 
+    async def _addresses(self, until: float) -> list[Any]:
+        """Look up the addresses of the host until then. A verb. Raises TimeoutError or OSError."""
+        host, port = self.endpoint.host, self.endpoint.port
+        if found := _numeric(host, port):
+            return found
+        before = self._lookup
+        with self._lookup_lock:
+            lookup = self._lookup
+            # One that another thread began meanwhile is new enough, also if it is done.
+            if lookup is None or (lookup is before and lookup.is_done):
+                # The system's look-up cannot be ended: one that hangs must not take a thread for
+                # each connection.
+                lookup = OwnThread(functools.partial(_look_up, host, port), "lookup")
+                self._lookup = lookup
+        return list(await lookup.result(until))
+
     async def _open(self, addresses: list[Any], until: float) -> Link:
         error: OSError = OSError("The name has no address.")
         while addresses:
             family, kind, protocol, _, address = addresses.pop(0)
-            # An address that does not answer leaves time for the others.
+            # An address that does not answer, or not in TLS, leaves time for the others.
             share = _left(until) / (len(addresses) + 1)
+            share_ends_at = clock.monotonic() + share
             context = self._make_context() if self.endpoint.is_tls else None
-            sock = _closing(socket.socket)(family, kind, protocol)
-            link = Link(sock, context, self.endpoint.host)
+            link = None
             try:
+                # The system may have no sockets of this family.
+                sock = _closing(socket.socket)(family, kind, protocol)
+                link = Link(sock, context, self.endpoint.host)
                 await link.connect(address, share)
-                await link.start_tls(until)
+                await link.start_tls(share_ends_at)
             except OSError as exc:
-                link.close()
+                if link is not None:
+                    link.close()
                 error = exc
                 if isinstance(exc, ssl.SSLError):
                     break
@@ -440,19 +462,18 @@ def _left(until: float) -> float:
     return left
 
 
-async def _addresses(host: str, port: int, until: float) -> list[Any]:
-    """Look up the addresses of a name until then. A verb. Raises TimeoutError or OSError."""
+def _numeric(host: str, port: int) -> list[Any]:
+    """Return the addresses if the host is an address and not a name, else none."""
     with contextlib.suppress(OSError, UnicodeError):
         # For a name as text Python imports its codec of international names, which takes longer
         # than the first request. An address needs none.
         address, flags = host.encode("ascii"), socket.AI_NUMERICHOST
         return socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=flags)
+    return []
 
-    def look_up() -> list[Any]:
-        try:
-            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except UnicodeError as exc:
-            raise OSError(f"The name of the host is not valid: {exc}.") from exc
 
-    # The system's lookup cannot be ended.
-    return await OwnThread(look_up, "lookup").result(until)
+def _look_up(host: str, port: int) -> list[Any]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as exc:
+        raise OSError(f"The name of the host is not valid: {exc}.") from exc

@@ -63,6 +63,8 @@ class StreamFollower(threading.Thread):
         self._known: dict[ShardId, Known] = {}
         # The next iterator of each shard that is read, None for its oldest record.
         self._iterators: dict[ShardId, str | None] = {}
+        # Shards of the beginning that have no iterator yet; their old records are left out.
+        self._from_latest: set[ShardId] = set()
         # The shards that wait after an error; None stands for the look at the shards.
         self._waits: dict[ShardId | None, _Wait] = {}
         self._arns: dict[str, str] = {}
@@ -141,8 +143,8 @@ class StreamFollower(threading.Thread):
                 if shard.is_closed:
                     self._known[shard.id] = Known(shard.parent, True)
                 else:
-                    latest = self._client.latest(self._arns[newest], shard.id.name)
-                    self._iterators[shard.id] = latest
+                    self._iterators[shard.id] = None
+                    self._from_latest.add(shard.id)
             self._has_begun = True
         parents = {shard.id: shard.parent for shard in listed}
         # Of trimmed shards nothing needs to be known any more.
@@ -159,6 +161,10 @@ class StreamFollower(threading.Thread):
             self._finish(shard)
             return 0
         try:
+            if shard in self._from_latest:
+                # A later try must not leave out what is written until then.
+                self._iterators[shard] = self._client.latest(arn, shard.name)
+                self._from_latest.remove(shard)
             iterator = self._iterators[shard] or self._client.iterator(arn, shard.name)
             page = self._client.records(arn, iterator)
         except (ExpiredIteratorError, TrimmedError):
@@ -193,6 +199,7 @@ class StreamFollower(threading.Thread):
 
     def _finish(self, shard: ShardId) -> None:
         del self._iterators[shard]
+        self._from_latest.discard(shard)
         self._waits.pop(shard, None)
         self._known[shard] = Known(None, True)
         self._look_at = clock.monotonic()

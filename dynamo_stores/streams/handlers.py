@@ -113,7 +113,8 @@ def lambda_handler(handler: Handler) -> Callable[[Mapping[str, Any], Any], dict[
 
     It returns the record that the handler names by RecordFailed, so that Lambda begins there again.
     If no record is known to be handled it raises HandlerFailedError, and Lambda repeats the whole
-    batch. An event of another source is a ConfigurationError.
+    batch. An event without records calls nothing, and one of another source is a
+    ConfigurationError.
     """
 
     call = plain(handler)
@@ -121,6 +122,8 @@ def lambda_handler(handler: Handler) -> Callable[[Mapping[str, Any], Any], dict[
     @functools.wraps(handler, assigned=("__module__", "__doc__"), updated=())
     def function(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
         records = _records_of(event)
+        if not records:
+            return {"batchItemFailures": []}
         try:
             call(records)
         except HandlerResultError:

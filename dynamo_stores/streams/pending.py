@@ -2,7 +2,8 @@
 Records that wait for their handler, and what is tried after an error. Pure: knows no clock.
 
 A batch that fails is tried again as a whole. After its last try it is halved until one record is
-left, which has the same number of tries: then it is set aside, and the others go on.
+left, which has the same number of tries: then it is set aside, and the others go on. They had the
+tries of a whole batch with it, so they are halved after one.
 """
 
 from __future__ import annotations
@@ -79,7 +80,6 @@ class Pending:
         """Remove and return the record that has no tries left."""
         record = self._records[0]
         self._remove(1)
-        self._size = None
         return record
 
     def _remove(self, count: int) -> None:

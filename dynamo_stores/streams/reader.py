@@ -44,8 +44,9 @@ _MARGIN = 60.0
 class Options:
     """
     How records are handled: ``tries`` of a record before it is set aside, with waits that grow from
-    ``first_wait`` to ``longest_wait`` seconds. With ``stops_on_error`` the worker stops instead;
-    with ``keeps_images`` the record's images are set aside, too.
+    ``first_wait`` to ``longest_wait`` seconds, or stay the same if ``first_wait`` is longer. With
+    ``stops_on_error`` the worker stops instead; with ``keeps_images`` the record's images are set
+    aside, too.
     """
 
     tries: int = 5
@@ -245,7 +246,9 @@ class ShardReader:
         logger.debug("The handler of %s raised.", self._checkpoints.table, exc_info=exc)
         if outcome is Outcome.WAIT:
             wait = random.uniform(self._handler_wait / 2, self._handler_wait)
-            self._handler_wait = min(self._handler_wait * 2, self._options.longest_wait)
+            options = self._options
+            longest = max(options.first_wait, options.longest_wait)
+            self._handler_wait = min(self._handler_wait * 2, longest)
             self._wait(wait)
             logger.warning(
                 "The handler of the stream of %s failed on %d records of shard %s (%s); the next "
@@ -253,6 +256,8 @@ class ShardReader:
                 self._checkpoints.table, len(self._pending.batch()), self.shard.name, name, wait,
                 __name__,
             )  # fmt: skip
+        elif outcome is Outcome.HALVE:
+            self._handler_wait = self._options.first_wait
         elif outcome is Outcome.GIVE_UP:
             self._handler_wait = self._options.first_wait
             if self._options.stops_on_error:

@@ -112,6 +112,36 @@ def test_an_error_of_one_shard_holds_up_no_other(
     drive(follower, until=lambda: len(ids) == 3)
 
 
+def test_an_error_at_the_beginning_leaves_nothing_out_of_other_shards(
+    stream, follow, drive, ids, dynamo_streams, dynamo_clock, monkeypatch
+):
+    """They are followed from the first turn on, and not begun again."""
+    shards = [stream.open() for _ in range(3)]
+    refused = [shards[1]]
+    real = dynamo_streams.answer
+
+    def answer(operation, request):
+        if operation == "GetShardIterator" and request["ShardId"] in refused:
+            return 400, {"__type": "x#LimitExceededException", "message": "two readers"}
+        return real(operation, request)
+
+    monkeypatch.setattr(dynamo_streams, "answer", answer)
+    put(stream, shards[1], 0)
+    follower = follow(ids.append_all)
+    follower.turn()
+    put(stream, shards[0], 1)
+    dynamo_clock.advance(0.01)
+    follower.turn()
+    put(stream, shards[0], 2)
+    put(stream, shards[2], 3)
+    refused.clear()
+    dynamo_clock.advance(0.6)
+    drive(follower, turns=30)
+    put(stream, shards[1], 4)
+    drive(follower, turns=30)
+    assert ids == [1, 2, 3, 4]
+
+
 def test_an_error_of_the_look_holds_up_no_shard(stream, follow, drive, ids, dynamo_streams):
     """Shards that are known are read on."""
     shard = stream.open()

@@ -62,6 +62,21 @@ def test_a_batch_is_tried_as_a_whole_before_it_is_halved():
     assert pending.failed() is Outcome.WAIT
 
 
+def test_records_after_one_that_was_set_aside_are_halved_after_one_try():
+    """They were tried as a whole with it."""
+    pending = Pending(2)
+    pending.add(records(5))
+    while pending.failed() is not Outcome.GIVE_UP:
+        pass
+    pending.set_aside()
+    assert numbers(pending.batch()) == [1, 2, 3, 4]
+    assert pending.failed() is Outcome.HALVE
+    pending.succeeded()
+    assert numbers(pending.batch()) == [3, 4]
+    assert [pending.failed(), pending.failed()] == [Outcome.HALVE, Outcome.WAIT]
+    assert numbers(pending.batch()) == [3]
+
+
 def test_errors_that_do_not_count_are_waited_for_without_limit():
     """An unavailable store sets nothing aside."""
     pending = Pending(2)

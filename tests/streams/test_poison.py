@@ -124,6 +124,31 @@ def test_tries_wait_longer_each_time(stream, make_worker, drive, using):
     assert sum(waits) > 15
 
 
+def test_a_single_record_begins_with_short_waits(stream, make_worker, drive, using):
+    """The tries of its batch were others."""
+    put(stream, stream.open(), 1, 2)
+    handled = Handled(poison=[1])
+    drive(make_worker(handled, tries=5), until=lambda: handled)
+    # The last one is of the record after it.
+    times = [at for at, _ in handled.tries[:-1]]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
+    # It is tried right after its batch.
+    for longest, wait in zip([1, 2, 4, 8, 0, 1, 2, 4, 8], waits, strict=True):
+        assert longest / 2 <= wait < longest + 0.4
+    assert handled.ids == [2]
+
+
+def test_a_first_wait_of_more_than_a_minute_stays(stream, make_worker, drive, using):
+    """Later waits are not shorter."""
+    put(stream, stream.open(), 1)
+    handled = Handled(poison=[1])
+    worker = make_worker(handled, tries=5, first_wait=300.0)
+    drive(worker, until=lambda: len(handled.tries) == 5, turns=2000)
+    times = [at for at, _ in handled.tries]
+    for earlier, later in itertools.pairwise(times):
+        assert 150 <= later - earlier < 310
+
+
 def test_an_unavailable_store_sets_nothing_aside(stream, make_worker, drive, using):
     """It is no fault of the record: the handler is called until the store answers."""
     put(stream, stream.open(), 1)

@@ -167,6 +167,12 @@ def test_a_lambda_function_names_the_source_of_another_event(other, words):
     assert "secret" not in "".join(traceback.format_exception(refused.value))
 
 
+def test_a_lambda_function_without_records_calls_nothing():
+    """Also a handler that fails on an empty list; there is nothing to repeat."""
+    function = lambda_handler(lambda records: records[0])
+    assert function({"Records": []}) == {"batchItemFailures": []}
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_lambda_function_raises_for_a_result_that_nothing_runs():
     """Lambda would take the batch for handled."""

@@ -72,7 +72,8 @@ class Command(BaseCommand):
             type=float,
             default=Options.first_wait,
             metavar="SECONDS",
-            help="The wait before the second try; it grows up to a minute (default: %(default)s).",
+            help="The wait before the second try; later ones grow up to a minute, or stay the same "
+            "if it is longer (default: %(default)s).",
         )
         parser.add_argument(
             "--stop-on-error",
