@@ -19,7 +19,7 @@ from django.conf import settings
 from dynamo_stores.cache.options import CacheOptions
 from dynamo_stores.calls.backpressure import is_background
 from dynamo_stores.calls.observer import Measurement
-from dynamo_stores.capacity import ThroughputScaler, with_throughput_scaling
+from dynamo_stores.capacity import ThroughputScaler, demand, with_throughput_scaling
 from dynamo_stores.capacity.demand import LocalDemand, SharedDemand, total_of
 from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.capacity.scale_down import reconcile
@@ -33,6 +33,7 @@ from dynamo_stores.exceptions import (
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FakeClock, FaultProxy
 from tests.helpers.capacity import reason
+from tests.helpers.clocks import with_clock
 from tests.helpers.forking import in_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -172,6 +173,25 @@ def test_demand_is_summed_over_processes(provisioned):
     item = {"a": {"N": "1000"}, "x": {"S": '[["", "Write", 5.0]]'}}
     assert total_of([item], 10.0) == {("", "Write"): 5.0}
     assert total_of([item], 12.0) == {}
+
+
+@pytest.mark.parametrize("wrong", [3600.0, -3600.0])
+def test_demand_is_published_and_read_by_the_time_of_dynamodb(provisioned, monkeypatch, wrong):
+    """A clock that is ahead or behind neither hides demand nor makes it last."""
+    monkeypatch.setattr(demand, "WINDOW", 600.0)
+    using, table, _ = provisioned()
+    shared, units = SharedDemand(using), {("", "Write"): 7.0}
+    with_clock(wrong, lambda: shared.publish(table, units))
+    assert shared.total(table) == with_clock(wrong, lambda: shared.total(table)) == units
+    with FakeClock(time.time() + 1800):
+        assert shared.total(table) == {}
+
+
+def test_demand_of_the_future_is_not_counted():
+    """An earlier version published it by a clock that is ahead."""
+    item = {"a": {"N": "1000000"}, "x": {"S": '[["", "Write", 5.0]]'}}
+    assert total_of([item], 985.0) == {}
+    assert total_of([item], 995.0) == {("", "Write"): 5.0}
 
 
 def bare_client(relay):
