@@ -116,6 +116,26 @@ def test_a_dry_run_logs_what_it_would_do(provisioned, caplog):
     assert CapacityRecords(using).get(table) is None
 
 
+def test_a_throttle_while_the_thread_ends_is_handled(provisioned):
+    """It comes after the minute in which the thread has waited for one."""
+    using, table, _ = provisioned()
+    scaler, came = get_scaler(using), []
+
+    class Minute(threading.Event):
+        def wait(self, timeout=None):
+            if not came:
+                came.append(table)
+                scaler.on_throttle(table, [reason(using, table)], ["Write"])
+            return False
+
+    scaler._has_work = Minute()
+    scaler._thread = thread = threading.Thread(target=scaler._run)
+    thread.start()
+    thread.join()
+    assert CapacityRecords(using).get(table).decision["code"] == "raised"
+    assert scaler._thread is None
+
+
 def test_scaling_must_be_enabled(provisioned):
     """It spends money: without ENABLED nothing is raised."""
     using, table, relay = provisioned(SCALING={"ENABLED": False})
@@ -351,6 +371,11 @@ def test_a_raise_sends_the_hint_to_come_down(provisioned, tmp_path):
     before_task_publish.connect(remember)
     try:
         get_scaler(using).handle(table, [reason(using, table)])
+        # Another thread sends it.
+        until = time.monotonic() + 20
+        while not sent:
+            assert time.monotonic() < until
+            time.sleep(0.02)
     finally:
         before_task_publish.disconnect(remember)
     ((task, args, eta),) = sent
