@@ -27,7 +27,10 @@ from ..models import ControlItem, IntegerAttribute, RawItem, integer_of, string_
 
 
 class DemandItem(ControlItem):
-    """The demand of one process on a table, in JSON, and when it was published, in ms."""
+    """
+    The demand of one process on a table, in JSON, and when it was published, by DynamoDB's time in
+    ms.
+    """
 
     at = IntegerAttribute(null=True, attr_name="a")
     units = UnicodeAttribute(null=True, attr_name="x")
@@ -96,13 +99,14 @@ class SharedDemand:
     def publish(self, table: str, units: Units) -> None:
         """Publish the demand of this process to the other processes; one write."""
         key = keys.demand(table, _process(self.using))
+        now = run(self._items.learned_times(key)).high
         run(
             self._items.put(
                 DemandItem(
                     key.pk,
                     key.sk,
-                    ttl=int(clock.now()) + 60,
-                    at=clock.now_ms(),
+                    ttl=int(now) + 60,
+                    at=int(now * 1000),
                     units=json.dumps([[*resource, cost] for resource, cost in units.items()]),
                 ).serialize()
             )
@@ -110,27 +114,25 @@ class SharedDemand:
 
     def total(self, table: str) -> Units:
         """Return the sum of the demands that were published in the last seconds; one Query."""
+        key = keys.demand(table, "")
         answer = run(
             self._items.call(
                 "Query",
                 {
                     "KeyConditionExpression": "PK = :pk AND begins_with(SK, :sk)",
-                    "ExpressionAttributeValues": {
-                        ":pk": {"S": keys.demand(table, "").pk},
-                        ":sk": {"S": keys.demand(table, "").sk},
-                    },
+                    "ExpressionAttributeValues": {":pk": {"S": key.pk}, ":sk": {"S": key.sk}},
                     "ConsistentRead": True,
                 },
             )
         )
-        return total_of(answer["Items"], clock.now())
+        return total_of(answer["Items"], run(self._items.learned_times(key)).low)
 
 
 def total_of(items: list[RawItem], now: float) -> Units:
-    """Return the sum of the demands in ``items`` that are not too old."""
+    """Return the sum of the demands in ``items`` that are not too old, and not of the future."""
     found: Units = defaultdict(float)
     for item in items:
-        if integer_of(item, DemandItem.at) / 1000 > now - WINDOW:
+        if now - WINDOW < integer_of(item, DemandItem.at) / 1000 <= now + WINDOW:
             for index, kind, cost in json.loads(string_of(item, DemandItem.units)):
                 found[index, kind] += cost
     return dict(found)

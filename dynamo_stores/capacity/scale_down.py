@@ -131,7 +131,8 @@ def _plan(
             return dataclasses.replace(done, again=done.again or bool(floor))
         if plan.changes or not floor:
             return apply(using, capacity, plan, dry_run=config.dry_run)
-    recent = use_since(UsageHistory(using).last_hour(), table, now, config.scale_down_delay)
+    history = UsageHistory(using).last_hour(now)
+    recent = use_since(history, table, now, config.scale_down_delay)
     plan = plan_down(
         capacity,
         config,

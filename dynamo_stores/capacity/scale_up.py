@@ -232,8 +232,18 @@ class Scaler:
             return table, None
         return table, (overrides.max_read_capacity, overrides.max_write_capacity)
 
+    def _goes_on(self) -> bool:
+        """Wait for throttles; return False, and give up the thread, if none came in a minute."""
+        if self._has_work.wait(60):
+            return True
+        with self._lock:
+            if not self._waiting:
+                # The next throttle starts another thread, also while this one is still alive.
+                self._thread = None
+            return bool(self._waiting)
+
     def _run(self) -> None:
-        while self._has_work.wait(60):
+        while self._goes_on():
             clock.sleep(_GATHER)
             self._has_work.clear()
             with self._lock:

@@ -53,7 +53,7 @@ class RecentUse(NamedTuple):
     """
     The highest use of a table's resources (units a second, by resource and kind), and the ends of
     the last minutes in which it was throttled for lack of capacity (seconds since the epoch, by
-    kind); ``is_known`` is False if nothing is recorded.
+    kind); ``is_known`` is False if nothing is recorded, or nothing lately.
     """
 
     need: Mapping[tuple[str, str], float]
@@ -64,7 +64,8 @@ class RecentUse(NamedTuple):
 def use_since(history: UsageByMinute, table: str, now: float, seconds: float) -> RecentUse:
     """
     Return the use of ``table`` in the last ``seconds``, but in two minutes at least, because the
-    last minute may not be summed up yet. It is known if ``history`` has a minute of the table.
+    last minute may not be summed up yet. It is known if ``history`` has a minute of the table, and
+    one of any table in this time: without that, nobody sums up the use. ``now`` is DynamoDB's time.
     """
     first = minute_of(now - max(seconds, 120.0))
     need: dict[tuple[str, str], float] = {}
@@ -86,7 +87,7 @@ def use_since(history: UsageByMinute, table: str, now: float, seconds: float) ->
                 need[index, kind] = max(need.get((index, kind), 0.0), units / 60)
                 if throttled > 0:
                     throttled_at[kind] = max(throttled_at.get(kind, 0.0), end)
-    return RecentUse(need, throttled_at, is_known)
+    return RecentUse(need, throttled_at, is_known and max(history) >= first)
 
 
 class UsageItem(ControlItem):
@@ -102,17 +103,21 @@ class UsageHistory:
         self.using = using
         self._items = Items(UsageItem, using, direct=True)
 
-    def last_hour(self) -> UsageByMinute:
-        """Return the usage of the last 60 minutes by minute and resource; one Query for a MB."""
-        now = minute_of(clock.now())
-        return self.between(now - HOUR, now)
+    def last_hour(self, now: float | None = None) -> UsageByMinute:
+        """
+        Return the usage of the last 60 minutes by minute and resource; one Query for a MB.
+
+        Without ``now``, which is seconds since the epoch, they end by the clock of this machine.
+        """
+        last = minute_of(clock.now() if now is None else now)
+        return self.between(last - HOUR, last)
 
     def roll_up(self, use: Mapping[int, Mapping[str, Usage]]) -> int:
         """
-        Write the sums of complete minutes that changed; return how many items were written.
-        Repeated and concurrent calls write the same.
+        Write the sums of minutes that changed and are over by DynamoDB's time; return how many
+        items were written. Repeated and concurrent calls write the same.
         """
-        now = minute_of(clock.now())
+        now = minute_of(run(self._items.learned_times(keys.usage(0))).low)
         known = self.between(now - MINUTES, now)
         written = 0
         for minute in range(now - MINUTES, now):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .. import clock, keys
+from .. import keys
 from ..capacity.history import KEPT as DECISIONS_KEPT
 from ..capacity.usage import HOUR, UsageHistory, minute_of
 from ..concurrency.effects import run
@@ -35,6 +35,10 @@ class Cleaner:
         self.using = using
         self._items = Items(ControlItem, using, direct=True)
 
+    def now(self) -> float:
+        """Return DynamoDB's time, at the earliest that it may be, in seconds since the epoch."""
+        return run(self._items.learned_times(keys.usage(0))).low
+
     def delete_before(self, first: ItemKey) -> int:
         """Delete the oldest items before ``first``; return how many."""
         request = {
@@ -54,12 +58,12 @@ def roll_up(using: str) -> RolledUp:
     """
     Sum up the last minutes, the last hour when it is over, and delete old items.
 
-    Every sum is computed from the reports again, so concurrent runs are safe. Raises
-    StoreUnavailable.
+    Every sum is computed from the reports again, so concurrent runs are safe. What is old is so by
+    DynamoDB's time. Raises StoreUnavailable.
     """
-    now = clock.now()
     store, cleaner = ReportStore(using), Cleaner(using)
     reports = store.all()
+    now = cleaner.now()
     old = [report for report in reports if report.at <= now - KEPT]
     written = UsageHistory(using).roll_up(total_usage(reports))
     written += History(using).roll_up(minutes_of(reports))

@@ -96,8 +96,8 @@ def test_a_table_above_its_baseline_comes_down_to_what_it_had(owned, later):
     """Its reads, which were not raised, are not lowered."""
     using, table, _ = owned()
     assert throttle(using, table).changes == {"": (40, 50), "GSI1": (40, 50)}
-    record_use(using, table, Usage())
     later.advance(61)
+    record_use(using, table, Usage())
     (outcome,) = reconcile(using)
     assert outcome.plan.changes == {"": (40, 40), "GSI1": (40, 40)}
     assert outcome.plan.why == f"{table} needs no more than the capacity that it had before " + (
@@ -113,8 +113,8 @@ def test_two_raises_come_down_to_what_was_before_the_first(owned, later):
     assert throttle(using, table).changes[""] == (40, 80)
     later.advance(6)
     assert throttle(using, table).changes[""] == (40, 160)
-    record_use(using, table, Usage())
     later.advance(61)
+    record_use(using, table, Usage())
     (outcome,) = reconcile(using)
     assert outcome.plan.changes == {"": (40, 40), "GSI1": (40, 40)}
 
@@ -124,8 +124,8 @@ def test_somebodys_own_capacity_is_not_lowered(owned, later):
     using, table, _ = owned()
     throttle(using, table)
     set_units(using, table, 70, 50)
-    record_use(using, table, Usage())
     later.advance(61)
+    record_use(using, table, Usage())
     reconcile(using)
     until_active(using, table)
     assert units(using, table) == {"": (70, 40), "GSI1": (70, 40)}
@@ -167,8 +167,8 @@ def test_a_raise_without_an_answer_keeps_its_record(behind_faults, later):
         throttle(using, table)
     until_active(using, table)
     assert units(using, table)[""] == (40, 50)
-    record_use(using, table, Usage())
     later.advance(61)
+    record_use(using, table, Usage())
     (outcome,) = reconcile(using)
     assert outcome.plan.changes[""] == (40, 40)
 
@@ -192,8 +192,8 @@ def test_a_lowering_that_may_not_have_been_made_is_checked_again(behind_faults, 
     """Another change was in progress when the second attempt was refused."""
     using, table, faults = behind_faults()
     throttle(using, table)
-    record_use(using, table, Usage())
     later.advance(61)
+    record_use(using, table, Usage())
     faults.fail("UpdateTable", status=500, code="InternalServerError", times=1)
     faults.fail("UpdateTable", status=400, code="ResourceInUseException", times=1)
     (outcome,) = reconcile(using)
@@ -236,10 +236,10 @@ def test_a_kind_without_a_target_is_lowered(owned, later, monkeypatch):
     """Application Auto Scaling manages the reads of the table only."""
     using, table, _ = owned()
     throttle(using, table)
-    record_use(using, table, Usage())
     reads = {("", "Read"): ScalableTarget(5, 100), ("GSI1", "Read"): ScalableTarget(5, 100)}
     monkeypatch.setattr(get_auto_scaling(using), "targets", lambda capacity: reads)
     later.advance(61)
+    record_use(using, table, Usage())
     (outcome,) = reconcile(using)
     assert outcome.plan.changes == {"": (40, 40), "GSI1": (40, 40)}
 
@@ -333,10 +333,10 @@ def test_a_dry_run_does_not_close_the_record(owned, alias, later):
     """A table that is up when DRY_RUN is switched on comes down when it is switched off."""
     using, table, _ = owned()
     throttle(using, table)
-    record_use(using, table, Usage())
     options = settings.DYNAMO_STORES[using]
     dry = alias(**{**options, "SCALING": {**options["SCALING"], "DRY_RUN": True}})
     later.advance(61)
+    record_use(using, table, Usage())
     (outcome,) = reconcile(dry)
     assert outcome.plan.code == "dry_run"
     assert outcome.next_deadline is not None
@@ -361,8 +361,8 @@ def test_a_baseline_that_was_asked_for_is_reached_later(owned, run, later):
     throttle(using, table)
     records = CapacityRecords(using)
     assert records.lower_to_baseline(records.get(table), describe(using, table))
-    record_use(using, table, Usage())
     later.advance(61)
+    record_use(using, table, Usage())
     (outcome,) = reconcile(using)
     assert outcome.plan.changes == {"": (5, 5), "GSI1": (5, 5)}
 
@@ -370,10 +370,10 @@ def test_a_baseline_that_was_asked_for_is_reached_later(owned, run, later):
 def test_tables_are_lowered_where_scaling_is_off(provisioned, run, later):
     """They can be raised by command; the task looks at every alias, and beat always runs it."""
     using, table, _ = provisioned(SCALING={"ENABLED": False})
-    record_use(using, table, Usage())
     run("dynamo_scale", table, "up", using=using)
     until_active(using, table)
     later.advance(61)
+    record_use(using, table, Usage())
     assert "dynamo_stores.reconcile_capacity" in beat_schedule()
     assert reconcile_capacity() == 1
     until_active(using, table)

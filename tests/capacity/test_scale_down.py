@@ -14,11 +14,12 @@ from dynamo_stores.calls.control import get_control
 from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.capacity.scale_down import reconcile
 from dynamo_stores.capacity.update import describe
-from dynamo_stores.capacity.usage import Usage
+from dynamo_stores.capacity.usage import Usage, UsageHistory, minute_of
 from dynamo_stores.signals import capacity_changed
 from dynamo_stores.tasks import beat_schedule, reconcile_capacity, scale_down
 from dynamo_stores.testing import FakeClock
 from tests.helpers.capacity import named, record_use
+from tests.helpers.clocks import with_clock
 
 
 def units(using, table):
@@ -50,10 +51,10 @@ def raised(provisioned, run, later):
 
     def make(**options):
         using, table, relay = provisioned(**options)
-        record_use(using, table, Usage())
         run("dynamo_scale", table, "to", "--read", "20", "--write", "20", "--using", using)
         until_active(using, table)
         later.advance(61)
+        record_use(using, table, Usage())
         return using, table, relay
 
     return make
@@ -197,6 +198,38 @@ def test_a_table_that_is_gone_is_forgotten(provisioned, later):
     (outcome,) = reconcile(using)
     assert (outcome.plan.code, outcome.next_deadline) == ("no_table", None)
     assert reconcile(using) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("wrong", [900.0, -900.0])
+def test_a_wrong_clock_lowers_no_table_that_is_used(provisioned, run, wrong):
+    """The minutes that count are by DynamoDB's time, in the sums and in what is read of them."""
+    using, table, _ = provisioned(SCALING={"SCALE_DOWN_DELAY": 600})
+    history, minute = UsageHistory(using), minute_of(time.time())
+    with FakeClock(time.time() - 1800) as now:
+        run("dynamo_scale", table, "to", "--read", "20", "--write", "20", "--using", using)
+        until_active(using, table)
+        for _ in range(27):
+            now.advance(60)
+            record_use(using, table, Usage(900, 900))
+    busy = {table: Usage(900, 900), f"{table}/GSI1": Usage(900, 900)}
+    assert with_clock(wrong, lambda: history.roll_up({minute - 1: busy})) == 1
+    (code,) = with_clock(wrong, lambda: [each.plan.code for each in reconcile(using)])
+    assert code == "needed"
+    assert units(using, table)[""] == (20, 20)
+
+
+def test_a_table_comes_down_in_steps_if_nobody_sums_up_the_use(raised, later):
+    """What is recorded tells nothing of the last minutes. One table that is idle is known."""
+    using, table, _ = raised()
+    later.advance(300)
+    (outcome,) = reconcile(using)
+    assert outcome.plan.changes == {"": (10, 10), "GSI1": (10, 10)}
+    until_active(using, table)
+    later.advance(61)
+    record_use(using, "another", Usage(1.0))
+    (outcome,) = reconcile(using)
+    assert outcome.plan.changes == {"": (5, 5), "GSI1": (5, 5)}
 
 
 def test_a_dry_run_changes_nothing(raised, later, caplog):

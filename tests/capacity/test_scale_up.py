@@ -19,7 +19,7 @@ from django.conf import settings
 from dynamo_stores.cache.options import CacheOptions
 from dynamo_stores.calls.backpressure import is_background
 from dynamo_stores.calls.observer import Measurement
-from dynamo_stores.capacity import ThroughputScaler, with_throughput_scaling
+from dynamo_stores.capacity import ThroughputScaler, demand, with_throughput_scaling
 from dynamo_stores.capacity.demand import LocalDemand, SharedDemand, total_of
 from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.capacity.scale_down import reconcile
@@ -33,6 +33,7 @@ from dynamo_stores.exceptions import (
 from dynamo_stores.stores import CacheStore
 from dynamo_stores.testing import FakeClock, FaultProxy
 from tests.helpers.capacity import reason
+from tests.helpers.clocks import with_clock
 from tests.helpers.forking import in_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -115,6 +116,26 @@ def test_a_dry_run_logs_what_it_would_do(provisioned, caplog):
     assert CapacityRecords(using).get(table) is None
 
 
+def test_a_throttle_while_the_thread_ends_is_handled(provisioned):
+    """It comes after the minute in which the thread has waited for one."""
+    using, table, _ = provisioned()
+    scaler, came = get_scaler(using), []
+
+    class Minute(threading.Event):
+        def wait(self, timeout=None):
+            if not came:
+                came.append(table)
+                scaler.on_throttle(table, [reason(using, table)], ["Write"])
+            return False
+
+    scaler._has_work = Minute()
+    scaler._thread = thread = threading.Thread(target=scaler._run)
+    thread.start()
+    thread.join()
+    assert CapacityRecords(using).get(table).decision["code"] == "raised"
+    assert scaler._thread is None
+
+
 def test_scaling_must_be_enabled(provisioned):
     """It spends money: without ENABLED nothing is raised."""
     using, table, relay = provisioned(SCALING={"ENABLED": False})
@@ -172,6 +193,25 @@ def test_demand_is_summed_over_processes(provisioned):
     item = {"a": {"N": "1000"}, "x": {"S": '[["", "Write", 5.0]]'}}
     assert total_of([item], 10.0) == {("", "Write"): 5.0}
     assert total_of([item], 12.0) == {}
+
+
+@pytest.mark.parametrize("wrong", [3600.0, -3600.0])
+def test_demand_is_published_and_read_by_the_time_of_dynamodb(provisioned, monkeypatch, wrong):
+    """A clock that is ahead or behind neither hides demand nor makes it last."""
+    monkeypatch.setattr(demand, "WINDOW", 600.0)
+    using, table, _ = provisioned()
+    shared, units = SharedDemand(using), {("", "Write"): 7.0}
+    with_clock(wrong, lambda: shared.publish(table, units))
+    assert shared.total(table) == with_clock(wrong, lambda: shared.total(table)) == units
+    with FakeClock(time.time() + 1800):
+        assert shared.total(table) == {}
+
+
+def test_demand_of_the_future_is_not_counted():
+    """An earlier version published it by a clock that is ahead."""
+    item = {"a": {"N": "1000000"}, "x": {"S": '[["", "Write", 5.0]]'}}
+    assert total_of([item], 985.0) == {}
+    assert total_of([item], 995.0) == {("", "Write"): 5.0}
 
 
 def bare_client(relay):
@@ -331,6 +371,11 @@ def test_a_raise_sends_the_hint_to_come_down(provisioned, tmp_path):
     before_task_publish.connect(remember)
     try:
         get_scaler(using).handle(table, [reason(using, table)])
+        # Another thread sends it.
+        until = time.monotonic() + 20
+        while not sent:
+            assert time.monotonic() < until
+            time.sleep(0.02)
     finally:
         before_task_publish.disconnect(remember)
     ((task, args, eta),) = sent

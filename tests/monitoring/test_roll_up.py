@@ -17,6 +17,7 @@ from dynamo_stores.monitoring.report_store import ReportStore
 from dynamo_stores.monitoring.roll_up import roll_up
 from dynamo_stores.tasks import beat_schedule, roll_up_status
 from dynamo_stores.testing import FakeClock, FaultProxy
+from tests.helpers.clocks import with_clock
 from tests.helpers.forking import in_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -105,6 +106,20 @@ def test_what_is_over_is_deleted(reporting, now):
         )
         == []
     )
+
+
+def test_a_clock_that_is_ahead_deletes_nothing(reporting):
+    """What is over is so by DynamoDB's time, not by that of the machine."""
+    using = reporting(REPORTS={"INTERVAL": 36_000.0})
+    with FakeClock(time.time()) as now:
+        minute = minute_of(now.now())
+        report(using, now, 1, {minute - 1: {"t": Usage(1.0)}})
+        Decisions(using).publish("t", {"at": now.now(), "code": "raised", "why": "x"})
+        assert roll_up(using).written == 1
+    assert with_clock(40 * 86_400.0, lambda: roll_up(using).deleted) == 0
+    assert [each.pid for each in ReportStore(using).all()] == [1]
+    assert UsageHistory(using).between(minute - 1, minute - 1) == {minute - 1: {"t": Usage(1.0)}}
+    assert len(latest_decisions(using)) == 1
 
 
 def test_beat_does_it_every_minute(reporting, now):
