@@ -28,7 +28,7 @@ from ..exceptions import (
     StoreUnavailable,
     code_of,
 )
-from ..expressions import at_most, less, missing, put, remove
+from ..expressions import at_most, equals, less, missing, put, remove
 from ..item_access import ConditionFailed, Items
 from ..leases import end_after
 from ..models import ControlItem, IntegerAttribute, integer_of, string_of
@@ -103,8 +103,11 @@ class Schedules:
             schedule,
         )
 
-    def take(self, table: str, hour: int) -> bool:
-        """Take ``hour`` (since the epoch) of a table; False if it is decided, or taken."""
+    def take(self, table: str, hour: int) -> int | None:
+        """
+        Take ``hour`` (since the epoch) of a table. Return the end of its lease, None if the hour is
+        decided, or taken.
+        """
         key = keys.capacity(table, keys.SCHEDULE)
         times = run(self._items.learned_times(key))
         now, until = int(times.low * 1000), end_after(times, _LEASE)
@@ -114,19 +117,19 @@ class Schedules:
         try:
             run(self._items.update(key, put(ScheduleItem.lease_end, until) + ttl, open_ & free))
         except ConditionFailed:
-            return False
-        return True
+            return None
+        return until
 
-    def finish(self, table: str, hour: int, *, is_decided: bool) -> None:
-        """Release the hour, decided or not."""
+    def finish(self, table: str, hour: int, lease_end: int, *, is_decided: bool) -> None:
+        """Release the hour, decided or not, unless another process took it after the lease."""
         change = remove(ScheduleItem.lease_end)
-        condition = missing(ScheduleItem.done) | less(ScheduleItem.done, hour)
+        condition = equals(ScheduleItem.lease_end, lease_end)
         if is_decided:
             change += put(ScheduleItem.done, hour)
         try:
             run(self._items.update(keys.capacity(table, keys.SCHEDULE), change, condition))
         except ConditionFailed:
-            logger.info("Another process decided about the hour of table %s.", table)
+            logger.info("Another process decides about the hour of table %s.", table)
 
     def keep(self, table: str, schedule: Schedule, now: float) -> None:
         """Keep what was learnt."""
@@ -201,7 +204,8 @@ def _follow(
     read_peaks: Callable[[], Peaks],
 ) -> Plan | None:
     kept, hour = schedules.get(table), hour_of(now + AHEAD, config.schedule_time_zone)
-    if kept.done >= hour or not schedules.take(table, hour):
+    lease_end = None if kept.done >= hour else schedules.take(table, hour)
+    if lease_end is None:
         return None
     plan = Plan("unavailable", f"the schedule of {table} could not be followed")
     capacity: TableCapacity | None = None
@@ -214,7 +218,7 @@ def _follow(
     except CALL_ERRORS as exc:
         plan = Plan("unavailable", f"the schedule of {table} could not be followed: {exc}")
     finally:
-        schedules.finish(table, hour, is_decided=plan.code not in _NOT_YET)
+        schedules.finish(table, hour, lease_end, is_decided=plan.code not in _NOT_YET)
     if plan.code in _FAILED:
         logger.warning(
             "Table %s was not raised by its schedule: %s.", table, plan.why,

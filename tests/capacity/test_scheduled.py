@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dynamo_stores import keys
+from dynamo_stores.capacity import scheduled as scheduled_module
 from dynamo_stores.capacity.records import CapacityRecords
 from dynamo_stores.capacity.scale_down import reconcile
 from dynamo_stores.capacity.schedule import HOUR
@@ -18,6 +19,7 @@ from dynamo_stores.capacity.update import describe
 from dynamo_stores.capacity.usage import Usage, UsageHistory, minute_of
 from dynamo_stores.concurrency.effects import run as do
 from dynamo_stores.conf.rules import HOURS_OF_WEEK
+from dynamo_stores.exceptions import StoreUnavailable
 from dynamo_stores.expressions import put
 from dynamo_stores.monitoring.decision_list import DecisionList
 from dynamo_stores.monitoring.periods import Period
@@ -239,6 +241,24 @@ def test_a_process_that_died_is_followed(scheduled, now):
     assert not Schedules(using).take(table, hour)
     assert Schedules(using).take(table, hour + 1)
     assert updates(relay, table) == 1
+
+
+def test_a_slow_process_does_not_release_the_lease_of_another(scheduled, now, monkeypatch):
+    """It took the hour after the lease of the slow one had ended."""
+    using, table, _ = scheduled(OFFICE, **ACTS)
+    now.advance(8 * HOUR)
+    schedules, hour = Schedules(using), int((now.now() + 600) // HOUR)
+
+    def take_long(*args):
+        now.advance(61)
+        assert schedules.take(table, hour)
+        raise StoreUnavailable("no answer")
+
+    monkeypatch.setattr(scheduled_module, "describe", take_long)
+    assert [each.plan.code for each in follow(using)] == ["unavailable"]
+    assert not schedules.take(table, hour)
+    now.advance(61)
+    assert schedules.take(table, hour)
 
 
 def test_a_table_that_cannot_be_read_is_tried_again(provisioned, now, dynamo_faults, caplog):
