@@ -53,7 +53,7 @@ class RecentUse(NamedTuple):
     """
     The highest use of a table's resources (units a second, by resource and kind), and the ends of
     the last minutes in which it was throttled for lack of capacity (seconds since the epoch, by
-    kind); ``is_known`` is False if nothing is recorded, or nothing lately.
+    kind); ``is_known`` is False if nothing is recorded.
     """
 
     need: Mapping[tuple[str, str], float]
@@ -64,8 +64,8 @@ class RecentUse(NamedTuple):
 def use_since(history: UsageByMinute, table: str, now: float, seconds: float) -> RecentUse:
     """
     Return the use of ``table`` in the last ``seconds``, but in two minutes at least, because the
-    last minute may not be summed up yet. It is known if ``history`` has a minute of the table, and
-    one of any table in this time: without that, nobody sums up the use. ``now`` is DynamoDB's time.
+    last minute may not be summed up yet. It is known if ``history`` has a minute of the table.
+    ``now`` is DynamoDB's time.
     """
     first = minute_of(now - max(seconds, 120.0))
     need: dict[tuple[str, str], float] = {}
@@ -87,7 +87,7 @@ def use_since(history: UsageByMinute, table: str, now: float, seconds: float) ->
                 need[index, kind] = max(need.get((index, kind), 0.0), units / 60)
                 if throttled > 0:
                     throttled_at[kind] = max(throttled_at.get(kind, 0.0), end)
-    return RecentUse(need, throttled_at, is_known and max(history) >= first)
+    return RecentUse(need, throttled_at, is_known)
 
 
 class UsageItem(ControlItem):

@@ -219,19 +219,6 @@ def test_a_wrong_clock_lowers_no_table_that_is_used(provisioned, run, wrong):
     assert units(using, table)[""] == (20, 20)
 
 
-def test_a_table_comes_down_in_steps_if_nobody_sums_up_the_use(raised, later):
-    """What is recorded tells nothing of the last minutes. One table that is idle is known."""
-    using, table, _ = raised()
-    later.advance(300)
-    (outcome,) = reconcile(using)
-    assert outcome.plan.changes == {"": (10, 10), "GSI1": (10, 10)}
-    until_active(using, table)
-    later.advance(61)
-    record_use(using, "another", Usage(1.0))
-    (outcome,) = reconcile(using)
-    assert outcome.plan.changes == {"": (5, 5), "GSI1": (5, 5)}
-
-
 def test_a_dry_run_changes_nothing(raised, later, caplog):
     """It logs the change that it would make."""
     using, table, relay = raised(SCALING={"DRY_RUN": True})
