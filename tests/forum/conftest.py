@@ -5,9 +5,12 @@ import json
 import os
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.core.cache import caches
 from django.core.management import call_command
+from django.test import Client
 
+from forum.api.tokens import make_token
 from forum.transfer import importing
 
 USERS = [
@@ -94,3 +97,27 @@ def migrate(write):
         return out.getvalue()
 
     return migrate
+
+
+@pytest.fixture
+def user():
+    """A user of Django."""
+    return get_user_model().objects.create_user("cleo", "cleo@example.com", "x", first_name="Cleo")
+
+
+@pytest.fixture
+def writer(user):
+    """Send a request with a token of ``user`` and JSON."""
+    token = make_token(user, "test")
+
+    def send(method, path, content=None, **headers):
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return Client().generic(
+            method,
+            path,
+            "" if content is None else json.dumps(content),
+            content_type="application/json",
+            headers={"Authorization": f"Bearer {token}", **names},
+        )
+
+    return send

@@ -6,6 +6,8 @@ import io
 
 from django.core.management import call_command
 
+from .items import put_all
+
 
 def run(command, *args, **options):
     """Return what ``command`` printed."""
@@ -31,3 +33,11 @@ def flip(path):
 def cut(path):
     """Truncate a file."""
     path.write_bytes(path.read_bytes()[:-20])
+
+
+def backed_up(make_table, folder, items):
+    """Back up a table with ``items`` to ``folder`` and return its name."""
+    table = make_table()
+    put_all("default", table, items)
+    run("dynamo_backup", table, output=folder)
+    return table
